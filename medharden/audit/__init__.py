@@ -1,0 +1,18 @@
+"""Canonical JSON, digests, atomic files, record and case-table reading and writing, and the hash-chained log."""
+
+from medharden.audit.files import digest_bytes, digest_file, write_atomic
+from medharden.audit.log import AuditLog, verify_log
+from medharden.audit.records import canonical_json, read_cases, read_record, write_cases, write_record
+
+__all__ = [
+    "AuditLog",
+    "canonical_json",
+    "digest_bytes",
+    "digest_file",
+    "read_cases",
+    "read_record",
+    "verify_log",
+    "write_atomic",
+    "write_cases",
+    "write_record",
+]

@@ -1,0 +1,63 @@
+"""Digests of files, and writing that leaves either the old file or the whole new one."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+from pathlib import Path
+
+from medharden.errors import OutputError, RunError
+
+__all__ = ["digest_bytes", "digest_file", "write_atomic"]
+
+
+def digest_bytes(data: bytes) -> str:
+    """SHA-256 in hexadecimal."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def digest_file(path: Path) -> str:
+    """SHA-256 of a file's bytes in hexadecimal.
+
+    Raises:
+        RunError: the file is missing or unreadable.
+    """
+    try:
+        with path.open("rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
+    except OSError as error:
+        raise RunError(f"{path.name} can't be read: {error.strerror}") from error
+
+
+def write_atomic(path: Path, data: bytes) -> str:
+    """Writes beside the final name, then renames: a reader sees the old file or the whole new one.
+
+    Returns:
+        The SHA-256 of what was written.
+
+    Raises:
+        OutputError: the folder can't be written to, or the disk is full; nothing is left behind.
+    """
+    beside: str | None = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, beside = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        with os.fdopen(handle, "wb") as stream:
+            stream.write(data)
+            stream.flush()
+            os.fsync(stream.fileno())
+        umask = os.umask(0)
+        os.umask(umask)
+        Path(beside).chmod(0o666 & ~umask)
+        Path(beside).replace(path)
+        beside = None
+    except OSError as error:
+        raise OutputError(
+            f"{path.name} could not be written into {path.parent.name or path.parent}: {error.strerror}; "
+            "expected a writable folder with free space"
+        ) from error
+    finally:
+        if beside is not None:
+            Path(beside).unlink(missing_ok=True)
+    return digest_bytes(data)

@@ -1,0 +1,90 @@
+"""An append-only log of a run: one canonical JSON line an event, each bound to the one before by its hash."""
+
+from __future__ import annotations
+
+import json
+import os
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from medharden.audit.files import digest_bytes
+from medharden.audit.records import canonical_json
+from medharden.errors import OutputError, RunError
+
+__all__ = ["AuditLog", "verify_log"]
+
+_GENESIS = "0" * 64
+
+
+class AuditLog:
+    """Appends events to `audit.jsonl`; every line is on disk before `append` returns."""
+
+    def __init__(self, path: Path) -> None:
+        """Opens or starts the log; a torn last line (a crash while writing) is refused, not repaired.
+
+        Raises:
+            RunError: the log there does not hang together.
+        """
+        self._path = path
+        self._sequence, self._head = verify_log(path) if path.exists() else (0, _GENESIS)
+
+    @property
+    def head(self) -> str:
+        """Hash of the last line."""
+        return self._head
+
+    def append(self, event: str, **data: Any) -> None:
+        """Adds one event; `data` holds plain JSON values and no patient data.
+
+        Raises:
+            OutputError: the line could not be written.
+        """
+        entry = {
+            "data": data,
+            "event": event,
+            "previous": self._head,
+            "sequence": self._sequence,
+            "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
+        }
+        line = canonical_json(entry)
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            with self._path.open("ab") as stream:
+                stream.write(line + b"\n")
+                stream.flush()
+                os.fsync(stream.fileno())
+        except OSError as error:
+            raise OutputError(
+                f"{self._path.name} could not be written: {error.strerror}; expected a writable folder with free space"
+            ) from error
+        self._sequence += 1
+        self._head = digest_bytes(line)
+
+
+def verify_log(path: Path) -> tuple[int, str]:
+    """Walks the chain.
+
+    Returns:
+        The number of events and the hash of the last line.
+
+    Raises:
+        RunError: a line is missing, altered, out of order or torn.
+    """
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise RunError(f"{path.name} can't be read: {error.strerror}") from error
+    head, count = _GENESIS, 0
+    for number, line in enumerate(data.splitlines(), start=1):
+        try:
+            entry = json.loads(line)
+            intact = entry["previous"] == head and entry["sequence"] == count and canonical_json(entry) == line
+        except (ValueError, KeyError, TypeError) as error:
+            raise RunError(f"{path.name}, line {number}: not a log entry; the log was altered or torn") from error
+        if not intact:
+            raise RunError(f"{path.name}, line {number}: the chain is broken; a line was altered, moved or removed")
+        head, count = digest_bytes(line), count + 1
+    if data and not data.endswith(b"\n"):
+        raise RunError(f"{path.name}: the last line is torn")
+    return count, head

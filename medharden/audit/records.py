@@ -1,0 +1,130 @@
+"""Records to canonical JSON (RFC 8785) and back, strictly; per-case tables to Parquet and back."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import rfc8785
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+
+from medharden.audit.files import write_atomic
+from medharden.errors import RunError
+from medharden.record import CaseTable, SubjectTable
+
+__all__ = ["canonical_json", "read_cases", "read_record", "write_cases", "write_record"]
+
+T = TypeVar("T")
+
+
+def canonical_json(value: Any) -> bytes:
+    """RFC 8785 bytes of a record or of plain JSON values.
+
+    Raises:
+        ValueError: NaN, infinity or anything that JSON can't hold.
+    """
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        value = dataclasses.asdict(value)
+    return rfc8785.dumps(value)
+
+
+def write_record(path: Path, record: Any) -> str:
+    """Writes a record as canonical JSON; returns the file's SHA-256.
+
+    Raises:
+        OutputError: the file can't be written.
+    """
+    return write_atomic(path, canonical_json(record) + b"\n")
+
+
+def read_record(path: Path, kind: type[T]) -> T:
+    """Reads a record back, refusing unknown keys and wrong types.
+
+    Raises:
+        RunError: the file is missing, no JSON, or no such record.
+    """
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise RunError(
+            f"{path.name} is missing from the run directory or can't be read ({error.strerror}); "
+            "run the stage that writes it first"
+        ) from error
+    try:
+        return _adapter(kind).validate_json(data)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise RunError(f"{path.name} is not a {kind.__name__} record: {where}: {first['msg']}") from error
+
+
+def _adapter(kind: type[T]) -> TypeAdapter[T]:
+    return TypeAdapter(_strict(kind))
+
+
+def _strict(kind: type[T]) -> type[T]:
+    """Pydantic reads standard dataclasses; this attribute makes it refuse unknown keys."""
+    if dataclasses.is_dataclass(kind) and not hasattr(kind, "__pydantic_config__"):
+        kind.__pydantic_config__ = ConfigDict(extra="forbid", allow_inf_nan=False)  # type: ignore[attr-defined]
+    return kind
+
+
+def write_cases(path: Path, table: CaseTable) -> str:
+    """Writes per-case outcomes as Parquet; returns the file's SHA-256.
+
+    Raises:
+        OutputError: the file can't be written.
+    """
+    columns: dict[str, Any] = {
+        "case": list(table.case),
+        "patient": list(table.patient),
+        "label": table.label,
+        "attacked": table.attacked,
+    }
+    for name, subject in table.subjects.items():
+        columns[f"{name}.predicted"] = subject.predicted
+        for k in range(subject.probabilities.shape[1]):
+            columns[f"{name}.probability.{k}"] = subject.probabilities[:, k]
+        columns[f"{name}.robust"] = subject.robust
+        columns[f"{name}.won_by"] = list(subject.won_by)
+        columns[f"{name}.referred"] = subject.referred
+    buffer = io.BytesIO()
+    pq.write_table(pa.table(columns), buffer, compression="zstd")
+    return write_atomic(path, buffer.getvalue())
+
+
+def read_cases(path: Path) -> CaseTable:
+    """Reads per-case outcomes back.
+
+    Raises:
+        RunError: the file is missing or no such table.
+    """
+    try:
+        table = pq.read_table(pa.BufferReader(path.read_bytes()))
+        columns = {name: table.column(name).to_numpy() for name in table.column_names}
+        names = [c.removesuffix(".predicted") for c in columns if c.endswith(".predicted")]
+        return CaseTable(
+            case=tuple(columns["case"].tolist()),
+            patient=tuple(columns["patient"].tolist()),
+            label=columns["label"].astype(np.int64),
+            attacked=columns["attacked"].astype(np.bool_),
+            subjects={name: _subject(name, columns) for name in names},
+        )
+    except (OSError, KeyError, ValueError, pa.ArrowException) as error:
+        raise RunError(f"{path.name} is not a table of per-case outcomes: {type(error).__name__}") from error
+
+
+def _subject(name: str, columns: dict[str, Any]) -> SubjectTable:
+    classes = sum(c.startswith(f"{name}.probability.") for c in columns)
+    return SubjectTable(
+        predicted=columns[f"{name}.predicted"].astype(np.int64),
+        probabilities=np.stack([columns[f"{name}.probability.{k}"] for k in range(classes)], axis=1),
+        robust=columns[f"{name}.robust"].astype(np.bool_),
+        won_by=tuple(columns[f"{name}.won_by"].tolist()),
+        referred=columns[f"{name}.referred"].astype(np.bool_),
+    )

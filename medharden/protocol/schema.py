@@ -1,0 +1,374 @@
+"""The protocol's schema: every scientific choice of a run, frozen before any test image is opened."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Annotated, Literal
+
+import rfc8785
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+__all__ = [
+    "Attack",
+    "Endpoints",
+    "Fusion",
+    "Hardening",
+    "Input",
+    "Intensity",
+    "Margin",
+    "ModelSpec",
+    "Protocol",
+    "Robustness",
+    "Splits",
+    "Suite",
+    "Task",
+    "Teacher",
+    "ThreatModel",
+]
+
+Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+OpenFraction = Annotated[float, Field(gt=0.0, lt=1.0)]
+
+
+class _Strict(BaseModel):
+    """Frozen; unknown keys, wrong types, NaN and infinity are errors."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+
+class Task(_Strict):
+    """What is classified.
+
+    Attributes:
+        classes: names in the order of the model's outputs; null takes the data's names, sorted.
+        positive: for two classes, the finding; its recall is sensitivity, the other's is specificity.
+        threshold: for two classes, the probability of `positive` from which it is answered. The same for
+            the original and the hardened model. 0.5 is the larger logit.
+    """
+
+    kind: Literal["multiclass"] = "multiclass"
+    classes: tuple[str, ...] | None = Field(default=None, min_length=2)
+    positive: str | None = None
+    threshold: OpenFraction = 0.5
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Task:
+        if self.classes is not None and len(set(self.classes)) != len(self.classes):
+            raise ValueError("task.classes names a class twice")
+        if self.positive is not None and self.classes is not None and self.positive not in self.classes:
+            raise ValueError(f"task.positive {self.positive!r} is not among task.classes {list(self.classes)}")
+        if self.threshold != 0.5 and self.positive is None:
+            raise ValueError("task.threshold needs task.positive: whose probability is held against it?")
+        return self
+
+
+class Intensity(_Strict):
+    """How stored values become model input in [0, 1].
+
+    Attributes:
+        mode: `file` uses the DICOM file's own first VOI window, and the data type's whole range where there is
+            none; `window` maps [low, high] in rescaled units (HU for CT) to [0, 1]; `percentile` maps each case's
+            own `low`-th to `high`-th percentile to [0, 1] (for PET and MRI, whose units vary from scan to scan).
+        low, high: borders of the window, or percentiles in [0, 100].
+    """
+
+    mode: Literal["file", "window", "percentile"] = "file"
+    low: float | None = None
+    high: float | None = None
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Intensity:
+        if self.mode == "file":
+            if self.low is not None or self.high is not None:
+                raise ValueError("input.intensity: mode 'file' takes no low and high")
+            return self
+        if self.low is None or self.high is None or not self.low < self.high:
+            raise ValueError(f"input.intensity: mode {self.mode!r} needs low < high")
+        if self.mode == "percentile" and (self.low < 0 or self.high > 100):
+            raise ValueError("input.intensity: percentiles lie in [0, 100]")
+        return self
+
+
+class Input(_Strict):
+    """What the model is fed.
+
+    Attributes:
+        dims: spatial dimensions, 2 or 3.
+        channels: `gray`, `rgb`, or `auto`: colour only where some case has channels that differ.
+        size: (H, W) or (D, H, W) that every case is resampled to; null keeps the native size, which must then be
+            the same for all.
+        fit: `stretch` resamples each axis to the size; `pad` keeps the aspect ratio and pads with the lowest value.
+        unusable: `refuse` stops at corrupt cases and lists them all; `exclude` leaves them out and records it.
+    """
+
+    dims: Literal[2, 3] = 2
+    channels: Literal["auto", "gray", "rgb"] = "auto"
+    size: tuple[Annotated[int, Field(ge=1)], ...] | None = None
+    fit: Literal["stretch", "pad"] = "stretch"
+    intensity: Intensity = Intensity()
+    unusable: Literal["refuse", "exclude"] = "refuse"
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Input:
+        if self.size is not None and len(self.size) != self.dims:
+            raise ValueError(f"input.size has {len(self.size)} numbers; input.dims is {self.dims}")
+        return self
+
+
+class ModelSpec(_Strict):
+    """What the model file does not say of itself.
+
+    Attributes:
+        arch: `timm:NAME` or `monai:NAME`; `--arch` on the command line names it too, and must agree.
+        arguments: constructor arguments, such as `spatial_dims: 3`; numbers, text, booleans and lists of these.
+        mean, std: input normalisation of [0, 1] input, one value a channel or one for all; null takes the
+            checkpoint's or the architecture's own.
+    """
+
+    arch: str | None = None
+    arguments: dict[str, int | float | bool | str | list[int] | list[float] | list[str]] = {}
+    mean: tuple[float, ...] | None = None
+    std: tuple[Annotated[float, Field(gt=0)], ...] | None = None
+
+
+class Splits(_Strict):
+    """Shares of patients in each split, where the data give no splits of their own."""
+
+    train: OpenFraction = 0.6
+    val: OpenFraction = 0.2
+    test: OpenFraction = 0.2
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Splits:
+        if abs(self.train + self.val + self.test - 1.0) > 1e-9:
+            raise ValueError(f"splits must add up to 1, got {self.train + self.val + self.test:g}")
+        return self
+
+
+class ThreatModel(_Strict):
+    """What the attacker may do to an input.
+
+    Attributes:
+        norm: `linf` (each value moves by at most eps) or `l2` (the whole perturbation's length is at most eps).
+        eps: the budget, in `unit`.
+        unit: `input` (the model's [0, 1] range), `1/255` (grey levels of an 8-bit image), or `HU` (needs the
+            `window` intensity mode, whose width translates it).
+        bounds: valid range of the model's input.
+    """
+
+    norm: Literal["linf", "l2"] = "linf"
+    eps: Annotated[float, Field(gt=0)]
+    unit: Literal["input", "1/255", "HU"] = "input"
+    bounds: tuple[float, float] = (0.0, 1.0)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> ThreatModel:
+        if not self.bounds[0] < self.bounds[1]:
+            raise ValueError("threat.bounds must rise")
+        return self
+
+    def in_input_units(self, intensity: Intensity) -> ThreatModel:
+        """The same threat with eps as a fraction of the model's [0, 1] input range."""
+        if self.unit == "input":
+            return self
+        if self.unit == "1/255":
+            return self.model_copy(update={"eps": self.eps / 255, "unit": "input"})
+        if intensity.low is None or intensity.high is None:
+            raise ValueError("threat.unit HU needs input.intensity mode 'window'")
+        return self.model_copy(update={"eps": self.eps / (intensity.high - intensity.low), "unit": "input"})
+
+
+class Teacher(_Strict):
+    """Distillation from the frozen clean path: L = (1 - weight) CE + weight T^2 KL."""
+
+    weight: Fraction = 0.0
+    temperature: Annotated[float, Field(gt=0)] = 2.0
+
+
+class Hardening(_Strict):
+    """How the robust branch is trained.
+
+    Attributes:
+        branch: `full` trains every weight; `norm` trains the affine parameters of normalisation layers and the
+            classifier, over frozen weights.
+        epochs, batch_size, learning_rate, weight_decay: of AdamW under a one-cycle schedule.
+        min_steps: epochs are added until at least this many steps are taken (small cohorts need more passes).
+        warmup: share of the schedule in which the learning rate rises.
+        ramp: share of the schedule in which the radius rises from 0 to eps.
+        step: the carried perturbation's step, as a fraction of the case's radius.
+        regulate: whether each case's radius follows the branch's own outcome.
+        clean_share: share of each batch left clean.
+        teacher: distillation from the clean path.
+        grad_clip: largest gradient norm.
+        flip: whether training mirrors images left to right (keep false where sides matter, as on chest X-rays).
+        shift: largest random translation, in pixels.
+        probe_steps, probe_cases: the per-epoch probe attack on validation.
+    """
+
+    branch: Literal["full", "norm"] = "norm"
+    epochs: Annotated[int, Field(ge=1)] = 24
+    min_steps: Annotated[int, Field(ge=1)] = 600
+    batch_size: Annotated[int, Field(ge=2)] = 32
+    learning_rate: Annotated[float, Field(gt=0)] = 3e-3
+    weight_decay: Annotated[float, Field(ge=0)] = 1e-4
+    warmup: OpenFraction = 0.25
+    ramp: Fraction = 0.5
+    step: Annotated[float, Field(gt=0, le=2)] = 1.0
+    regulate: bool = False
+    clean_share: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    teacher: Teacher = Teacher()
+    grad_clip: Annotated[float, Field(gt=0)] = 1.0
+    flip: bool = False
+    shift: Annotated[int, Field(ge=0)] = 0
+    probe_steps: Annotated[int, Field(ge=1)] = 10
+    probe_cases: Annotated[int, Field(ge=1)] = 200
+
+
+class Fusion(_Strict):
+    """How the released model answers.
+
+    Attributes:
+        mode: `clean`, `robust`, `mixed` or `guarded`.
+        referral_budget: share of clean cases that `guarded` may refer.
+    """
+
+    mode: Literal["clean", "robust", "mixed", "guarded"] = "mixed"
+    referral_budget: OpenFraction = 0.05
+
+
+class Attack(_Strict):
+    """One attack of the suite.
+
+    Attributes:
+        attack: `pgd` (Madry et al. 2018) or `apgd` (Croce & Hein 2020).
+        loss: `ce` (cross-entropy) or `margin` (difference of logits).
+        steps: gradient steps a restart.
+        restarts: independent starts; the first of `pgd` is random too.
+    """
+
+    attack: Literal["pgd", "apgd"]
+    loss: Literal["ce", "margin"]
+    steps: Annotated[int, Field(ge=1)]
+    restarts: Annotated[int, Field(ge=1)] = 1
+
+    @property
+    def name(self) -> str:
+        """Such as `apgd-ce-50`, with `x3` for three restarts."""
+        return f"{self.attack}-{self.loss}-{self.steps}" + (f"x{self.restarts}" if self.restarts > 1 else "")
+
+
+_STANDARD = (
+    Attack(attack="apgd", loss="ce", steps=50),
+    Attack(attack="apgd", loss="margin", steps=50),
+    Attack(attack="pgd", loss="ce", steps=20),
+)
+
+
+class Suite(_Strict):
+    """The attacks of the evaluation: a case is robust only if none of them wins on it.
+
+    Attributes:
+        attacks: run in this order; a case that has fallen is not attacked again.
+        cases: attack at most this many test cases, drawn by class from the seed; null attacks all.
+    """
+
+    attacks: tuple[Attack, ...] = Field(default=_STANDARD, min_length=1)
+    cases: Annotated[int, Field(ge=1)] | None = None
+
+
+class Margin(_Strict):
+    """A non-inferiority endpoint.
+
+    Attributes:
+        metric: `accuracy`, or `recall` (one endpoint a class: sensitivity and specificity for two classes).
+        margin: the largest loss that is clinically acceptable, as a proportion (0.02 is two points).
+        justification: why, in clinical words; null where nobody has justified it, and every verdict says so.
+    """
+
+    metric: Literal["accuracy", "recall"]
+    margin: OpenFraction
+    justification: str | None = None
+
+
+class Robustness(_Strict):
+    """The robustness endpoint: above a floor, and better than the original; both by confidence limit."""
+
+    floor: Fraction = 0.0
+    justification: str | None = None
+
+
+class Endpoints(_Strict):
+    """What the gate decides on; all must pass.
+
+    Attributes:
+        alpha: one-sided error of each endpoint; 0.025 goes with 95 % intervals.
+        noninferiority: clean endpoints; accuracy and recall must both be there.
+        robustness: attacked endpoints.
+    """
+
+    alpha: Annotated[float, Field(gt=0, lt=0.5)] = 0.025
+    noninferiority: tuple[Margin, ...] = (
+        Margin(metric="accuracy", margin=0.02),
+        Margin(metric="recall", margin=0.05),
+    )
+    robustness: Robustness = Robustness()
+
+    @model_validator(mode="after")
+    def _complete(self) -> Endpoints:
+        metrics = [m.metric for m in self.noninferiority]
+        if sorted(metrics) != ["accuracy", "recall"]:
+            raise ValueError(
+                "endpoints.noninferiority must hold accuracy and recall once each: an accuracy that is kept by "
+                f"trading one class for another is a clinical loss; got {metrics}"
+            )
+        return self
+
+
+class Protocol(_Strict):
+    """Every scientific choice of a run (`protocols/*.yaml`).
+
+    Attributes:
+        schema_version: of this file format; 1.
+        intended_use: what the model is for and for whom, for the report.
+        seed: of splits, sampling, training and attacks.
+    """
+
+    schema_version: Literal[1]
+    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]*$")]
+    title: str
+    intended_use: str
+    task: Task = Task()
+    input: Input = Input()
+    model: ModelSpec = ModelSpec()
+    splits: Splits = Splits()
+    threat: ThreatModel
+    hardening: Hardening = Hardening()
+    fusion: Fusion = Fusion()
+    suite: Suite = Suite()
+    endpoints: Endpoints = Endpoints()
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 20220413
+
+    @model_validator(mode="after")
+    def _units(self) -> Protocol:
+        self.threat.in_input_units(self.input.intensity)
+        if self.threat.unit == "HU" and self.input.intensity.mode != "window":
+            raise ValueError("threat.unit HU needs input.intensity mode 'window'")
+        if self.threat.bounds != (0.0, 1.0):
+            raise ValueError("threat.bounds: models take [0, 1] here; other ranges are mapped by input.intensity")
+        return self
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 over the RFC 8785 form of every field, defaults included: what was decided, not how it was typed."""
+        return hashlib.sha256(rfc8785.dumps(self.model_dump(mode="json"))).hexdigest()
+
+    @property
+    def input_threat(self) -> ThreatModel:
+        """The threat with eps in the model's [0, 1] input range."""
+        return self.threat.in_input_units(self.input.intensity)
+
+    @property
+    def margins_justified(self) -> bool:
+        """Whether every margin and the robustness floor carry a clinical justification."""
+        written = [m.justification for m in self.endpoints.noninferiority] + [self.endpoints.robustness.justification]
+        return all(written)
