@@ -1,0 +1,124 @@
+"""A classifier with its input normalisation inside: [0, 1] in, logits out."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from medharden.errors import ModelError, RangeError
+from medharden.record import ModelRecord
+
+__all__ = ["Classifier", "check_classifier", "logits_in_batches", "state_digest"]
+
+
+class Classifier(nn.Module):
+    """Wraps a network so that every model of this package speaks alike.
+
+    Gray input is repeated to the network's channels inside the model: an attacker who can only change gray values
+    can't be given three independent channels.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, network: nn.Module, record: ModelRecord) -> None:
+        """Takes a network with `record.channels` input channels and `record.classes` outputs (one if `one_logit`)."""
+        super().__init__()
+        self.network = network
+        self.record = record
+        shape = (1, record.channels) + (1,) * record.dims
+        self.register_buffer("mean", _per_channel(record.mean, record.channels).view(shape))
+        self.register_buffer("std", _per_channel(record.std, record.channels).view(shape))
+        self.eval()
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Logits of a batch.
+
+        Args:
+            inputs: (N, C, *spatial) float32 in [0, 1]; C is the network's channels, or 1.
+
+        Returns:
+            (N, K) logits, K >= 2; a one-logit network z becomes (0, z), whose softmax is its sigmoid.
+        """
+        channels = self.record.channels
+        if inputs.shape[1] == 1 and channels > 1:
+            inputs = inputs.expand(-1, channels, *inputs.shape[2:])
+        logits = cast(Tensor, self.network((inputs - self.mean) / self.std))
+        if self.record.one_logit:
+            logits = logits.reshape(len(inputs), 1)
+            return torch.cat([torch.zeros_like(logits), logits], dim=1)
+        return logits
+
+
+def _per_channel(values: tuple[float, ...], channels: int) -> Tensor:
+    return torch.tensor(values if len(values) == channels else values * channels, dtype=torch.float32)
+
+
+def state_digest(module: nn.Module) -> str:
+    """SHA-256 over every parameter and buffer (non-persistent ones too): name, data type, shape and bytes."""
+    digest = hashlib.sha256()
+    entries: dict[str, Tensor] = dict(module.named_parameters(remove_duplicate=False))
+    entries.update(module.named_buffers(remove_duplicate=False))
+    for name in sorted(entries):
+        tensor = entries[name].detach().cpu().contiguous()
+        digest.update(f"{name}|{tensor.dtype}|{tuple(tensor.shape)}|".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+@torch.no_grad()
+def check_classifier(model: Classifier, inputs: Tensor, classes: tuple[str, ...]) -> None:
+    """Runs one small batch and checks that the model fits the data.
+
+    Args:
+        model: the classifier.
+        inputs: (N, C, *spatial) float32 in [0, 1], real cases.
+        classes: the cohort's class names.
+
+    Raises:
+        ModelError: the model does not take these inputs, or does not answer with one finite logit a class.
+        RangeError: the inputs leave [0, 1].
+    """
+    low, high = float(inputs.min()), float(inputs.max())
+    if low < 0 or high > 1:
+        raise RangeError(f"inputs must lie in [0, 1], got [{low:g}, {high:g}]")
+    record = model.record
+    if inputs.shape[1] not in (1, record.channels):
+        raise ModelError(
+            f"the model takes {record.channels} channel(s), the data have {inputs.shape[1]}; "
+            "set input.channels in the protocol"
+        )
+    try:
+        logits = model(inputs)
+    except (RuntimeError, ValueError, AssertionError) as error:
+        raise ModelError(
+            f"the model ({record.arch}) does not accept inputs of shape {tuple(inputs.shape[1:])}: "
+            f"{str(error).splitlines()[0][:200]}; set input.size in the protocol to the size it was trained at"
+        ) from error
+    if not isinstance(logits, Tensor) or logits.ndim != 2:
+        found = f"shape {tuple(logits.shape)}" if isinstance(logits, Tensor) else type(logits).__name__
+        raise ModelError(f"expected logits of shape (cases, classes), the model returned {found}")
+    if logits.shape[1] != len(classes):
+        raise ModelError(
+            f"the model answers {logits.shape[1]} classes, the data have {len(classes)}: {', '.join(classes)}"
+        )
+    if not bool(torch.isfinite(logits).all()):
+        raise ModelError("the model's logits are not finite on the first cases; are mean and std right?")
+
+
+@torch.no_grad()
+def logits_in_batches(model: nn.Module, inputs: Tensor, batch_size: int) -> Tensor:
+    """Logits of many cases, computed in fixed batches: the same batches give the same bits.
+
+    Args:
+        model: (N, C, *spatial) in [0, 1] to (N, K) logits.
+        inputs: (N, C, *spatial) float32, on the model's device.
+        batch_size: cases a forward pass.
+
+    Returns:
+        (N, K) logits.
+    """
+    return torch.cat([model(part) for part in torch.split(inputs, batch_size)])

@@ -1,0 +1,168 @@
+"""The hardened model: the clean path as it came, a robust branch beside it, and the fusion of both answers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Self
+
+import torch
+from torch import Tensor, nn
+
+from medharden.models.classifier import Classifier
+from medharden.record import FusionRecord
+
+__all__ = ["Assessment", "DecisionView", "HardenedClassifier"]
+
+_SOFTNESS = 4.0
+
+
+@dataclass(frozen=True)
+class Assessment:
+    """An answer with its referral flag.
+
+    Attributes:
+        logits: (N, K).
+        referred: (N,) bool; true where a reader is told to look. Only `guarded` refers.
+    """
+
+    logits: Tensor
+    referred: Tensor
+
+
+class HardenedClassifier(nn.Module):
+    """One module, one strict state dict: (N, C, *spatial) in [0, 1] in, (N, K) logits out.
+
+    `clean_path` never trains and both paths are pinned to eval mode: calling `.train()` on this module or on a
+    parent of it moves no buffer of either.
+
+    Args:
+        clean_path: the model as it came.
+        robust_branch: a model of the same classes.
+        fusion: how the two answers become one.
+        decision_bias: (K,) added to logits before the larger one is answered; it carries the protocol's decision
+            threshold, log((1-t)/t) for the positive class, and is 0 at t = 0.5.
+    """
+
+    decision_bias: Tensor
+
+    def __init__(
+        self, clean_path: Classifier, robust_branch: Classifier, fusion: FusionRecord, decision_bias: Tensor
+    ) -> None:
+        super().__init__()
+        self.clean_path = clean_path.requires_grad_(False)
+        self.robust_branch = robust_branch
+        self.fusion = fusion
+        self.register_buffer("decision_bias", decision_bias)
+        self.eval()
+
+    def train(self, mode: bool = True) -> Self:
+        """Does not put the paths into training mode; a released model answers the same whoever holds it."""
+        super().train(mode)
+        self.clean_path.eval()
+        self.robust_branch.eval()
+        return self
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Logits of the released answer; `mixed` returns log-probabilities."""
+        mode = self.fusion.mode
+        if mode in ("clean", "guarded"):
+            return self.clean_path(inputs)  # type: ignore[no-any-return]
+        if mode == "robust":
+            return self.robust_branch(inputs)  # type: ignore[no-any-return]
+        return mix(self.clean_path(inputs), self.robust_branch(inputs), self.fusion)
+
+    def assess(self, inputs: Tensor) -> Assessment:
+        """The released answer and, in `guarded` mode, which cases a reader is told to look at."""
+        if self.fusion.mode != "guarded":
+            return Assessment(self(inputs), torch.zeros(len(inputs), dtype=torch.bool, device=inputs.device))
+        clean, robust = self.clean_path(inputs), self.robust_branch(inputs)
+        agree = (clean + self.decision_bias).argmax(1) == (robust + self.decision_bias).argmax(1)
+        return Assessment(
+            clean, ~agree | (probability_gap(clean, robust, self.fusion) > self.fusion.referral_threshold)
+        )
+
+    def decision_view(self) -> nn.Module:
+        """What an attacker of the released model faces: its decision, and in `guarded` mode its referral too."""
+        if self.fusion.mode == "guarded":
+            return _GuardedView(self)
+        return DecisionView(self, self.decision_bias)
+
+
+class DecisionView(nn.Module):
+    """Logits shifted by the decision threshold, so that the largest column is the decision."""
+
+    refers = False
+    bias: Tensor
+
+    def __init__(self, model: nn.Module, bias: Tensor) -> None:
+        """Takes a model of K classes and its (K,) decision bias."""
+        super().__init__()
+        self.model = model
+        self.register_buffer("bias", bias)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """(N, K) logits whose largest column is the decision."""
+        return self.model(inputs) + self.bias  # type: ignore[no-any-return]
+
+
+class _GuardedView(nn.Module):
+    """(N, K + 1) columns: class j leads only if both paths answer j within the threshold; else referral leads.
+
+    Column j is min(lead of j on the clean path, lead of j on the branch, slack of the probability gap), and the
+    last column, 0, stands for referral. The value is exact; its gradient is that of a soft minimum, so that an
+    attacker works on all three conditions at once.
+    """
+
+    refers = True
+
+    def __init__(self, model: HardenedClassifier) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        model = self.model
+        clean, robust = model.clean_path(inputs), model.robust_branch(inputs)
+        gap = probability_gap(clean, robust, model.fusion)
+        slack = _SOFTNESS * (model.fusion.referral_threshold - gap)
+        conditions = torch.stack(
+            [_lead(clean + model.decision_bias), _lead(robust + model.decision_bias), slack[:, None].expand_as(clean)]
+        )
+        hard = conditions.min(dim=0).values
+        soft = -torch.logsumexp(-conditions, dim=0)
+        columns = hard.detach() + soft - soft.detach()
+        return torch.cat([columns, torch.zeros_like(columns[:, :1])], dim=1)
+
+
+def mix(clean: Tensor, robust: Tensor, fusion: FusionRecord) -> Tensor:
+    """Log of (1-a) softmax(z_c / T_c) + a softmax(z_r / T_r), computed in log space.
+
+    Args:
+        clean: (N, K) logits of the clean path.
+        robust: (N, K) logits of the robust branch.
+        fusion: weight a in (0, 1) and the two temperatures.
+
+    Returns:
+        (N, K) log-probabilities.
+    """
+    weight = torch.tensor([1 - fusion.weight, fusion.weight], dtype=clean.dtype, device=clean.device).log()
+    parts = torch.stack(
+        [
+            (clean / fusion.clean_temperature).log_softmax(1) + weight[0],
+            (robust / fusion.robust_temperature).log_softmax(1) + weight[1],
+        ]
+    )
+    return torch.logsumexp(parts, dim=0)
+
+
+def probability_gap(clean: Tensor, robust: Tensor, fusion: FusionRecord) -> Tensor:
+    """(N,) largest difference of any class's calibrated probability between the two paths, in [0, 1]."""
+    gap = (clean / fusion.clean_temperature).softmax(1) - (robust / fusion.robust_temperature).softmax(1)
+    return gap.abs().amax(1)
+
+
+def _lead(logits: Tensor) -> Tensor:
+    """(N, K) each column's lead over the best of the others."""
+    top = logits.topk(2, dim=1)
+    best, second = top.values[:, :1], top.values[:, 1:]
+    others = best.expand_as(logits).scatter(1, top.indices[:, :1], second)
+    return logits - others
