@@ -3,6 +3,7 @@
 from medharden.protocol.loading import DEFAULT_PROTOCOL, load_protocol, parse_protocol, shipped_protocols
 from medharden.protocol.schema import (
     Attack,
+    Columns,
     Endpoints,
     Fusion,
     Hardening,
@@ -22,6 +23,7 @@ from medharden.protocol.schema import (
 __all__ = [
     "DEFAULT_PROTOCOL",
     "Attack",
+    "Columns",
     "Endpoints",
     "Fusion",
     "Hardening",

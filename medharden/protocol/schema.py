@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 __all__ = [
     "Attack",
+    "Columns",
     "Endpoints",
     "Fusion",
     "Hardening",
@@ -113,6 +114,19 @@ class Input(_Strict):
         if self.size is not None and len(self.size) != self.dims:
             raise ValueError(f"input.size has {len(self.size)} numbers; input.dims is {self.dims}")
         return self
+
+
+class Columns(_Strict):
+    """Which columns of a manifest (CSV) mean what; null finds the column by its usual names.
+
+    Attributes:
+        path, label, patient, split: headings as written in the file. Every other column is an attribute.
+    """
+
+    path: str | None = None
+    label: str | None = None
+    patient: str | None = None
+    split: str | None = None
 
 
 class ModelSpec(_Strict):
@@ -338,6 +352,7 @@ class Protocol(_Strict):
     title: str
     intended_use: str
     task: Task = Task()
+    columns: Columns = Columns()
     input: Input = Input()
     model: ModelSpec = ModelSpec()
     splits: Splits = Splits()
