@@ -1,0 +1,148 @@
+"""MedMNIST archives (`.npz`): arrays of images and labels for each split, read without pickle."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import weakref
+import zipfile
+import zlib
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from medharden.data.images import collapse
+from medharden.data.layout import Entry, Listing
+from medharden.data.preprocessing import Window
+from medharden.data.stored import StoredImage, digest_array
+from medharden.errors import DataError
+from medharden.protocol import Protocol
+
+__all__ = ["list_archive"]
+
+_SPLITS = ("train", "val", "test")
+_LARGEST_BYTES = 64 * 2**30
+_MALFORMED = (OSError, ValueError, EOFError, KeyError, RuntimeError, zipfile.BadZipFile, zlib.error)
+
+Arrays = dict[str, npt.NDArray[Any]]
+
+
+def list_archive(path: Path, protocol: Protocol, memory_limit: int) -> Listing:
+    """The cases of a MedMNIST archive; arrays larger than the memory limit are unpacked to disk.
+
+    Raises:
+        DataError: no such archive, several labels a case, shapes that do not fit the protocol's `input.dims`.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            arrays = _load(archive, memory_limit)
+    except _MALFORMED as error:
+        raise DataError(f"the .npz file can't be read: truncated or damaged ({type(error).__name__})") from None
+    splits = [s for s in _SPLITS if f"{s}_images" in arrays]
+    if "train" not in splits:
+        raise DataError(
+            "the .npz file lacks train_images; expected train_images, train_labels, and so on for val, test"
+        )
+    labels = {s: _labels(s, arrays) for s in splits}
+    for split in splits:
+        _check_shape(arrays[f"{split}_images"], protocol.input.dims)
+    highest = max(int(v.max(initial=0)) for v in labels.values())
+    names = protocol.task.classes or tuple(str(k) for k in range(highest + 1))
+    if highest >= len(names):
+        raise DataError(f"the labels go up to {highest}; task.classes has {len(names)} names: {list(names)}")
+    entries = tuple(
+        Entry(text=f"{split}/{row}", label=names[label], split=split, row=row)
+        for split in splits
+        for row, label in enumerate(labels[split].tolist())
+    )
+
+    def read(entry: Entry) -> StoredImage:
+        return _stored(arrays[f"{entry.split}_images"][entry.row], protocol.input.dims)
+
+    return Listing(source="npz", classes=names[: highest + 1], entries=entries, read=read)
+
+
+def _load(archive: zipfile.ZipFile, memory_limit: int) -> Arrays:
+    members = {f"{s}_{what}.npy" for s in _SPLITS for what in ("images", "labels")}
+    found = [info for info in archive.infolist() if info.filename in members]
+    if sum(info.file_size for info in found) > _LARGEST_BYTES:
+        raise DataError(f"the .npz file unpacks to more than {_LARGEST_BYTES} bytes")
+    for info in found:
+        with archive.open(info) as stream:
+            _check_header(stream, info)
+    if sum(info.file_size for info in found) <= memory_limit:
+        return {info.filename.removesuffix(".npy"): _in_memory(archive, info) for info in found}
+    folder = Path(tempfile.mkdtemp(prefix="medharden-"))
+    arrays = {info.filename.removesuffix(".npy"): _on_disk(archive, info, folder) for info in found}
+    for array in arrays.values():
+        weakref.finalize(array, shutil.rmtree, folder, True)
+    return arrays
+
+
+def _check_header(stream: IO[bytes], info: zipfile.ZipInfo) -> None:
+    """An array of plain numbers whose declared size is the size that is there, known before any of it is unpacked."""
+    version = np.lib.format.read_magic(stream)
+    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    shape, _, dtype = read(stream)
+    if dtype.hasobject or dtype.kind not in "biuf":
+        raise DataError("the .npz file holds Python objects or text, which are never unpickled; expected numbers")
+    count = 1
+    for extent in shape:
+        count *= int(extent)
+    if stream.tell() + count * dtype.itemsize != info.file_size:
+        raise DataError("an array of the .npz file has another size than it declares")
+
+
+def _in_memory(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> npt.NDArray[Any]:
+    with archive.open(info) as stream:
+        array: npt.NDArray[Any] = np.lib.format.read_array(stream, allow_pickle=False)
+    return array
+
+
+def _on_disk(archive: zipfile.ZipFile, info: zipfile.ZipInfo, folder: Path) -> npt.NDArray[Any]:
+    target = folder / info.filename
+    with archive.open(info) as stream, target.open("wb") as out:
+        shutil.copyfileobj(stream, out, 2**20)
+    array: npt.NDArray[Any] = np.load(target, mmap_mode="r", allow_pickle=False)
+    return array
+
+
+def _labels(split: str, arrays: Arrays) -> npt.NDArray[np.int64]:
+    images, labels = arrays[f"{split}_images"], arrays.get(f"{split}_labels")
+    if labels is None or labels.ndim == 0 or len(labels) != len(images):
+        found = "none" if labels is None or labels.ndim == 0 else str(len(labels))
+        raise DataError(f"expected {len(images)} labels in {split}_labels, found {found}")
+    if labels.ndim > 2 or (labels.ndim == 2 and labels.shape[1] != 1):
+        raise DataError(
+            f"{split}_labels has shape {list(labels.shape)}: multi-label data are not supported yet; "
+            "expected one class a case"
+        )
+    whole = labels.reshape(-1)
+    if whole.dtype.kind not in "biu" or (whole.size and int(whole.min()) < 0):
+        raise DataError(f"{split}_labels must hold class numbers from 0, found {whole.dtype}")
+    return whole.astype(np.int64)
+
+
+def _check_shape(images: npt.NDArray[Any], dims: int) -> None:
+    shape = list(images.shape)
+    grey, colour = images.ndim == dims + 1, images.ndim == dims + 2 and shape[-1] == 3
+    if dims == 3 and grey and shape[-1] == 3:
+        raise DataError(f"the images have shape {shape}: colour images; input.dims is 3 (set input.dims: 2)")
+    if not grey and not colour:
+        hint = " (set input.dims: 3)" if dims == 2 and images.ndim == 4 else ""
+        raise DataError(f"the images have shape {shape}; expected {dims} spatial dimensions a case{hint}")
+
+
+def _stored(image: npt.NDArray[Any], dims: int) -> StoredImage:
+    planes = np.moveaxis(image, -1, 0) if image.ndim == dims + 1 else image[None]
+    kind = image.dtype.kind
+    if kind == "f":
+        window = None
+    elif kind == "b":
+        window = Window(0.0, 1.0)
+    else:
+        window = Window(float(np.iinfo(image.dtype).min), float(np.iinfo(image.dtype).max))
+    values = collapse(planes.astype(np.float32))
+    return StoredImage(values=values, window=window, format="npz", pixels=digest_array(image))

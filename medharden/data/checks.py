@@ -1,0 +1,170 @@
+"""What makes cases or a whole cohort unusable, and what a reader of the report must know of the data."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+
+from medharden.data.layout import Entry, Listing
+from medharden.data.reading import ReadCase
+from medharden.data.splits import SPLITS, Member, contradictions, leaks, shared_pixels
+from medharden.errors import DataError, Problem
+from medharden.protocol import Protocol
+from medharden.record import Finding
+
+__all__ = [
+    "check_classes",
+    "check_coverage",
+    "findings_of",
+    "pixel_problems",
+    "refuse",
+    "refuse_leaks",
+    "shape_problems",
+]
+
+_MOST_LISTED = 20
+
+
+def check_classes(listing: Listing, protocol: Protocol) -> tuple[str, ...]:
+    """The classes in the order of the model's outputs.
+
+    Raises:
+        DataError: fewer than two, or others than the protocol names.
+    """
+    found = listing.classes
+    if len(found) < 2:
+        raise DataError(f"expected two classes or more, found {len(found)}: {list(found)}")
+    wanted = protocol.task.classes
+    if wanted is not None and set(wanted) != set(found):
+        raise DataError(f"the protocol's task.classes are {list(wanted)}; the data have {list(found)}")
+    if protocol.task.positive is not None and protocol.task.positive not in found:
+        raise DataError(f"the protocol's task.positive is {protocol.task.positive!r}; the data have {list(found)}")
+    return wanted or found
+
+
+def shape_problems(kept: Mapping[int, ReadCase]) -> tuple[tuple[int, ...], dict[int, str]]:
+    """The cohort's input shape (C, *spatial), and the cases of another spatial shape than the most common one.
+
+    The readers give three channels where the protocol asks for colour, or leaves it open and a case has colour.
+    """
+    if not kept:
+        return (), {}
+    spatial = Counter(case.shape[1:] for case in kept.values()).most_common(1)[0][0]
+    bad = {
+        n: f"is {_times(case.shape[1:])}, most are {_times(spatial)}; set input.size to resample all"
+        for n, case in kept.items()
+        if case.shape[1:] != spatial
+    }
+    channels = max(case.shape[0] for n, case in kept.items() if n not in bad)
+    return (channels, *spatial), bad
+
+
+def pixel_problems(
+    kept: Mapping[int, ReadCase], labels: Sequence[int], entries: Sequence[Entry], name: Callable[[str], str]
+) -> dict[int, str]:
+    """Cases whose pixels appear again under another label."""
+    numbers = list(kept)
+    members = [Member("", labels[n], kept[n].pixels, "") for n in numbers]
+    return {
+        numbers[one]: f"has the same pixels as {name(entries[numbers[other]].text)}, which has another label"
+        for one, other in contradictions(members)
+    }
+
+
+def refuse(problems: Sequence[Problem], total: int, *, exclude: bool) -> None:
+    """Stops at unusable cases unless they may be left out.
+
+    Raises:
+        DataError: counts them all, lists the first 20, carries every one.
+    """
+    if problems and not exclude:
+        advice = "mend or remove them, or set input.unusable: exclude in the protocol to leave them out on record"
+        raise DataError(_listed(f"{len(problems)} of {total} cases can't be used", problems, advice), tuple(problems))
+
+
+def refuse_leaks(members: Sequence[Member], grouped: bool, names: Sequence[str]) -> None:
+    """Stops where given splits share a patient or identical pixels.
+
+    Raises:
+        DataError: with pairs of pseudonyms.
+    """
+    problems = [
+        Problem(names[a], f"in {members[a].split} has {what} as {names[b]} in {members[b].split}")
+        for a, b, what in leaks(members, grouped)
+    ]
+    if problems:
+        advice = "keep each patient in one split, or leave the splits to medharden, which makes them by patient"
+        head = f"the splits are not disjoint: {len(problems)} pairs of cases lie in two splits"
+        raise DataError(_listed(head, problems, advice), tuple(problems))
+
+
+def check_coverage(splits: Sequence[str], labels: Sequence[int], classes: tuple[str, ...]) -> None:
+    """Every split has cases of every class.
+
+    Raises:
+        DataError: which split lacks what, with the numbers found.
+    """
+    counts = Counter(zip(splits, labels, strict=True))
+    lacking = []
+    for split in SPLITS:
+        found = {name: counts[split, k] for k, name in enumerate(classes)}
+        if not sum(found.values()):
+            lacking.append(f"{split} has no cases")
+        else:
+            lacking += [f"{split} has no case of class {name!r}" for name, n in found.items() if not n]
+    if lacking:
+        raise DataError(
+            "every split needs cases of every class: " + "; ".join(lacking) + "; add cases, merge classes, "
+            "or change the protocol's splits"
+        )
+
+
+def findings_of(
+    listing: Listing, kept: Mapping[int, ReadCase], members: Sequence[Member], protocol: Protocol, excluded: int
+) -> list[Finding]:
+    """What a reader must know of the data."""
+    n = len(members)
+    alone = sum(m.patient.startswith("case\0") for m in members)
+    from_file = protocol.input.intensity.mode == "file"
+    headed = [c for c in kept.values() if c.format in ("dicom", "nifti")]
+    several = sum(c.windows > 1 for c in headed) if from_file else 0
+    without = sum(c.windows == 0 for c in headed) if from_file else 0
+    flat = sum(c.flat for c in kept.values())
+    again = sum(len({members[p].patient for p in places}) > 1 for places in shared_pixels(members))
+    found = [
+        (
+            alone == n,
+            "data.no_patients",
+            "The data name no patients: each case counts as its own, and cases are assumed to be independent.",
+        ),
+        (
+            0 < alone < n,
+            "data.missing_patients",
+            f"{alone} of {n} cases name no patient; each of these counts as a patient of its own.",
+        ),
+        (several > 0, "data.several_windows", f"{several} of {n} files offer several windows; the first was used."),
+        (
+            without > 0,
+            "data.no_window",
+            f"{without} of {n} files have no window of their own; the whole range of their data type was used.",
+        ),
+        (flat > 0, "data.flat_inputs", f"{flat} of {n} cases hold one value only after the window was applied."),
+        (
+            again > 0,
+            "data.duplicates",
+            f"{again} sets of identical images appear under different patients within one split.",
+        ),
+        (excluded > 0, "data.excluded", f"{excluded} cases could not be used and were left out."),
+    ]
+    return [Finding(code, "warning", message) for applies, code, message in found if applies]
+
+
+def _listed(head: str, problems: Sequence[Problem], advice: str) -> str:
+    lines = [f"  {p.case}: {p.reason}" for p in problems[:_MOST_LISTED]]
+    if len(problems) > _MOST_LISTED:
+        lines.append(f"  ... and {len(problems) - _MOST_LISTED} more")
+    return "\n".join([f"{head}:", *lines, advice])
+
+
+def _times(shape: tuple[int, ...]) -> str:
+    return " x ".join(map(str, shape))

@@ -1,0 +1,268 @@
+"""The cohort: every case as model input, with its label, split and pseudonyms."""
+
+from __future__ import annotations
+
+import hashlib
+import tempfile
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import rfc8785
+import torch
+
+from medharden.data.archive import list_archive
+from medharden.data.checks import (
+    check_classes,
+    check_coverage,
+    findings_of,
+    pixel_problems,
+    refuse,
+    refuse_leaks,
+    shape_problems,
+)
+from medharden.data.layout import Entry, Listing, list_folder
+from medharden.data.manifest import find_manifest, list_manifest
+from medharden.data.pseudonyms import key_id, pseudonym
+from medharden.data.reading import ReadCase, Shelf, assemble, read_cases
+from medharden.data.splits import Member, make_splits
+from medharden.errors import DataError, Problem
+from medharden.protocol import Protocol
+from medharden.record import CaseRecord, CohortRecord, Progress
+
+__all__ = ["Case", "Cohort", "SourceSummary", "load_cohort"]
+
+_MOST_SHOWN_VALUES = 32
+
+
+@dataclass(frozen=True)
+class Case:
+    """One case; `case` and `patient` are pseudonyms, `pixels` digests the stored pixels.
+
+    `attributes` holds what the manifest or the header says beside the label (sex, site, scanner ...). It may be
+    identifying: it is for grouping, and enters no record.
+    """
+
+    case: str
+    patient: str
+    split: str
+    label: int
+    pixels: str
+    attributes: dict[str, str]
+
+
+@dataclass(frozen=True)
+class SourceSummary:
+    """What the source held, for a person to look at.
+
+    Attributes:
+        formats: file kind to number of cases.
+        native_shapes: stored spatial shape, such as `512x512`, to number of cases.
+        stored_range: smallest and largest rescaled value of all cases.
+        attributes: column to value to number of cases; a column of more than 32 values shows their number alone,
+            since it may name people.
+    """
+
+    formats: dict[str, int]
+    native_shapes: dict[str, int]
+    stored_range: tuple[float, float]
+    attributes: dict[str, dict[str, int]]
+
+
+@dataclass(frozen=True, eq=False)
+class Cohort:
+    """Cases as model input.
+
+    Attributes:
+        inputs: (N, C, *spatial) float32 in [0, 1], read-only, in memory or mapped from disk; rows as `cases`.
+        record: what goes into the run's records.
+    """
+
+    classes: tuple[str, ...]
+    cases: tuple[Case, ...]
+    inputs: npt.NDArray[np.float32]
+    record: CohortRecord
+    source: SourceSummary
+
+    def indices(self, split: str) -> npt.NDArray[np.int64]:
+        """Row numbers of one split, in recorded order."""
+        return np.array([n for n, c in enumerate(self.cases) if c.split == split], dtype=np.int64)
+
+    def batch(self, rows: Sequence[int] | npt.NDArray[np.int64]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Copies of some cases: inputs (n, C, *spatial) float32 in [0, 1], labels (n,) int64."""
+        chosen = np.asarray(rows, dtype=np.int64)
+        labels = torch.tensor([self.cases[n].label for n in chosen.tolist()], dtype=torch.int64)
+        return torch.from_numpy(np.array(self.inputs[chosen], dtype=np.float32)), labels
+
+
+def load_cohort(
+    source: Path,
+    protocol: Protocol,
+    *,
+    key: bytes,
+    progress: Progress | None = None,
+    workers: int = 2,
+    memory_limit: int = 4 * 2**30,
+    scratch: Path | None = None,
+) -> Cohort:
+    """Lists, reads, checks and splits the cases of a folder, a manifest or a MedMNIST archive.
+
+    Args:
+        source: a folder with a class a sub-folder (below train, val, test where split) or with a manifest; a CSV
+            file; or an `.npz` archive.
+        protocol: what the model is fed, how cases are split, whether unusable cases are refused or excluded.
+        key: secret of the pseudonyms.
+        progress: called with `("read", done, total)`.
+        workers: threads that decode.
+        memory_limit: bytes of model input held in memory; beyond it they lie in a file.
+        scratch: where such files go; None takes the system's temporary folder. They are deleted with the cohort.
+
+    Raises:
+        DataError: with every problem found, cases named by pseudonym alone.
+        OutputError: the disk is full.
+    """
+    name = partial(pseudonym, key, "case")
+    listing = _listing(source, protocol, name, memory_limit)
+    classes = check_classes(listing, protocol)
+    with tempfile.TemporaryDirectory(prefix="medharden-", dir=scratch) as spill:
+        shelf = Shelf(memory_limit, Path(spill))
+        results = read_cases(listing, protocol.input, shelf, workers=workers, progress=progress)
+        problems = list(listing.problems)
+        problems += [
+            Problem(name(e.text), r) for e, r in zip(listing.entries, results, strict=True) if isinstance(r, str)
+        ]
+        kept = {n: r for n, r in enumerate(results) if isinstance(r, ReadCase)}
+        shape, bad = shape_problems(kept)
+        problems += [Problem(name(listing.entries[n].text), reason) for n, reason in bad.items()]
+        kept = {n: r for n, r in kept.items() if n not in bad}
+        bad = pixel_problems(kept, [classes.index(e.label) for e in listing.entries], listing.entries, name)
+        problems += [Problem(name(listing.entries[n].text), reason) for n, reason in bad.items()]
+        kept = {n: r for n, r in kept.items() if n not in bad}
+        total = len(listing.entries) + len(listing.problems)
+        refuse(problems, total, exclude=protocol.input.unusable == "exclude" and bool(kept))
+        numbers = list(kept)
+        members = [_member(listing.entries[n], kept[n], classes) for n in numbers]
+        grouped = any(_patient(listing.entries[n], kept[n]) for n in numbers)
+        splits, origin = _splits(members, protocol, grouped, [name(listing.entries[n].text) for n in numbers])
+        check_coverage(splits, [m.label for m in members], classes)
+        inputs = assemble(shelf, numbers, shape, limit=memory_limit, scratch=scratch)
+    cases = tuple(
+        _case(listing.entries[n], kept[n], member, split, key)
+        for n, member, split in zip(numbers, members, splits, strict=True)
+    )
+    source_summary = _summary(cases, list(kept.values()))
+    record = CohortRecord(
+        classes=classes,
+        source=listing.source,
+        formats=source_summary.formats,
+        splits_from=origin,
+        grouped_by="patient" if grouped else "case",
+        key_id=key_id(key),
+        shape=shape,
+        cases=tuple(CaseRecord(c.case, c.patient, c.split, c.label, c.pixels) for c in cases),
+        excluded=tuple((p.case, p.reason) for p in problems),
+        preprocessing=_fingerprint(protocol, shape, inputs[splits.index("test")]),
+        findings=(*listing.findings, *findings_of(listing, kept, members, protocol, len(problems))),
+    )
+    return Cohort(classes, cases, inputs, record, source_summary)
+
+
+def _listing(source: Path, protocol: Protocol, name: partial[str], memory_limit: int) -> Listing:
+    try:
+        if source.is_dir():
+            table = find_manifest(source, protocol.columns)
+            listing = list_manifest(table, protocol, name) if table else list_folder(source, protocol, name)
+        elif not source.is_file():
+            raise DataError("there is nothing at the path given as data; expected a folder, a CSV or an .npz file")
+        elif source.suffix.lower() == ".npz":
+            listing = list_archive(source, protocol, memory_limit)
+        elif source.suffix.lower() in (".csv", ".tsv"):
+            listing = list_manifest(source, protocol, name)
+        else:
+            raise DataError(
+                f"expected a folder, a CSV or an .npz file as data, found a {source.suffix or 'plain'} file"
+            )
+    except OSError as error:
+        raise DataError(f"the data can't be read: {error.strerror}") from None
+    if not listing.entries and not listing.problems:
+        raise DataError("found no DICOM, NIfTI, PNG, JPEG or TIFF file in the data")
+    return listing
+
+
+def _patient(entry: Entry, case: ReadCase) -> str:
+    return entry.patient or case.patient
+
+
+def _member(entry: Entry, case: ReadCase, classes: tuple[str, ...]) -> Member:
+    return Member(_grouping(entry, case), classes.index(entry.label), case.pixels, entry.split)
+
+
+def _grouping(entry: Entry, case: ReadCase) -> str:
+    """The patient; a case without one stands for itself, under a name that no patient has."""
+    patient = _patient(entry, case)
+    return f"patient\0{patient}" if patient else f"case\0{entry.text}"
+
+
+def _splits(members: list[Member], protocol: Protocol, grouped: bool, names: list[str]) -> tuple[list[str], str]:
+    """Each case's split and where the splits come from; leakage between given splits is refused."""
+    shares = protocol.splits.model_dump()
+    given = {m.split for m in members}
+    if given == {""}:
+        return make_splits(members, shares, protocol.seed), "made"
+    refuse_leaks(members, grouped, names)
+    if given != {"train", "test"}:
+        return [m.split for m in members], "given"
+    held = shares["train"] + shares["val"]
+    train = [n for n, m in enumerate(members) if m.split == "train"]
+    two = {"train": shares["train"] / held, "val": shares["val"] / held}
+    made = dict(zip(train, make_splits([members[n] for n in train], two, protocol.seed), strict=True))
+    return [made.get(n, m.split) for n, m in enumerate(members)], "given, val made"
+
+
+def _case(entry: Entry, read: ReadCase, member: Member, split: str, key: bytes) -> Case:
+    patient = _patient(entry, read)
+    own = {name.lower() for name in entry.attributes}
+    header = {name: value for name, value in read.attributes.items() if name not in own}
+    return Case(
+        case=pseudonym(key, "case", entry.text),
+        patient=pseudonym(key, "patient", patient or member.patient),
+        split=split,
+        label=member.label,
+        pixels=read.pixels,
+        attributes={**entry.attributes, **header},
+    )
+
+
+def _summary(cases: tuple[Case, ...], read: list[ReadCase]) -> SourceSummary:
+    values: dict[str, Counter[str]] = defaultdict(Counter)
+    for case in cases:
+        for column, value in case.attributes.items():
+            values[column][value] += 1
+    shown = {
+        column: dict(sorted(counts.items()))
+        if len(counts) <= _MOST_SHOWN_VALUES
+        else {f"({len(counts)} different values)": sum(counts.values())}
+        for column, counts in values.items()
+    }
+    return SourceSummary(
+        formats=dict(sorted(Counter(r.format for r in read).items())),
+        native_shapes=dict(Counter("x".join(map(str, r.native)) for r in read).most_common()),
+        stored_range=(min(r.low for r in read), max(r.high for r in read)),
+        attributes=shown,
+    )
+
+
+def _fingerprint(protocol: Protocol, shape: tuple[int, ...], first: npt.NDArray[np.float32]) -> str:
+    """Names the preprocessing: the recipe, what it resolved to, and what it made of the first test case."""
+    said: dict[str, Any] = {
+        "input": protocol.input.model_dump(mode="json"),
+        "channels": shape[0],
+        "shape": list(shape),
+        "first_test_input": hashlib.sha256(np.ascontiguousarray(first, dtype="<f4").tobytes()).hexdigest(),
+    }
+    return hashlib.sha256(rfc8785.dumps(said)).hexdigest()

@@ -1,0 +1,234 @@
+"""DICOM images through pydicom: modality transform, own window, colour, frames; no header text in any error."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pydicom
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.errors import InvalidDicomError
+from pydicom.pixels import apply_color_lut, apply_modality_lut, pixel_array
+from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
+
+from medharden.data.images import collapse
+from medharden.data.preprocessing import Window
+from medharden.data.stored import MALFORMED, StoredImage, check_size, digest_array
+from medharden.errors import DataError
+
+__all__ = ["read_dicom"]
+
+_GREY = ("MONOCHROME1", "MONOCHROME2")
+_COLOUR = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT")
+_ALLOCATED = (8, 16)
+
+
+def read_dicom(path: Path, dims: int) -> StoredImage:
+    """Decodes one DICOM image in rescaled units; several frames are one volume where `dims` is 3.
+
+    Raises:
+        DataError: with the reason alone: no pixels, truncated, other frames than `dims` asks for, an unsupported
+            photometric interpretation, bit depth or window.
+    """
+    try:
+        return _decode(_open(path), dims)
+    except (*MALFORMED, InvalidDicomError) as error:
+        raise DataError(f"can't be decoded as DICOM: truncated or damaged ({type(error).__name__})") from None
+
+
+def _open(path: Path) -> Dataset:
+    """Reads the file, also one without preamble, whose transfer syntax is then told from its encoding."""
+    try:
+        return pydicom.dcmread(path)
+    except InvalidDicomError:
+        ds = pydicom.dcmread(path, force=True)
+    if "Rows" not in ds:
+        raise DataError("holds no DICOM image")
+    if not getattr(ds, "file_meta", None):
+        ds.file_meta = FileMetaDataset()
+    if "TransferSyntaxUID" not in ds.file_meta:
+        implicit, little = ds.original_encoding
+        explicit = ExplicitVRLittleEndian if little else ExplicitVRBigEndian
+        ds.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian if implicit else explicit
+    return ds
+
+
+def _decode(ds: Dataset, dims: int) -> StoredImage:
+    photometric = _checked(ds, dims)
+    try:
+        stored = pixel_array(ds)
+    except RuntimeError:
+        syntax = ds.file_meta.TransferSyntaxUID
+        known = syntax.name if syntax.is_transfer_syntax and not syntax.is_private else "an unknown encoding"
+        raise DataError(
+            f"can't be decompressed ({known}): damaged, or pydicom has no decoder for it here (see pylibjpeg, gdcm)"
+        ) from None
+    if photometric in _GREY:
+        values, window, windows = _grey(ds, stored)
+    else:
+        values, window, windows = _colour(ds, stored, photometric), _whole_colour(ds, photometric), 1
+    return StoredImage(
+        values=values,
+        window=window,
+        format="dicom",
+        pixels=digest_array(stored),
+        inverted=photometric == "MONOCHROME1",
+        windows=windows,
+        patient=_text(ds, "PatientID"),
+        attributes=_attributes(ds),
+    )
+
+
+def _checked(ds: Dataset, dims: int) -> str:
+    """The photometric interpretation, after everything that can be refused before the pixels are decoded."""
+    if "PixelData" not in ds:
+        raise DataError("holds no integer pixels (a report, structure set, or floating-point map?)")
+    photometric = _text(ds, "PhotometricInterpretation")
+    if photometric not in (*_GREY, *_COLOUR, "PALETTE COLOR"):
+        raise DataError("has a photometric interpretation that is not supported; expected grey, RGB, YBR or palette")
+    if ds.BitsAllocated not in _ALLOCATED:
+        raise DataError(f"stores {int(ds.BitsAllocated)} bits a value, expected 8 or 16")
+    frames = _frames(ds)
+    check_size(int(ds.Rows), int(ds.Columns), frames, int(ds.SamplesPerPixel))
+    if dims == 2 and frames != 1:
+        raise DataError(f"has {frames} frames, expected one (volumes need input.dims: 3)")
+    if dims == 3 and frames == 1:
+        raise DataError("has a single frame; input.dims is 3")
+    return photometric
+
+
+def _frames(ds: Dataset) -> int:
+    return int(ds.get("NumberOfFrames") or 1)
+
+
+def _grey(ds: Dataset, stored: npt.NDArray[Any]) -> tuple[npt.NDArray[np.float32], Window, int]:
+    """Rescaled units (PS3.3 C.11.1), the window in force and how many the file offers (0: the whole range)."""
+    if ds.get("ModalityLUTSequence"):
+        rescaled = apply_modality_lut(stored, ds)
+        whole = Window(0.0, float(2 ** int(ds.ModalityLUTSequence[0].LUTDescriptor[2]) - 1))
+    else:
+        slope, intercept = _rescale(ds)
+        spread = (-1, *[1] * (stored.ndim - 1))
+        rescaled = stored.astype(np.float64)
+        if slope.size > 1:
+            rescaled = rescaled * slope.reshape(spread) + intercept.reshape(spread)
+        else:
+            rescaled = rescaled * slope[0] + intercept[0]
+        low, high = _stored_range(ds)
+        ends = np.concatenate([low * slope + intercept, high * slope + intercept])
+        whole = Window(float(ends.min()), float(ends.max()))
+    window, windows = _own_window(ds)
+    return rescaled.astype(np.float32)[None], window or whole, windows
+
+
+def _rescale(ds: Dataset) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Slope and intercept, one for all frames or one a frame (enhanced multi-frame images)."""
+    groups = _functional_groups(ds, "PixelValueTransformationSequence")
+    items = [group.PixelValueTransformationSequence[0] for group in groups] or [ds]
+    slopes = [_number(item, "RescaleSlope", 1.0) for item in items]
+    intercepts = [_number(item, "RescaleIntercept", 0.0) for item in items]
+    if 0.0 in slopes:
+        raise DataError("has a rescale slope of 0")
+    return np.array(slopes), np.array(intercepts)
+
+
+def _functional_groups(ds: Dataset, name: str) -> list[Dataset]:
+    """The functional groups that hold a sequence: one shared by all frames, or one a frame, or none."""
+    for sequence in ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"):
+        groups = [group for group in ds.get(sequence) or [] if group.get(name)]
+        if groups and len(groups) not in (1, _frames(ds)):
+            raise DataError("describes some of its frames only")
+        if groups:
+            return groups
+    return []
+
+
+def _stored_range(ds: Dataset) -> tuple[int, int]:
+    bits = int(ds.BitsStored)
+    return (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) if int(ds.PixelRepresentation) else (0, 2**bits - 1)
+
+
+def _own_window(ds: Dataset) -> tuple[Window | None, int]:
+    """The first VOI table or window (PS3.3 C.11.2), tables before windows, and how many the file offers."""
+    groups = _functional_groups(ds, "FrameVOILUTSequence")
+    items = [group.FrameVOILUTSequence[0] for group in groups] or [ds]
+    item = items[0]
+    tables = list(item.get("VOILUTSequence") or [])
+    centers, widths = _numbers(item, "WindowCenter"), _numbers(item, "WindowWidth")
+    offered = len(tables) + min(len(centers), len(widths))
+    if tables:
+        return _table(tables[0], ds), offered
+    if not centers or not widths:
+        return None, 0
+    if any(_numbers(i, "WindowCenter") != centers or _numbers(i, "WindowWidth") != widths for i in items):
+        offered += 1  # frames with windows of their own: the first frame's serves the volume
+    return _function(item, centers[0], widths[0]), offered
+
+
+def _function(item: Dataset, center: float, width: float) -> Window:
+    function = (_text(item, "VOILUTFunction") or "LINEAR").upper()
+    if not np.isfinite([center, width]).all() or width <= 0 or (function == "LINEAR" and width < 1):
+        raise DataError("has a window of a width that DICOM forbids")
+    if function == "LINEAR":
+        return Window.linear(center, width)
+    if function == "LINEAR_EXACT":
+        return Window.exact(center, width)
+    if function == "SIGMOID":
+        return Window.sigmoid(center, width)
+    raise DataError("has a window function that is not supported; expected LINEAR, LINEAR_EXACT or SIGMOID")
+
+
+def _table(item: Dataset, ds: Dataset) -> Window:
+    entries, first, bits = (int(value) for value in item.LUTDescriptor)
+    entries = entries or 2**16
+    if first >= 2**15 and int(ds.PixelRepresentation) and not ds.get("ModalityLUTSequence"):
+        first -= 2**16  # written as unsigned, meant as signed (PS3.3 C.11.2.1.1)
+    data = item.LUTData
+    if isinstance(data, bytes):
+        little = ds.file_meta.TransferSyntaxUID.is_little_endian
+        data = np.frombuffer(data, dtype="<u2" if little else ">u2")
+    levels = np.asarray(data, dtype=np.float64)[:entries]
+    if levels.size != entries or not 8 <= bits <= 16:
+        raise DataError("has a VOI lookup table that does not match its description")
+    return Window(float(first), float(first + entries - 1), "table", tuple((levels / (2**bits - 1)).tolist()))
+
+
+def _colour(ds: Dataset, stored: npt.NDArray[Any], photometric: str) -> npt.NDArray[np.float32]:
+    """(1 or 3, *spatial) stored colour levels."""
+    if photometric == "PALETTE COLOR":
+        stored = apply_color_lut(stored, ds)
+    if stored.shape[-1] != 3:
+        raise DataError(f"has {stored.shape[-1]} colour channels, expected 3")
+    return collapse(np.moveaxis(stored, -1, 0).astype(np.float32))
+
+
+def _whole_colour(ds: Dataset, photometric: str) -> Window:
+    bits = int(ds.RedPaletteColorLookupTableDescriptor[2]) if photometric == "PALETTE COLOR" else int(ds.BitsStored)
+    return Window(0.0, float(2**bits - 1))
+
+
+def _attributes(ds: Dataset) -> dict[str, str]:
+    scanner = " ".join(part for part in (_text(ds, "Manufacturer"), _text(ds, "ManufacturerModelName")) if part)
+    found = {"sex": _text(ds, "PatientSex"), "site": _text(ds, "InstitutionName"), "scanner": scanner}
+    return {name: value for name, value in found.items() if value}
+
+
+def _text(ds: Dataset, name: str) -> str:
+    value = ds.get(name)
+    return "" if value is None else str(value).strip()
+
+
+def _numbers(ds: Dataset, name: str) -> list[float]:
+    value = ds.get(name)
+    if value is None or value == "":
+        return []
+    return (
+        [float(v) for v in value] if isinstance(value, (list, tuple, pydicom.multival.MultiValue)) else [float(value)]
+    )
+
+
+def _number(ds: Dataset, name: str, default: float) -> float:
+    numbers = _numbers(ds, name)
+    return numbers[0] if numbers else default

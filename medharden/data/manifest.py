@@ -1,0 +1,196 @@
+"""Cases listed in a CSV file: which column means what, and which rows can be used."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Callable
+from pathlib import Path, PurePosixPath, PureWindowsPath
+
+from medharden.data.formats import looks_like_image, read_file
+from medharden.data.layout import SPLIT_NAMES, Entry, Listing, outside, sorted_classes
+from medharden.errors import DataError, Problem
+from medharden.protocol import Columns, Protocol
+from medharden.record import Finding
+
+__all__ = ["find_manifest", "list_manifest"]
+
+_ALIASES = {
+    "path": ("path", "file", "filename", "image"),
+    "label": ("label", "class", "target", "diagnosis"),
+    "patient": ("patient", "patient_id", "patientid", "subject", "subject_id"),
+    "split": ("split", "fold", "set"),
+}
+_PREFERRED = ("manifest.csv", "labels.csv")
+_LARGEST_BYTES = 256 * 2**20
+_MOST_CLASSES = 20
+
+Row = dict[str, str]
+
+
+def find_manifest(folder: Path, columns: Columns) -> Path | None:
+    """The folder's manifest: `manifest.csv` or `labels.csv`, else the only CSV with a path and a label column.
+
+    Raises:
+        DataError: several CSV files could be it.
+    """
+    tables = sorted(f for f in folder.iterdir() if f.suffix.lower() == ".csv" and f.is_file())
+    for preferred in _PREFERRED:
+        for table in tables:
+            if table.name.lower() == preferred:
+                return table
+    fitting = []
+    for table in tables:
+        try:
+            header, rows, _ = _read(table)
+            roles = _roles(header, rows, columns)
+        except DataError:
+            continue
+        fitting += [table] if {"path", "label"} <= set(roles) else []
+    if len(fitting) > 1:
+        raise DataError(f"{len(fitting)} CSV files have a path and a label column; name the one to use as the data")
+    return fitting[0] if fitting else None
+
+
+def list_manifest(table: Path, protocol: Protocol, name: Callable[[str], str]) -> Listing:
+    """The cases that a CSV file lists; paths are relative to the file's folder and stay inside it.
+
+    Raises:
+        DataError: the file is no such table, or its columns are ambiguous.
+    """
+    root = table.parent
+    header, rows, problems = _read(table)
+    roles = _roles(header, rows, protocol.columns)
+    findings = []
+    if roles["label"].lower() not in _ALIASES["label"] and protocol.columns.label is None:
+        message = f"The class was taken from the manifest's column {roles['label']!r}, the only one that could be it."
+        findings.append(Finding("data.label_column", "info", message))
+    splits = _splits(rows, roles, protocol.columns)
+    entries: dict[str, Entry] = {}
+    for number, row in rows.items():
+        text = PurePosixPath(row[roles["path"]].replace("\\", "/")).as_posix()
+        label = row[roles["label"]]
+        reason = _unusable_row(root, text, label)
+        if not row[roles["path"]]:
+            problems.append(Problem(f"row {number}", "has no path"))
+        elif reason or text in entries:
+            problems.append(Problem(name(text), reason or "is listed twice"))
+        else:
+            entries[text] = Entry(
+                text=text,
+                label=label,
+                split=splits.get(number, ""),
+                patient=row[roles["patient"]] if "patient" in roles else "",
+                attributes={c: v for c, v in row.items() if c not in roles.values() and v},
+                path=root / text,
+            )
+    findings += _unlisted(root, entries)
+    return Listing(
+        source="manifest",
+        classes=sorted_classes({row[roles["label"]] for row in rows.values() if row[roles["label"]]}),
+        entries=tuple(sorted(entries.values(), key=lambda e: e.text)),
+        read=lambda entry: read_file(entry.path or root, protocol.input.dims),
+        problems=tuple(problems),
+        findings=tuple(findings),
+    )
+
+
+def _read(table: Path) -> tuple[list[str], dict[int, Row], list[Problem]]:
+    """Header, rows by line number, and the rows that have another number of fields."""
+    try:
+        if table.stat().st_size > _LARGEST_BYTES:
+            raise DataError(f"the manifest is larger than {_LARGEST_BYTES} bytes")
+        text = table.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"the manifest can't be read as UTF-8 text ({type(error).__name__})") from None
+    first = text.split("\n", 1)[0]
+    delimiter = max(",;\t", key=first.count)
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    rows: dict[int, Row] = {}
+    problems = []
+    try:
+        header = [cell.strip() for cell in next(reader, [])]
+        for cells in reader:
+            if not cells:
+                continue
+            if len(cells) != len(header):
+                reason = f"has {len(cells)} fields, expected {len(header)}"
+                problems.append(Problem(f"row {reader.line_num}", reason))
+                continue
+            rows[reader.line_num] = dict(zip(header, (cell.strip() for cell in cells), strict=True))
+    except csv.Error:
+        raise DataError(f"the manifest is not readable as CSV near line {reader.line_num}") from None
+    if len(set(header)) != len(header):
+        raise DataError(f"the manifest names a column twice: {header}")
+    return header, rows, problems
+
+
+def _roles(header: list[str], rows: dict[int, Row], columns: Columns) -> dict[str, str]:
+    """Role to column; path and label are always there.
+
+    Raises:
+        DataError: a named column is missing, or a role fits no column or several.
+    """
+    shown = f"found the columns {header}; name them in the protocol's `columns`"
+    roles: dict[str, str] = {}
+    for role, aliases in _ALIASES.items():
+        named = getattr(columns, role)
+        if named is not None and named not in header:
+            raise DataError(f"the protocol's columns.{role} is {named!r}, which the manifest lacks; {shown}")
+        fitting = [named] if named is not None else [c for c in header if c.lower() in aliases]
+        if len(fitting) > 1:
+            raise DataError(f"{fitting} could each be the {role} of a case; {shown}")
+        if fitting:
+            roles[role] = fitting[0]
+    if "path" not in roles:
+        raise DataError(f"the manifest has no column for the path of a case; {shown}")
+    if "label" not in roles:
+        rest = [c for c in header if c not in roles.values()]
+        likely = [c for c in rest if 2 <= len({r[c] for r in rows.values()}) <= min(_MOST_CLASSES, len(rows) // 2)]
+        if len(likely) != 1:
+            raise DataError(f"the manifest has no column that is plainly the label of a case; {shown}")
+        roles["label"] = likely[0]
+    return roles
+
+
+def _splits(rows: dict[int, Row], roles: dict[str, str], columns: Columns) -> dict[int, str]:
+    """Row number to split; a column that names none of the splits (such as numbered folds) is an attribute."""
+    if "split" not in roles:
+        return {}
+    named = {number: SPLIT_NAMES.get(row[roles["split"]].lower(), "") for number, row in rows.items()}
+    if any(named.values()):
+        unknown = sum(not split for split in named.values())
+        if unknown:
+            raise DataError(
+                f"{unknown} rows of the manifest name no split in {roles['split']!r}; expected train, val or test"
+            )
+        return named
+    if columns.split is not None:
+        raise DataError(f"the manifest's column {columns.split!r} holds none of train, val and test")
+    del roles["split"]
+    return {}
+
+
+def _unusable_row(root: Path, text: str, label: str) -> str:
+    place = PurePosixPath(text)
+    if place.is_absolute() or ".." in place.parts or PureWindowsPath(text).drive or "\0" in text:
+        return "has a path that leaves the manifest's folder"
+    try:
+        path = root / text
+        if outside(root, path):
+            return "has a path that leaves the manifest's folder"
+        if path.is_dir():
+            return "is a folder, expected one file a case"
+        if not path.is_file():
+            return "is listed, but its file is missing"
+    except OSError:
+        return "has a path that can't be opened"
+    return "" if label else "has no label"
+
+
+def _unlisted(root: Path, entries: dict[str, Entry]) -> list[Finding]:
+    listed = {root / text for text in entries}
+    count = sum(1 for f in root.rglob("*") if f not in listed and f.is_file() and looks_like_image(f))
+    if not count:
+        return []
+    return [Finding("data.unlisted_files", "info", f"{count} image files are not in the manifest and were left aside.")]

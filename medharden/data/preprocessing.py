@@ -1,0 +1,147 @@
+"""From stored units to the model's input in [0, 1], in torch, so that a gradient flows the whole way back."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from medharden.errors import RangeError
+
+__all__ = ["Recipe", "Window", "preprocess"]
+
+_LUMA = (0.299, 0.587, 0.114)
+
+
+@dataclass(frozen=True)
+class Window:
+    """Which rescaled units become 0 and which become 1 (DICOM PS3.3 C.11.2).
+
+    Attributes:
+        low, high: the borders; `high == low` is a step, as LINEAR with a width of 1 is.
+        kind: `linear` between the borders; `sigmoid`, whose centre and width the borders give; `table`, whose
+            first and last entries lie at the borders.
+        table: the table's entries in [0, 1]; between two of them the value is interpolated.
+    """
+
+    low: float
+    high: float
+    kind: Literal["linear", "sigmoid", "table"] = "linear"
+    table: tuple[float, ...] = ()
+
+    @classmethod
+    def linear(cls, center: float, width: float) -> Window:
+        """DICOM's LINEAR (C.11.2.1.2.1): centre c - 0.5, width w - 1."""
+        return cls(center - 0.5 - (width - 1) / 2, center - 0.5 + (width - 1) / 2)
+
+    @classmethod
+    def exact(cls, center: float, width: float) -> Window:
+        """DICOM's LINEAR_EXACT (C.11.2.1.3.2)."""
+        return cls(center - width / 2, center + width / 2)
+
+    @classmethod
+    def sigmoid(cls, center: float, width: float) -> Window:
+        """DICOM's SIGMOID (C.11.2.1.3.1): 1 / (1 + exp(-4 (x - c) / w))."""
+        return cls(center - width / 2, center + width / 2, "sigmoid")
+
+    def __call__(self, values: Tensor) -> Tensor:
+        """Rescaled units to [0, 1]; any shape."""
+        if self.kind == "table":
+            return self._look_up(values)
+        if self.high <= self.low:
+            return (values > self.low).to(values.dtype)
+        unit = (values - self.low) / (self.high - self.low)
+        return torch.sigmoid(4 * (unit - 0.5)) if self.kind == "sigmoid" else unit.clamp(0, 1)
+
+    def _look_up(self, values: Tensor) -> Tensor:
+        table = torch.tensor(self.table, dtype=values.dtype, device=values.device)
+        place = (values - self.low).clamp(0, len(self.table) - 1)
+        below = place.detach().floor().long()
+        above = (below + 1).clamp(max=len(self.table) - 1)
+        return table[below] + (table[above] - table[below]) * (place - below)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How one case becomes model input.
+
+    Attributes:
+        window: from rescaled units to [0, 1].
+        inverted: whether 0 and 1 change places afterwards (MONOCHROME1).
+        channels: 1 or 3; colour becomes grey by ITU-R BT.601 luma.
+        size: (H, W) or (D, H, W) to resample to; None keeps the native size.
+        fit: `stretch` each axis, or `pad` with 0 around the image in its own proportions.
+    """
+
+    window: Window
+    inverted: bool
+    channels: int
+    size: tuple[int, ...] | None
+    fit: Literal["stretch", "pad"]
+
+
+def preprocess(values: Tensor, recipe: Recipe) -> Tensor:
+    """Window, invert, mix channels, resample; differentiable in `values`.
+
+    Two-dimensional resampling is bilinear with anti-aliasing. In three dimensions an axis that shrinks is averaged
+    over (adaptive average pooling), one that grows is interpolated linearly.
+
+    Args:
+        values: (C, *spatial) floating point in rescaled units, C = 1 or 3.
+        recipe: how.
+
+    Returns:
+        (recipe.channels, *size) in [0, 1], of the same data type.
+
+    Raises:
+        RangeError: another number of axes or channels.
+    """
+    if values.ndim not in (3, 4) or values.shape[0] not in (1, 3):
+        raise RangeError(f"expected values of shape (1 or 3, *spatial), found {tuple(values.shape)}")
+    unit = recipe.window(values)
+    if recipe.inverted:
+        unit = 1 - unit
+    unit = _mix(unit, recipe.channels)
+    if recipe.size is not None and tuple(unit.shape[1:]) != recipe.size:
+        if len(recipe.size) != unit.ndim - 1:
+            raise RangeError(f"expected {len(recipe.size)} spatial axes, found {unit.ndim - 1}")
+        unit = _resample(unit, recipe.size) if recipe.fit == "stretch" else _letterbox(unit, recipe.size)
+    return unit.clamp(0, 1)
+
+
+def _mix(unit: Tensor, channels: int) -> Tensor:
+    if unit.shape[0] == channels:
+        return unit
+    if channels == 3:
+        return unit.expand(3, *unit.shape[1:])
+    weights = torch.tensor(_LUMA, dtype=unit.dtype, device=unit.device)
+    return (weights.reshape(3, *[1] * (unit.ndim - 1)) * unit).sum(dim=0, keepdim=True)
+
+
+def _resample(unit: Tensor, size: tuple[int, ...]) -> Tensor:
+    if len(size) == 2:
+        flat: Tensor = functional.interpolate(
+            unit[None], size=list(size), mode="bilinear", align_corners=False, antialias=True
+        )
+        return flat[0]
+    shrunk = tuple(min(now, then) for now, then in zip(unit.shape[1:], size, strict=True))
+    if shrunk != tuple(unit.shape[1:]):
+        unit = functional.adaptive_avg_pool3d(unit[None], (shrunk[0], shrunk[1], shrunk[2]))[0]
+    if shrunk != size:
+        unit = functional.interpolate(unit[None], size=size, mode="trilinear", align_corners=False)[0]
+    return unit
+
+
+def _letterbox(unit: Tensor, size: tuple[int, ...]) -> Tensor:
+    native = tuple(unit.shape[1:])
+    scale = min(then / now for now, then in zip(native, size, strict=True))
+    inner = tuple(min(then, max(1, round(now * scale))) for now, then in zip(native, size, strict=True))
+    if inner != native:
+        unit = _resample(unit, inner)
+    margins: list[int] = []
+    for have, want in reversed(list(zip(inner, size, strict=True))):
+        margins += [(want - have) // 2, want - have - (want - have) // 2]
+    return functional.pad(unit, margins)

@@ -1,0 +1,31 @@
+"""Drawing a sample of cases with each class in its share."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+__all__ = ["stratified_sample"]
+
+
+def stratified_sample(labels: npt.NDArray[np.int64], cases: int | None, seed: int) -> npt.NDArray[np.int64]:
+    """Row numbers of at most `cases` cases, drawn from the seed, sorted.
+
+    Args:
+        labels: (N,) class indices.
+        cases: how many at most; null takes all.
+        seed: of the draw.
+
+    Returns:
+        (min(cases, N),) row numbers.
+    """
+    if cases is None or cases >= len(labels):
+        return np.arange(len(labels))
+    random = np.random.default_rng(seed)
+    order = random.permutation(len(labels))
+    # sorting by rank within the class interleaves the classes in their shares
+    rank = np.zeros(len(labels))
+    for k in np.unique(labels):
+        mine = order[labels[order] == k]
+        rank[mine] = (np.arange(len(mine)) + random.random()) / len(mine)
+    return np.sort(np.argsort(rank, kind="stable")[:cases])
