@@ -1,0 +1,95 @@
+"""The paired non-inferiority test, by patient: the verdict comes from a confidence limit, never from an estimate."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from medharden.errors import RangeError
+from medharden.stats.clusters import effective_cases
+from medharden.stats.numerics import normal_tail
+from medharden.stats.paired import tango_interval, tango_statistic
+
+__all__ = ["NonInferiority", "noninferiority_test"]
+
+
+@dataclass(frozen=True)
+class NonInferiority:
+    """Outcome of one paired comparison; the hypothesis held against it is D <= -margin.
+
+    Attributes:
+        estimate: D, the hardened model's share of right answers minus the original's, in [-1, 1].
+        interval: Tango's limits of D at `level`.
+        margin: the largest acceptable loss; 0 asks for superiority.
+        level: two-sided, 1 - 2 alpha.
+        statistic: Tango's T(-margin).
+        p_value: one-sided.
+        cases, patients: how many.
+        effective_cases: cases divided by the design effect; equal to `cases` where no patient repeats.
+        method: the interval's name and source.
+    """
+
+    estimate: float
+    interval: tuple[float, float]
+    margin: float
+    level: float
+    statistic: float
+    p_value: float
+    cases: int
+    patients: int
+    effective_cases: float
+    method: str
+
+    @property
+    def shown(self) -> bool:
+        """Whether the lower limit lies above -margin."""
+        return self.interval[0] > -self.margin
+
+
+def noninferiority_test(
+    gained: npt.ArrayLike, lost: npt.ArrayLike, *, margin: float, alpha: float, patients: Sequence[str] | None
+) -> NonInferiority:
+    """Tests whether the hardened model is worse by less than the margin, on the same cases.
+
+    Where a patient has several cases, Tango's method is applied to n / deff effective cases, the counts scaled alike.
+
+    Args:
+        gained: (N,) bool, only the hardened model is right.
+        lost: (N,) bool, only the original is right.
+        margin: largest acceptable loss as a proportion, in [0, 1).
+        alpha: one-sided error, in (0, 0.5).
+        patients: (N,) whose case each is; null where each case is a patient of its own.
+
+    Raises:
+        RangeError: shapes that differ, a case both gained and lost, or a margin or alpha outside its range.
+    """
+    b, c = np.asarray(gained, dtype=np.bool_), np.asarray(lost, dtype=np.bool_)
+    if b.ndim != 1 or b.shape != c.shape or bool(np.any(b & c)):
+        raise RangeError(f"expected two flags a case that are never both true, got shapes {b.shape} and {c.shape}")
+    if not 0.0 <= margin < 1.0 or not 0.0 < alpha < 0.5:
+        raise RangeError(f"expected a margin in [0, 1) and alpha in (0, 0.5), got {margin:g} and {alpha:g}")
+    n, count_b, count_c = b.size, int(b.sum()), int(c.sum())
+    effective = effective_cases(b.astype(np.float64) - c, patients)
+    scale = effective / n if n else 0.0
+    scaled = (count_b * scale, count_c * scale, effective)
+    level = 1.0 - 2.0 * alpha
+    statistic = tango_statistic(*scaled, -margin)
+    method = "Tango score interval (Tango 1998)"
+    people = n if patients is None else len(set(patients))
+    if people < n:
+        method += f" on {effective:.1f} effective cases (by patient)"
+    return NonInferiority(
+        estimate=(count_b - count_c) / n if n else 0.0,
+        interval=tango_interval(*scaled, level=level),
+        margin=margin,
+        level=level,
+        statistic=statistic,
+        p_value=normal_tail(statistic),
+        cases=n,
+        patients=people,
+        effective_cases=effective,
+        method=method,
+    )

@@ -1,0 +1,47 @@
+"""The normal distribution's quantile and tail, and bisection down to neighbouring floats."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from statistics import NormalDist
+
+from medharden.errors import RangeError
+
+__all__ = ["bisect", "normal_quantile", "normal_tail", "two_sided_quantile"]
+
+_HALVINGS = 200
+
+
+def normal_quantile(probability: float) -> float:
+    """The standard normal quantile of a probability in (0, 1) (Wichura 1988, AS 241)."""
+    return NormalDist().inv_cdf(probability)
+
+
+def normal_tail(statistic: float) -> float:
+    """P(Z >= statistic) for a standard normal Z, accurate in the far tail."""
+    return 0.5 * math.erfc(statistic / math.sqrt(2.0))
+
+
+def two_sided_quantile(level: float) -> float:
+    """The z of a two-sided interval: 1.96 for a level of 0.95.
+
+    Raises:
+        RangeError: a level outside (0, 1).
+    """
+    if not 0.0 < level < 1.0:
+        raise RangeError(f"a confidence level lies in (0, 1), got {level:g}")
+    return normal_quantile(0.5 + level / 2.0)
+
+
+def bisect(is_left: Callable[[float], bool], low: float, high: float, *, tolerance: float = 0.0) -> float:
+    """The point in [low, high] where `is_left` turns from true to false, from below."""
+    for _ in range(_HALVINGS):
+        middle = 0.5 * (low + high)
+        if high - low <= tolerance or not low < middle < high:
+            break
+        if is_left(middle):
+            low = middle
+        else:
+            high = middle
+    return low

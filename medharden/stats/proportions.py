@@ -1,0 +1,66 @@
+"""Intervals for one proportion: Wilson's score interval and Clopper and Pearson's exact one."""
+
+from __future__ import annotations
+
+import math
+
+from medharden.errors import RangeError
+from medharden.stats.numerics import two_sided_quantile
+
+__all__ = ["clopper_pearson_interval", "wilson_interval"]
+
+
+def wilson_interval(successes: float, cases: float, *, level: float = 0.95) -> tuple[float, float]:
+    """Wilson's score interval (JASA 1927; 22: 209-212).
+
+    Args:
+        successes: x in [0, n]; need not be whole (counts scaled to effective cases).
+        cases: n; none gives (0, 1).
+        level: two-sided confidence level in (0, 1).
+
+    Returns:
+        The lower and upper limit, in [0, 1].
+
+    Raises:
+        RangeError: counts or a level that can't be.
+    """
+    _check(successes, cases)
+    z = two_sided_quantile(level)
+    if cases == 0:
+        return 0.0, 1.0
+    share = min(successes / cases, 1.0)
+    scale = 1.0 + z * z / cases
+    centre = (share + z * z / (2.0 * cases)) / scale
+    half = z / scale * math.sqrt(share * (1.0 - share) / cases + (z / (2.0 * cases)) ** 2)
+    # Rounding must not push a limit past the estimate or the range.
+    return max(0.0, min(centre - half, share)), min(1.0, max(centre + half, share))
+
+
+def clopper_pearson_interval(successes: int, cases: int, *, level: float = 0.95) -> tuple[float, float]:
+    """Clopper and Pearson's exact interval (Biometrika 1934; 26: 404-413), for the report's cross-check.
+
+    Args:
+        successes: x in [0, n].
+        cases: n; none gives (0, 1).
+        level: two-sided confidence level in (0, 1).
+
+    Returns:
+        The lower and upper limit, in [0, 1].
+
+    Raises:
+        RangeError: counts or a level that can't be.
+    """
+    from scipy.special import betaincinv  # here, because the gate needs no scipy and must start quickly
+
+    _check(successes, cases)
+    two_sided_quantile(level)
+    tail = (1.0 - level) / 2.0
+    failures = cases - successes
+    lower = float(betaincinv(successes, failures + 1, tail)) if successes else 0.0
+    upper = float(betaincinv(successes + 1, failures, 1.0 - tail)) if failures else 1.0
+    return lower, upper
+
+
+def _check(successes: float, cases: float) -> None:
+    if not 0 <= successes <= cases * (1.0 + 1e-9):
+        raise RangeError(f"expected between 0 and all cases as successes, got {successes:g} of {cases:g}")

@@ -1,0 +1,106 @@
+"""The patient as the unit: a published clustered example, doubled rows, and simulated error rates."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from medharden.errors import RangeError
+from medharden.stats import (
+    cluster_standard_error,
+    design_effect,
+    effective_cases,
+    independent_standard_error,
+    noninferiority_test,
+)
+
+# Psychiatrists and their patients: Donner & Petryshen 1989, in Eliasziw & Donner 1991.
+GAINED = [0, 1, 1, 1, 0, 3, 3, 3, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0, 3, 1, 1, 2, 0, 0, 0, 0, 0, 0, 0]
+LOST = [4, 2, 3, 2, 1, 3, 0, 2, 2, 4, 2, 4, 3, 2, 1, 3, 1, 2, 0, 0, 0, 2, 1, 2, 2, 0, 0, 1, 1]
+SIZES = [7, 6, 7, 6, 4, 6, 5, 8, 4, 7, 3, 6, 7, 6, 5, 4, 6, 5, 4, 3, 5, 4, 4, 2, 3, 2, 2, 3, 1]
+
+
+def psychiatry() -> tuple[np.ndarray, list[str]]:
+    values = [
+        value
+        for gained, lost, size in zip(GAINED, LOST, SIZES, strict=True)
+        for value in [1] * gained + [-1] * lost + [0] * (size - gained - lost)
+    ]
+    return np.array(values), [f"p{k}" for k, size in enumerate(SIZES) for _ in range(size)]
+
+
+def test_standard_errors_of_the_psychiatry_data() -> None:
+    values, patients = psychiatry()
+    assert values.mean() == pytest.approx(-0.2148, abs=5e-5)
+    assert cluster_standard_error(values, patients) == pytest.approx(0.06729, abs=5e-6)
+    assert independent_standard_error(values) == pytest.approx(0.05961, abs=6e-6)
+    assert design_effect(values, patients) == pytest.approx((0.06729 / 0.05961) ** 2, rel=1e-3)
+
+
+def test_the_test_runs_on_effective_cases() -> None:
+    values, patients = psychiatry()
+    by_patient = noninferiority_test(values > 0, values < 0, margin=0.3, alpha=0.025, patients=patients)
+    by_case = noninferiority_test(values > 0, values < 0, margin=0.3, alpha=0.025, patients=None)
+    assert by_patient.effective_cases == pytest.approx(135 / 1.2741, rel=1e-3)
+    assert by_patient.estimate == by_case.estimate
+    assert by_patient.interval[0] < by_case.interval[0] < by_case.interval[1] < by_patient.interval[1]
+    assert (by_patient.cases, by_patient.patients) == (135, 29)
+    assert "effective cases" in by_patient.method
+    assert "effective" not in by_case.method
+
+
+def test_doubling_every_row_adds_no_evidence() -> None:
+    rng = np.random.default_rng(1)
+    values = rng.choice([-1, 0, 1], size=200, p=[0.05, 0.9, 0.05])
+    patients = [f"p{k}" for k in range(200)]
+    twice, both = np.concatenate([values, values]), patients + patients
+    assert cluster_standard_error(twice, both) == pytest.approx(cluster_standard_error(values, patients), rel=1e-12)
+    once = noninferiority_test(values > 0, values < 0, margin=0.05, alpha=0.025, patients=patients)
+    doubled = noninferiority_test(twice > 0, twice < 0, margin=0.05, alpha=0.025, patients=both)
+    assert doubled.interval == pytest.approx(once.interval, abs=3e-4)
+    assert doubled.interval[0] <= once.interval[0]
+
+
+def test_one_case_a_patient_is_the_plain_test() -> None:
+    values = np.array([1, 0, -1, 0, 0, 1])
+    assert design_effect(values, list("abcdef")) == 1.0
+    assert effective_cases(values, list("abcdef")) == 6.0 == effective_cases(values, None)
+
+
+def test_where_nothing_differs_each_patient_counts_once() -> None:
+    patients = [f"p{k // 10}" for k in range(1000)]
+    assert effective_cases(np.zeros(1000), patients) == pytest.approx(100)
+    assert effective_cases(np.ones(1000), patients) == pytest.approx(100)
+    none = np.zeros(1000, dtype=bool)
+    assert not noninferiority_test(none, none, margin=0.02, alpha=0.025, patients=patients).shown
+
+
+def test_one_patient_counts_as_one_case() -> None:
+    assert effective_cases([1, 0, 0, -1], list("aaaa")) == 1.0
+
+
+def test_the_design_effect_is_never_below_one() -> None:
+    spread = np.tile([1, -1], 50)
+    assert design_effect(spread, [f"p{k // 2}" for k in range(100)]) == 1.0
+
+
+def test_a_standard_error_by_patient_needs_two_patients() -> None:
+    with pytest.raises(RangeError, match="two patients"):
+        cluster_standard_error([0, 1], ["a", "a"])
+
+
+def test_by_patient_the_test_keeps_its_error_where_by_case_it_does_not() -> None:
+    rng = np.random.default_rng(3)
+    margin, patients, each = 0.05, 80, 5
+    names = [f"p{k}" for k in range(patients) for _ in range(each)]
+    by_patient, by_case = [], []
+    for _ in range(600):
+        # Two thirds of patients answer alike for all their cases: the truth is a loss of exactly the margin.
+        whole = rng.choice([-1, 0, 1], size=(patients, 1), p=[0.1, 0.85, 0.05])
+        single = rng.choice([-1, 0, 1], size=(patients, each), p=[0.1, 0.85, 0.05])
+        values = np.where(rng.random((patients, 1)) < 2 / 3, whole, single).ravel()
+        for found, unit in ((by_patient, names), (by_case, None)):
+            test = noninferiority_test(values > 0, values < 0, margin=margin, alpha=0.025, patients=unit)
+            found.append(test.shown)
+    assert np.mean(by_patient) <= 0.045
+    assert np.mean(by_case) > 0.08
