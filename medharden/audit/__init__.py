@@ -1,12 +1,15 @@
 """Canonical JSON, digests, atomic files, record and case-table reading and writing, and the hash-chained log."""
 
+from medharden.audit.environment import describe_environment
 from medharden.audit.files import digest_bytes, digest_file, write_atomic
-from medharden.audit.log import AuditLog, verify_log
+from medharden.audit.log import AuditLog, audited, verify_log
 from medharden.audit.records import canonical_json, read_cases, read_record, write_cases, write_record
 
 __all__ = [
     "AuditLog",
+    "audited",
     "canonical_json",
+    "describe_environment",
     "digest_bytes",
     "digest_file",
     "read_cases",

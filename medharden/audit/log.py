@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from medharden.audit.files import digest_bytes
 from medharden.audit.records import canonical_json
-from medharden.errors import OutputError, RunError
+from medharden.errors import Interrupted, OutputError, RunError
 
-__all__ = ["AuditLog", "verify_log"]
+__all__ = ["AuditLog", "audited", "verify_log"]
 
 _GENESIS = "0" * 64
 
@@ -21,30 +23,24 @@ class AuditLog:
     """Appends events to `audit.jsonl`; every line is on disk before `append` returns."""
 
     def __init__(self, path: Path) -> None:
-        """Opens or starts the log; a torn last line (a crash while writing) is refused, not repaired.
-
-        Raises:
-            RunError: the log there does not hang together.
-        """
+        """Opens or starts the log at a path."""
         self._path = path
-        self._sequence, self._head = verify_log(path) if path.exists() else (0, _GENESIS)
-
-    @property
-    def head(self) -> str:
-        """Hash of the last line."""
-        return self._head
 
     def append(self, event: str, **data: Any) -> None:
         """Adds one event; `data` holds plain JSON values and no patient data.
 
         Raises:
+            RunError: the log there does not hang together; a torn last line (a crash while writing) is refused,
+                not repaired.
             OutputError: the line could not be written.
         """
+        # read anew each time: a stage and the run around it write to the same log in turn
+        sequence, head = verify_log(self._path) if self._path.exists() else (0, _GENESIS)
         entry = {
             "data": data,
             "event": event,
-            "previous": self._head,
-            "sequence": self._sequence,
+            "previous": head,
+            "sequence": sequence,
             "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
         }
         line = canonical_json(entry)
@@ -58,8 +54,6 @@ class AuditLog:
             raise OutputError(
                 f"{self._path.name} could not be written: {error.strerror}; expected a writable folder with free space"
             ) from error
-        self._sequence += 1
-        self._head = digest_bytes(line)
 
 
 def verify_log(path: Path) -> tuple[int, str]:
@@ -88,3 +82,29 @@ def verify_log(path: Path) -> tuple[int, str]:
     if data and not data.endswith(b"\n"):
         raise RunError(f"{path.name}: the last line is torn")
     return count, head
+
+
+@contextmanager
+def audited(run: Path, stage: str, **data: Any) -> Iterator[AuditLog]:
+    """Logs a stage from before it opens anything until it ends, however it ends.
+
+    Args:
+        run: the run directory; its `audit.jsonl` is continued.
+        stage: such as `harden`; the events are `harden.started` and `harden.finished`, `.failed` or `.interrupted`.
+        **data: plain JSON values for the first event, no patient data.
+
+    Yields:
+        The log, for further events of the stage.
+    """
+    log = AuditLog(run / "audit.jsonl")
+    log.append(f"{stage}.started", **data)
+    try:
+        yield log
+    except (KeyboardInterrupt, Interrupted):
+        log.append(f"{stage}.interrupted")
+        raise
+    except BaseException as error:
+        # the type alone: a message may carry what a file's header said
+        log.append(f"{stage}.failed", error=type(error).__name__)
+        raise
+    log.append(f"{stage}.finished")

@@ -1,1 +1,38 @@
-"""TODO"""
+"""The command line: parse, call one verb, print, map the outcome to an exit code."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+
+from medharden.errors import Interrupted, MedHardenError
+
+__all__ = ["main"]
+
+
+def main() -> None:
+    """Runs the command line; the one place where errors become messages and exit codes."""
+    from medharden.cli.app import app
+    from medharden.cli.console import report_error
+
+    try:
+        app()
+    except MedHardenError as error:
+        report_error(str(error), type(error).__name__, error.exit_code)
+        sys.exit(error.exit_code)
+    except (Interrupted, KeyboardInterrupt) as error:
+        report_error(str(error) or "stopped", "Interrupted", Interrupted.exit_code)
+        sys.exit(Interrupted.exit_code)
+    except Exception as error:
+        if os.environ.get("MEDHARDEN_DEBUG"):
+            raise
+        frame = traceback.extract_tb(error.__traceback__)[-1]
+        where = f"{os.path.basename(frame.filename)}, line {frame.lineno}"
+        report_error(
+            f"a defect in medharden or a library: {type(error).__name__} at {where}. Its text is withheld, as it "
+            "may hold patient data; set MEDHARDEN_DEBUG=1 to see it",
+            "InternalError",
+            1,
+        )
+        sys.exit(1)

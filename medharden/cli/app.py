@@ -1,0 +1,182 @@
+"""The commands. `--help` imports no torch: verbs are imported when a command runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from medharden import __version__
+from medharden.cli.console import out
+
+__all__ = ["app"]
+
+app = typer.Typer(
+    name="medharden",
+    help="Harden a diagnostic image classifier against adversarial manipulation, keep its clean path bit for bit, "
+    "and gate the release on evidence.",
+    epilog="Exit codes: 0 PASS or done · 1 error · 2 usage · 3 FAIL · 4 INCONCLUSIVE · 5 INVALID · 130 interrupted "
+    "(run the same command again to go on).",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+protocol_app = typer.Typer(help="List, show and validate protocols.", no_args_is_help=True)
+app.add_typer(protocol_app, name="protocol")
+
+Model = Annotated[Path, typer.Argument(metavar="MODEL", help="Checkpoint, state dict or MONAI bundle folder.")]
+Run = Annotated[Path, typer.Argument(metavar="RUN", help="Run directory.")]
+Data = Annotated[
+    Path, typer.Option("--data", help="Folder with a sub-folder a class, manifest CSV (or its folder), or .npz.")
+]
+ProtocolOption = Annotated[str, typer.Option("--protocol", help="Name of a shipped protocol, or path to a YAML file.")]
+Arch = Annotated[
+    str | None,
+    typer.Option("--arch", help="timm:NAME, monai:NAME, or python:MODULE:CLASS (runs that code of yours)."),
+]
+Device = Annotated[str, typer.Option("--device", help="cpu, cuda, cuda:1, mps.")]
+BatchSize = Annotated[int, typer.Option("--batch-size", min=1, help="Cases a pass in evaluation.")]
+Workers = Annotated[int, typer.Option("--workers", min=1, help="Threads that read files.")]
+KeyFile = Annotated[Path | None, typer.Option("--key-file", help="Pseudonym key; default: your configuration folder.")]
+Pictures = Annotated[
+    bool, typer.Option("--pictures", help="Put example images into the report. They are patient data.")
+]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print the end result alone.")]
+
+
+def _version(value: bool) -> None:
+    if value:
+        typer.echo(f"medharden {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _common(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command()
+def harden(
+    model: Model,
+    data: Data,
+    protocol: ProtocolOption = "default",
+    out_dir: Annotated[Path, typer.Option("--out", help="Run directory to write.")] = Path("medharden-run"),
+    arch: Arch = None,
+    device: Device = "cpu",
+    batch_size: BatchSize = 64,
+    workers: Workers = 2,
+    key_file: KeyFile = None,
+    pictures: Pictures = False,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Load, harden, evaluate, gate and report; the exit code is the gate's."""
+    out.json, out.quiet = as_json, quiet
+    from medharden.cli.pipeline import Job, run_all
+
+    job = Job(model, data, protocol, out_dir, arch, device, batch_size, workers, key_file, pictures)
+    raise typer.Exit(run_all(job))
+
+
+@app.command()
+def inspect(
+    data: Data,
+    model: Annotated[Path | None, typer.Argument(metavar="[MODEL]", help="Model to load too.")] = None,
+    protocol: ProtocolOption = "default",
+    arch: Arch = None,
+    workers: Workers = 2,
+    key_file: KeyFile = None,
+    as_json: Json = False,
+) -> None:
+    """Show what would be loaded: model, classes, splits, shapes, value ranges, problems. Trains nothing."""
+    out.json = as_json
+    from medharden.cli.inspection import run_inspection
+
+    raise typer.Exit(run_inspection(model, data, protocol, arch, workers, key_file))
+
+
+@app.command()
+def evaluate(
+    run: Run,
+    data: Data,
+    model: Annotated[
+        Path | None, typer.Option("--model", help="The original file, to compare the clean path with bit for bit.")
+    ] = None,
+    arch: Arch = None,
+    device: Device = "cpu",
+    batch_size: BatchSize = 64,
+    workers: Workers = 2,
+    key_file: KeyFile = None,
+    pictures: Pictures = False,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Attack the original, the branch and the release of a run on its test split."""
+    out.json, out.quiet = as_json, quiet
+    from medharden.cli.pipeline import Job, run_evaluation
+
+    run_evaluation(Job(model, data, "", run, arch, device, batch_size, workers, key_file, pictures))
+
+
+@app.command()
+def gate(run: Run, as_json: Json = False, quiet: Quiet = False) -> None:
+    """Decide PASS, FAIL, INCONCLUSIVE or INVALID from a run's records; the exit code says which."""
+    out.json, out.quiet = as_json, quiet
+    from medharden.cli.verdicts import run_gate
+
+    raise typer.Exit(run_gate(run))
+
+
+@app.command()
+def report(run: Run, as_json: Json = False) -> None:
+    """Write report.html, report.json and gate.junit.xml from a run's records."""
+    out.json = as_json
+    from medharden.cli.verdicts import run_report
+
+    run_report(run)
+
+
+@app.command()
+def demo(
+    out_dir: Annotated[Path, typer.Option("--out", help="Folder to write.")] = Path("medharden-demo"),
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Run everything on phantom CT slices that it makes itself; no download, no patients."""
+    out.json, out.quiet = as_json, quiet
+    from medharden.cli.demo import run_demo
+
+    raise typer.Exit(run_demo(out_dir))
+
+
+@protocol_app.command("list")
+def list_protocols(as_json: Json = False) -> None:
+    """The shipped protocols."""
+    out.json = as_json
+    from medharden.cli.protocols import run_list
+
+    run_list()
+
+
+@protocol_app.command("show")
+def show_protocol(name: Annotated[str, typer.Argument(help="Name or path.")], as_json: Json = False) -> None:
+    """Every field of a protocol, defaults included, and its digest."""
+    out.json = as_json
+    from medharden.cli.protocols import run_show
+
+    run_show(name)
+
+
+@protocol_app.command("validate")
+def validate_protocol(name: Annotated[str, typer.Argument(help="Name or path.")], as_json: Json = False) -> None:
+    """Check a protocol file; exit code 1 where it has errors."""
+    out.json = as_json
+    from medharden.cli.protocols import run_validate
+
+    run_validate(name)

@@ -1,0 +1,134 @@
+"""`medharden inspect`: what would be loaded, before anything is trained."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from rich.console import Group
+from rich.markup import escape
+from rich.table import Table
+
+from medharden.cli.console import out, stage_progress
+from medharden.cli.pipeline import interruptible
+from medharden.data import Cohort, load_cohort, load_pseudonym_key
+from medharden.errors import DataError
+from medharden.models import Classifier, check_classifier, load_classifier
+from medharden.protocol import load_protocol
+
+__all__ = ["run_inspection"]
+
+_SPLITS = ("train", "val", "test")
+_CHECKED_CASES = 2
+
+
+def run_inspection(
+    model: Path | None, data: Path, protocol_name: str, arch: str | None, workers: int, key_file: Path | None
+) -> int:
+    """Loads model and data as `harden` would and prints what it found; returns the exit code."""
+    protocol = load_protocol(protocol_name)
+    classifier = None
+    if model is not None:
+        classifier = load_classifier(model, arch=arch, spec=protocol.model, dims=protocol.input.dims)
+    key = load_pseudonym_key(key_file)
+    try:
+        with interruptible(data), stage_progress() as progress:
+            cohort = load_cohort(data, protocol, key=key, progress=progress, workers=workers)
+    except DataError as error:
+        if not error.problems:
+            raise
+        _show_problems(error)
+        return error.exit_code
+    if classifier is not None:
+        check_classifier(classifier, cohort.batch(cohort.indices("train")[:_CHECKED_CASES])[0], cohort.classes)
+    parts: list[Any] = [] if classifier is None else [_model_table(classifier)]
+    parts += [_split_table(cohort), _data_table(cohort)]
+    parts += [f"[yellow]{f.severity}[/] {escape(f.message)}" for f in cohort.record.findings]
+    parts.append(f"protocol {escape(protocol.name)} · digest {protocol.digest[:16]}")
+    out.show(Group(*parts), _machine(classifier, cohort, protocol.digest))
+    return 0
+
+
+def _show_problems(error: DataError) -> None:
+    table = Table("case", "problem", title=f"{len(error.problems)} cases can't be used")
+    for problem in error.problems:
+        table.add_row(problem.case, escape(problem.reason))
+    problems = [{"case": p.case, "reason": p.reason} for p in error.problems]
+    out.show(table, {"problems": problems, "exit_code": error.exit_code})
+
+
+def _model_table(classifier: Classifier) -> Table:
+    record = classifier.record
+    table = Table(title="model", show_header=False)
+    for name, value in (
+        ("architecture", f"{record.source}:{record.arch}"),
+        ("weights", f"{record.parameters:,}"),
+        ("classes", f"{record.classes}" + (" (one sigmoid logit)" if record.one_logit else "")),
+        ("input channels", str(record.channels)),
+        ("mean, std", f"{record.mean}, {record.std}"),
+        ("state digest", record.state[:16]),
+    ):
+        table.add_row(name, escape(value))
+    return table
+
+
+def _split_table(cohort: Cohort) -> Table:
+    made = "given" if cohort.record.splits_from == "given" else cohort.record.splits_from
+    table = Table("class", *_SPLITS, title=f"cases (splits {made}; by {cohort.record.grouped_by})")
+    counts = _counts(cohort)
+    for name in cohort.classes:
+        table.add_row(escape(name), *(str(counts[name][s]) for s in _SPLITS))
+    table.add_row("patients", *(str(len({c.patient for c in cohort.cases if c.split == s})) for s in _SPLITS))
+    return table
+
+
+def _data_table(cohort: Cohort) -> Table:
+    source, (low, high) = cohort.source, cohort.source.stored_range
+    table = Table(title="data", show_header=False)
+    table.add_row("source", cohort.record.source)
+    table.add_row("formats", ", ".join(f"{k} {v}" for k, v in source.formats.items()))
+    table.add_row("native shapes", ", ".join(f"{k} ({v})" for k, v in source.native_shapes.items()))
+    table.add_row("stored values", f"{low:g} to {high:g}")
+    table.add_row("model input", f"{cohort.record.shape} in [0, 1]")
+    for name, values in source.attributes.items():
+        shown = ", ".join(f"{k} {v}" for k, v in sorted(values.items(), key=lambda item: -item[1])[:8])
+        table.add_row(escape(name), escape(shown) + (", ..." if len(values) > 8 else ""))
+    return table
+
+
+def _counts(cohort: Cohort) -> dict[str, dict[str, int]]:
+    counts = {name: dict.fromkeys(_SPLITS, 0) for name in cohort.classes}
+    for case in cohort.cases:
+        counts[cohort.classes[case.label]][case.split] += 1
+    return counts
+
+
+def _machine(classifier: Classifier | None, cohort: Cohort, digest: str) -> dict[str, Any]:
+    source = cohort.source
+    model = None
+    if classifier is not None:
+        record = classifier.record
+        model = {
+            "architecture": f"{record.source}:{record.arch}",
+            "weights": record.parameters,
+            "classes": record.classes,
+            "channels": record.channels,
+            "mean": list(record.mean),
+            "std": list(record.std),
+            "state": record.state,
+        }
+    return {
+        "model": model,
+        "classes": list(cohort.classes),
+        "cases": _counts(cohort),
+        "splits_from": cohort.record.splits_from,
+        "grouped_by": cohort.record.grouped_by,
+        "formats": source.formats,
+        "native_shapes": source.native_shapes,
+        "stored_range": list(source.stored_range),
+        "input_shape": list(cohort.record.shape),
+        "attributes": source.attributes,
+        "findings": [{"code": f.code, "severity": f.severity, "message": f.message} for f in cohort.record.findings],
+        "excluded": [list(e) for e in cohort.record.excluded],
+        "protocol": digest,
+    }

@@ -1,0 +1,168 @@
+"""`medharden harden` and `medharden evaluate`: the stages in order, each skipped where its record already stands."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from medharden.audit import audited, canonical_json, digest_bytes, digest_file, read_record
+from medharden.cli.console import out, stage_progress
+from medharden.cli.verdicts import EXIT_CODES, show_verdict
+from medharden.data import Cohort, load_cohort, load_pseudonym_key
+from medharden.errors import Interrupted, OutputError, RunError
+from medharden.evaluating import evaluate
+from medharden.gating import gate
+from medharden.hardening import harden
+from medharden.models import Classifier, load_classifier, load_hardened
+from medharden.protocol import Protocol, load_protocol
+from medharden.record import Evaluation, HardenRecord, Progress
+from medharden.reporting import render
+
+__all__ = ["Job", "interruptible", "run_all", "run_evaluation"]
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a command was asked to do; nothing in it is a scientific choice."""
+
+    model: Path | None
+    data: Path
+    protocol: str
+    run: Path
+    arch: str | None
+    device: str
+    batch_size: int
+    workers: int
+    key_file: Path | None
+    pictures: bool
+
+
+def run_all(job: Job) -> int:
+    """Load, harden, evaluate, gate, report; returns the gate's exit code."""
+    protocol = load_protocol(job.protocol)
+    prepare(job)
+    with interruptible(job.run), audited(job.run, "run"):
+        with stage_progress() as progress:
+            original = _load_original(job, protocol)
+            cohort = _load_data(job, protocol, progress)
+            _harden(job, original, cohort, protocol, progress)
+            _evaluate(job, original, cohort, protocol, progress)
+        decision = gate(job.run)
+        paths = render(job.run)
+    show_verdict(job.run, decision, next(p for p in paths if p.suffix == ".html"))
+    return EXIT_CODES[decision.verdict]
+
+
+def run_evaluation(job: Job) -> None:
+    """Evaluates a hardened run again, from its own protocol."""
+    protocol = load_protocol(job.run / "protocol.yaml") if (job.run / "protocol.yaml").is_file() else None
+    if protocol is None:
+        raise RunError(
+            f"{job.run} is no run directory: it has no protocol.yaml; expected what `medharden harden` wrote"
+        )
+    prepare(job)
+    with interruptible(job.run), stage_progress() as progress:
+        original = None if job.model is None else _load_original(job, protocol)
+        cohort = _load_data(job, protocol, progress)
+        record = _attack(job, original, cohort, protocol, progress)
+    rows = {s.name: {"clean": s.clean_accuracy, "robust": s.robust_accuracy, "n": s.n} for s in record.subjects}
+    lines = "\n".join(f"{name}: clean {r['clean']:.3f}, under attack {r['robust']:.3f}" for name, r in rows.items())
+    out.show(lines, {"subjects": rows})
+
+
+@contextmanager
+def interruptible(run: Path) -> Iterator[None]:
+    """Turns Ctrl-C into an outcome that says how to go on."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise Interrupted(
+            f"nothing is lost: what was finished is in {run}; run the same command again to go on"
+        ) from None
+
+
+def prepare(job: Job) -> None:
+    """Checks what would otherwise fail after hours: a writable run directory, a device that is there.
+
+    Raises:
+        OutputError: the directory can't be written to.
+        RunError: there is no such device.
+    """
+    try:
+        job.run.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"{job.run} can't be made: {error.strerror}; choose another --out") from error
+    if not os.access(job.run, os.W_OK):
+        raise OutputError(f"{job.run} is not writable; choose another --out")
+    try:
+        torch.zeros(1, device=job.device)
+    except (RuntimeError, AssertionError) as error:
+        raise RunError(f"there is no device {job.device!r} here: {str(error).splitlines()[0]}") from error
+
+
+def _load_original(job: Job, protocol: Protocol) -> Classifier:
+    if job.model is None:
+        raise RunError("no model was given")
+    original = load_classifier(job.model, arch=job.arch, spec=protocol.model, dims=protocol.input.dims)
+    record = original.record
+    out.say(
+        f"model: {record.source}:{record.arch}, {record.parameters / 1e6:.2f} M weights, {record.classes} classes, "
+        f"{record.channels} channel(s)"
+    )
+    return original
+
+
+def _load_data(job: Job, protocol: Protocol, progress: Progress) -> Cohort:
+    key = load_pseudonym_key(job.key_file)
+    cohort = load_cohort(job.data, protocol, key=key, progress=progress, workers=job.workers)
+    sizes = ", ".join(f"{name} {len(cohort.indices(name))}" for name in ("train", "val", "test"))
+    out.say(f"data: {len(cohort.cases)} cases ({sizes}), classes {', '.join(cohort.classes)}, {cohort.record.shape}")
+    return cohort
+
+
+def _harden(job: Job, original: Classifier, cohort: Cohort, protocol: Protocol, progress: Progress) -> None:
+    if not _hardened_already(job.run, original, cohort, protocol):
+        harden(original, cohort, protocol, job.run, device=job.device, progress=progress)
+    else:
+        out.say("hardening: finished earlier with the same model, data and protocol")
+
+
+def _hardened_already(run: Path, original: Classifier, cohort: Cohort, protocol: Protocol) -> bool:
+    if not (run / "harden.json").is_file():
+        return False
+    record = read_record(run / "harden.json", HardenRecord)
+    wanted = (protocol.digest, digest_bytes(canonical_json(cohort.record) + b"\n"), original.record.file)
+    if (record.protocol, record.cohort, record.original.file) != wanted:
+        raise RunError(f"{run} holds a finished run with another model, protocol or data; choose another --out")
+    return record.hardened == digest_file(run / "hardened.safetensors")
+
+
+def _evaluate(job: Job, original: Classifier, cohort: Cohort, protocol: Protocol, progress: Progress) -> None:
+    if (job.run / "evaluation.json").is_file():
+        record = read_record(job.run / "evaluation.json", Evaluation)
+        now = digest_file(job.run / "hardened.safetensors")
+        if record.hardened == now and (not job.pictures or (job.run / "examples.safetensors").is_file()):
+            out.say("evaluation: finished earlier on these weights; the test split is not opened again")
+            return
+    _attack(job, original, cohort, protocol, progress)
+
+
+def _attack(
+    job: Job, original: Classifier | None, cohort: Cohort, protocol: Protocol, progress: Progress
+) -> Evaluation:
+    return evaluate(
+        load_hardened(job.run, arch=job.arch),
+        cohort,
+        protocol,
+        job.run,
+        original=original,
+        batch_size=job.batch_size,
+        device=job.device,
+        with_examples=job.pictures,
+        progress=progress,
+    )

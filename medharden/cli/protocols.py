@@ -1,0 +1,43 @@
+"""`medharden protocol list | show | validate`."""
+
+from __future__ import annotations
+
+import yaml
+from rich.markup import escape
+from rich.syntax import Syntax
+from rich.table import Table
+
+from medharden.cli.console import out
+from medharden.protocol import load_protocol, shipped_protocols
+
+__all__ = ["run_list", "run_show", "run_validate"]
+
+
+def run_list() -> None:
+    """Prints the shipped protocols, one a row."""
+    table = Table("protocol", "title", "threat", "margins justified")
+    machine = []
+    for name in shipped_protocols():
+        protocol = load_protocol(name)
+        threat = f"{protocol.threat.norm} {protocol.threat.eps:g} {protocol.threat.unit}"
+        table.add_row(name, protocol.title, threat, "yes" if protocol.margins_justified else "no")
+        machine.append({"name": name, "title": protocol.title, "digest": protocol.digest, "threat": threat})
+    out.show(table, {"protocols": machine})
+
+
+def run_show(name: str) -> None:
+    """Prints a protocol with its defaults filled in."""
+    protocol = load_protocol(name)
+    fields = protocol.model_dump(mode="json")
+    text = yaml.safe_dump(fields, sort_keys=False, allow_unicode=True)
+    out.say(f"[dim]# digest {protocol.digest}[/]")
+    out.show(Syntax(text, "yaml", background_color="default", word_wrap=True), fields | {"digest": protocol.digest})
+
+
+def run_validate(name: str) -> None:
+    """Prints that a protocol is valid, and its digest."""
+    protocol = load_protocol(name)
+    unjustified = "" if protocol.margins_justified else " · its margins carry no clinical justification"
+    line = f"[green]valid[/] {escape(protocol.name)} · digest {protocol.digest}{unjustified}"
+    machine = {"valid": True, "name": protocol.name, "digest": protocol.digest}
+    out.show(line, machine | {"margins_justified": protocol.margins_justified})

@@ -1,0 +1,115 @@
+"""`medharden gate` and `medharden report`: need no torch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rich.console import Group
+from rich.markup import escape
+from rich.panel import Panel
+from rich.table import Table
+
+from medharden.audit import read_record
+from medharden.cli.console import out
+from medharden.gating import gate
+from medharden.record import Evaluation, GateDecision, HardenRecord, Verdict
+from medharden.reporting import render
+
+__all__ = ["EXIT_CODES", "run_gate", "run_report", "show_verdict"]
+
+EXIT_CODES = {Verdict.PASS: 0, Verdict.FAIL: 3, Verdict.INCONCLUSIVE: 4, Verdict.INVALID: 5}
+_COLOURS = {Verdict.PASS: "green", Verdict.FAIL: "red", Verdict.INCONCLUSIVE: "yellow", Verdict.INVALID: "magenta"}
+
+
+def run_gate(run: Path) -> int:
+    """Decides, prints and returns the exit code."""
+    decision = gate(run)
+    show_verdict(run, decision)
+    return EXIT_CODES[decision.verdict]
+
+
+def run_report(run: Path) -> None:
+    """Renders a run's records and prints what was written."""
+    paths = render(run)
+    lines = "\n".join(f"wrote {escape(str(p))}" for p in paths)
+    out.show(lines, {"written": [str(p) for p in paths]})
+
+
+def show_verdict(run: Path, decision: GateDecision, report: Path | None = None) -> None:
+    """The summary: endpoints with their limits first, the verdict last."""
+    evaluation = read_record(run / "evaluation.json", Evaluation)
+    record = read_record(run / "harden.json", HardenRecord)
+    parts: list[Table | str] = [_endpoints(decision), _subjects(evaluation), _cost(record)]
+    parts += [f"[yellow]{f.severity}[/] {escape(f.message)}" for f in decision.findings if f.severity != "info"]
+    parts += [f"· {escape(reason)}" for reason in decision.reasons]
+    if report is not None:
+        parts.append(f"report: [bold]{escape(str(report))}[/]")
+    colour = _COLOURS[decision.verdict]
+    panel = Panel(
+        Group(*parts), title=f"[bold {colour}]{decision.verdict}[/] · {decision.protocol_name}", border_style=colour
+    )
+    out.show(panel, _machine(run, decision, evaluation, record))
+
+
+def _endpoints(decision: GateDecision) -> Table:
+    table = Table(
+        "endpoint", "estimate", "limits", "held against", "n", "can show", "verdict", box=None, padding=(0, 1)
+    )
+    for e in decision.endpoints:
+        smallest = "" if e.smallest_margin is None else f"±{e.smallest_margin:.3f}"
+        table.add_row(
+            escape(e.name),
+            f"{e.estimate:+.3f}",
+            f"{e.lower:+.3f}, {e.upper:+.3f}",
+            f"{e.limit:+.3f}",
+            str(e.n),
+            smallest,
+            f"[{_COLOURS[e.verdict]}]{e.verdict}[/]",
+        )
+    return table
+
+
+def _subjects(evaluation: Evaluation) -> Table:
+    table = Table("model", "clean", "under attack", box=None, padding=(0, 1))
+    for s in evaluation.subjects:
+        table.add_row(
+            s.name.replace("_", " "),
+            f"{s.clean_accuracy:.3f} of {s.n}",
+            f"{s.robust_accuracy:.3f} of {s.attacked}",
+        )
+    return table
+
+
+def _cost(record: HardenRecord) -> str:
+    cost = record.cost
+    ratio = cost.epoch_seconds / cost.clean_epoch_seconds
+    return (
+        f"cost: {cost.steps} steps of {cost.passes} pass in {cost.train_seconds:.0f} s; an epoch takes {ratio:.2f} "
+        "times one of ordinary clean fine-tuning"
+    )
+
+
+def _machine(run: Path, decision: GateDecision, evaluation: Evaluation, record: HardenRecord) -> dict[str, object]:
+    return {
+        "verdict": str(decision.verdict),
+        "exit_code": EXIT_CODES[decision.verdict],
+        "run": str(run),
+        "reasons": list(decision.reasons),
+        "margins_justified": decision.margins_justified,
+        "endpoints": [
+            {"name": e.name, "verdict": str(e.verdict), "estimate": e.estimate, "lower": e.lower, "upper": e.upper}
+            for e in decision.endpoints
+        ],
+        "subjects": [
+            {
+                "name": s.name,
+                "clean_accuracy": s.clean_accuracy,
+                "n": s.n,
+                "robust_accuracy": s.robust_accuracy,
+                "attacked": s.attacked,
+            }
+            for s in evaluation.subjects
+        ],
+        "clean_path_identical": evaluation.identity.state_equal and evaluation.identity.logits_equal,
+        "epoch_cost_ratio": record.cost.epoch_seconds / record.cost.clean_epoch_seconds,
+    }

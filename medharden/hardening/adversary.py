@@ -1,0 +1,130 @@
+"""The carried adversary: every case keeps its perturbation from epoch to epoch, so one pass a step attacks it.
+
+One backward pass gives both the gradient of the weights and that of the input. The second moves the perturbation
+that the case carries to its next visit; over E epochs each case has had E attack steps. Kin to Free-AT (Shafahi et
+al. 2019), ATTA (Zheng et al. 2020) and FGSM-PGI (Jia et al. 2022); the idea of a training-friendly attack for
+adversarial fine-tuning is from Hou et al. 2022 (arXiv 2204.13232), the formulas here are ours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from medharden.protocol import ThreatModel
+
+__all__ = ["CarriedAdversary"]
+
+_LEVELS = 127
+_SMALLEST_SHARE = 0.25
+_SHARE_UP, _SHARE_DOWN = 1.1, 0.9
+_CONFIDENT = 0.75
+
+
+class CarriedAdversary:
+    """Perturbations of all training cases, one byte a value, with a regulated radius for each case.
+
+    Attributes:
+        codes: (N, C, *spatial) int8; a case's perturbation is codes * scale.
+        scale: (N,) float32.
+        share: (N,) float32 in [0.25, 1], the case's radius as a share of the common one.
+        visited: (N,) bool.
+    """
+
+    def __init__(self, shape: Sequence[int], *, threat: ThreatModel, step: float, regulate: bool) -> None:
+        """Starts with no perturbation.
+
+        Args:
+            shape: (N, C, *spatial) of the training inputs.
+            threat: norm and eps, in input units.
+            step: step length as a fraction of the case's radius.
+            regulate: whether a case's radius follows the branch's outcome on it.
+        """
+        self.threat = threat
+        self.step = step
+        self.regulate = regulate
+        self.codes = torch.zeros(tuple(shape), dtype=torch.int8)
+        self.scale = torch.zeros(shape[0])
+        self.share = torch.ones(shape[0])
+        self.visited = torch.zeros(shape[0], dtype=torch.bool)
+
+    def attacked(self, rows: Tensor, inputs: Tensor, radius: float, generator: torch.Generator) -> Tensor:
+        """The batch on its carried perturbations, clipped to the radius and the bounds.
+
+        Args:
+            rows: (n,) int64 case numbers.
+            inputs: (n, C, *spatial) clean.
+            radius: common radius r(t), in input units.
+            generator: draws the start of cases on their first visit.
+
+        Returns:
+            (n, C, *spatial) detached, ready to require a gradient.
+        """
+        radii = self._radii(rows, radius, inputs)
+        carried = self.codes[rows].to(inputs) * _column(self.scale[rows], inputs)
+        fresh = ~self.visited[rows]
+        if bool(fresh.any()):
+            noise = (torch.rand(inputs.shape, generator=generator) * 2 - 1).to(inputs)
+            if self.threat.norm == "l2":
+                noise = noise / _norm(noise)
+            carried = torch.where(_column(fresh, inputs), noise * radii, carried)
+        low, high = self.threat.bounds
+        return (inputs + self._project(carried, radii)).clamp(low, high).detach()
+
+    def update(
+        self, rows: Tensor, inputs: Tensor, attacked: Tensor, gradient: Tensor, own_probability: Tensor, radius: float
+    ) -> None:
+        """Moves each case's perturbation up its loss, and its radius by the branch's outcome.
+
+        Args:
+            rows: (n,) case numbers.
+            inputs: (n, C, *spatial) clean.
+            attacked: (n, C, *spatial) what the branch saw.
+            gradient: (n, C, *spatial) of the loss with respect to `attacked`.
+            own_probability: (n,) the branch's probability of the true class on `attacked`.
+            radius: common radius r(t).
+        """
+        if self.regulate:
+            share = self.share[rows]
+            probability = own_probability.detach().cpu()
+            share = torch.where(probability > _CONFIDENT, share * _SHARE_UP, share)
+            share = torch.where(probability < 0.5, share * _SHARE_DOWN, share)
+            self.share[rows] = share.clamp(_SMALLEST_SHARE, 1.0)
+        radii = self._radii(rows, radius, inputs)
+        direction = gradient.sign() if self.threat.norm == "linf" else gradient / _norm(gradient)
+        moved = self._project(attacked - inputs + self.step * radii * direction, radii)
+        self._store(rows, moved)
+
+    def state(self) -> dict[str, Tensor]:
+        """What a resumed run needs."""
+        return {"codes": self.codes, "scale": self.scale, "share": self.share, "visited": self.visited}
+
+    def restore(self, state: dict[str, Tensor]) -> None:
+        """Takes back what `state` gave."""
+        self.codes, self.scale = state["codes"], state["scale"]
+        self.share, self.visited = state["share"], state["visited"]
+
+    def _radii(self, rows: Tensor, radius: float, like: Tensor) -> Tensor:
+        return _column(self.share[rows] * radius, like)
+
+    def _project(self, delta: Tensor, radii: Tensor) -> Tensor:
+        if self.threat.norm == "linf":
+            return torch.minimum(torch.maximum(delta, -radii), radii)
+        return delta * (radii / _norm(delta)).clamp(max=1.0)
+
+    def _store(self, rows: Tensor, delta: Tensor) -> None:
+        largest = delta.detach().abs().flatten(1).amax(1).clamp(min=1e-12)
+        codes = (delta / _column(largest, delta) * _LEVELS).round()
+        self.codes[rows] = codes.to("cpu", torch.int8)
+        self.scale[rows] = largest.cpu() / _LEVELS
+        self.visited[rows] = True
+
+
+def _column(values: Tensor, like: Tensor) -> Tensor:
+    return values.to(like.device).view(-1, *(1,) * (like.ndim - 1))
+
+
+def _norm(values: Tensor) -> Tensor:
+    return _column(values.flatten(1).norm(dim=1).clamp(min=1e-12), values)

@@ -1,0 +1,178 @@
+"""Calibrating the fusion on validation alone: temperatures, the branch's weight, the referral threshold."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import torch
+from scipy.optimize import minimize_scalar
+from torch import Tensor
+from torch.nn import functional
+
+from medharden.attacks import pgd
+from medharden.data import Cohort
+from medharden.data.sampling import stratified_sample
+from medharden.models import Classifier, DecisionView, HardenedClassifier, logits_in_batches, mix, probability_gap
+from medharden.protocol import Protocol
+from medharden.record import Finding, FrontierPoint, FusionRecord, Progress
+from medharden.stats import tango_interval, wilson_interval
+
+__all__ = ["calibrate"]
+
+_WEIGHTS = (0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95, 0.99)
+_NEUTRAL = FusionRecord(
+    mode="clean", weight=0.5, clean_temperature=1.0, robust_temperature=1.0, referral_threshold=1.0, referral_rate=0.0
+)
+
+
+def calibrate(
+    clean_path: Classifier,
+    branch: Classifier,
+    cohort: Cohort,
+    protocol: Protocol,
+    bias: Tensor,
+    *,
+    device: str,
+    progress: Progress | None = None,
+) -> tuple[FusionRecord, tuple[Finding, ...]]:
+    """Fits the fusion that the protocol asks for; the test split is not touched.
+
+    Args:
+        clean_path: frozen, on the device.
+        branch: trained, on the device.
+        cohort: its `val` split is used.
+        protocol: fusion mode, margins, alpha, threat, referral budget.
+        bias: (K,) decision bias.
+        device: where both models are.
+        progress: called with `calibrate`.
+
+    Returns:
+        The fusion, and findings where validation can't carry the choice.
+    """
+    inputs, labels = (t.to(device) for t in cohort.batch(cohort.indices("val")))
+    size = protocol.hardening.batch_size
+    with torch.no_grad():
+        clean = logits_in_batches(clean_path, inputs, size)
+        robust = logits_in_batches(branch, inputs, size)
+    fusion = replace(
+        _NEUTRAL,
+        mode=protocol.fusion.mode,
+        clean_temperature=fit_temperature(clean, labels),
+        robust_temperature=fit_temperature(robust, labels),
+    )
+    fusion, findings = _guard(fusion, clean, robust, bias, protocol)
+    if protocol.fusion.mode != "mixed":
+        return fusion, findings if protocol.fusion.mode == "guarded" else ()
+    model = HardenedClassifier(clean_path, branch, fusion, bias)
+    points = _frontier(model, inputs, labels, clean, robust, protocol, progress)
+    weight, finding = _choose(points, protocol)
+    return replace(fusion, weight=weight, frontier=points), finding
+
+
+def fit_temperature(logits: Tensor, labels: Tensor) -> float:
+    """The temperature that maximises the likelihood on given cases (Guo et al. 2017), in [0.05, 20].
+
+    Args:
+        logits: (N, K).
+        labels: (N,).
+    """
+    logits, labels = logits.double().cpu(), labels.cpu()
+    found = minimize_scalar(
+        lambda t: float(functional.cross_entropy(logits / float(np.exp(t)), labels)),
+        bounds=(np.log(0.05), np.log(20.0)),
+        method="bounded",
+    )
+    return float(np.exp(found.x))
+
+
+def _guard(
+    fusion: FusionRecord, clean: Tensor, robust: Tensor, bias: Tensor, protocol: Protocol
+) -> tuple[FusionRecord, tuple[Finding, ...]]:
+    """The strictest gap threshold whose referral rate is expected to stay within the budget (upper Wilson limit)."""
+    gap = probability_gap(clean, robust, fusion).cpu().double().numpy()
+    disagree = ((clean + bias).argmax(1) != (robust + bias).argmax(1)).cpu().numpy()
+    cases, level = len(gap), 1 - 2 * protocol.endpoints.alpha
+    affordable = max(
+        (k for k in range(cases + 1) if wilson_interval(k, cases, level=level)[1] <= protocol.fusion.referral_budget),
+        default=-1,
+    )
+    spare = affordable - int(disagree.sum())
+    agreeing = np.sort(gap[~disagree])[::-1]
+    findings: tuple[Finding, ...] = ()
+    if spare < 0:
+        threshold = 1.0
+        findings = (
+            Finding(
+                "fusion.referral_budget",
+                "warning",
+                f"The two paths disagree on {int(disagree.sum())} of {cases} clean validation cases; "
+                f"a referral rate within {protocol.fusion.referral_budget:.1%} is not expected to hold.",
+            ),
+        )
+    else:
+        threshold = float(agreeing[spare]) if spare < len(agreeing) else 0.0
+    referred = disagree | (gap > threshold)
+    return replace(fusion, referral_threshold=threshold, referral_rate=float(referred.mean())), findings
+
+
+def _frontier(
+    model: HardenedClassifier,
+    inputs: Tensor,
+    labels: Tensor,
+    clean: Tensor,
+    robust: Tensor,
+    protocol: Protocol,
+    progress: Progress | None,
+) -> tuple[FrontierPoint, ...]:
+    """Clean change and end-to-end robust accuracy for each weight, on validation."""
+    bias, level = model.decision_bias, 1 - 2 * protocol.endpoints.alpha
+    right = (clean + bias).argmax(1) == labels
+    rows = stratified_sample(labels.cpu().numpy(), protocol.hardening.probe_cases, protocol.seed)
+    sample = torch.as_tensor(rows, device=labels.device)
+    points = []
+    for number, weight in enumerate(_WEIGHTS):
+        model.fusion = replace(model.fusion, weight=weight)
+        now = (mix(clean, robust, model.fusion) + bias).argmax(1) == labels
+        gained, lost = int((now & ~right).sum()), int((~now & right).sum())
+        view = DecisionView(model, bias)
+        attacked = pgd(
+            view,
+            inputs[sample],
+            labels[sample],
+            threat=protocol.input_threat,
+            steps=protocol.hardening.probe_steps,
+            restarts=1,
+            loss="ce",
+            generator=torch.Generator().manual_seed(protocol.seed),
+        )
+        with torch.no_grad():
+            held = (view(attacked).argmax(1) == labels[sample]) & now[sample]
+        points.append(
+            FrontierPoint(
+                weight=weight,
+                gained=gained,
+                lost=lost,
+                cases=len(labels),
+                lower=tango_interval(gained, lost, len(labels), level=level)[0],
+                robust=float(held.float().mean()),
+            )
+        )
+        if progress is not None:
+            progress("calibrate", number + 1, len(_WEIGHTS))
+    return tuple(points)
+
+
+def _choose(points: tuple[FrontierPoint, ...], protocol: Protocol) -> tuple[float, tuple[Finding, ...]]:
+    """The most robust weight at which non-inferiority of accuracy is shown on validation; else the safest weight."""
+    margin = next(m.margin for m in protocol.endpoints.noninferiority if m.metric == "accuracy")
+    holding = [p for p in points if p.lower > -margin]
+    if holding:
+        return max(holding, key=lambda p: (p.robust, -p.weight)).weight, ()
+    safest = max(p.lower for p in points)
+    chosen = max((p for p in points if p.lower == safest), key=lambda p: (p.robust, -p.weight))
+    message = (
+        f"On {chosen.cases} validation cases no fusion weight shows non-inferiority at a margin of {margin:g} "
+        f"(best lower limit {safest:.3f}); the weight that loses least was taken."
+    )
+    return chosen.weight, (Finding("fusion.not_shown_on_validation", "warning", message),)

@@ -1,0 +1,226 @@
+"""`harden()`: from a loaded classifier and a cohort to the hardened model and its record in a run directory."""
+
+from __future__ import annotations
+
+import copy
+import io
+import math
+import pickle
+import resource
+import statistics
+import sys
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from torch import Tensor
+
+from medharden.audit import (
+    audited,
+    canonical_json,
+    describe_environment,
+    digest_bytes,
+    write_atomic,
+    write_record,
+)
+from medharden.data import Cohort
+from medharden.errors import HardeningError, RunError
+from medharden.hardening.branch import branch_record, make_branch
+from medharden.hardening.calibration import calibrate
+from medharden.hardening.clean import clean_epoch_seconds
+from medharden.hardening.probe import Probe
+from medharden.hardening.training import BranchTraining
+from medharden.models import (
+    Classifier,
+    HardenedClassifier,
+    check_classifier,
+    describe_hardened,
+    hardened_bytes,
+    state_digest,
+)
+from medharden.protocol import Protocol, load_protocol
+from medharden.record import CostRecord, FusionRecord, HardenRecord, Progress
+
+__all__ = ["harden"]
+
+_CHECKPOINT = "harden.checkpoint"
+_FIXED_CASES = 32
+
+
+def harden(
+    original: Classifier,
+    cohort: Cohort,
+    protocol: Protocol,
+    run: Path,
+    *,
+    device: str = "cpu",
+    progress: Progress | None = None,
+) -> HardenRecord:
+    """Hardens a classifier; an interrupted run goes on from its last finished epoch when called again.
+
+    Writes `protocol.yaml`, `cohort.json`, `hardened.safetensors`, `hardened.json` and, last, `harden.json`.
+
+    Args:
+        original: as loaded; not modified.
+        cohort: its `train` and `val` splits are used, `test` is not opened.
+        protocol: every scientific choice.
+        run: the run directory, made if absent.
+        device: such as `cpu` or `cuda:0`.
+        progress: called with `harden` and `calibrate`.
+
+    Raises:
+        ModelError: the model does not fit the data.
+        HardeningError: training collapsed beyond recovery, or the clean path moved.
+        RunError: the directory holds another run.
+        OutputError: it can't be written to.
+    """
+    with audited(run, "harden", protocol=protocol.digest, model=original.record.file) as log:
+        started = datetime.now(UTC).isoformat(timespec="seconds")
+        fixed, _ = cohort.batch(cohort.indices("train")[:_FIXED_CASES])
+        check_classifier(original, fixed, cohort.classes)
+        cohort_digest = _write_inputs(run, cohort, protocol)
+        log.append("harden.locked", protocol=protocol.digest, cohort=cohort_digest)
+
+        clean_path = copy.deepcopy(original).requires_grad_(False).to(device)
+        before, answers = state_digest(clean_path), _answers(clean_path, fixed, device)
+        training, binding = _prepare(clean_path, cohort, protocol, cohort_digest, device)
+        clean_seconds = _go_on(training, run / _CHECKPOINT, binding, clean_path, progress)
+        training.finish()
+
+        calibrating = time.perf_counter()
+        bias = decision_bias(protocol, cohort.classes).to(device)
+        fusion, findings = calibrate(
+            clean_path, training.branch, cohort, protocol, bias, device=device, progress=progress
+        )
+        calibration_seconds = time.perf_counter() - calibrating
+
+        after, identical = state_digest(clean_path), torch.equal(answers, _answers(clean_path, fixed, device))
+        if after != before or not identical:
+            raise HardeningError("the clean path moved during hardening; this is a defect: nothing was written")
+        digest = _write_model(run, clean_path, training, fusion, bias)
+        record = HardenRecord(
+            protocol=protocol.digest,
+            cohort=cohort_digest,
+            original=original.record,
+            hardened=digest,
+            branch=branch_record(training.branch, protocol.hardening.branch, training.state.best_epoch),
+            fusion=fusion,
+            clean_state_before=before,
+            clean_state_after=after,
+            clean_logits_identical=identical,
+            epochs=tuple(training.state.history),
+            cost=_cost(training, clean_seconds, calibration_seconds),
+            environment=describe_environment(device, torch.get_num_threads()),
+            seed=protocol.seed,
+            started=started,
+            finished=datetime.now(UTC).isoformat(timespec="seconds"),
+            findings=(*training.state.findings, *findings),
+        )
+        write_record(run / "harden.json", record)
+        (run / _CHECKPOINT).unlink(missing_ok=True)
+        return record
+
+
+def decision_bias(protocol: Protocol, classes: tuple[str, ...]) -> Tensor:
+    """(K,) what is added to logits before the largest is answered: log((1-t)/t) for the positive class."""
+    bias = torch.zeros(len(classes))
+    task = protocol.task
+    if len(classes) == 2 and task.positive is not None and task.threshold != 0.5:
+        bias[classes.index(task.positive)] = math.log((1 - task.threshold) / task.threshold)
+    return bias
+
+
+def _write_inputs(run: Path, cohort: Cohort, protocol: Protocol) -> str:
+    """Locks protocol and cohort into the run directory before anything is trained."""
+    record = canonical_json(cohort.record) + b"\n"
+    digest = digest_bytes(record)
+    existing, settled = run / "cohort.json", run / "protocol.yaml"
+    if existing.exists() and digest_bytes(existing.read_bytes()) != digest:
+        raise RunError(f"{run.name} holds a run on other data; choose another --out, or give it the same --data")
+    if settled.exists() and load_protocol(settled).digest != protocol.digest:
+        raise RunError(f"{run.name} holds a run under another protocol; choose another --out")
+    dumped = yaml.safe_dump(protocol.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+    write_atomic(settled, dumped.encode())
+    return write_atomic(existing, record)
+
+
+def _prepare(
+    clean_path: Classifier, cohort: Cohort, protocol: Protocol, cohort_digest: str, device: str
+) -> tuple[BranchTraining, dict[str, str]]:
+    bias = decision_bias(protocol, cohort.classes).to(device)
+    branch = make_branch(clean_path, protocol.hardening.branch)
+    probe = Probe(clean_path, cohort, protocol, bias, device)
+    binding = {"protocol": protocol.digest, "cohort": cohort_digest, "model": clean_path.record.file}
+    return BranchTraining(clean_path, branch, cohort, protocol, probe, device), binding
+
+
+def _go_on(
+    training: BranchTraining,
+    checkpoint: Path,
+    binding: dict[str, str],
+    clean_path: Classifier,
+    progress: Progress | None,
+) -> float:
+    """Trains all epochs, from the checkpoint where there is one; returns the seconds of a clean epoch."""
+    saved = _read_checkpoint(checkpoint, binding)
+    if saved is None:
+        seed = training.protocol.seed
+        clean_seconds = clean_epoch_seconds(
+            clean_path, training.cohort, training.settings, seed=seed, device=training.device
+        )
+    else:
+        clean_seconds = float(saved["clean_seconds"])
+        training.resume(saved["training"])
+    while training.state.epoch < training.epochs:
+        training.run_epoch(progress)
+        buffer = io.BytesIO()
+        torch.save({"binding": binding, "clean_seconds": clean_seconds, "training": training.snapshot()}, buffer)
+        write_atomic(checkpoint, buffer.getvalue())
+    return clean_seconds
+
+
+def _read_checkpoint(path: Path, binding: dict[str, str]) -> dict[str, Any] | None:
+    if not path.exists():
+        return None
+    try:
+        saved: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
+        raise RunError(f"{path.name} is damaged; delete it to start hardening anew") from error
+    if saved.get("binding") != binding:
+        raise RunError(
+            f"{path.parent.name} holds an interrupted run with another model, protocol or data; choose another --out"
+        )
+    return saved
+
+
+@torch.no_grad()
+def _answers(model: Classifier, inputs: Tensor, device: str) -> Tensor:
+    return model(inputs.to(device)).cpu()  # type: ignore[no-any-return]
+
+
+def _write_model(
+    run: Path, clean_path: Classifier, training: BranchTraining, fusion: FusionRecord, bias: Tensor
+) -> str:
+    model = HardenedClassifier(clean_path, training.branch, fusion, bias).cpu()
+    digest = write_atomic(run / "hardened.safetensors", hardened_bytes(model))
+    write_atomic(run / "hardened.json", canonical_json(describe_hardened(model)) + b"\n")
+    return digest
+
+
+def _cost(training: BranchTraining, clean_seconds: float, calibration_seconds: float) -> CostRecord:
+    state = training.state
+    kibibytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1024 if sys.platform == "darwin" else 1)
+    return CostRecord(
+        steps=state.steps,
+        passes=1,
+        teacher_passes=0 if training.teacher is None else 1,
+        train_seconds=state.train_seconds,
+        probe_seconds=state.probe_seconds,
+        calibration_seconds=calibration_seconds,
+        epoch_seconds=statistics.median(e.seconds for e in state.history),
+        clean_epoch_seconds=clean_seconds,
+        peak_memory_mib=kibibytes / 1024,
+    )

@@ -1,0 +1,27 @@
+"""What changes over the schedule: the learning rate and the radius, both functions of the share of steps done."""
+
+from __future__ import annotations
+
+import math
+
+from medharden.protocol import Hardening
+
+__all__ = ["learning_rate", "radius_share"]
+
+
+def learning_rate(settings: Hardening, done: float) -> float:
+    """One cycle: linear rise over `warmup`, then half a cosine to 1 % of the peak.
+
+    Args:
+        settings: peak and warm-up share.
+        done: share of all steps taken, in [0, 1].
+    """
+    if done < settings.warmup:
+        return settings.learning_rate * max(0.05, done / settings.warmup)
+    fall = (done - settings.warmup) / (1 - settings.warmup)
+    return settings.learning_rate * (0.01 + 0.99 * (1 + math.cos(math.pi * fall)) / 2)
+
+
+def radius_share(settings: Hardening, done: float) -> float:
+    """Share of eps in force: a linear ramp from 0 to 1 over `ramp` of the schedule."""
+    return 1.0 if settings.ramp == 0 else min(1.0, done / settings.ramp)
