@@ -1,1 +1,37 @@
-"""TODO"""
+"""Renders a run's records to `report.html`, `report.json` and `gate.junit.xml`; computes nothing of its own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from medharden.audit import canonical_json, write_atomic
+from medharden.reporting.junit import junit_xml
+from medharden.reporting.machine import machine_report
+from medharden.reporting.page import html_report
+from medharden.reporting.source import read_run
+
+__all__ = ["render"]
+
+
+def render(run: Path) -> tuple[Path, ...]:
+    """Writes the report of a finished run beside its records; the same records give the same bytes.
+
+    Args:
+        run: the run directory, gate decision included.
+
+    Returns:
+        The paths of `report.json`, `report.html` and `gate.junit.xml`.
+
+    Raises:
+        RunError: a record is missing, unreadable or another run's.
+        OutputError: the directory can't be written to.
+    """
+    records = read_run(run)
+    contents = {
+        "report.json": canonical_json(machine_report(records)) + b"\n",
+        "report.html": html_report(records),
+        "gate.junit.xml": junit_xml(records.decision),
+    }
+    for name, data in contents.items():
+        write_atomic(run / name, data)
+    return tuple(run / name for name in contents)

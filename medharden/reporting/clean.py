@@ -1,0 +1,245 @@
+"""Rows of the summary and of clean performance: endpoints, paired tables, the verdict's sentences."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from medharden.record import Endpoint, Finding, Verdict
+from medharden.reporting.numbers import (
+    count,
+    duration,
+    percent,
+    percent_interval,
+    points,
+    points_interval,
+    points_named,
+    telling_digits,
+)
+from medharden.reporting.source import RunRecords
+from medharden.reporting.wording import KINDS, LABELS, MEANING, UNJUSTIFIED, threat_words
+from medharden.stats import wilson_interval
+
+__all__ = [
+    "EndpointRow",
+    "PairedTable",
+    "Summary",
+    "all_findings",
+    "endpoint_label",
+    "endpoint_rows",
+    "paired_tables",
+    "summary",
+]
+
+_DIFFERENCES = ("noninferiority", "robust_gain")
+_SEVERITY = {"critical": 0, "warning": 1, "info": 2}
+_TOP_FINDINGS = 4
+_UNJUSTIFIED = dict.fromkeys(("noninferiority", "robust_floor"), "no clinical justification is recorded.")
+
+
+@dataclass(frozen=True)
+class EndpointRow:
+    """One endpoint as it is shown; every text is formatted, none is markup."""
+
+    label: str
+    kind: str
+    verdict: Verdict
+    estimate: str
+    interval: str
+    level: str
+    limit: str
+    n: str
+    patients: str
+    smallest_margin: str
+    needed: str
+    method: str
+    justification: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class PairedTable:
+    """One endpoint's paired 2x2 counts: both right, only the released right, only the original right, both wrong."""
+
+    label: str
+    both: int
+    gained: int
+    lost: int
+    neither: int
+
+    @property
+    def total(self) -> int:
+        """Cases in the table."""
+        return self.both + self.gained + self.lost + self.neither
+
+
+@dataclass(frozen=True)
+class Summary:
+    """The first page's sentences and numbers."""
+
+    verdict: Verdict
+    meaning: str
+    unjustified: str
+    reasons: tuple[str, ...]
+    passed: str
+    clean_original: str
+    clean_released: str
+    clean_difference: str
+    clean_margin: str
+    robust_original: str
+    robust_original_interval: str
+    robust_released: str
+    robust_interval: str
+    attacked: str
+    threat: str
+    identical: bool | None
+    identity: str
+    identity_note: str
+    cost: str
+    cost_note: str
+    findings: tuple[Finding, ...]
+    more_findings: int
+
+
+def endpoint_label(name: str, classes: tuple[str, ...], positive: str | None) -> str:
+    """An endpoint's name as a reader says it: `recall:effusion` is "Recall of effusion"."""
+    if name in LABELS:
+        return LABELS[name]
+    metric, _, subject = name.partition(":")
+    if metric == "recall":
+        return f"Recall of {subject}"
+    if metric in ("sensitivity", "specificity") and positive in classes and len(classes) == 2:
+        negative = classes[1 - classes.index(positive)]
+        return f"{metric.capitalize()} ({positive if metric == 'sensitivity' else negative})"
+    return metric.replace("_", " ").capitalize()
+
+
+def endpoint_rows(records: RunRecords) -> tuple[EndpointRow, ...]:
+    """Every endpoint of the decision, formatted, in its order."""
+    return tuple(_endpoint_row(endpoint, records) for endpoint in records.decision.endpoints)
+
+
+def _endpoint_row(e: Endpoint, records: RunRecords) -> EndpointRow:
+    estimate, interval, limit = _endpoint_numbers(e)
+    return EndpointRow(
+        label=_label(e, records),
+        kind=KINDS.get(e.kind, e.kind),
+        verdict=e.verdict,
+        estimate=estimate,
+        interval=interval,
+        level=percent(e.level, 0) if (100 * e.level) % 1 < 1e-9 else percent(e.level),
+        limit=limit,
+        n=count(e.n),
+        patients=count(e.patients),
+        smallest_margin="" if e.smallest_margin is None else f"{100 * e.smallest_margin:.1f}",
+        needed="" if e.needed is None else count(e.needed),
+        method=e.method,
+        justification=e.justification or _UNJUSTIFIED.get(e.kind, ""),
+        reason=_sentence(e),
+    )
+
+
+def _sentence(e: Endpoint) -> str:
+    """The gate's reason without the endpoint's name before it, as a sentence."""
+    before, colon, after = e.reason.partition(": ")
+    text = after if colon and before.startswith(e.name) else e.reason
+    return text[:1].upper() + text[1:] + ("" if text.endswith(".") else ".") if text else ""
+
+
+def _endpoint_numbers(e: Endpoint) -> tuple[str, str, str]:
+    """Estimate, interval and limit, with as many decimals as it takes to tell the deciding limit from its bound."""
+    if e.kind == "identity":
+        return ("equal" if e.verdict is Verdict.PASS else "not equal", "", "bit for bit")
+    deciding = e.upper if e.kind == "referral" else e.lower
+    if e.kind in _DIFFERENCES:
+        digits = telling_digits(deciding, e.limit, points)
+        interval = points_interval((e.lower, e.upper), digits)
+        return points_named(e.estimate, digits), interval, f"> {points_named(e.limit, digits)}"
+    digits = telling_digits(deciding, e.limit, percent)
+    sign = "≤" if e.kind == "referral" else "≥"
+    interval = percent_interval((e.lower, e.upper), digits)
+    return percent(e.estimate, digits), interval, f"{sign} {percent(e.limit, digits)}"
+
+
+def _label(e: Endpoint, records: RunRecords) -> str:
+    return endpoint_label(e.name, records.evaluation.classes, records.protocol.task.positive)
+
+
+def paired_tables(records: RunRecords, kind: str) -> tuple[PairedTable, ...]:
+    """The paired 2x2 tables of the endpoints of one kind."""
+    return tuple(
+        PairedTable(_label(e, records), *e.table)
+        for e in records.decision.endpoints
+        if len(e.table) == 4 and e.kind == kind
+    )
+
+
+def all_findings(records: RunRecords) -> tuple[Finding, ...]:
+    """Findings of every record, each once, the gravest first."""
+    held = (records.decision, records.evaluation, records.harden, records.cohort)
+    unique = dict.fromkeys(finding for record in held for finding in record.findings)
+    return tuple(sorted(unique, key=lambda f: (_SEVERITY.get(f.severity, 0), f.code)))
+
+
+def summary(records: RunRecords) -> Summary:
+    """The first page, from the records alone."""
+    decision, evaluation, protocol = records.decision, records.evaluation, records.protocol
+    original, released = evaluation.subject("original"), evaluation.subject("composite")
+    accuracy = next((e for e in decision.endpoints if e.name == "accuracy" and e.kind == "noninferiority"), None)
+    difference = margin = ""
+    if accuracy is not None:
+        row = _endpoint_row(accuracy, records)
+        difference, margin = f"{row.estimate} {row.interval}", points_named(accuracy.limit)
+    identical, identity, identity_note = _identity(records)
+    cost, cost_note = _cost(records)
+    shown = [f for f in all_findings(records) if f.severity != "info"]
+    passed = sum(e.verdict is Verdict.PASS for e in decision.endpoints)
+    return Summary(
+        verdict=decision.verdict,
+        meaning=MEANING[decision.verdict],
+        unjustified="" if decision.margins_justified else UNJUSTIFIED,
+        reasons=decision.reasons,
+        passed=f"{passed} of {len(decision.endpoints)} endpoints met" if decision.endpoints else "no endpoint decided",
+        clean_original=percent(original.clean_accuracy),
+        clean_released=percent(released.clean_accuracy),
+        clean_difference=difference,
+        clean_margin=margin,
+        robust_original=percent(original.robust_accuracy),
+        robust_original_interval=percent_interval(wilson_interval(original.robust_correct, original.attacked)),
+        robust_released=percent(released.robust_accuracy),
+        robust_interval=percent_interval(wilson_interval(released.robust_correct, released.attacked)),
+        attacked=count(released.attacked),
+        threat=threat_words(protocol.threat, protocol.input.intensity),
+        identical=identical,
+        identity=identity,
+        identity_note=identity_note,
+        cost=cost,
+        cost_note=cost_note,
+        findings=tuple(shown[:_TOP_FINDINGS]),
+        more_findings=len(shown[_TOP_FINDINGS:]),
+    )
+
+
+def _identity(records: RunRecords) -> tuple[bool | None, str, str]:
+    identity = records.evaluation.identity
+    if identity.against == "none":
+        return None, "Not checked", "no original file was given to compare with"
+    over = f"over {count(identity.cases)} test cases"
+    if identity.state_equal and identity.logits_equal:
+        return (
+            True,
+            "Bit-identical",
+            f"state and logits equal the original's {over}, same batches, device and data type",
+        )
+    parts = [
+        "" if identity.state_equal else "parameters or buffers differ from the original's",
+        "" if identity.logits_equal else f"logits differ by up to {identity.max_abs_difference:.3g} {over}",
+    ]
+    return False, "Not identical", "; ".join(part for part in parts if part)
+
+
+def _cost(records: RunRecords) -> tuple[str, str]:
+    cost = records.harden.cost
+    note = f"{len(records.harden.epochs)} epochs, {duration(cost.train_seconds)} of training in all"
+    if cost.clean_epoch_seconds <= 0:
+        return duration(cost.epoch_seconds), f"an epoch; clean fine-tuning was not timed; {note}"
+    return f"{cost.epoch_seconds / cost.clean_epoch_seconds:.2f}×", f"an epoch of clean fine-tuning; {note}"

@@ -1,0 +1,95 @@
+"""The report in machine form (`report.json`): everything shown, without case lists or pictures."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+from medharden.record import CohortRecord, SubjectOutcome
+from medharden.reporting.clean import all_findings
+from medharden.reporting.robust import SPLITS, excluded_counts
+from medharden.reporting.source import RunRecords
+from medharden.reporting.wording import article_15, untested
+from medharden.stats import wilson_interval
+
+__all__ = ["machine_report"]
+
+_SCHEMA = "medharden/report/1"
+
+
+def machine_report(records: RunRecords) -> dict[str, Any]:
+    """Plain JSON values; proportions in [0, 1], intervals as [lower, upper]."""
+    decision, evaluation, harden = records.decision, records.evaluation, records.harden
+    return {
+        "schema": _SCHEMA,
+        "verdict": decision.verdict.value,
+        "reasons": list(decision.reasons),
+        "margins_justified": decision.margins_justified,
+        "endpoints": [{**asdict(e), "verdict": e.verdict.value} for e in decision.endpoints],
+        "subjects": [_subject(s) for s in evaluation.subjects],
+        "identity": asdict(evaluation.identity),
+        "threat": evaluation.threat,
+        "decision_threshold": evaluation.decision_threshold,
+        "split": evaluation.split,
+        "original": asdict(harden.original),
+        "branch": asdict(harden.branch),
+        "fusion": asdict(harden.fusion),
+        "epochs": [asdict(e) for e in harden.epochs],
+        "cost": asdict(harden.cost),
+        "seed": harden.seed,
+        "cohort": _cohort(records.cohort),
+        "findings": [asdict(f) for f in all_findings(records)],
+        "article_15_5": [asdict(row) for row in article_15(records.protocol, evaluation.subject("composite").attacked)],
+        "not_tested": list(untested(records.protocol)),
+        "environment": {"harden": asdict(harden.environment), "evaluate": asdict(evaluation.environment)},
+        "times": {
+            "harden": [harden.started, harden.finished],
+            "evaluate": [evaluation.started, evaluation.finished],
+            "decided": decision.decided,
+        },
+        "digests": {
+            "protocol": records.protocol.digest,
+            "original_file": harden.original.file,
+            "original_state": harden.original.state,
+            "clean_state_after": harden.clean_state_after,
+            "hardened": evaluation.hardened,
+            "files": records.files,
+        },
+        "audit_log": {"events": records.events, "head": records.head},
+        "protocol": records.protocol.model_dump(mode="json"),
+    }
+
+
+def _subject(subject: SubjectOutcome) -> dict[str, Any]:
+    return {
+        **asdict(subject),
+        "clean_accuracy": subject.clean_accuracy,
+        "clean_interval": list(wilson_interval(subject.clean_correct, subject.n)),
+        "robust_accuracy": subject.robust_accuracy,
+        "robust_interval": list(wilson_interval(subject.robust_correct, subject.attacked)),
+        "interval": "Wilson, 95 %, cases taken as independent",
+    }
+
+
+def _cohort(cohort: CohortRecord) -> dict[str, Any]:
+    """Counts alone: cases and patients by class and split."""
+    counts = []
+    for k, name in enumerate(cohort.classes):
+        for split in SPLITS:
+            held = [c for c in cohort.cases if c.label == k and c.split == split]
+            patients = len({c.patient for c in held})
+            counts.append({"class": name, "split": split, "cases": len(held), "patients": patients})
+    return {
+        "classes": list(cohort.classes),
+        "counts": counts,
+        "cases": len(cohort.cases),
+        "patients": len({c.patient for c in cohort.cases}),
+        "excluded": [{"reason": reason, "cases": cases} for reason, cases in excluded_counts(cohort)],
+        "source": cohort.source,
+        "formats": cohort.formats,
+        "splits_from": cohort.splits_from,
+        "grouped_by": cohort.grouped_by,
+        "key_id": cohort.key_id,
+        "shape": list(cohort.shape),
+        "preprocessing": cohort.preprocessing,
+    }

@@ -1,0 +1,93 @@
+"""The HTML page: views and charts poured into the template, with escaping always on."""
+
+from __future__ import annotations
+
+import functools
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from medharden.reporting.charts import forest_chart, frontier_chart, robustness_chart, training_chart
+from medharden.reporting.clean import all_findings, endpoint_rows, paired_tables, summary
+from medharden.reporting.numbers import moment
+from medharden.reporting.pictures import gallery
+from medharden.reporting.provenance import (
+    data_rows,
+    digest_rows,
+    environment_rows,
+    model_rows,
+    protocol_text,
+    time_rows,
+)
+from medharden.reporting.robust import (
+    class_rows,
+    cohort_flow,
+    cost_rows,
+    excluded_counts,
+    frontier_rows,
+    reconciliation,
+    subject_rows,
+)
+from medharden.reporting.source import RunRecords
+from medharden.reporting.wording import article_15, threat_rows, untested
+
+__all__ = ["html_report"]
+
+_CLEAN_KINDS = ("noninferiority", "identity", "referral")
+
+
+@functools.cache
+def _environment() -> Environment:
+    return Environment(
+        loader=PackageLoader("medharden.reporting", "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+
+
+def html_report(records: RunRecords) -> bytes:
+    """One self-contained page: no script, nothing fetched."""
+    protocol, evaluation, harden, decision = records.protocol, records.evaluation, records.harden, records.decision
+    rows = endpoint_rows(records)
+    kinds = [e.kind for e in decision.endpoints]
+    margin = next(m.margin for m in protocol.endpoints.noninferiority if m.metric == "accuracy")
+    agree, counts = reconciliation(records)
+    page = _environment().get_template("report.html.j2")
+    text = page.render(
+        records=records,
+        protocol=protocol,
+        summary=summary(records),
+        decided=moment(decision.decided),
+        endpoints=rows,
+        clean_endpoints=[row for row, kind in zip(rows, kinds, strict=True) if kind in _CLEAN_KINDS],
+        robust_endpoints=[row for row, kind in zip(rows, kinds, strict=True) if kind not in _CLEAN_KINDS],
+        paired=paired_tables(records, "noninferiority"),
+        paired_attacked=paired_tables(records, "robust_gain"),
+        forest=forest_chart(decision.endpoints, tuple(row.label for row in rows)),
+        model=model_rows(records),
+        data=data_rows(records),
+        flow=cohort_flow(records.cohort),
+        excluded=excluded_counts(records.cohort),
+        counts_agree=agree,
+        counts=counts,
+        threat=threat_rows(protocol),
+        suite=protocol.suite,
+        subjects=subject_rows(evaluation),
+        classes=class_rows(records),
+        robustness=robustness_chart(evaluation),
+        training=training_chart(harden, records.cohort),
+        frontier=frontier_chart(harden.fusion, margin),
+        frontier_rows=frontier_rows(harden.fusion),
+        cost=cost_rows(harden, protocol),
+        gallery=None if records.examples is None else gallery(records.examples, evaluation.classes),
+        findings=all_findings(records),
+        article=article_15(protocol, evaluation.subject("composite").attacked),
+        untested=untested(protocol),
+        digests=digest_rows(records),
+        times=time_rows(records),
+        environment=environment_rows(records),
+        same_environment=harden.environment == evaluation.environment,
+        protocol_text=protocol_text(records),
+    )
+    return text.encode("utf-8")

@@ -1,0 +1,150 @@
+"""Rows of what was hardened, the data and the provenance: names, digests, environment, times."""
+
+from __future__ import annotations
+
+import yaml
+
+from medharden.record import Environment
+from medharden.reporting.numbers import count, percent
+from medharden.reporting.source import RunRecords
+from medharden.reporting.wording import BRANCH, FUSION, input_words
+
+__all__ = ["Rows", "data_rows", "digest_rows", "environment_rows", "model_rows", "protocol_text", "time_rows"]
+
+Rows = tuple[tuple[str, str], ...]
+"""Terms and their values, in the order shown."""
+
+_SPLITS_FROM = {
+    "given": "given with the data",
+    "made": "made by medharden, by patient, from the protocol's seed",
+}
+
+
+def model_rows(records: RunRecords) -> Rows:
+    """The original, and what was built on it."""
+    harden, protocol = records.harden, records.protocol
+    original, branch, fusion = harden.original, harden.branch, harden.fusion
+    arguments = ", ".join(f"{k} = {v}" for k, v in sorted(original.arguments.items())) or "none"
+    head = "one sigmoid output, presented as two classes" if original.one_logit else f"{original.classes} classes"
+    rows = [
+        ("Intended use", protocol.intended_use),
+        ("Original model", f"{original.arch} ({original.source}), {count(original.parameters)} weights"),
+        ("Constructor arguments", arguments),
+        ("Input", f"{_shape(records.cohort.shape)} in [0, 1]; {input_words(protocol)}"),
+        (
+            "Normalisation, inside the model",
+            f"mean {_numbers(original.mean)}, standard deviation {_numbers(original.std)}",
+        ),
+        (
+            "Output",
+            f"{head}: {', '.join(records.evaluation.classes)}; decided by {records.evaluation.decision_threshold}",
+        ),
+        (
+            "Robust branch",
+            f"{branch.form}: {BRANCH.get(branch.form, 'as recorded')}; {count(branch.trained_parameters)} weights "
+            f"trained, {count(branch.stored_parameters)} stored beside the original",
+        ),
+        ("Fusion", f"{fusion.mode}. {FUSION.get(fusion.mode, '')}"),
+    ]
+    if fusion.mode == "mixed":
+        rows.append(
+            (
+                "Fusion, calibrated on validation",
+                f"robust branch's weight {fusion.weight:.3f}; temperatures {fusion.clean_temperature:.3f} (clean) and "
+                f"{fusion.robust_temperature:.3f} (robust)",
+            )
+        )
+    if fusion.mode == "guarded":
+        rows.append(
+            (
+                "Referral, calibrated on validation",
+                f"probability gap above {fusion.referral_threshold:.3f}; {percent(fusion.referral_rate)} of clean "
+                f"validation cases referred (budget {percent(protocol.fusion.referral_budget)})",
+            )
+        )
+    return tuple(rows)
+
+
+def data_rows(records: RunRecords) -> Rows:
+    """Where the cases came from and how they were split."""
+    cohort = records.cohort
+    unit = (
+        "patient" if cohort.grouped_by == "patient" else "case: the data name no patients, so each case stands for one"
+    )
+    return (
+        (
+            "Source",
+            f"{cohort.source}: " + ", ".join(f"{count(n)} {kind}" for kind, n in sorted(cohort.formats.items())),
+        ),
+        ("Splits", _SPLITS_FROM.get(cohort.splits_from, cohort.splits_from)),
+        ("Statistical unit", unit),
+        ("Reference standard", "the labels as supplied; how they were established is not in the records"),
+        ("Pseudonyms", f"keyed HMAC, key {cohort.key_id}; the report lists no case"),
+        ("Preprocessing fingerprint", cohort.preprocessing),
+    )
+
+
+def digest_rows(records: RunRecords) -> Rows:
+    """SHA-256 of everything that the verdict rests on."""
+    harden, files = records.harden, records.files
+    return (
+        ("Original model, file", harden.original.file),
+        ("Original model, state (parameters and buffers)", harden.original.state),
+        ("Clean path, state before hardening", harden.clean_state_before),
+        ("Clean path, state after hardening", harden.clean_state_after),
+        ("Hardened weights", records.evaluation.hardened),
+        ("Protocol", records.protocol.digest),
+        ("Cohort record", files["cohort.json"]),
+        ("Hardening record", files["harden.json"]),
+        ("Evaluation record", files["evaluation.json"]),
+        ("Case table", files["cases.parquet"]),
+        ("Gate decision", files["gate.json"]),
+        (f"Audit log to the decision, {count(records.events)} events, hash of the last", records.head),
+    )
+
+
+def environment_rows(records: RunRecords) -> tuple[tuple[str, str, str], ...]:
+    """What, in hardening, in evaluation."""
+    ours, theirs = records.harden.environment, records.evaluation.environment
+    names = sorted(ours.packages.keys() | theirs.packages.keys())
+    rows = [(label, _field(ours, key), _field(theirs, key)) for label, key in _FIELDS]
+    rows += [(name, ours.packages.get(name, "–"), theirs.packages.get(name, "–")) for name in names]
+    return tuple(rows)
+
+
+_FIELDS = (
+    ("medharden", "medharden"),
+    ("Python", "python"),
+    ("Platform", "platform"),
+    ("Device", "device"),
+    ("Threads", "threads"),
+)
+
+
+def time_rows(records: RunRecords) -> Rows:
+    """When each stage ran, as recorded."""
+    harden, evaluation = records.harden, records.evaluation
+    return (
+        ("Hardened", f"{harden.started} to {harden.finished}"),
+        ("Evaluated", f"{evaluation.started} to {evaluation.finished}"),
+        ("Decided", records.decision.decided or "not recorded"),
+        ("Seed", str(harden.seed)),
+    )
+
+
+def protocol_text(records: RunRecords) -> str:
+    """Every field of the protocol, defaults included, as YAML: what its digest covers."""
+    return yaml.safe_dump(records.protocol.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=100)
+
+
+def _field(environment: Environment, key: str) -> str:
+    return str(getattr(environment, key))
+
+
+def _shape(shape: tuple[int, ...]) -> str:
+    channels = "1 channel" if shape[0] == 1 else f"{shape[0]} channels"
+    return f"{' × '.join(map(str, shape[1:]))}, {channels}"
+
+
+def _numbers(values: tuple[float, ...]) -> str:
+    return " / ".join(f"{v:g}" for v in values)

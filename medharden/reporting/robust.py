@@ -1,0 +1,234 @@
+"""Rows of robustness, data and training: attacks, classes, cohort flow, cost."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from medharden.protocol import Protocol
+from medharden.record import CohortRecord, Evaluation, FusionRecord, HardenRecord, SubjectOutcome
+from medharden.reporting.numbers import count, duration, percent, percent_interval, points
+from medharden.reporting.source import RunRecords
+from medharden.stats import wilson_interval
+
+__all__ = [
+    "SPLITS",
+    "AttackRow",
+    "ClassRow",
+    "FlowRow",
+    "SubjectRows",
+    "class_rows",
+    "cohort_flow",
+    "cost_rows",
+    "excluded_counts",
+    "frontier_rows",
+    "reconciliation",
+    "subject_label",
+    "subject_rows",
+]
+
+SPLITS = ("train", "val", "test")
+_SUBJECTS = {"original": "Original", "robust_branch": "Robust branch", "composite": "Released model"}
+
+
+@dataclass(frozen=True)
+class AttackRow:
+    """One attack on one subject, formatted."""
+
+    name: str
+    recipe: str
+    cases: str
+    wins: str
+    rate: str
+    interval: str
+    seconds: str
+
+
+@dataclass(frozen=True)
+class SubjectRows:
+    """One subject: its attacks, and the union over them with the accuracy that is left."""
+
+    label: str
+    clean: str
+    clean_counts: str
+    clean_interval: str
+    robust: str
+    robust_counts: str
+    robust_interval: str
+    attacked: str
+    wrong_before: str
+    wins: str
+    referred: str
+    attacks: tuple[AttackRow, ...]
+
+
+@dataclass(frozen=True)
+class ClassRow:
+    """One class: share answered rightly and its interval, original clean and attacked, then released."""
+
+    name: str
+    n: str
+    attacked: str
+    shares: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True)
+class FrontierRow:
+    """One fusion weight tried on validation, formatted."""
+
+    weight: str
+    gained: str
+    lost: str
+    cases: str
+    lower: str
+    robust: str
+    chosen: bool
+
+
+@dataclass(frozen=True)
+class FlowRow:
+    """One class of the cohort, or its total: cases and distinct patients in each split and in all."""
+
+    name: str
+    cells: tuple[tuple[str, str], ...]
+
+
+def subject_label(name: str) -> str:
+    """`composite` is the model that ships."""
+    return _SUBJECTS.get(name, name)
+
+
+def subject_rows(evaluation: Evaluation) -> tuple[SubjectRows, ...]:
+    """Every subject with its attacks."""
+    return tuple(_subject(s) for s in evaluation.subjects)
+
+
+def _share(successes: int, cases: int) -> tuple[str, str]:
+    """A proportion and its 95 % Wilson interval; dashes over no cases."""
+    if cases == 0:
+        return "–", ""
+    return percent(successes / cases), percent_interval(wilson_interval(successes, cases))
+
+
+def _subject(s: SubjectOutcome) -> SubjectRows:
+    clean, clean_interval = _share(s.clean_correct, s.n)
+    robust, robust_interval = _share(s.robust_correct, s.attacked)
+    wins = sum(a.wins for a in s.attacks)
+    return SubjectRows(
+        label=subject_label(s.name),
+        clean=clean,
+        clean_counts=f"{count(s.clean_correct)} of {count(s.n)}",
+        clean_interval=clean_interval,
+        robust=robust,
+        robust_counts=f"{count(s.robust_correct)} of {count(s.attacked)}",
+        robust_interval=robust_interval,
+        attacked=count(s.attacked),
+        wrong_before=count(s.attacked - s.robust_correct - wins),
+        wins=count(wins),
+        referred=f"{count(s.referred)} of {count(s.n)} ({percent(s.referred / s.n)})" if s.referred else "",
+        attacks=tuple(
+            AttackRow(a.name, a.recipe, count(a.cases), count(a.wins), *_share(a.wins, a.cases), duration(a.seconds))
+            for a in s.attacks
+        ),
+    )
+
+
+def class_rows(records: RunRecords) -> tuple[ClassRow, ...]:
+    """Counts of the case table by class, as shares: a model that answers one class only shows here at once."""
+    cases = records.cases
+    rows = []
+    for k, name in enumerate(records.evaluation.classes):
+        of_class = cases.label == k
+        under_attack = of_class & cases.attacked
+        shares = []
+        for subject in ("original", "composite"):
+            table = cases.subjects[subject]
+            shares.append(_masked_share(table.predicted == cases.label, of_class))
+            shares.append(_masked_share(table.robust, under_attack))
+        rows.append(
+            ClassRow(
+                name=name,
+                n=count(int(of_class.sum())),
+                attacked=count(int(under_attack.sum())),
+                shares=tuple(shares),
+            )
+        )
+    return tuple(rows)
+
+
+def _masked_share(right: npt.NDArray[np.bool_], among: npt.NDArray[np.bool_]) -> tuple[str, str]:
+    return _share(int((right & among).sum()), int(among.sum()))
+
+
+def frontier_rows(fusion: FusionRecord) -> tuple[FrontierRow, ...]:
+    """The fusion weights tried, rising."""
+    nearest = min((abs(p.weight - fusion.weight) for p in fusion.frontier), default=0.0)
+    return tuple(
+        FrontierRow(
+            weight=f"{p.weight:.2f}",
+            gained=count(p.gained),
+            lost=count(p.lost),
+            cases=count(p.cases),
+            lower=points(p.lower),
+            robust=percent(p.robust),
+            chosen=abs(p.weight - fusion.weight) == nearest,
+        )
+        for p in sorted(fusion.frontier, key=lambda p: p.weight)
+    )
+
+
+def cohort_flow(cohort: CohortRecord) -> tuple[FlowRow, ...]:
+    """Classes by splits, then all classes: cases and distinct patients; the last cell is over all splits."""
+    rows = []
+    for k, name in [*enumerate(cohort.classes), (None, "All classes")]:
+        held = [c for c in cohort.cases if k is None or c.label == k]
+        groups = [[c for c in held if c.split == split] for split in SPLITS] + [held]
+        rows.append(FlowRow(name, tuple((count(len(g)), count(len({c.patient for c in g}))) for g in groups)))
+    return tuple(rows)
+
+
+def excluded_counts(cohort: CohortRecord) -> tuple[tuple[str, int], ...]:
+    """Reasons for exclusion and how many cases each took, the most frequent first."""
+    return tuple(sorted(Counter(reason for _, reason in cohort.excluded).items(), key=lambda item: (-item[1], item[0])))
+
+
+def reconciliation(records: RunRecords) -> tuple[bool, str]:
+    """Whether the counts of cohort, evaluation and case table agree, and the sentence that says so."""
+    split = records.evaluation.split
+    listed, tabled = len(records.cohort.split(split)), len(records.cases.case)
+    answered = {s.n for s in records.evaluation.subjects}
+    agree = answered == {listed} == {tabled}
+    read = len(records.cohort.cases) + len(records.cohort.excluded)
+    text = (
+        f"{count(read)} cases read = {count(len(records.cohort.cases))} used + {count(len(records.cohort.excluded))} "
+        f"excluded. {count(listed)} cases in the {split} split, {count(tabled)} rows in the case table, "
+        f"{' / '.join(count(n) for n in sorted(answered))} cases answered by each model"
+    )
+    return agree, text + (": the counts reconcile." if agree else ": THE COUNTS DO NOT RECONCILE.")
+
+
+def cost_rows(harden: HardenRecord, protocol: Protocol) -> tuple[tuple[str, str], ...]:
+    """What hardening cost: quantity and value."""
+    cost = harden.cost
+    rows = [
+        ("Optimiser steps", count(cost.steps)),
+        ("Forward-and-backward passes a step", str(cost.passes)),
+        ("Forward passes of the clean path a case", str(cost.teacher_passes)),
+        ("Batch size", str(protocol.hardening.batch_size)),
+        ("All training steps", duration(cost.train_seconds)),
+        ("One hardening epoch (median)", duration(cost.epoch_seconds)),
+    ]
+    if cost.clean_epoch_seconds > 0:
+        rows += [
+            ("One epoch of clean fine-tuning, timed in this run", duration(cost.clean_epoch_seconds)),
+            ("Ratio of the two", f"{cost.epoch_seconds / cost.clean_epoch_seconds:.2f}"),
+        ]
+    return (
+        *rows,
+        ("Probe attacks on validation", duration(cost.probe_seconds)),
+        ("Calibration of the fusion", duration(cost.calibration_seconds)),
+        ("Peak memory of the process", f"{count(round(cost.peak_memory_mib))} MiB"),
+    )

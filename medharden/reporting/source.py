@@ -1,0 +1,171 @@
+"""Reads a finished run directory whole, and refuses one whose records don't belong together."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from safetensors import SafetensorError
+from safetensors.numpy import load_file
+
+from medharden.audit import digest_bytes, digest_file, read_cases, read_record, verify_log
+from medharden.errors import RunError
+from medharden.protocol import Protocol, load_protocol
+from medharden.record import CaseTable, CohortRecord, Evaluation, GateDecision, HardenRecord, Verdict
+
+__all__ = ["Examples", "RunRecords", "read_run"]
+
+_WRITTEN_BY = {
+    "protocol.yaml": "harden",
+    "cohort.json": "harden",
+    "harden.json": "harden",
+    "evaluation.json": "evaluate",
+    "cases.parquet": "evaluate",
+    "gate.json": "gate",
+    "audit.jsonl": "harden",
+}
+_ANSWERS = ("label", "original_clean", "original_attacked", "composite_clean", "composite_attacked")
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Example pictures, present only where they were allowed.
+
+    Attributes:
+        clean, attacked: (M, C, *spatial) float32 in [0, 1]; `attacked` is the attack on the original.
+        label, original_clean, original_attacked, composite_clean, composite_attacked: (M,) class indices; each
+            model's attacked answer is to the attack on that very model.
+    """
+
+    clean: npt.NDArray[np.float32]
+    attacked: npt.NDArray[np.float32]
+    label: npt.NDArray[np.int64]
+    original_clean: npt.NDArray[np.int64]
+    original_attacked: npt.NDArray[np.int64]
+    composite_clean: npt.NDArray[np.int64]
+    composite_attacked: npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class RunRecords:
+    """Everything that the report shows.
+
+    Attributes:
+        files: SHA-256 of each record file present, by name.
+        events, head: length of the audit log up to the gate's decision, and the hash of that line. What is logged
+            after it (this very report, say) does not change the report.
+    """
+
+    protocol: Protocol
+    cohort: CohortRecord
+    harden: HardenRecord
+    evaluation: Evaluation
+    cases: CaseTable
+    decision: GateDecision
+    examples: Examples | None
+    files: dict[str, str]
+    events: int
+    head: str
+
+
+def read_run(run: Path) -> RunRecords:
+    """Reads every record of a run.
+
+    Raises:
+        RunError: a record is missing, unreadable, or belongs to another run while the verdict claims otherwise.
+    """
+    _require_all(run)
+    evaluation = read_record(run / "evaluation.json", Evaluation)
+    events, head = _log_to_decision(run / "audit.jsonl")
+    records = RunRecords(
+        protocol=load_protocol(run / "protocol.yaml"),
+        cohort=read_record(run / "cohort.json", CohortRecord),
+        harden=read_record(run / "harden.json", HardenRecord),
+        evaluation=evaluation,
+        cases=read_cases(run / "cases.parquet"),
+        decision=read_record(run / "gate.json", GateDecision),
+        examples=_read_examples(run / "examples.safetensors", len(evaluation.classes)),
+        files={name: digest_file(run / name) for name in _WRITTEN_BY if name not in ("protocol.yaml", "audit.jsonl")},
+        events=events,
+        head=head,
+    )
+    _require_subjects(records)
+    _require_one_run(records)
+    return records
+
+
+def _log_to_decision(path: Path) -> tuple[int, str]:
+    events, head = verify_log(path)
+    lines = path.read_bytes().splitlines()
+    for number in range(events, 0, -1):
+        if str(json.loads(lines[number - 1])["event"]).startswith("gate"):
+            return number, digest_bytes(lines[number - 1])
+    return events, head
+
+
+def _require_all(run: Path) -> None:
+    missing = [name for name in _WRITTEN_BY if not (run / name).is_file()]
+    if missing:
+        stages = list(dict.fromkeys(_WRITTEN_BY[name] for name in missing))
+        raise RunError(
+            f"the run directory lacks {', '.join(missing)}; a report needs all records of a finished run: run "
+            + " and ".join(f"`medharden {stage}`" for stage in stages)
+            + " first"
+        )
+
+
+def _require_subjects(records: RunRecords) -> None:
+    for held, where in (
+        ([s.name for s in records.evaluation.subjects], "evaluation.json"),
+        (list(records.cases.subjects), "cases.parquet"),
+    ):
+        absent = [name for name in ("original", "composite") if name not in held]
+        if absent:
+            raise RunError(f"{where} holds no outcome of: {', '.join(absent)}; run `medharden evaluate` again")
+    if any(s.n == 0 or s.attacked == 0 for s in records.evaluation.subjects):
+        raise RunError("evaluation.json holds a model without test cases or without attacked ones; evaluate again")
+
+
+def _require_one_run(records: RunRecords) -> None:
+    """A verdict is shown only over the records it was reached on; an INVALID one may be about their disagreement."""
+    decision, evaluation = records.decision, records.evaluation
+    if decision.verdict is Verdict.INVALID:
+        return
+    pairs = (
+        ("the protocol", decision.protocol, records.protocol.digest),
+        ("the evaluation", decision.evaluation, records.files["evaluation.json"]),
+        ("the hardened weights", decision.hardened, evaluation.hardened),
+        ("the case table", evaluation.cases, records.files["cases.parquet"]),
+    )
+    for what, decided, found in pairs:
+        if decided != found:
+            raise RunError(
+                f"gate.json was decided on other records: {what} has digest {found[:12]}, expected {decided[:12]}; "
+                "run `medharden gate` again"
+            )
+
+
+def _read_examples(path: Path, classes: int) -> Examples | None:
+    if not path.is_file():
+        return None
+    try:
+        tensors = load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise RunError(f"{path.name} is not a safetensors file: {type(error).__name__}") from error
+    absent = [name for name in ("clean", "adversarial_original", *_ANSWERS) if name not in tensors]
+    if absent:
+        raise RunError(f"{path.name} lacks {', '.join(absent)}; run `medharden evaluate` again")
+    clean, attacked = tensors["clean"], tensors["adversarial_original"]
+    if clean.ndim not in (4, 5) or attacked.shape != clean.shape:
+        raise RunError(
+            f"{path.name}: expected pictures (M, C, H, W) or (M, C, D, H, W) and attacked ones of the same shape, "
+            f"found {clean.shape} and {attacked.shape}"
+        )
+    for name in _ANSWERS:
+        answers = tensors[name]
+        if answers.shape != clean.shape[:1] or (answers.size and not 0 <= answers.min() <= answers.max() < classes):
+            raise RunError(f"{path.name}: {name} must hold one class index in [0, {classes}) a picture")
+    return Examples(clean=clean, attacked=attacked, **{name: tensors[name] for name in _ANSWERS})

@@ -1,0 +1,162 @@
+"""The report's fixed sentences: what a verdict means, how a fusion answers, what was not tested."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from medharden.protocol import Intensity, Protocol, ThreatModel
+from medharden.record import Verdict
+from medharden.reporting.numbers import eps_text
+
+__all__ = [
+    "BRANCH",
+    "FUSION",
+    "KINDS",
+    "LABELS",
+    "MEANING",
+    "UNJUSTIFIED",
+    "ArticleRow",
+    "article_15",
+    "input_words",
+    "threat_rows",
+    "threat_words",
+    "untested",
+]
+
+MEANING = {
+    Verdict.PASS: "Every endpoint was met: each confidence limit lies on the right side of the limit that the protocol "
+    "fixed before the test split was opened.",
+    Verdict.FAIL: "At least one endpoint was not met, or a critical finding stands against the evidence. The hardened "
+    "model must not replace the original.",
+    Verdict.INCONCLUSIVE: "The data neither show nor exclude that every endpoint is met. This is not evidence that the "
+    "models are equivalent.",
+    Verdict.INVALID: "The evidence can't be used: a precondition of the protocol was broken, so no endpoint supports "
+    "any claim until the cause is removed and the gate is run again.",
+}
+
+UNJUSTIFIED = (
+    "This protocol gives no clinical reason for at least one of its limits. The verdict is a "
+    "technical one and supports no clinical claim."
+)
+
+KINDS = {
+    "noninferiority": "non-inferiority",
+    "identity": "equality",
+    "robust_floor": "floor",
+    "robust_gain": "superiority",
+    "referral": "budget",
+}
+
+LABELS = {
+    "identity": "Clean path",
+    "robust_floor": "Robust accuracy, released",
+    "robust_gain": "Robust gain over original",
+    "referral": "Referral of clean cases",
+}
+
+FUSION = {
+    "clean": "The released model answers with the clean path alone: the original's logits, bit for bit. The robust "
+    "branch is stored beside it and does not answer.",
+    "robust": "The released model answers with the robust branch alone; the clean path is kept beside it, unchanged.",
+    "mixed": "The released model gives one answer: the class probabilities of the clean path and of the robust branch, "
+    "each at its own temperature, are averaged with fixed weights. The weights were set on validation data.",
+    "guarded": "The released model gives the clean path's answer, bit for bit, and raises a referral flag where the "
+    "robust branch disagrees: the reader is told to look. An attack wins only if the answer is wrong and no flag "
+    "is raised.",
+}
+
+BRANCH = {
+    "full": "a copy of the original in which every weight was trained",
+    "norm": "normalisation layers and classifier trained, over the original's frozen weights",
+}
+
+
+@dataclass(frozen=True)
+class ArticleRow:
+    """One row of Art. 15(5) of the EU AI Act: the attack named there, whether it was tested, and how."""
+
+    name: str
+    tested: bool
+    note: str
+
+
+def threat_words(threat: ThreatModel, intensity: Intensity) -> str:
+    """The budget in one phrase, in the protocol's unit and in input units."""
+    eps = threat.in_input_units(intensity).eps
+    unit = eps_text(threat.eps, threat.unit)
+    same = "" if threat.unit == "input" else f" ({eps:.3g} of the input range)"
+    if threat.norm == "linf":
+        return f"each value moved by at most {unit}{same}"
+    return f"a perturbation of Euclidean length at most {unit}{same}"
+
+
+def threat_rows(protocol: Protocol) -> tuple[tuple[str, str], ...]:
+    """The threat model in the terms of NIST AI 100-2 E2025 and MITRE ATLAS: term and content."""
+    norm = "L-infinity" if protocol.threat.norm == "linf" else "L2"
+    return (
+        ("Attack class", "Evasion (MITRE ATLAS AML.T0015, with adversarial data crafted by AML.T0043)"),
+        ("Attacker's objective", "Integrity violation, untargeted: any wrong class counts"),
+        (
+            "Attacker's knowledge",
+            "White box: architecture, weights, fusion and decision threshold of the attacked model",
+        ),
+        (
+            "Attacker's capability",
+            f"Changes the digital model input: {threat_words(protocol.threat, protocol.input.intensity)} ({norm})",
+        ),
+        ("Lifecycle stage", "Deployment (inference); training data, weights and code are trusted"),
+    )
+
+
+def input_words(protocol: Protocol) -> str:
+    """How stored values become model input, in one phrase."""
+    spec, intensity = protocol.input, protocol.input.intensity
+    if intensity.mode == "window":
+        scale = f"the window [{intensity.low:g}, {intensity.high:g}] mapped to [0, 1]"
+    elif intensity.mode == "percentile":
+        scale = f"each case's percentiles {intensity.low:g} to {intensity.high:g} mapped to [0, 1]"
+    else:
+        scale = "the file's own first window, or its data type's range, mapped to [0, 1]"
+    if spec.size is None:
+        return f"native size, {scale}"
+    fit = "stretched" if spec.fit == "stretch" else "padded to shape and resampled"
+    return f"{fit} to {' × '.join(map(str, spec.size))}, {scale}"
+
+
+def article_15(protocol: Protocol, attacked: int) -> tuple[ArticleRow, ...]:
+    """The five rows of Art. 15(5): tested or not, and what that means here."""
+    budget = threat_words(protocol.threat, protocol.input.intensity)
+    return (
+        ArticleRow(
+            "Data poisoning", False, "Training data are taken as given; no search for manipulated cases or labels."
+        ),
+        ArticleRow(
+            "Model poisoning",
+            False,
+            "The original is taken as given; its file is pinned by digest, and a back door in it would be kept.",
+        ),
+        ArticleRow(
+            "Adversarial examples (evasion)",
+            True,
+            f"White-box, {budget}, on {attacked:,} test cases, against the model as released.",
+        ),
+        ArticleRow(
+            "Confidentiality attacks",
+            False,
+            "No test of membership inference, which hardening can make easier, of model inversion or of extraction.",
+        ),
+        ArticleRow("Model flaws", False, "Only what the findings list; no search for shortcuts or other design flaws."),
+    )
+
+
+def untested(protocol: Protocol) -> tuple[str, ...]:
+    """What no number in the report speaks about."""
+    other = "L2, L1 and L0 norms" if protocol.threat.norm == "linf" else "L-infinity, L1 and L0 norms"
+    return (
+        f"Other budgets than {eps_text(protocol.threat.eps, protocol.threat.unit)}, {other}, patches and rotations.",
+        "Black-box attacks: query-based, and transferred from other models.",
+        "Physical and acquisition-chain attacks (scanner, positioning, PACS), and natural noise or artefacts.",
+        "Poisoned data, poisoned or back-doored weights, model extraction, membership inference.",
+        "Populations, sites, scanners and prevalences other than those of the test split, and subgroups within it.",
+        "The reference standard: labels are taken as supplied.",
+    )
