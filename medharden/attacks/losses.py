@@ -1,0 +1,105 @@
+"""What attacks maximise, over the columns of the logits that do not count as a success.
+
+A column is safe where answering it is no harm: the true class, and `referred to a human` where the model has such
+a column. With one safe column these losses are the usual cross-entropy and the usual difference of logits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from medharden.errors import RangeError
+
+__all__ = ["Loss", "cross_entropy", "loss_named", "margin", "safe_columns", "succeeded"]
+
+Loss = Callable[[Tensor, Tensor], Tensor]
+"""(N, columns) logits and (N, columns) safe mask to (N,) values, higher meaning nearer to a success."""
+
+
+def safe_columns(labels: Tensor, columns: int, *, refers: bool) -> Tensor:
+    """Marks the answers that do not count as a success.
+
+    Args:
+        labels: (N,) integer class indices.
+        columns: of the logits: the classes, and one more where the model refers.
+        refers: whether the last column means `referred to a human`.
+
+    Returns:
+        (N, columns) bool: the true class, and the last column where `refers`.
+
+    Raises:
+        RangeError: fewer than two classes, or a label that is no class.
+    """
+    classes = columns - int(refers)
+    if classes < 2:
+        referral = " beside the referral column" if refers else ""
+        raise RangeError(
+            f"a model must return at least 2 logits{referral}, got {classes}; present one sigmoid output as two classes"
+        )
+    low, high = int(labels.min()), int(labels.max())
+    if low < 0 or high >= classes:
+        raise RangeError(f"labels must lie in 0..{classes - 1}, the model's classes, got {low}..{high}")
+    safe = torch.arange(columns, device=labels.device) == labels[:, None]
+    if refers:
+        safe[:, -1] = True
+    return safe
+
+
+def cross_entropy(logits: Tensor, safe: Tensor) -> Tensor:
+    """Cross-entropy of the safe columns: logsumexp(all) - logsumexp(safe).
+
+    It is computed as softplus(logsumexp(unsafe) - logsumexp(safe)), which is the same number, but which neither
+    rounds to zero nor loses its gradient where the softmax saturates.
+
+    Args:
+        logits: (N, columns) finite.
+        safe: (N, columns) bool; every row holds both values.
+
+    Returns:
+        (N,) values >= 0.
+    """
+    unsafe_mass = logits.masked_fill(safe, -torch.inf).logsumexp(1)
+    safe_mass = logits.masked_fill(~safe, -torch.inf).logsumexp(1)
+    return functional.softplus(unsafe_mass - safe_mass)
+
+
+def margin(logits: Tensor, safe: Tensor) -> Tensor:
+    """Largest unsafe logit less the largest safe one (the loss of Carlini & Wagner 2017 without its floor).
+
+    Args:
+        logits: (N, columns) finite.
+        safe: (N, columns) bool; every row holds both values.
+
+    Returns:
+        (N,) values; above 0 the attack has succeeded, below 0 it has not.
+    """
+    return logits.masked_fill(safe, -torch.inf).amax(1) - logits.masked_fill(~safe, -torch.inf).amax(1)
+
+
+def succeeded(logits: Tensor, safe: Tensor) -> Tensor:
+    """Whether the answer, the first largest logit, is an unsafe column.
+
+    Args:
+        logits: (N, columns).
+        safe: (N, columns) bool.
+
+    Returns:
+        (N,) bool.
+    """
+    return ~safe.gather(1, logits.argmax(1, keepdim=True)).squeeze(1)
+
+
+def loss_named(name: str) -> Loss:
+    """The loss that a protocol names.
+
+    Raises:
+        RangeError: no such loss.
+    """
+    losses: dict[str, Loss] = {"ce": cross_entropy, "margin": margin}
+    if name not in losses:
+        raise RangeError(f"loss must be one of {sorted(losses)}, got {name!r}")
+    return losses[name]

@@ -1,0 +1,154 @@
+"""Attacks on linear models, whose strongest perturbation is known in closed form."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from attack_models import Linear, answers, generator, threat, uniform
+from torch import Tensor, nn
+
+from medharden.attacks import apgd, margin, pgd, safe_columns, succeeded
+
+ATTACKS = {"pgd": pgd, "apgd": apgd}
+SHAPE = (2, 5, 7)
+# PGD's l2 steps add up to 2.5 eps, which turns a start at angle a from the optimum to an angle b, where
+# tan(b / 2) = exp(-2.5) tan(a / 2). cos(b) is .987 for a = 90 degrees and .975 for 108, about the worst that 12 random
+# starts in 70 dimensions come to.
+REACHED = {("pgd", "l2"): 0.97}
+
+
+def _far_cases(model: Linear, inputs: Tensor, norm: str, keep: int = 12) -> tuple[Tensor, Tensor, float]:
+    """Cases, labels and an eps within which no answer flips and each case's nearest wrong class stays the nearest."""
+    logits = model(inputs).detach()
+    order = logits.argsort(1, descending=True)
+    order_of = 1 if norm == "linf" else 2
+
+    def radius(first: Tensor, second: Tensor) -> Tensor:
+        gap = logits.gather(1, first[:, None]) - logits.gather(1, second[:, None])
+        return gap.squeeze(1) / (model.weight[first] - model.weight[second]).norm(order_of, dim=1).detach()
+
+    safe_radius = torch.stack([radius(order[:, i], order[:, j]) for i, j in _pairs(logits.shape[1])]).amin(0)
+    chosen = safe_radius.argsort(descending=True)[:keep]
+    return inputs[chosen], order[chosen, 0], 0.5 * float(safe_radius[chosen].min())
+
+
+def _pairs(classes: int) -> list[tuple[int, int]]:
+    return [(0, 1)] + [(1, j) for j in range(2, classes)]
+
+
+def _margins(model: Linear, points: Tensor, labels: Tensor) -> Tensor:
+    logits = model(points).detach()
+    return margin(logits, safe_columns(labels, logits.shape[1], refers=False))
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+@pytest.mark.parametrize("attack", ["pgd", "apgd"])
+@pytest.mark.parametrize(("loss", "classes"), [("margin", 2), ("margin", 3), ("margin", 5), ("margin", 10), ("ce", 2)])
+def test_margin_of_a_linear_model_falls_by_eps_times_the_dual_norm(
+    attack: str, loss: str, norm: str, classes: int
+) -> None:
+    model = Linear(SHAPE, classes, seed=classes)
+    inputs, labels, eps = _far_cases(model, uniform(400, *SHAPE, seed=1, low=0.4, high=0.6), norm)
+    assert eps < 0.4, "nothing may clip"
+    found = ATTACKS[attack](
+        model, inputs, labels, threat=threat(norm, eps), steps=30, restarts=1, loss=loss, generator=generator()
+    )
+    logits = model(inputs).detach()
+    nearest = logits.argsort(1, descending=True)[:, 1]
+    dual = (model.weight[nearest] - model.weight[labels]).norm(1 if norm == "linf" else 2, dim=1).detach()
+    ratio = (_margins(model, found, labels) - _margins(model, inputs, labels)) / (eps * dual)
+    assert (ratio >= REACHED.get((attack, norm), 0.99)).all()
+    assert (ratio <= 1.0001).all()
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+@pytest.mark.parametrize("attack", ["pgd", "apgd"])
+@pytest.mark.parametrize("loss", ["ce", "margin"])
+def test_optimum_is_reached_where_the_bounds_clip(attack: str, loss: str, norm: str) -> None:
+    model = Linear(SHAPE, 2, seed=3)
+    edges = uniform(60, *SHAPE, seed=4, low=-0.5, high=1.5).clamp(0, 1)
+    inputs, labels, eps = _far_cases(model, edges, norm)
+    found = ATTACKS[attack](
+        model, inputs, labels, threat=threat(norm, eps), steps=40, restarts=1, loss=loss, generator=generator()
+    )
+    uphill = (model.weight[1 - labels] - model.weight[labels]).detach().reshape(inputs.shape)
+    best = _clipped_optimum(inputs, uphill, eps, norm)
+    clean = _margins(model, inputs, labels)
+    ratio = (_margins(model, found, labels) - clean) / (_margins(model, best, labels) - clean)
+    assert (ratio >= REACHED.get((attack, norm), 0.99)).all()
+    assert (ratio <= 1.0001).all()
+
+
+def _clipped_optimum(inputs: Tensor, uphill: Tensor, eps: float, norm: str) -> Tensor:
+    """argmax of uphill . x over ball and box: the corner (linf), or clip(x + t uphill) with t by bisection (l2)."""
+    if norm == "linf":
+        return (inputs + eps * uphill.sign()).clamp(0, 1)
+    low, high = torch.zeros(len(inputs), 1, 1, 1), torch.full((len(inputs), 1, 1, 1), 10.0)
+    for _ in range(60):
+        middle = (low + high) / 2
+        outside = ((inputs + middle * uphill).clamp(0, 1) - inputs).flatten(1).norm(dim=1) > eps
+        high = torch.where(outside.reshape(-1, 1, 1, 1), middle, high)
+        low = torch.where(outside.reshape(-1, 1, 1, 1), low, middle)
+    return (inputs + low * uphill).clamp(0, 1)
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+@pytest.mark.parametrize("attack", ["pgd", "apgd"])
+def test_a_linear_model_falls_exactly_where_eps_exceeds_the_distance_to_the_boundary(attack: str, norm: str) -> None:
+    model = Linear(SHAPE, 2, seed=5)
+    inputs = uniform(200, *SHAPE, seed=6, low=0.45, high=0.55)
+    logits = model(inputs).detach()
+    labels = logits.argmax(1)
+    dual = (model.weight[0] - model.weight[1]).norm(1 if norm == "linf" else 2).item()
+    distance = (logits[:, 0] - logits[:, 1]).abs() / dual
+    eps = float(distance.median())
+    found = ATTACKS[attack](
+        model, inputs, labels, threat=threat(norm, eps), steps=40, restarts=1, loss="ce", generator=generator()
+    )
+    fell = succeeded(model(found), safe_columns(labels, 2, refers=False))
+    assert fell[distance < 0.97 * eps].all()
+    assert not fell[distance > eps * 1.0001].any()
+
+
+@pytest.mark.parametrize(("norm", "eps"), [("linf", 24 / 255), ("l2", 1.5)])
+def test_apgd_alone_wins_as_often_as_a_much_longer_pgd_on_a_trained_network(
+    test_data: Path, norm: str, eps: float
+) -> None:
+    model, inputs, labels = _breast_network(test_data)
+    limits = threat(norm, eps)
+    long = pgd(model, inputs, labels, threat=limits, steps=200, restarts=5, loss="margin", generator=generator())
+    falls = int((answers(model, long) != labels).sum())
+    assert 0.2 * len(inputs) < falls < 0.9 * len(inputs), "a comparison needs cases that fall and cases that stand"
+    for loss in ("ce", "margin"):
+        short = apgd(model, inputs, labels, threat=limits, steps=50, restarts=1, loss=loss, generator=generator())
+        assert int((answers(model, short) != labels).sum()) >= falls - 1
+
+
+def _breast_network(test_data: Path) -> tuple[nn.Module, Tensor, Tensor]:
+    """A breast ultrasound classifier trained outside this project, with test cases that it answers rightly."""
+    with np.load(test_data / "medmnist28" / "breastmnist.npz") as data:
+        images = torch.from_numpy(data["test_images"]).unsqueeze(1) / 255
+        labels = torch.from_numpy(data["test_labels"]).long().squeeze(1)
+    weights = torch.load(test_data / "weights" / "breastmnist_cnn.pth", weights_only=True)
+    model = BreastNetwork()
+    model.load_state_dict(weights, strict=True)
+    right = (answers(model, images) == labels).nonzero().squeeze(1)[:40]
+    return model, images[right], labels[right]
+
+
+class BreastNetwork(nn.Module):
+    """Two convolutions and two linear layers, 1x28x28, by the names of the published weights."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv_layers = nn.Sequential(
+            nn.Conv2d(1, 16, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2),
+            nn.Conv2d(16, 32, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2),
+        )  # fmt: skip
+        self.fc_layers = nn.Sequential(nn.Flatten(), nn.Linear(1568, 128), nn.ReLU(), nn.Linear(128, 2))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc_layers(self.conv_layers((x - 0.5) / 0.5))
