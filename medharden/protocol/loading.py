@@ -61,11 +61,12 @@ def parse_protocol(text: str, source: str) -> Protocol:
         ProtocolError: not YAML, or a field that the schema refuses.
     """
     try:
-        raw = yaml.safe_load(text)
+        raw = yaml.load(text, Loader=_UniqueKeys)  # noqa: S506 - derived from SafeLoader
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f" at line {mark.line + 1}" if mark is not None else ""
-        raise ProtocolError(f"{source} is not readable as YAML{where}") from error
+        reason = getattr(error, "problem", None) or "malformed"
+        raise ProtocolError(f"{source} is not readable as YAML{where}: {reason}") from error
     if not isinstance(raw, dict):
         raise ProtocolError(f"{source}: expected keys and values, found {type(raw).__name__}")
     try:
@@ -125,3 +126,16 @@ def _nearest(name: str, known: Any) -> str:
 def _short(value: object) -> str:
     text = repr(value)
     return text if len(text) <= 80 else text[:77] + "..."
+
+
+class _UniqueKeys(yaml.SafeLoader):
+    """Safe YAML in which a key given twice is an error: plain YAML keeps the last in silence."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)
+            if key in seen:
+                raise yaml.constructor.ConstructorError(None, None, f"{key!r} is given twice", key_node.start_mark)
+            seen.add(key)
+        return super().construct_mapping(node, deep)

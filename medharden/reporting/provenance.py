@@ -37,14 +37,14 @@ def model_rows(records: RunRecords) -> Rows:
         ),
         (
             "Output",
-            f"{head}: {', '.join(records.evaluation.classes)}; decided by {records.evaluation.decision_threshold}",
+            f"{head}: {', '.join(records.evaluation.classes)}; {_decided(records)}",
         ),
         (
             "Robust branch",
             f"{branch.form}: {BRANCH.get(branch.form, 'as recorded')}; {count(branch.trained_parameters)} weights "
             f"trained, {count(branch.stored_parameters)} stored beside the original",
         ),
-        ("Fusion", f"{fusion.mode}. {FUSION.get(fusion.mode, '')}"),
+        ("Fusion", f"{fusion.mode.capitalize()}. {FUSION.get(fusion.mode, '')}"),
     ]
     if fusion.mode == "mixed":
         rows.append(
@@ -135,6 +135,13 @@ def time_rows(records: RunRecords) -> Rows:
 def protocol_text(records: RunRecords) -> str:
     """Every field of the protocol, defaults included, as YAML: what its digest covers."""
     return yaml.safe_dump(records.protocol.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=100)
+
+
+def _decided(records: RunRecords) -> str:
+    threshold, positive = records.evaluation.decision_threshold, records.protocol.task.positive
+    if threshold == "argmax" or positive is None:
+        return "the most probable one is answered"
+    return f"{positive} is answered from probability {threshold}"
 
 
 def _field(environment: Environment, key: str) -> str:

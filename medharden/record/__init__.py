@@ -1,0 +1,35 @@
+"""Frozen records of what was done and seen: the only thing the verbs hand to each other.
+
+A record holds no patient data: cases and patients appear as keyed pseudonyms, files as digests. It is read
+and written through `medharden.audit`. Every number is finite (a JSON record can't hold NaN).
+"""
+
+from medharden.record.cohort import CaseRecord, CohortRecord, ModelRecord
+from medharden.record.common import Environment, Finding, Progress, Verdict
+from medharden.record.evaluation import AttackOutcome, CaseTable, Evaluation, Identity, SubjectOutcome, SubjectTable
+from medharden.record.gate import Endpoint, GateDecision
+from medharden.record.hardening import BranchRecord, CostRecord, EpochRecord, FrontierPoint, FusionRecord, HardenRecord
+
+__all__ = [
+    "AttackOutcome",
+    "BranchRecord",
+    "CaseRecord",
+    "CaseTable",
+    "CohortRecord",
+    "CostRecord",
+    "Endpoint",
+    "Environment",
+    "EpochRecord",
+    "Evaluation",
+    "Finding",
+    "FrontierPoint",
+    "FusionRecord",
+    "GateDecision",
+    "HardenRecord",
+    "Identity",
+    "ModelRecord",
+    "Progress",
+    "SubjectOutcome",
+    "SubjectTable",
+    "Verdict",
+]

@@ -1,0 +1,89 @@
+"""Records of the data and the model that a run was given."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from medharden.record.common import Finding
+
+__all__ = ["CaseRecord", "CohortRecord", "ModelRecord"]
+
+
+@dataclass(frozen=True)
+class CaseRecord:
+    """One case of a cohort.
+
+    Attributes:
+        case, patient: pseudonyms (keyed HMAC).
+        split: `train`, `val` or `test`.
+        label: index into the cohort's classes.
+        pixels: SHA-256 of the decoded stored pixels with shape and data type.
+    """
+
+    case: str
+    patient: str
+    split: str
+    label: int
+    pixels: str
+
+
+@dataclass(frozen=True)
+class CohortRecord:
+    """What data a run saw (`cohort.json`).
+
+    Attributes:
+        source: `folder`, `manifest` or `npz`.
+        formats: file kinds and how many of each, such as `{"dicom": 60}`.
+        splits_from: `given`, or `made` (by patient, from the protocol's seed).
+        key_id: names the pseudonym key without revealing it.
+        shape: one input's shape (C, *spatial).
+        grouped_by: `patient` where the data name patients, `case` where each case stands for one.
+        excluded: cases left out, with reasons (only where the protocol allows exclusion).
+        preprocessing: SHA-256 of the preprocessing recipe and of the first case's model input.
+    """
+
+    classes: tuple[str, ...]
+    source: str
+    formats: dict[str, int]
+    splits_from: str
+    grouped_by: str
+    key_id: str
+    shape: tuple[int, ...]
+    cases: tuple[CaseRecord, ...]
+    excluded: tuple[tuple[str, str], ...]
+    preprocessing: str
+    findings: tuple[Finding, ...] = ()
+
+    def split(self, name: str) -> tuple[CaseRecord, ...]:
+        """The cases of one split, in their recorded order."""
+        return tuple(c for c in self.cases if c.split == name)
+
+
+@dataclass(frozen=True)
+class ModelRecord:
+    """A classifier as loaded: enough to build it again from its weights alone.
+
+    Attributes:
+        source: `timm`, `monai`, `bundle` or `python`.
+        arch: the name within that source, such as `resnet18` or `DenseNet121`.
+        arguments: constructor arguments beyond the number of classes and channels.
+        classes, channels, dims: outputs, input channels, 2 or 3 spatial dimensions.
+        mean, std: input normalisation, one value a channel, applied inside the model to [0, 1] input.
+        one_logit: the network has one sigmoid output and is presented as two classes.
+        file: SHA-256 of the file the weights came from.
+        state: digest of parameters and buffers.
+        parameters: how many weights.
+    """
+
+    source: str
+    arch: str
+    arguments: dict[str, object]
+    classes: int
+    channels: int
+    dims: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    one_logit: bool
+    file: str
+    state: str
+    parameters: int

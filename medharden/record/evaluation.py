@@ -1,0 +1,146 @@
+"""Records of what evaluation saw (`evaluation.json`, `cases.parquet`)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from medharden.record.common import Environment, Finding
+
+__all__ = ["AttackOutcome", "CaseTable", "Evaluation", "Identity", "SubjectOutcome", "SubjectTable"]
+
+
+@dataclass(frozen=True)
+class Identity:
+    """Whether the released clean path still is the original, on every test case.
+
+    Attributes:
+        against: `file` where the original was loaded anew, `none` where no file was given.
+        state_equal: parameters and buffers equal bit for bit.
+        logits_equal: `torch.equal` over all test cases, same batches, device and data type.
+        max_abs_difference: largest absolute difference of any logit.
+        cases: test cases compared.
+    """
+
+    against: str
+    state_equal: bool
+    logits_equal: bool
+    max_abs_difference: float
+    cases: int
+
+
+@dataclass(frozen=True)
+class AttackOutcome:
+    """One attack on one subject: of `cases` attacked, `wins` changed a right answer into a wrong one."""
+
+    name: str
+    recipe: str
+    cases: int
+    wins: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class SubjectOutcome:
+    """One model under evaluation: the `original`, the `robust_branch` or the `composite` that ships.
+
+    Attributes:
+        n, clean_correct: test cases, and how many were answered rightly.
+        attacked: test cases under attack (all, or the protocol's sample).
+        robust_correct: attacked cases on which no attack won.
+        referred: clean test cases that `guarded` referred; 0 for the others.
+    """
+
+    name: str
+    n: int
+    clean_correct: int
+    attacked: int
+    robust_correct: int
+    referred: int
+    attacks: tuple[AttackOutcome, ...]
+
+    @property
+    def clean_accuracy(self) -> float:
+        """Share of test cases answered rightly."""
+        return self.clean_correct / self.n
+
+    @property
+    def robust_accuracy(self) -> float:
+        """Share of attacked cases that stay right under every attack; a case wrong when clean is not robust."""
+        return self.robust_correct / self.attacked
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Clean and attacked outcome of every subject (`evaluation.json`; per case in `cases.parquet`).
+
+    Attributes:
+        protocol, cohort, hardened, cases: digests of what was evaluated and of the per-case table.
+        threat: the threat model in words and numbers, as attacked.
+        decision_threshold: probability from which the positive class is answered (two classes), or `argmax`.
+    """
+
+    protocol: str
+    cohort: str
+    hardened: str
+    cases: str
+    split: str
+    classes: tuple[str, ...]
+    threat: str
+    decision_threshold: str
+    subjects: tuple[SubjectOutcome, ...]
+    identity: Identity
+    environment: Environment
+    started: str
+    finished: str
+    findings: tuple[Finding, ...] = ()
+
+    def subject(self, name: str) -> SubjectOutcome:
+        """The outcome of one subject.
+
+        Raises:
+            KeyError: no subject of that name.
+        """
+        for outcome in self.subjects:
+            if outcome.name == name:
+                return outcome
+        raise KeyError(name)
+
+
+@dataclass(frozen=True)
+class SubjectTable:
+    """What one subject answered, case by case; rows as in the `CaseTable` that holds it.
+
+    Attributes:
+        predicted: (N,) the answered class under the protocol's decision threshold.
+        probabilities: (N, K) in [0, 1], clean input.
+        robust: (N,) right under every attack; False where the case was not attacked.
+        won_by: (N,) name of the attack that won, `clean` where the answer was wrong without any attack, else "".
+        referred: (N,) flagged for referral on clean input (`guarded` only).
+    """
+
+    predicted: npt.NDArray[np.int64]
+    probabilities: npt.NDArray[np.float64]
+    robust: npt.NDArray[np.bool_]
+    won_by: tuple[str, ...]
+    referred: npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class CaseTable:
+    """Per-case outcomes on the evaluated split (`cases.parquet`).
+
+    Attributes:
+        case, patient: (N,) pseudonyms.
+        label: (N,) index of the true class.
+        attacked: (N,) whether the case was in the attacked sample.
+        subjects: by name: `original`, `robust_branch`, `composite`.
+    """
+
+    case: tuple[str, ...]
+    patient: tuple[str, ...]
+    label: npt.NDArray[np.int64]
+    attacked: npt.NDArray[np.bool_]
+    subjects: dict[str, SubjectTable]

@@ -1,0 +1,61 @@
+"""Records of what the gate decided (`gate.json`)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from medharden.record.common import Finding, Verdict
+
+__all__ = ["Endpoint", "GateDecision"]
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """One endpoint of the gate, with the numbers behind its verdict.
+
+    Attributes:
+        name: such as `accuracy` or `recall:pneumonia`.
+        kind: `noninferiority`, `identity`, `robust_floor`, `robust_gain` or `referral`.
+        estimate, lower, upper: in proportion units (0.01 is one point); the limits at `level`.
+        level: two-sided confidence level.
+        limit: what `lower` (or `upper`, for `referral`) is held against: `-margin`, floor, 0 or budget.
+        n, patients: cases and distinct patients behind it.
+        table: paired 2x2 counts (both right, only hardened right, only original right, both wrong), or empty.
+        smallest_margin: smallest margin that this n could show at its observed discordance, or null.
+        needed: cases needed to show the margin with power .80 at the observed discordance, or null.
+        method: the interval's name and source.
+        justification: the protocol's clinical reason for the limit.
+    """
+
+    name: str
+    kind: str
+    verdict: Verdict
+    estimate: float
+    lower: float
+    upper: float
+    level: float
+    limit: float
+    n: int
+    patients: int
+    table: tuple[int, ...]
+    smallest_margin: float | None
+    needed: int | None
+    method: str
+    justification: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class GateDecision:
+    """The verdict (`gate.json`)."""
+
+    verdict: Verdict
+    reasons: tuple[str, ...]
+    endpoints: tuple[Endpoint, ...]
+    protocol: str
+    protocol_name: str
+    margins_justified: bool
+    hardened: str
+    evaluation: str
+    decided: str = ""
+    findings: tuple[Finding, ...] = field(default=())

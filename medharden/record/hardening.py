@@ -1,0 +1,131 @@
+"""Records of what hardening did: epochs, cost, branch, fusion (`harden.json`)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from medharden.record.cohort import ModelRecord
+from medharden.record.common import Environment, Finding
+
+__all__ = ["BranchRecord", "CostRecord", "EpochRecord", "FrontierPoint", "FusionRecord", "HardenRecord"]
+
+
+@dataclass(frozen=True)
+class EpochRecord:
+    """One epoch of hardening.
+
+    Attributes:
+        loss: mean training loss.
+        radius: mean regulated radius as a fraction of eps.
+        train_robust: share of training cases right on their carried perturbation.
+        val_clean, val_robust: accuracy on validation, clean and under the probe attack.
+        val_gained, val_lost: validation cases the branch got right and the original wrong, and the reverse.
+        seconds: wall clock of the training steps alone.
+        probe_seconds: wall clock of the probe.
+        kept: whether this epoch's weights were the best so far.
+    """
+
+    epoch: int
+    loss: float
+    learning_rate: float
+    radius: float
+    train_robust: float
+    val_clean: float
+    val_robust: float
+    val_gained: int
+    val_lost: int
+    seconds: float
+    probe_seconds: float
+    kept: bool
+
+
+@dataclass(frozen=True)
+class CostRecord:
+    """What hardening cost, measured in the run.
+
+    Attributes:
+        steps: optimiser steps taken.
+        passes: forward-and-backward passes a step.
+        teacher_passes: forward passes of the clean path a case, in all.
+        train_seconds: wall clock of all training steps.
+        probe_seconds, calibration_seconds: wall clock beside training.
+        epoch_seconds: median wall clock of one hardening epoch.
+        clean_epoch_seconds: wall clock of one epoch of ordinary clean fine-tuning, timed in the same run.
+        peak_memory_mib: peak resident memory of the process.
+    """
+
+    steps: int
+    passes: int
+    teacher_passes: int
+    train_seconds: float
+    probe_seconds: float
+    calibration_seconds: float
+    epoch_seconds: float
+    clean_epoch_seconds: float
+    peak_memory_mib: float
+
+
+@dataclass(frozen=True)
+class BranchRecord:
+    """The robust branch: its form, what trained, what it costs to store."""
+
+    form: str
+    trained_parameters: int
+    stored_parameters: int
+    best_epoch: int
+
+
+@dataclass(frozen=True)
+class FrontierPoint:
+    """One fusion weight tried on validation: clean change against the original, and robust accuracy."""
+
+    weight: float
+    gained: int
+    lost: int
+    cases: int
+    lower: float
+    robust: float
+
+
+@dataclass(frozen=True)
+class FusionRecord:
+    """How the released model answers, calibrated on validation alone.
+
+    Attributes:
+        mode: `clean`, `robust`, `mixed` or `guarded`.
+        weight: the robust branch's share in `mixed`, in (0, 1).
+        clean_temperature, robust_temperature: fitted by likelihood on validation.
+        referral_threshold: largest probability gap that `guarded` lets pass.
+        referral_rate: share of clean validation cases that `guarded` refers.
+        frontier: the fusion weights tried, with what each gave on validation.
+    """
+
+    mode: str
+    weight: float
+    clean_temperature: float
+    robust_temperature: float
+    referral_threshold: float
+    referral_rate: float
+    frontier: tuple[FrontierPoint, ...] = ()
+
+
+@dataclass(frozen=True)
+class HardenRecord:
+    """What hardening did (`harden.json`)."""
+
+    protocol: str
+    cohort: str
+    original: ModelRecord
+    hardened: str
+    branch: BranchRecord
+    fusion: FusionRecord
+    clean_state_before: str
+    clean_state_after: str
+    clean_logits_identical: bool
+    epochs: tuple[EpochRecord, ...]
+    cost: CostRecord
+    environment: Environment
+    seed: int
+    started: str
+    finished: str
+    findings: tuple[Finding, ...] = ()
