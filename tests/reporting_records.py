@@ -154,7 +154,7 @@ def _cohort(classes: tuple[str, ...]) -> CohortRecord:
 
 
 def _label(i: int, classes: int) -> int:
-    return 1 if i % 3 else 2 * (i % 2) if classes > 2 else 0
+    return i % classes if classes > 2 else int(i % 3 > 0)
 
 
 def _table(classes: tuple[str, ...]) -> CaseTable:
@@ -274,7 +274,7 @@ def _endpoints(classes: tuple[str, ...], verdict: Verdict, cases: CaseTable) -> 
             patients=n // 2,
             table=(int((old & new).sum()), gained, lost, int((~old & ~new).sum())),
             smallest_margin=changes.get("smallest", 0.018),
-            needed=changes.get("needed", n - 80),
+            needed=changes.get("needed", max(n - 80, 40)),
             method="Tango score interval (Tango 1998)",
             justification=changes.get("justification", reason),
             reason=f"{name}: lower 95 % limit {d - half:.4f} against {limit:g} (n = {n})",
