@@ -145,6 +145,8 @@ def test_an_unjustified_margin_a_moved_clean_path_and_odd_counts_are_said(tmp_pa
     assert "Not identical" in text
     assert "logits differ by up to 0.25 over 599 test cases" in text
     assert "THE COUNTS DO NOT RECONCILE" in text
+    (run / "cases.parquet").write_bytes(b"tampered with")
+    assert "INVALID" in flat(rendered(run))
 
 
 def test_examples_show_the_middle_slice_and_are_absent_unless_allowed(tmp_path: Path) -> None:

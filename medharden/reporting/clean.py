@@ -197,7 +197,7 @@ def summary(records: RunRecords) -> Summary:
         verdict=decision.verdict,
         meaning=MEANING[decision.verdict],
         unjustified="" if decision.margins_justified else UNJUSTIFIED,
-        reasons=decision.reasons,
+        reasons=tuple(r for r in decision.reasons if r not in {f.message for f in decision.findings}),
         passed=f"{passed} of {len(decision.endpoints)} endpoints met" if decision.endpoints else "no endpoint decided",
         clean_original=percent(original.clean_accuracy),
         clean_released=percent(released.clean_accuracy),

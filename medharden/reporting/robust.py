@@ -11,7 +11,7 @@ import numpy.typing as npt
 from medharden.protocol import Protocol
 from medharden.record import CohortRecord, Evaluation, FusionRecord, HardenRecord, SubjectOutcome
 from medharden.reporting.numbers import count, duration, percent, percent_interval, points
-from medharden.reporting.source import RunRecords
+from medharden.reporting.source import COMPARED, RunRecords
 from medharden.stats import wilson_interval
 
 __all__ = [
@@ -139,12 +139,14 @@ def _subject(s: SubjectOutcome) -> SubjectRows:
 def class_rows(records: RunRecords) -> tuple[ClassRow, ...]:
     """Counts of the case table by class, as shares: a model that answers one class only shows here at once."""
     cases = records.cases
+    if cases is None:
+        return ()
     rows = []
     for k, name in enumerate(records.evaluation.classes):
         of_class = cases.label == k
         under_attack = of_class & cases.attacked
         shares = []
-        for subject in ("original", "composite"):
+        for subject in COMPARED:
             table = cases.subjects[subject]
             shares.append(_masked_share(table.predicted == cases.label, of_class))
             shares.append(_masked_share(table.robust, under_attack))
@@ -198,7 +200,7 @@ def excluded_counts(cohort: CohortRecord) -> tuple[tuple[str, int], ...]:
 def reconciliation(records: RunRecords) -> tuple[bool, str]:
     """Whether the counts of cohort, evaluation and case table agree, and the sentence that says so."""
     split = records.evaluation.split
-    listed, tabled = len(records.cohort.split(split)), len(records.cases.case)
+    listed, tabled = len(records.cohort.split(split)), 0 if records.cases is None else len(records.cases.case)
     answered = {s.n for s in records.evaluation.subjects}
     agree = answered == {listed} == {tabled}
     read = len(records.cohort.cases) + len(records.cohort.excluded)

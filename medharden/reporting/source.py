@@ -16,8 +16,9 @@ from medharden.errors import RunError
 from medharden.protocol import Protocol, load_protocol
 from medharden.record import CaseTable, CohortRecord, Evaluation, GateDecision, HardenRecord, Verdict
 
-__all__ = ["Examples", "RunRecords", "read_run"]
+__all__ = ["COMPARED", "Examples", "RunRecords", "read_run"]
 
+COMPARED = ("original", "composite")
 _WRITTEN_BY = {
     "protocol.yaml": "harden",
     "cohort.json": "harden",
@@ -54,6 +55,7 @@ class RunRecords:
     """Everything that the report shows.
 
     Attributes:
+        cases: None where the table can't be read, which only an INVALID verdict lets pass.
         files: SHA-256 of each record file present, by name.
         events, head: length of the audit log up to the gate's decision, and the hash of that line. What is logged
             after it (this very report, say) does not change the report.
@@ -63,7 +65,7 @@ class RunRecords:
     cohort: CohortRecord
     harden: HardenRecord
     evaluation: Evaluation
-    cases: CaseTable
+    cases: CaseTable | None
     decision: GateDecision
     examples: Examples | None
     files: dict[str, str]
@@ -79,20 +81,21 @@ def read_run(run: Path) -> RunRecords:
     """
     _require_all(run)
     evaluation = read_record(run / "evaluation.json", Evaluation)
+    _require_subjects(evaluation)
+    decision = read_record(run / "gate.json", GateDecision)
     events, head = _log_to_decision(run / "audit.jsonl")
     records = RunRecords(
         protocol=load_protocol(run / "protocol.yaml"),
         cohort=read_record(run / "cohort.json", CohortRecord),
         harden=read_record(run / "harden.json", HardenRecord),
         evaluation=evaluation,
-        cases=read_cases(run / "cases.parquet"),
-        decision=read_record(run / "gate.json", GateDecision),
+        cases=_cases(run / "cases.parquet", decision),
+        decision=decision,
         examples=_read_examples(run / "examples.safetensors", len(evaluation.classes)),
         files={name: digest_file(run / name) for name in _WRITTEN_BY if name not in ("protocol.yaml", "audit.jsonl")},
         events=events,
         head=head,
     )
-    _require_subjects(records)
     _require_one_run(records)
     return records
 
@@ -106,6 +109,22 @@ def _log_to_decision(path: Path) -> tuple[int, str]:
     return events, head
 
 
+def _cases(path: Path, decision: GateDecision) -> CaseTable | None:
+    """The table may be the very thing that was tampered with: an INVALID verdict is still shown without it."""
+    try:
+        table = read_cases(path)
+    except RunError:
+        if decision.verdict is Verdict.INVALID:
+            return None
+        raise
+    absent = [name for name in COMPARED if name not in table.subjects]
+    if not absent:
+        return table
+    if decision.verdict is Verdict.INVALID:
+        return None
+    raise RunError(f"{path.name} holds no outcome of: {', '.join(absent)}; run `medharden evaluate` again")
+
+
 def _require_all(run: Path) -> None:
     missing = [name for name in _WRITTEN_BY if not (run / name).is_file()]
     if missing:
@@ -117,15 +136,11 @@ def _require_all(run: Path) -> None:
         )
 
 
-def _require_subjects(records: RunRecords) -> None:
-    for held, where in (
-        ([s.name for s in records.evaluation.subjects], "evaluation.json"),
-        (list(records.cases.subjects), "cases.parquet"),
-    ):
-        absent = [name for name in ("original", "composite") if name not in held]
-        if absent:
-            raise RunError(f"{where} holds no outcome of: {', '.join(absent)}; run `medharden evaluate` again")
-    if any(s.n == 0 or s.attacked == 0 for s in records.evaluation.subjects):
+def _require_subjects(evaluation: Evaluation) -> None:
+    absent = [name for name in COMPARED if name not in {s.name for s in evaluation.subjects}]
+    if absent:
+        raise RunError(f"evaluation.json holds no outcome of: {', '.join(absent)}; run `medharden evaluate` again")
+    if any(s.n == 0 or s.attacked == 0 for s in evaluation.subjects):
         raise RunError("evaluation.json holds a model without test cases or without attacked ones; evaluate again")
 
 
