@@ -1,203 +1,134 @@
-"""The gate's verdicts, one line a rule and a border."""
+"""The gate's verdicts on valid records, one line a rule and a border."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
 import pytest
+from gating_changes import (
+    Change,
+    column,
+    counted,
+    critical,
+    digests,
+    evaluated,
+    hardened,
+    identity,
+    same,
+)
+from gating_factory import Records, protocol, records
 
 from medharden.record import CohortRecord, Finding, Verdict
-from tests.gating_factory import Records, protocol, records
 
 PASS, INCONCLUSIVE, FAIL, INVALID = Verdict.PASS, Verdict.INCONCLUSIVE, Verdict.FAIL, Verdict.INVALID
-Change = Callable[[Records], Records]
-
-
-def identity(**changes: object) -> Change:
-    return lambda r: replace(
-        r,
-        evaluation=replace(r.evaluation, identity=replace(r.evaluation.identity, **changes)),  # type: ignore[arg-type]
-    )
-
-
-def hardened(**changes: object) -> Change:
-    return lambda r: replace(r, harden=replace(r.harden, **changes))  # type: ignore[arg-type]
-
-
-def evaluated(**changes: object) -> Change:
-    return lambda r: replace(r, evaluation=replace(r.evaluation, **changes))  # type: ignore[arg-type]
-
-
-def rows(**changes: object) -> Change:
-    return lambda r: replace(r, cases=replace(r.cases, **changes))  # type: ignore[arg-type]
-
-
-def digests(**changes: str) -> Change:
-    return lambda r: replace(r, digests=replace(r.digests, **changes))
-
-
-def fusion(mode: str) -> Change:
-    return lambda r: replace(r, harden=replace(r.harden, fusion=replace(r.harden.fusion, mode=mode)))
-
-
-def planted(position: int, **changes: object) -> Change:
-    """Changes one case of the cohort; the last ones are of train and validation."""
-
-    def change(r: Records) -> Records:
-        cases = list(r.cohort.cases)
-        cases[position] = replace(cases[position], **changes)  # type: ignore[arg-type]
-        return replace(r, cohort=replace(r.cohort, cases=tuple(cases)))
-
-    return change
-
-
-def column(subject: str, name: str, index: object, value: object) -> Change:
-    def change(r: Records) -> Records:
-        values = np.array(getattr(r.cases.subjects[subject], name))
-        values[index] = value
-        return r.with_subject(subject, **{name: values})
-
-    return change
-
-
-def counted(subject: str, **changes: int) -> Change:
-    def change(r: Records) -> Records:
-        outcomes = tuple(replace(s, **changes) if s.name == subject else s for s in r.evaluation.subjects)
-        return replace(r, evaluation=replace(r.evaluation, subjects=outcomes))
-
-    return change
-
-
-def short(subject: str, name: str) -> Change:
-    return lambda r: r.with_subject(subject, **{name: getattr(r.cases.subjects[subject], name)[:-1]})
-
-
-def without_subject(r: Records) -> Records:
-    kept = {k: v for k, v in r.cases.subjects.items() if k != "composite"}
-    return replace(r, cases=replace(r.cases, subjects=kept))
-
-
-def critical(code: str) -> tuple[Finding, ...]:
-    return (Finding(code, "critical", "Something grave."),)
-
-
-def same(r: Records) -> Records:
-    return r
-
 
 GUARDED = protocol(mode="guarded")
 VERDICTS = [
     # G2, G4, and zero discordance: equal answers are not enough, the cases must be many
     ("all endpoints pass", records(), same, PASS, ""),
-    ("equal accuracy on few cases", records(20, robust=(1, 15)), same, INCONCLUSIVE, "accuracy: lower 95 % limit"),
+    ("equal accuracy on few cases", records(20, wrong=0), same, INCONCLUSIVE, "accuracy: lower 95 % limit"),
     ("188 equal answers", records(188, rules=protocol(margins=(0.02, 0.2))), same, INCONCLUSIVE, "-0.02002 is below"),
     ("189 equal answers", records(189, rules=protocol(margins=(0.02, 0.2))), same, PASS, ""),
-    ("100 equal answers, guarded", records(100, rules=GUARDED, robust=(9, 80)), same, INCONCLUSIVE, "lower 95 % limit"),
+    ("100 equal answers, guarded", records(100, rules=GUARDED), same, INCONCLUSIVE, "lower 95 % limit"),
     ("few cases of each class", records(190), same, PASS, ""),
-    ("too few cases of each class", records(140, rules=protocol(margins=(0.1, 0.05))), same, INCONCLUSIVE, "sensitivity"),
-    ("gained and lost balance", records(gained=3, lost=3), same, INCONCLUSIVE, "3 gained, 3 lost"),
+    (
+        "too few cases of each class",
+        records(140, rules=protocol(margins=(0.1, 0.05))),
+        same,
+        INCONCLUSIVE,
+        "sensitivity",
+    ),
+    ("few gained and lost", records(gained=3, lost=3), same, PASS, ""),
+    ("more gained and lost", records(gained=9, lost=9), same, INCONCLUSIVE, "9 gained, 9 lost"),
     ("a loss as large as the margin", records(lost=8), same, FAIL, "accuracy: the observed change -0.020 uses up"),
-    ("a loss just below the margin", records(lost=7), same, INCONCLUSIVE, "needs about 491 cases"),
+    ("a loss just below the margin", records(lost=7), same, INCONCLUSIVE, "not shown: needs about"),
     ("a loss too near the margin", records(1000, lost=19), same, INCONCLUSIVE, "too near the margin"),
     ("a gain", records(gained=8), same, PASS, ""),
     ("doubled rows add nothing", records(400, cases_a_patient=4), same, INCONCLUSIVE, "400 of 100 patients"),
     ("two cases a patient, no discordance", records(400, cases_a_patient=2), same, PASS, ""),
-    # G3: an accuracy kept by trading one class for another
-    (
-        "sensitivity traded for specificity",
-        records(400, rules=protocol(margins=(0.02, 0.05))).with_subject("composite"),
-        same,
-        PASS,
-        "",
-    ),
     # G8: identity
-    ("identity: not compared with a file", records(), identity(against="none"), INCONCLUSIVE, "identity: the clean path"),
+    (
+        "identity: not compared with a file",
+        records(),
+        identity(against="none"),
+        INCONCLUSIVE,
+        "identity: the clean path",
+    ),
     ("identity: a buffer changed", records(), identity(state_equal=False), FAIL, "identity: the clean path is not"),
     ("identity: a logit changed", records(), identity(logits_equal=False, max_abs_difference=1.5e-8), FAIL, "1.5e-08"),
     ("identity: a difference that is called equal", records(), identity(max_abs_difference=1e-9), FAIL, "1e-09"),
     ("identity: some cases left out", records(), identity(cases=399), INCONCLUSIVE, "399 of 400"),
     ("identity: moved during hardening", records(), hardened(clean_state_after="9" * 64), FAIL, "moved the clean path"),
     ("identity: logits moved", records(), hardened(clean_logits_identical=False), FAIL, "moved the clean path"),
-    ("identity: moved, and no file", records(), lambda r: identity(against="none")(hardened(clean_state_after="9")(r)), FAIL, "moved"),
+    (
+        "identity: moved, and no file",
+        records(),
+        lambda r: identity(against="none")(hardened(clean_state_after="9")(r)),
+        FAIL,
+        "moved",
+    ),
     # G11: robust, above the floor and better than the original
     ("floor: reached by the limit", records(rules=protocol(floor=0.55)), same, PASS, ""),
-    ("floor: reached by the estimate alone", records(rules=protocol(floor=0.6)), same, INCONCLUSIVE, "robust_floor: lower"),
+    (
+        "floor: reached by the estimate alone",
+        records(rules=protocol(floor=0.6)),
+        same,
+        INCONCLUSIVE,
+        "robust_floor: lower",
+    ),
     ("floor: missed", records(rules=protocol(floor=0.61)), same, FAIL, "robust_floor: robust accuracy 0.600 is below"),
     ("floor: of nothing, and no gain", records(rules=protocol(floor=0.0), robust=(0, 0)), same, FAIL, "robust_gain"),
     ("gain: worse than the original", records(robust=(240, 200)), same, FAIL, "not better than the original"),
     ("gain: none", records(robust=(200, 200)), same, FAIL, "0 gained, 0 lost"),
     ("gain: too small to show", records(robust=(200, 203)), same, INCONCLUSIVE, "a gain under attack is not shown"),
     ("gain: by sample", records(rules=protocol(sample=100), attacked=100, robust=(10, 60)), same, PASS, ""),
-    ("gain: by few patients", records(rules=protocol(margins=(0.3, 0.4), floor=0.0), cases_a_patient=80, robust=(0, 80)), same, INCONCLUSIVE, "robust_gain"),
-    ("a constant answer", records(), evaluated(findings=critical("evaluation.constant_answer")), INCONCLUSIVE, "critical"),
-    ("gradient masking", records(), evaluated(findings=critical("attack.vanishing_gradient")), FAIL, "attack.vanishing"),
+    (
+        "gain: by few patients",
+        records(rules=protocol(margins=(0.3, 0.4), floor=0.0), cases_a_patient=80, robust=(0, 80)),
+        same,
+        INCONCLUSIVE,
+        "robust_gain",
+    ),
+    (
+        "a constant answer",
+        records(),
+        evaluated(findings=critical("evaluation.constant_answer")),
+        INCONCLUSIVE,
+        "critical",
+    ),
+    (
+        "gradient masking",
+        records(),
+        evaluated(findings=critical("attack.vanishing_gradient")),
+        FAIL,
+        "attack.vanishing",
+    ),
     ("collapse", records(), hardened(findings=critical("hardening.collapse")), FAIL, "hardening.collapse"),
     ("a warning does not count", records(), evaluated(findings=(Finding("attack.x", "warning", "m"),)), PASS, ""),
     # guarded: the referral budget
     ("referral: within the budget", records(rules=GUARDED, referred=10), same, PASS, ""),
-    ("referral: within by the estimate alone", records(rules=GUARDED, referred=20), same, INCONCLUSIVE, "referral: upper"),
+    (
+        "referral: within by the estimate alone",
+        records(rules=GUARDED, referred=20),
+        same,
+        INCONCLUSIVE,
+        "referral: upper",
+    ),
     ("referral: exceeded", records(rules=GUARDED, referred=21), same, FAIL, "referral: clean referral rate"),
     ("referral: without a budget in other modes", records(referred=90), same, PASS, ""),
     # several classes
     ("three classes", records(900, classes=("A", "B", "C"), rules=protocol(positive=None)), same, PASS, ""),
-    ("three classes, one too rare", records(200, classes=("A", "B", "C"), rules=protocol(positive=None, floor=0.0)), same, INCONCLUSIVE, "recall:C"),
+    (
+        "three classes, one too rare",
+        records(200, classes=("A", "B", "C"), rules=protocol(positive=None, floor=0.0)),
+        same,
+        INCONCLUSIVE,
+        "recall:C",
+    ),
     ("a decision threshold", records(rules=protocol(threshold=0.3)), same, PASS, ""),
-    # G1: digests
-    ("another protocol", records(), digests(protocol="0" * 64), INVALID, "protocol.yaml"),
-    ("another cohort", records(), digests(cohort="0" * 64), INVALID, "cohort.json"),
-    ("other weights", records(), digests(hardened="0" * 64), INVALID, "hardened.safetensors"),
-    ("other cases", records(), digests(cases="0" * 64), INVALID, "cases.parquet"),
-    ("hardened on another cohort", records(), hardened(cohort="0" * 64), INVALID, "that harden.json was made with"),
-    ("evaluated other weights", records(), evaluated(hardened="0" * 64), INVALID, "that evaluation.json was made with"),
-    # G6: missing cases and classes, and what is no probability
-    ("a missing case", records(), rows(case=tuple(f"case{i:05d}" for i in range(399))), INVALID, "399 rows"),
-    ("a case twice", records(), rows(case=("case00001", *(f"case{i:05d}" for i in range(1, 400)))), INVALID, "not exactly"),
-    ("a case from elsewhere", records(), rows(case=("train0", *(f"case{i:05d}" for i in range(1, 400)))), INVALID, "not exactly"),
-    ("a wrong label", records(), planted(0, label=1), INVALID, "labels that differ"),
-    ("a wrong patient", records(), planted(0, patient="someone"), INVALID, "patients that differ"),
-    ("a missing class", records(1), same, INVALID, "no case of PNEUMONIA"),
-    ("a label outside", records(), planted(0, label=2), INVALID, "outside 0 to 1"),
-    ("NaN", records(), column("composite", "probabilities", (3, 0), np.nan), INVALID, "not finite"),
-    ("infinity", records(), column("original", "probabilities", (3, 0), np.inf), INVALID, "not finite"),
-    ("sum of 1.0002", records(), column("composite", "probabilities", (399, 0), 0.2002), INVALID, "add up to 1"),
     ("sum of 1.00005", records(), column("composite", "probabilities", (399, 0), 0.20005), PASS, ""),
-    ("negative", records(), column("composite", "probabilities", 399, (-0.2, 1.2)), INVALID, "negative"),
-    ("an answer that is no class", records(), column("composite", "predicted", 0, 2), INVALID, "no class"),
-    ("a negative answer", records(), column("composite", "predicted", 0, -1), INVALID, "no class"),
-    ("a column too short", records(), short("composite", "robust"), INVALID, "399 values of composite.robust"),
-    ("a class too many", records(), lambda r: r.with_subject("original", probabilities=np.zeros((400, 3))), INVALID, "not one for each of 2"),
-    ("no composite", records(), without_subject, INVALID, "holds the subjects"),
-    ("no outcome of the original", records(), lambda r: evaluated(subjects=r.evaluation.subjects[1:])(r), INVALID, "'original' 0 times"),
-    # G9, G10: the released composite under one locked threshold
-    ("a moved threshold", records(rules=protocol(threshold=0.3)), evaluated(decision_threshold="0.4"), INVALID, "'0.4'"),
-    ("a threshold that is not the protocol's", records(), evaluated(decision_threshold="0.3"), INVALID, "'argmax'"),
-    ("an answer against its probability", records(), column("composite", "probabilities", 399, (0.8, 0.2)), INVALID, "doesn't follow"),
-    ("an answer against the threshold", records(rules=protocol(threshold=0.3)), column("composite", "probabilities", 399, (0.75, 0.25)), INVALID, "doesn't follow"),
-    ("another fusion", records(), fusion("robust"), INVALID, "fusion"),
-    ("another split", records(), evaluated(split="val"), INVALID, "'val' split"),
-    ("other classes", records(), evaluated(classes=("NORMAL", "TB")), INVALID, "evaluation.json has the classes"),
-    ("classes against the protocol", records(rules=protocol(classes=("PNEUMONIA", "NORMAL"))), same, INVALID, "the protocol has"),
-    ("an unknown positive class", records(rules=protocol(positive="TB")), same, INVALID, "'TB'"),
-    # counts that don't reconcile
-    ("clean_correct", records(), counted("composite", clean_correct=381), INVALID, "clean_correct = 381"),
-    ("robust_correct", records(), counted("original", robust_correct=61), INVALID, "robust_correct = 61"),
-    ("attacked", records(), counted("robust_branch", attacked=399), INVALID, "attacked = 399"),
-    ("referred", records(), counted("composite", referred=1), INVALID, "referred = 1"),
-    ("n", records(), counted("original", n=401), INVALID, "n = 401"),
-    ("robust but wrong when clean", records(), column("composite", "robust", 0, True), INVALID, "counts as robust"),
-    ("robust but not attacked", records(rules=protocol(sample=100), attacked=100, robust=(9, 60)), column("composite", "robust", 299, True), INVALID, "counts as robust"),
-    ("fewer attacked than asked", records(attacked=300), same, INVALID, "300 of 400 test cases were attacked"),
-    ("more attacked than asked", records(rules=protocol(sample=100), attacked=101), same, INVALID, "100 at most"),
-    ("none attacked", records(rules=protocol(sample=100), attacked=0), same, INVALID, "no test case was attacked"),
-    ("an attack left out", records(), lambda r: evaluated(subjects=tuple(replace(s, attacks=()) for s in r.evaluation.subjects))(r), INVALID, "was not attacked by pgd-ce-20"),
-    # G12: leaks between splits
-    ("a patient in two splits", records(), planted(-1, patient="patient00003"), INVALID, "1 patients have cases in more"),
-    ("an image in two splits", records(), planted(-1, pixels="pixels-case00003"), INVALID, "1 images are in more"),
-    ("an image in train and val", records(), planted(-1, pixels="pixels-train0"), INVALID, "1 images are in more"),
-    ("a case named twice", records(), planted(-1, case="case00003"), INVALID, "more than once"),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(
@@ -279,14 +210,6 @@ def test_findings_of_the_cohort_are_carried() -> None:
     made = records()
     cohort: CohortRecord = replace(made.cohort, grouped_by="case", findings=(finding,))
     assert replace(made, cohort=cohort).decide().findings == (finding,)
-
-
-def test_every_problem_of_an_invalid_run_is_named() -> None:
-    change = digests(cases="0" * 64, cohort="1" * 64)
-    reasons = change(records()).decide().reasons
-    assert len(reasons) == 3
-    leaks = planted(-1, patient="patient00003", pixels="pixels-case00003")
-    assert len(leaks(records()).decide().reasons) == 2
 
 
 def test_rows_in_another_order_give_the_same_verdict() -> None:

@@ -1,0 +1,123 @@
+"""The verdict as a pure function of the records: no file, no clock, no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from medharden.gating.digests import RunDigests, mismatches
+from medharden.gating.identity import identity_endpoint
+from medharden.gating.paired import noninferiority_endpoints, robust_gain
+from medharden.gating.records import record_problems
+from medharden.gating.shares import referral, robust_floor
+from medharden.gating.table import content_problems, shape_problems
+from medharden.protocol import Protocol
+from medharden.record import (
+    CaseTable,
+    CohortRecord,
+    Endpoint,
+    Evaluation,
+    Finding,
+    GateDecision,
+    HardenRecord,
+    Verdict,
+)
+
+__all__ = ["decide", "invalid"]
+
+_GRAVITY = (Verdict.PASS, Verdict.INCONCLUSIVE, Verdict.FAIL, Verdict.INVALID)
+_FAILING_FINDINGS = ("attack.", "hardening.")
+
+
+def decide(
+    protocol: Protocol,
+    cohort: CohortRecord,
+    harden: HardenRecord,
+    evaluation: Evaluation,
+    cases: CaseTable,
+    *,
+    digests: RunDigests,
+) -> GateDecision:
+    """Decides on one run; the rules are in the package's docstring.
+
+    Args:
+        protocol: what was decided before the run.
+        cohort: the data.
+        harden: what hardening did.
+        evaluation: counts of every subject, and the identity check.
+        cases: answers and attacks case by case.
+        digests: the run's files as found.
+
+    Returns:
+        The decision with `decided` left empty. INVALID decisions have no endpoints: their numbers mean nothing.
+    """
+    problems = (
+        mismatches(harden, evaluation, digests)
+        or tuple(record_problems(protocol, cohort, harden, evaluation))
+        or tuple(shape_problems(cohort, evaluation, cases))
+        or tuple(content_problems(protocol, cohort, evaluation, cases))
+    )
+    if problems:
+        return invalid(protocol, digests, problems, cohort.findings)
+    endpoints = [
+        identity_endpoint(harden, evaluation.identity, cases),
+        *noninferiority_endpoints(protocol, cohort.classes, cases),
+        robust_floor(protocol, cases),
+        robust_gain(protocol, cases),
+    ]
+    if harden.fusion.mode == "guarded":
+        endpoints.append(referral(protocol, cases))
+    critical = [f for f in (*cohort.findings, *harden.findings, *evaluation.findings) if f.severity == "critical"]
+    verdicts = [e.verdict for e in endpoints] + [_verdict_of(finding) for finding in critical]
+    reasons = [e.reason for e in endpoints if e.verdict is not Verdict.PASS]
+    reasons += [f"critical finding {f.code}: {f.message}" for f in critical]
+    verdict = max(verdicts, key=_GRAVITY.index)
+    return _decision(verdict, reasons, endpoints, protocol, digests, cohort.findings)
+
+
+def invalid(
+    protocol: Protocol, digests: RunDigests, problems: Iterable[str], findings: tuple[Finding, ...] = ()
+) -> GateDecision:
+    """The decision on records that can't carry one."""
+    return _decision(Verdict.INVALID, problems, (), protocol, digests, findings)
+
+
+def _decision(
+    verdict: Verdict,
+    reasons: Iterable[str],
+    endpoints: Iterable[Endpoint],
+    protocol: Protocol,
+    digests: RunDigests,
+    findings: tuple[Finding, ...],
+) -> GateDecision:
+    unjustified = _unjustified(protocol)
+    return GateDecision(
+        verdict=verdict,
+        reasons=(*reasons, *(f.message for f in unjustified)),
+        endpoints=tuple(endpoints),
+        protocol=protocol.digest,
+        protocol_name=protocol.name,
+        margins_justified=protocol.margins_justified,
+        hardened=digests.hardened,
+        evaluation=digests.evaluation,
+        findings=(*findings, *unjustified),
+    )
+
+
+def _verdict_of(critical: Finding) -> Verdict:
+    return Verdict.FAIL if critical.code.startswith(_FAILING_FINDINGS) else Verdict.INCONCLUSIVE
+
+
+def _unjustified(protocol: Protocol) -> tuple[Finding, ...]:
+    if protocol.margins_justified:
+        return ()
+    robustness = protocol.endpoints.robustness
+    bare = [f"{m.metric} margin {m.margin:g}" for m in protocol.endpoints.noninferiority if not m.justification]
+    bare += [] if robustness.justification else [f"robustness floor {robustness.floor:g}"]
+    return (
+        Finding(
+            "gate.margin_not_justified",
+            "warning",
+            f"The protocol {protocol.name!r} gives no clinical justification for: {', '.join(bare)}. "
+            "Whatever the verdict, it is held against a convention, not against a clinical judgement.",
+        ),
+    )

@@ -1,0 +1,119 @@
+"""The gate on a run directory: reads the records, decides, logs the verdict and writes `gate.json`."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+from medharden.audit import audited, canonical_json, digest_bytes, digest_file, read_cases, read_record, write_record
+from medharden.errors import RunError
+from medharden.gating.decision import decide, invalid
+from medharden.gating.digests import RunDigests, mismatches
+from medharden.protocol import Protocol, load_protocol
+from medharden.record import CohortRecord, Evaluation, Finding, GateDecision, HardenRecord, Progress
+
+__all__ = ["gate"]
+
+_WRITTEN_BY = {
+    "protocol.yaml": "harden",
+    "cohort.json": "harden",
+    "harden.json": "harden",
+    "hardened.safetensors": "harden",
+    "evaluation.json": "evaluate",
+    "cases.parquet": "evaluate",
+}
+_STAGE = "gate"
+_LOOK = "evaluate.test_split_opened"
+_STEPS = 3
+
+
+def gate(run: Path, *, progress: Progress | None = None) -> GateDecision:
+    """Decides on a run directory and writes `gate.json`.
+
+    The verdict goes into `audit.jsonl` first, with the digest of `gate.json`: a decision that was made is on record
+    even where the file could not be written. A second run replaces `gate.json`; the log keeps both.
+
+    Args:
+        run: the run directory.
+        progress: called with `gate`.
+
+    Raises:
+        RunError: a record is missing or unreadable, or the log does not hang together.
+        ProtocolError: `protocol.yaml` is no valid protocol.
+        OutputError: the directory can't be written to.
+    """
+    _require_all(run)
+    with audited(run, _STAGE) as log:
+        _report(progress, 0)
+        protocol = load_protocol(run / "protocol.yaml")
+        digests = _digests(run, protocol)
+        _report(progress, 1)
+        decision = _decide(run, protocol, digests)
+        decision = replace(
+            decision,
+            decided=datetime.now(UTC).isoformat(timespec="seconds"),
+            findings=(*decision.findings, *_repeated_looks(run / "audit.jsonl")),
+        )
+        _report(progress, 2)
+        log.append(
+            f"{_STAGE}.decided",
+            verdict=decision.verdict.value,
+            gate=digest_bytes(canonical_json(decision) + b"\n"),
+            harden=digest_file(run / "harden.json"),
+            **asdict(digests),
+        )
+        write_record(run / "gate.json", decision)
+    _report(progress, _STEPS)
+    return decision
+
+
+def _decide(run: Path, protocol: Protocol, digests: RunDigests) -> GateDecision:
+    harden = read_record(run / "harden.json", HardenRecord)
+    evaluation = read_record(run / "evaluation.json", Evaluation)
+    # Before anything else is read: a file that was tampered with may be no record any more.
+    wrong = mismatches(harden, evaluation, digests)
+    if wrong:
+        return invalid(protocol, digests, wrong)
+    cohort = read_record(run / "cohort.json", CohortRecord)
+    return decide(protocol, cohort, harden, evaluation, read_cases(run / "cases.parquet"), digests=digests)
+
+
+def _require_all(run: Path) -> None:
+    if not run.is_dir():
+        raise RunError(f"{run.name} is no run directory; expected the folder that `medharden harden` wrote")
+    missing = [name for name in _WRITTEN_BY if not (run / name).is_file()]
+    if missing:
+        stages = " and ".join(f"`medharden {stage}`" for stage in dict.fromkeys(_WRITTEN_BY[name] for name in missing))
+        raise RunError(f"the run directory lacks {', '.join(missing)}; run {stages} first")
+
+
+def _digests(run: Path, protocol: Protocol) -> RunDigests:
+    return RunDigests(
+        protocol=protocol.digest,
+        cohort=digest_file(run / "cohort.json"),
+        hardened=digest_file(run / "hardened.safetensors"),
+        cases=digest_file(run / "cases.parquet"),
+        evaluation=digest_file(run / "evaluation.json"),
+    )
+
+
+def _repeated_looks(log: Path) -> tuple[Finding, ...]:
+    """A finding where the log says that the test split was opened more than once."""
+    looks = sum(json.loads(line)["event"] == _LOOK for line in log.read_bytes().splitlines())
+    if looks < 2:
+        return ()
+    return (
+        Finding(
+            "gate.repeated_look",
+            "warning",
+            f"The test split was opened {looks} times in this run, interrupted evaluations included. A verdict keeps "
+            "its error rate for the first look only.",
+        ),
+    )
+
+
+def _report(progress: Progress | None, done: int) -> None:
+    if progress is not None:
+        progress(_STAGE, done, _STEPS)

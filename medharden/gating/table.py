@@ -1,0 +1,115 @@
+"""Whether the per-case table is the test split's, holds probabilities, and adds up to what the evaluation says."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import numpy.typing as npt
+
+from medharden.gating.records import COMPARED, decision_rule
+from medharden.protocol import Protocol
+from medharden.record import CaseTable, CohortRecord, Evaluation, SubjectOutcome, SubjectTable
+
+__all__ = ["content_problems", "shape_problems"]
+
+_SUM_TOLERANCE = 1e-4
+# Answers are taken on float32 logits, in which a threshold is a bias: a probability this near it may fall either way.
+_TIE_TOLERANCE = 1e-5
+
+
+def shape_problems(cohort: CohortRecord, evaluation: Evaluation, cases: CaseTable) -> Iterator[str]:
+    """One sentence for each way in which the table's rows or columns are not those expected."""
+    test = {case.case: case for case in cohort.split("test")}
+    rows = len(cases.case)
+    if rows != len(test):
+        yield f"cases.parquet has {rows} rows; the test split of cohort.json has {len(test)} cases"
+    if len(set(cases.case)) != rows or set(cases.case) != set(test):
+        yield "the cases of cases.parquet are not exactly those of the cohort's test split"
+    columns = [("patient", len(cases.patient)), ("label", len(cases.label)), ("attacked", len(cases.attacked))]
+    for name, subject in cases.subjects.items():
+        columns += [
+            (f"{name}.predicted", len(subject.predicted)),
+            (f"{name}.probabilities", len(subject.probabilities)),
+            (f"{name}.robust", len(subject.robust)),
+            (f"{name}.referred", len(subject.referred)),
+        ]
+        if subject.probabilities.ndim != 2 or subject.probabilities.shape[1] != len(cohort.classes):
+            yield f"cases.parquet has {name} probabilities that are not one for each of {len(cohort.classes)} classes"
+    for name, length in columns:
+        if length != rows:
+            yield f"cases.parquet has {length} values of {name} for {rows} cases"
+    expected = {outcome.name for outcome in evaluation.subjects} | set(COMPARED)
+    if set(cases.subjects) != expected:
+        yield f"cases.parquet holds the subjects {sorted(cases.subjects)}; evaluation.json has {sorted(expected)}"
+
+
+def content_problems(
+    protocol: Protocol, cohort: CohortRecord, evaluation: Evaluation, cases: CaseTable
+) -> Iterator[str]:
+    """One sentence for each way in which the table's values can't be, or don't add up to the evaluation's counts.
+
+    The table's shape must have been found right before.
+    """
+    test = {case.case: case for case in cohort.split("test")}
+    if any(test[case].label != label for case, label in zip(cases.case, cases.label.tolist(), strict=True)):
+        yield "cases.parquet has labels that differ from cohort.json"
+    if any(test[case].patient != patient for case, patient in zip(cases.case, cases.patient, strict=True)):
+        yield "cases.parquet has patients that differ from cohort.json"
+    yield from _sample(protocol, cases)
+    rule = decision_rule(protocol, cohort.classes)
+    positive = cohort.classes.index(protocol.task.positive) if protocol.task.positive is not None else 0
+    for name, subject in cases.subjects.items():
+        problem = _answers(subject, None if rule == "argmax" else protocol.task.threshold, positive)
+        if problem:
+            yield f"cases.parquet, {name}: {problem}"
+        if np.any(subject.robust & ~((subject.predicted == cases.label) & cases.attacked)):
+            yield f"cases.parquet, {name}: a case counts as robust that was wrong when clean or was not attacked"
+        yield from _counts(evaluation.subject(name), subject, cases)
+
+
+def _sample(protocol: Protocol, cases: CaseTable) -> Iterator[str]:
+    attacked, asked = int(cases.attacked.sum()), protocol.suite.cases
+    if asked is None and attacked != len(cases.case):
+        yield f"{attacked} of {len(cases.case)} test cases were attacked; the protocol asks for all"
+    elif asked is not None and attacked > asked:
+        yield f"{attacked} test cases were attacked; the protocol asks for {asked} at most"
+    elif attacked == 0:
+        yield "no test case was attacked"
+
+
+def _answers(subject: SubjectTable, threshold: float | None, positive: int) -> str:
+    """What is wrong with a subject's probabilities and answers, or nothing."""
+    p = subject.probabilities
+    if not np.isfinite(p).all():
+        return "a probability is not finite"
+    if p.min() < -_SUM_TOLERANCE or np.abs(p.sum(axis=1) - 1.0).max() > _SUM_TOLERANCE:
+        return "probabilities are negative or don't add up to 1"
+    if subject.predicted.min() < 0 or subject.predicted.max() >= p.shape[1]:
+        return "an answer is no class"
+    if not _follows(subject.predicted, p, threshold, positive):
+        return "an answer doesn't follow from its probabilities under the protocol's decision threshold"
+    return ""
+
+
+def _follows(
+    predicted: npt.NDArray[np.int64], p: npt.NDArray[np.float64], threshold: float | None, positive: int
+) -> bool:
+    if threshold is None:
+        chosen = p[np.arange(len(p)), predicted]
+        return bool((chosen >= p.max(axis=1) - _TIE_TOLERANCE).all())
+    above = p[:, positive] - threshold
+    return bool(np.where(predicted == positive, above >= -_TIE_TOLERANCE, above <= _TIE_TOLERANCE).all())
+
+
+def _counts(outcome: SubjectOutcome, subject: SubjectTable, cases: CaseTable) -> Iterator[str]:
+    counted = (
+        ("n", outcome.n, len(cases.case)),
+        ("clean_correct", outcome.clean_correct, int((subject.predicted == cases.label).sum())),
+        ("attacked", outcome.attacked, int(cases.attacked.sum())),
+        ("robust_correct", outcome.robust_correct, int(subject.robust.sum())),
+        ("referred", outcome.referred, int(subject.referred.sum())),
+    )
+    for name, recorded, found in counted:
+        if recorded != found:
+            yield f"evaluation.json says {name} = {recorded} of the {outcome.name}; cases.parquet adds up to {found}"

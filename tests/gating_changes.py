@@ -1,0 +1,93 @@
+"""Changes to a run's records for the gate's tests: each takes records and gives them back with one thing changed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+from gating_factory import Records
+
+from medharden.record import Finding
+
+Change = Callable[[Records], Records]
+
+
+def identity(**changes: object) -> Change:
+    return lambda r: replace(
+        r,
+        evaluation=replace(r.evaluation, identity=replace(r.evaluation.identity, **changes)),  # type: ignore[arg-type]
+    )
+
+
+def hardened(**changes: object) -> Change:
+    return lambda r: replace(r, harden=replace(r.harden, **changes))  # type: ignore[arg-type]
+
+
+def evaluated(**changes: object) -> Change:
+    return lambda r: replace(r, evaluation=replace(r.evaluation, **changes))  # type: ignore[arg-type]
+
+
+def rows(**changes: object) -> Change:
+    return lambda r: replace(r, cases=replace(r.cases, **changes))  # type: ignore[arg-type]
+
+
+def digests(**changes: str) -> Change:
+    return lambda r: replace(r, digests=replace(r.digests, **changes))
+
+
+def fusion(mode: str) -> Change:
+    return lambda r: replace(r, harden=replace(r.harden, fusion=replace(r.harden.fusion, mode=mode)))
+
+
+def planted(position: int, **changes: object) -> Change:
+    """Changes one case of the cohort; the last ones are of train and validation."""
+
+    def change(r: Records) -> Records:
+        cases = list(r.cohort.cases)
+        cases[position] = replace(cases[position], **changes)  # type: ignore[arg-type]
+        return replace(r, cohort=replace(r.cohort, cases=tuple(cases)))
+
+    return change
+
+
+def column(subject: str, name: str, index: object, value: object) -> Change:
+    def change(r: Records) -> Records:
+        values = np.array(getattr(r.cases.subjects[subject], name))
+        values[index] = value
+        return r.with_subject(subject, **{name: values})
+
+    return change
+
+
+def counted(subject: str, **changes: int) -> Change:
+    def change(r: Records) -> Records:
+        outcomes = tuple(replace(s, **changes) if s.name == subject else s for s in r.evaluation.subjects)
+        return replace(r, evaluation=replace(r.evaluation, subjects=outcomes))
+
+    return change
+
+
+def short(subject: str, name: str) -> Change:
+    return lambda r: r.with_subject(subject, **{name: getattr(r.cases.subjects[subject], name)[:-1]})
+
+
+def without_subject(r: Records) -> Records:
+    kept = {k: v for k, v in r.cases.subjects.items() if k != "composite"}
+    return replace(r, cases=replace(r.cases, subjects=kept))
+
+
+def critical(code: str) -> tuple[Finding, ...]:
+    return (Finding(code, "critical", "Something grave."),)
+
+
+def same(r: Records) -> Records:
+    return r
+
+
+def without_outcome(name: str) -> Change:
+    return lambda r: evaluated(subjects=tuple(s for s in r.evaluation.subjects if s.name != name))(r)
+
+
+def unattacked(r: Records) -> Records:
+    return evaluated(subjects=tuple(replace(s, attacks=()) for s in r.evaluation.subjects))(r)
