@@ -13,7 +13,7 @@ from medharden.attacks.apgd import climb as climb_apgd
 from medharden.attacks.losses import cross_entropy
 from medharden.attacks.pgd import climb as climb_pgd
 from medharden.attacks.projections import project, random_start, steepest
-from medharden.attacks.victim import Victim, attackable, climb_from
+from medharden.attacks.victim import Strongest, Victim, attackable, climb_from
 from medharden.errors import RangeError
 from medharden.protocol import ThreatModel
 
@@ -220,6 +220,15 @@ def test_a_referral_column_protects_unless_it_can_be_evaded(attack: str, norm: s
     assert not succeeded(always(unmoved), safe).any()
     moved = _run(attack, when_close, inputs, labels, limits, steps=30)
     assert succeeded(when_close(moved), safe).any()
+
+
+def test_a_success_is_kept_before_a_point_of_higher_loss() -> None:
+    strongest = Strongest(torch.zeros(3, 1, 1))
+    rows, one = torch.arange(3), torch.ones(3, 1, 1)
+    strongest.offer(rows, one, torch.tensor([5.0, 5.0, 5.0]), torch.tensor([False, False, False]))
+    strongest.offer(rows, 2 * one, torch.tensor([1.0, 6.0, 1.0]), torch.tensor([True, False, False]))
+    assert strongest.points.flatten().tolist() == [2.0, 2.0, 1.0]
+    assert strongest.standing.tolist() == [1, 2]
 
 
 @norms

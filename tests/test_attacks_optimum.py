@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from attack_models import Linear, answers, generator, threat, uniform
+from attack_models import Convolutional, Linear, answers, generator, threat, uniform
 from torch import Tensor, nn
 
 from medharden.attacks import apgd, margin, pgd, safe_columns, succeeded
+from medharden.attacks.projections import project, random_start
+from medharden.protocol import ThreatModel
 
 ATTACKS = {"pgd": pgd, "apgd": apgd}
 SHAPE = (2, 5, 7)
@@ -113,13 +116,74 @@ def test_a_linear_model_falls_exactly_where_eps_exceeds_the_distance_to_the_boun
     assert not fell[distance > eps * 1.0001].any()
 
 
-@pytest.mark.parametrize(("norm", "eps"), [("linf", 24 / 255), ("l2", 1.5)])
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_apgd_visits_the_points_that_the_paper_s_algorithm_visits(norm: str) -> None:
+    model = Convolutional(1, 3).double().eval()
+    model.head[3].bias.data[1] += 0.5
+    inputs = uniform(8, 1, 9, 9, seed=8).double()
+    labels = answers(model, inputs)
+    limits = threat(norm, 0.02 if norm == "linf" else 0.12)
+    visited: list[Tensor] = []
+    start = random_start(inputs.shape, limits, [generator()], surface=True)
+    hook = model.register_forward_pre_hook(lambda _, seen: visited.append(seen[0].detach().clone()))
+    found = apgd(model, inputs, labels, threat=limits, steps=40, restarts=1, loss="ce", generator=generator())
+    hook.remove()
+    assert torch.equal(answers(model, found), labels), "a case that falls would leave the batch"
+    halvings = 0
+    for case in range(len(inputs)):
+        begin = project(inputs[case : case + 1] + start[case], inputs[case : case + 1], limits)
+        path, halved = _algorithm_1(model, inputs[case : case + 1], labels[case : case + 1], begin, limits, 40)
+        torch.testing.assert_close(torch.stack(visited)[:, case], torch.cat(path), rtol=0, atol=1e-8)
+        halvings += halved
+    assert halvings > len(inputs)
+
+
+def _algorithm_1(
+    model: nn.Module, x: Tensor, label: Tensor, begin: Tensor, limits: ThreatModel, steps: int
+) -> tuple[list[Tensor], int]:
+    """Algorithm 1 of Croce & Hein (2020) for one case, line by line: every point visited, and how often eta halved."""
+
+    def f(z: Tensor) -> tuple[float, Tensor]:
+        z = z.clone().requires_grad_()
+        loss = nn.functional.cross_entropy(model(z), label)
+        (gradient,) = torch.autograd.grad(loss, z)
+        return loss.item(), gradient.sign() if limits.norm == "linf" else gradient / gradient.norm()
+
+    w, p = [0], [0.0, 0.22]
+    while p[-1] <= 1:
+        w.append(math.ceil(round(p[-1] * steps, 9)))
+        p.append(p[-1] + max(p[-1] - p[-2] - 0.03, 0.06))
+    eta, eta_then, halvings = 2 * limits.eps, 0.0, 0
+    previous, current = begin, project(begin + eta * f(begin)[1], x, limits)
+    path, values = [begin, current], [f(begin)[0], f(current)[0]]
+    best, best_value = (current, values[1]) if values[1] > values[0] else (begin, values[0])
+    eta_then, best_then, rises = eta, values[0], int(values[1] > values[0])
+    for k in range(1, steps):
+        z = project(current + eta * f(current)[1], x, limits)
+        following = project(current + 0.75 * (z - current) + 0.25 * (current - previous), x, limits)
+        value = f(following)[0]
+        path.append(following)
+        rises += value > f(current)[0]
+        if value > best_value:
+            best, best_value = following, value
+        previous, current = current, following
+        if k + 1 in w:
+            interval = k + 1 - w[w.index(k + 1) - 1]
+            halve = rises < 0.75 * interval or (eta == eta_then and best_value == best_then)
+            eta_then, best_then, rises = eta, best_value, 0
+            if halve:
+                eta, current, halvings = eta / 2, best, halvings + 1
+    return path, halvings
+
+
+@pytest.mark.parametrize(("norm", "eps", "restarts"), [("linf", 24 / 255, 5), ("l2", 1.5, 2)])
 def test_apgd_alone_wins_as_often_as_a_much_longer_pgd_on_a_trained_network(
-    test_data: Path, norm: str, eps: float
+    test_data: Path, norm: str, eps: float, restarts: int
 ) -> None:
     model, inputs, labels = _breast_network(test_data)
     limits = threat(norm, eps)
-    long = pgd(model, inputs, labels, threat=limits, steps=200, restarts=5, loss="margin", generator=generator())
+    longer = {"steps": 200, "restarts": restarts}
+    long = pgd(model, inputs, labels, threat=limits, **longer, loss="margin", generator=generator())
     falls = int((answers(model, long) != labels).sum())
     assert 0.2 * len(inputs) < falls < 0.9 * len(inputs), "a comparison needs cases that fall and cases that stand"
     for loss in ("ce", "margin"):
