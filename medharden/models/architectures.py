@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import difflib
+import functools
 import importlib
 import inspect
 import sys
@@ -14,9 +16,11 @@ from torch import Tensor, nn
 from medharden.errors import ModelError
 from medharden.models.timm_import import timm_module
 
-__all__ = ["Architecture", "build_network", "parse_arch"]
+__all__ = ["Architecture", "build_network", "network_size", "parse_arch"]
 
 _CLASSES = ("num_classes", "out_channels", "n_classes")
+_PREFIXES = frozenset({"module", "_orig_mod", "model", "net", "network", "backbone"})
+_FIRST_GUESS = (2, 1)
 _CHANNELS = ("in_chans", "in_channels", "n_input_channels")
 
 
@@ -51,51 +55,88 @@ def parse_arch(text: str, arguments: dict[str, Any]) -> Architecture:
     return Architecture(source, name, arguments)
 
 
-def build_network(arch: Architecture, state: dict[str, Tensor], dims: int) -> tuple[nn.Module, int, int]:
+def build_network(arch: Architecture, state: dict[str, Tensor], dims: int) -> tuple[nn.Module, dict[str, Tensor]]:
     """Builds a network whose number of classes and channels come from its weights.
+
+    A first build, of any size, tells the names of the first and the last layer (a file need not keep their order);
+    the shapes of these in the weights give the size of the second.
 
     Args:
         arch: what to build.
-        state: its weights, not loaded here.
+        state: its weights; names may carry a wrapper's common prefix, such as `module.`.
         dims: spatial dimensions of the data, 2 or 3.
 
     Returns:
-        The network, its outputs and its input channels.
+        The network, and the weights under its own names. They are not loaded.
 
     Raises:
         ModelError: no such architecture, or one that can't be built with these arguments.
     """
-    outputs, channels = _first_and_last(state)
     if arch.arguments.get("pretrained"):
         raise ModelError("model.arguments: pretrained would download other weights; leave it out")
+    make = _maker(arch, dims)
+    network = make(*_FIRST_GUESS)
+    state = max(_without_prefixes(state), key=lambda s: len(s.keys() & network.state_dict().keys()))
+    outputs, channels = network_size(network, state)
+    return (network if (outputs, channels) == _FIRST_GUESS else make(outputs, channels)), state
+
+
+def network_size(network: nn.Module, state: dict[str, Tensor]) -> tuple[int, int]:
+    """Outputs and input channels by the weights of the last and the first layer.
+
+    Args:
+        network: names the layers, in their order.
+        state: weights under the network's names; where it lacks a layer, the network's own weights stand in.
+    """
+    config = getattr(network, "pretrained_cfg", None) or {}
+    own = network.state_dict()
+    last = _weight_name(config.get("classifier"), own) or next(n for n in reversed(own) if own[n].ndim >= 2)
+    first = _weight_name(config.get("first_conv"), own) or next((n for n in own if own[n].ndim >= 4), None)
+    channels = state.get(first, own[first]).shape[1] if first is not None else 1
+    return int(state.get(last, own[last]).shape[0]), int(channels)
+
+
+def _weight_name(layers: Any, own: dict[str, Tensor]) -> str | None:
+    """The weight of a layer that timm's configuration names; it may name several."""
+    for layer in (layers,) if isinstance(layers, str) else tuple(layers or ()):
+        if f"{layer}.weight" in own:
+            return f"{layer}.weight"
+    return None
+
+
+def _without_prefixes(state: dict[str, Tensor]) -> list[dict[str, Tensor]]:
+    candidates = [state]
+    while True:
+        first = {key.split(".", 1)[0] for key in candidates[-1]}
+        if len(first) != 1 or not first <= _PREFIXES:
+            return candidates
+        candidates.append({key.split(".", 1)[1]: value for key, value in candidates[-1].items()})
+
+
+def _maker(arch: Architecture, dims: int) -> Callable[[int, int], nn.Module]:
+    """A function from outputs and channels to a network."""
     if arch.source == "timm":
-        network = _build_timm(arch, state, outputs, channels)
-        config = getattr(network, "pretrained_cfg", {})
-        outputs = _rows(state, config.get("classifier"), 0) or outputs
-        channels = _rows(state, config.get("first_conv"), 1) or channels
-        return network, outputs, channels
-    factory = _monai_factory(arch.name) if arch.source == "monai" else _python_factory(arch.name)
-    known: dict[str, Any] = (
-        {"spatial_dims": dims, "pretrained": False}
-        | dict.fromkeys(_CLASSES, outputs)
-        | dict.fromkeys(_CHANNELS, channels)
-    )
-    accepted = _parameters(factory)
-    arguments = {k: v for k, v in known.items() if k in accepted} | arch.arguments
-    return _construct(factory, arguments, f"{arch.source}:{arch.name}"), outputs, channels
+        factory, accepted = _timm_factory(arch.name), {"num_classes", "in_chans"}
+    else:
+        factory = _monai_factory(arch.name) if arch.source == "monai" else _python_factory(arch.name)
+        accepted = _parameters(factory)
+
+    def make(outputs: int, channels: int) -> nn.Module:
+        known: dict[str, Any] = {"spatial_dims": dims, "pretrained": False}
+        known |= dict.fromkeys(_CLASSES, outputs) | dict.fromkeys(_CHANNELS, channels)
+        arguments = {k: v for k, v in known.items() if k in accepted} | arch.arguments
+        return _construct(factory, arguments, f"{arch.source}:{arch.name}")
+
+    return make
 
 
-def _build_timm(arch: Architecture, state: dict[str, Tensor], outputs: int, channels: int) -> nn.Module:
+def _timm_factory(name: str) -> Callable[..., Any]:
     timm = timm_module()
-    if not timm.is_model(arch.name.split(".")[0]):
-        near = timm.list_models(f"*{arch.name.split('.')[0][:6]}*")[:5]
-        raise ModelError(f"timm {timm.__version__} has no model {arch.name!r}; near: {', '.join(near) or 'none'}")
-    config = timm.get_pretrained_cfg(arch.name, allow_unregistered=True)
-    if config is not None:
-        outputs = _rows(state, config.classifier, 0) or outputs
-        channels = _rows(state, config.first_conv, 1) or channels
-    arguments = {"num_classes": outputs, "in_chans": channels} | arch.arguments
-    return _construct(lambda **a: timm.create_model(arch.name, pretrained=False, **a), arguments, f"timm:{arch.name}")
+    base = name.split(".")[0]
+    if not timm.is_model(base):
+        near = difflib.get_close_matches(base, timm.list_models(), n=3)
+        raise ModelError(f"timm {timm.__version__} has no model {name!r}; near: {', '.join(near) or 'none'}")
+    return functools.partial(timm.create_model, name, pretrained=False)
 
 
 def _monai_factory(name: str) -> Callable[..., Any]:
@@ -140,22 +181,3 @@ def _construct(factory: Callable[..., Any], arguments: dict[str, Any], name: str
     if not isinstance(network, nn.Module):
         raise ModelError(f"{name} made a {type(network).__name__}, expected a torch.nn.Module")
     return network
-
-
-def _first_and_last(state: dict[str, Tensor]) -> tuple[int, int]:
-    """Outputs and input channels by the order of the weights: the first convolution and the last matrix."""
-    channels = next((v.shape[1] for v in state.values() if v.ndim >= 4), None)
-    outputs = next((v.shape[0] for v in reversed(state.values()) if v.ndim >= 2), None)
-    if outputs is None:
-        raise ModelError("the weights hold no matrix: is this the state dict of a classifier?")
-    return outputs, channels or 1
-
-
-def _rows(state: dict[str, Tensor], layers: Any, axis: int) -> int | None:
-    """Size of a named layer's weight along an axis; the name may be one of several."""
-    for layer in (layers,) if isinstance(layers, str) else tuple(layers or ()):
-        for prefix in ("", "module.", "_orig_mod.", "model."):
-            weight = state.get(f"{prefix}{layer}.weight")
-            if weight is not None and weight.ndim > axis:
-                return int(weight.shape[axis])
-    return None

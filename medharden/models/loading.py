@@ -10,15 +10,13 @@ import yaml
 from torch import Tensor, nn
 
 from medharden.errors import ModelError
-from medharden.models.architectures import Architecture, build_network, parse_arch
+from medharden.models.architectures import Architecture, build_network, network_size, parse_arch
 from medharden.models.classifier import Classifier, state_digest
 from medharden.models.weights import Weights, read_weights
 from medharden.protocol import ModelSpec
 from medharden.record import ModelRecord
 
 __all__ = ["load_classifier", "rebuild_network"]
-
-_PREFIXES = ("module", "_orig_mod", "model", "net", "network", "backbone")
 
 
 def load_classifier(path: Path, *, arch: str | None = None, spec: ModelSpec | None = None, dims: int = 2) -> Classifier:
@@ -59,8 +57,9 @@ def _choose_arch(name: str, weights: Weights, arch: str | None, spec: ModelSpec)
 
 
 def _assemble(weights: Weights, arch: Architecture, source: str, spec: ModelSpec, dims: int) -> Classifier:
-    network, outputs, channels = build_network(arch, weights.state, dims)
-    _load_strictly(network, weights.state, f"{arch.source}:{arch.name}")
+    network, state = build_network(arch, weights.state, dims)
+    _load_strictly(network, state, f"{arch.source}:{arch.name}")
+    outputs, channels = network_size(network, state)
     network.float().requires_grad_(True)
     mean, std = _normalisation(network, weights, spec, channels)
     record = ModelRecord(
@@ -95,15 +94,14 @@ def rebuild_network(record: ModelRecord, state: dict[str, Tensor], trusted: str 
     arch = parse_arch(text, dict(record.arguments))
     if arch.source == "python" and trusted != text:
         raise ModelError(f"this run's architecture is Python code; name it to allow it: --arch {text}")
-    network, _, _ = build_network(arch, state, record.dims)
+    network, state = build_network(arch, state, record.dims)
     _load_strictly(network, state, text)
     return network.float()
 
 
 def _load_strictly(network: nn.Module, state: dict[str, Tensor], name: str) -> None:
-    """Loads a state dict whose names and shapes must all match; a wrapper's common prefix is taken off first."""
+    """Loads a state dict whose names and shapes must all match."""
     expected = network.state_dict()
-    state = max(_without_prefixes(state), key=lambda s: len(s.keys() & expected.keys()))
     missing = sorted(expected.keys() - state.keys())
     extra = sorted(state.keys() - expected.keys())
     shapes = [
@@ -123,15 +121,6 @@ def _load_strictly(network: nn.Module, state: dict[str, Tensor], name: str) -> N
             + ". Is this the architecture the weights were trained with, with the same model.arguments?"
         )
     network.load_state_dict(state, strict=True)
-
-
-def _without_prefixes(state: dict[str, Tensor]) -> list[dict[str, Tensor]]:
-    candidates = [state]
-    while True:
-        first = {key.split(".", 1)[0] for key in candidates[-1]}
-        if len(first) != 1 or not first <= set(_PREFIXES):
-            return candidates
-        candidates.append({key.split(".", 1)[1]: value for key, value in candidates[-1].items()})
 
 
 def _normalisation(

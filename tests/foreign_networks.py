@@ -1,0 +1,24 @@
+"""An architecture from outside, as a user would have it: named on the command line by its import path."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+
+class BreastCnn(nn.Module):
+    """The two-convolution network that `breastmnist_cnn.pth` belongs to: (N, 1, 28, 28) to (N, 2)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv_layers = nn.Sequential(
+            nn.Conv2d(1, 16, 3, padding=1),
+            nn.ReLU(),
+            nn.MaxPool2d(2),
+            nn.Conv2d(16, 32, 3, padding=1),
+            nn.ReLU(),
+            nn.MaxPool2d(2),
+        )
+        self.fc_layers = nn.Sequential(nn.Flatten(), nn.Linear(1568, 128), nn.ReLU(), nn.Linear(128, 2))
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return self.fc_layers(self.conv_layers(inputs))
