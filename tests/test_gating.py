@@ -20,6 +20,7 @@ from gating_changes import (
 from gating_factory import Records, protocol, records
 
 from medharden.record import CohortRecord, Finding, Verdict
+from medharden.stats import cases_needed, smallest_margin
 
 PASS, INCONCLUSIVE, FAIL, INVALID = Verdict.PASS, Verdict.INCONCLUSIVE, Verdict.FAIL, Verdict.INVALID
 
@@ -247,3 +248,18 @@ def test_needed_cases_grow_with_the_design_effect() -> None:
     assert "effective cases" in paired.method
     floor = {e.name: e for e in records(400, cases_a_patient=2).decide().endpoints}["robust_floor"]
     assert "effective cases" in floor.method
+
+
+def test_equal_answers_are_planned_with_one_discordant_case() -> None:
+    accuracy = {e.name: e for e in records(400).decide().endpoints}["accuracy"]
+    assert accuracy.needed == cases_needed(1 / 400, 0.02, alpha=0.025) > cases_needed(0.0, 0.02, alpha=0.025)
+    assert accuracy.smallest_margin == smallest_margin(400, 1 / 400, alpha=0.025)
+
+
+def test_attacked_endpoints_count_attacked_cases_alone() -> None:
+    decision = records(rules=protocol(sample=100), attacked=100, robust=(10, 60)).decide()
+    by_name = {e.name: e for e in decision.endpoints}
+    assert (by_name["robust_floor"].n, by_name["robust_floor"].estimate) == (100, 0.6)
+    assert (by_name["robust_gain"].n, by_name["robust_gain"].estimate) == (100, 0.5)
+    assert by_name["robust_gain"].table == (10, 50, 0, 40)
+    assert by_name["accuracy"].n == 400

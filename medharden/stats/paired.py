@@ -20,6 +20,8 @@ __all__ = ["newcombe_interval", "null_variance", "tango_interval", "tango_statis
 
 Counts = TypeVar("Counts", float, npt.NDArray[np.float64])
 
+_NO_DIFFERENCE = 1e-100  # below this a square underflows and the variance would come out as 0
+
 
 def tango_statistic(gained: float, lost: float, cases: float, difference: float) -> float:
     """Tango's score statistic T(D) of the hypothesis that the true difference is D.
@@ -120,6 +122,8 @@ def null_variance(gained: Counts, lost: Counts, cases: float, difference: float)
 def _statistic(gained: float, lost: float, cases: float, difference: float) -> float:
     if difference > 0.0:
         return -_statistic(lost, gained, cases, -difference)
+    if difference > -_NO_DIFFERENCE:
+        difference = 0.0
     distance = gained - lost - cases * difference
     if distance == 0.0:
         return 0.0
