@@ -132,7 +132,7 @@ def evaluate(
             finished=datetime.now(UTC).isoformat(timespec="seconds"),
             findings=_findings(identity, results, table, protocol),
         )
-        write_record(run / "evaluation.json", record)
+        log.append("evaluate.recorded", cases=cases_digest, record=write_record(run / "evaluation.json", record))
         return record
 
 

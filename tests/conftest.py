@@ -6,6 +6,10 @@ import os
 from pathlib import Path
 
 import pytest
+import torch
+
+# one thread: the tensors are tiny, and several test runs on one machine do not starve each other
+torch.set_num_threads(1)
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -22,3 +22,24 @@ class BreastCnn(nn.Module):
 
     def forward(self, inputs: Tensor) -> Tensor:
         return self.fc_layers(self.conv_layers(inputs))
+
+
+class TinyNet(nn.Module):
+    """A small network with batch normalisation: (N, 1, any, any) to (N, num_classes)."""
+
+    def __init__(self, num_classes: int = 2, in_channels: int = 1) -> None:
+        super().__init__()
+        self.features = nn.Sequential(
+            nn.Conv2d(in_channels, 12, 3, stride=2, padding=1),
+            nn.BatchNorm2d(12),
+            nn.ReLU(),
+            nn.Conv2d(12, 24, 3, stride=2, padding=1),
+            nn.BatchNorm2d(24),
+            nn.ReLU(),
+            nn.AdaptiveAvgPool2d(2),
+            nn.Flatten(),
+        )
+        self.classifier = nn.Linear(96, num_classes)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return self.classifier(self.features(inputs))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,6 +18,8 @@ from rich.progress import TimeRemainingColumn as TimeLeftColumn
 from medharden.record import Progress as ProgressCallback
 
 __all__ = ["Output", "out", "report_error", "stage_progress"]
+
+_SECONDS_BETWEEN_LINES = 60
 
 
 @dataclass
@@ -69,7 +72,7 @@ def stage_progress() -> Iterator[ProgressCallback]:
         yield lambda stage, done, total: None
         return
     if not sys.stdout.isatty():
-        yield _plain_line
+        yield _PlainLines()
         return
     columns = (
         TextColumn("[bold]{task.description:<16}"),
@@ -91,7 +94,20 @@ def stage_progress() -> Iterator[ProgressCallback]:
         yield update
 
 
-def _plain_line(stage: str, done: int, total: int) -> None:
-    if done == total:
-        sys.stdout.write(f"{stage}: {total} done\n")
+class _PlainLines:
+    """A line when a stage ends, and one a minute with the time left while it runs."""
+
+    def __init__(self) -> None:
+        self._began: dict[str, tuple[float, int]] = {}
+        self._said = time.monotonic()
+
+    def __call__(self, stage: str, done: int, total: int) -> None:
+        now = time.monotonic()
+        start, first = self._began.setdefault(stage, (now, done))
+        if done < total and now - self._said < _SECONDS_BETWEEN_LINES:
+            return
+        self._said = now
+        left = (now - start) / (done - first) * (total - done) if done > first else 0.0
+        rest = f", about {left:.0f} s left" if done < total else f" in {now - start:.0f} s"
+        sys.stdout.write(f"{stage}: {done} of {total}{rest}\n")
         sys.stdout.flush()

@@ -6,10 +6,11 @@ import copy
 
 from torch import Tensor, nn
 
+from medharden.errors import ModelError
 from medharden.models import Classifier
 from medharden.record import BranchRecord
 
-__all__ = ["branch_record", "make_branch", "trained_state"]
+__all__ = ["branch_form", "branch_record", "make_branch", "trained_state"]
 
 _NORMS = (
     nn.modules.batchnorm._BatchNorm,
@@ -33,10 +34,28 @@ def make_branch(clean_path: Classifier, form: str) -> Classifier:
     branch.requires_grad_(form == "full")
     if form == "norm":
         for module in branch.modules():
-            if isinstance(module, _NORMS) or type(module).__name__.startswith("LayerNorm"):
+            if _normalises(module):
                 module.requires_grad_(True)
         _classifier_layer(branch).requires_grad_(True)
     return branch.eval()
+
+
+def branch_form(clean_path: Classifier, wanted: str) -> str:
+    """`full` or `norm`, with the protocol's `auto` settled by the network at hand.
+
+    Raises:
+        ModelError: `norm` is asked for and the network has no normalisation layer with weights.
+    """
+    found = any(_normalises(m) and any(True for _ in m.parameters()) for m in clean_path.modules())
+    if wanted == "norm" and not found:
+        raise ModelError(
+            "hardening.branch is norm, but the network has no normalisation layer with weights; set it to full or auto"
+        )
+    return wanted if wanted != "auto" else "norm" if found else "full"
+
+
+def _normalises(module: nn.Module) -> bool:
+    return isinstance(module, _NORMS) or type(module).__name__.startswith("LayerNorm")
 
 
 def _classifier_layer(branch: Classifier) -> nn.Module:

@@ -28,7 +28,7 @@ from medharden.audit import (
 )
 from medharden.data import Cohort
 from medharden.errors import HardeningError, RunError
-from medharden.hardening.branch import branch_record, make_branch
+from medharden.hardening.branch import branch_form, branch_record, make_branch
 from medharden.hardening.calibration import calibrate
 from medharden.hardening.clean import clean_epoch_seconds
 from medharden.hardening.probe import Probe
@@ -106,7 +106,9 @@ def harden(
             cohort=cohort_digest,
             original=original.record,
             hardened=digest,
-            branch=branch_record(training.branch, protocol.hardening.branch, training.state.best_epoch),
+            branch=branch_record(
+                training.branch, branch_form(clean_path, protocol.hardening.branch), training.state.best_epoch
+            ),
             fusion=fusion,
             clean_state_before=before,
             clean_state_after=after,
@@ -119,7 +121,7 @@ def harden(
             finished=datetime.now(UTC).isoformat(timespec="seconds"),
             findings=(*training.state.findings, *findings),
         )
-        write_record(run / "harden.json", record)
+        log.append("harden.recorded", hardened=digest, record=write_record(run / "harden.json", record))
         (run / _CHECKPOINT).unlink(missing_ok=True)
         return record
 
@@ -151,7 +153,7 @@ def _prepare(
     clean_path: Classifier, cohort: Cohort, protocol: Protocol, cohort_digest: str, device: str
 ) -> tuple[BranchTraining, dict[str, str]]:
     bias = decision_bias(protocol, cohort.classes).to(device)
-    branch = make_branch(clean_path, protocol.hardening.branch)
+    branch = make_branch(clean_path, branch_form(clean_path, protocol.hardening.branch))
     probe = Probe(clean_path, cohort, protocol, bias, device)
     binding = {"protocol": protocol.digest, "cohort": cohort_digest, "model": clean_path.record.file}
     return BranchTraining(clean_path, branch, cohort, protocol, probe, device), binding

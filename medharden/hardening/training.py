@@ -176,7 +176,7 @@ class BranchTraining:
         if gradient is not None and left_clean < len(part):
             kept = slice(left_clean, None)
             self.adversary.update(part[kept], inputs[kept], attacked.detach()[kept], gradient[kept], own[kept], radius)
-        return float(loss), float((logits.argmax(1) == labels)[left_clean:].float().mean())
+        return float(loss.detach()), float((logits.argmax(1) == labels)[left_clean:].float().mean())
 
     def _loss(self, logits: Tensor, labels: Tensor, part: Tensor) -> Tensor:
         loss = functional.cross_entropy(logits, labels)

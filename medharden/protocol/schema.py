@@ -204,7 +204,7 @@ class Hardening(_Strict):
 
     Attributes:
         branch: `full` trains every weight; `norm` trains the affine parameters of normalisation layers and the
-            classifier, over frozen weights.
+            classifier, over frozen weights; `auto` is `norm` where the network has such layers, else `full`.
         epochs, batch_size, learning_rate, weight_decay: of AdamW under a one-cycle schedule.
         min_steps: epochs are added until at least this many steps are taken (small cohorts need more passes).
         warmup: share of the schedule in which the learning rate rises.
@@ -219,7 +219,7 @@ class Hardening(_Strict):
         probe_steps, probe_cases: the per-epoch probe attack on validation.
     """
 
-    branch: Literal["full", "norm"] = "norm"
+    branch: Literal["auto", "full", "norm"] = "auto"
     epochs: Annotated[int, Field(ge=1)] = 24
     min_steps: Annotated[int, Field(ge=1)] = 600
     batch_size: Annotated[int, Field(ge=2)] = 32

@@ -1,0 +1,321 @@
+"""The robust branch: its adversary, its training, its calibration, and that the clean path does not move."""
+
+from __future__ import annotations
+
+import copy
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from tiny import tiny_cohort, tiny_model, tiny_protocol
+
+from medharden.audit import read_record
+from medharden.data import Cohort
+from medharden.errors import HardeningError, ModelError, RunError
+from medharden.hardening import harden
+from medharden.hardening.adversary import CarriedAdversary
+from medharden.hardening.augmentation import augment
+from medharden.hardening.branch import branch_form, make_branch
+from medharden.hardening.calibration import fit_temperature
+from medharden.hardening.probe import ProbeResult, collapsed
+from medharden.hardening.run import decision_bias
+from medharden.hardening.schedule import learning_rate, radius_share
+from medharden.hardening.training import BranchTraining
+from medharden.models import Classifier, load_classifier, load_hardened, state_digest
+from medharden.protocol import Hardening, ThreatModel
+from medharden.record import HardenRecord
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("tiny")
+
+
+@pytest.fixture(scope="module")
+def cohort(folder: Path) -> Cohort:
+    return tiny_cohort(folder, tiny_protocol())
+
+
+@pytest.fixture(scope="module")
+def original(folder: Path, cohort: Cohort) -> Classifier:
+    return tiny_model(folder, cohort=cohort)
+
+
+@pytest.fixture(scope="module")
+def run(folder: Path, cohort: Cohort, original: Classifier) -> tuple[Path, HardenRecord]:
+    return folder / "run", harden(original, cohort, tiny_protocol(), folder / "run")
+
+
+# --- the carried adversary ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+@pytest.mark.parametrize("shape", [(6, 1, 5, 4), (6, 3, 4, 4), (6, 1, 3, 4, 5)])
+def test_a_carried_perturbation_stays_within_radius_and_bounds(norm: str, shape: tuple[int, ...]) -> None:
+    threat = ThreatModel(norm=norm, eps=0.3)
+    adversary = CarriedAdversary(shape, threat=threat, step=1.0, regulate=False)
+    generator, inputs, rows = torch.Generator().manual_seed(0), torch.rand(shape), torch.arange(6)
+    for radius in (0.1, 0.3, 0.05):
+        attacked = adversary.attacked(rows, inputs, radius, generator)
+        delta = (attacked - inputs).flatten(1)
+        size = delta.abs().amax(1) if norm == "linf" else delta.norm(dim=1)
+        assert float(size.max()) <= radius * (1 + 1e-5)
+        assert 0 <= float(attacked.min()) <= float(attacked.max()) <= 1
+        adversary.update(rows, inputs, attacked, torch.randn(shape), torch.rand(6), radius)
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_carried_steps_reach_the_optimum_of_a_linear_model(norm: str) -> None:
+    weight, inputs, rows = torch.randn(1, 1, 6, 6), torch.full((4, 1, 6, 6), 0.5), torch.arange(4)
+    adversary = CarriedAdversary(inputs.shape, threat=ThreatModel(norm=norm, eps=0.1), step=1.0, regulate=False)
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(8):
+        attacked = adversary.attacked(rows, inputs, 0.1, generator)
+        adversary.update(rows, inputs, attacked, weight.expand_as(inputs), torch.ones(4), 0.1)
+    gain = ((adversary.attacked(rows, inputs, 0.1, generator) - inputs) * weight).flatten(1).sum(1)
+    best = 0.1 * (weight.abs().sum() if norm == "linf" else weight.norm())
+    assert float((gain / best).min()) > 0.99
+
+
+def test_a_perturbation_costs_one_byte_a_value_and_is_carried_to_the_next_visit() -> None:
+    adversary = CarriedAdversary((3, 1, 8, 8), threat=ThreatModel(eps=0.1), step=0.5, regulate=False)
+    assert adversary.codes.element_size() == 1
+    generator, inputs, rows = torch.Generator().manual_seed(0), torch.full((2, 1, 8, 8), 0.5), torch.tensor([0, 2])
+    first = adversary.attacked(rows, inputs, 0.1, generator)
+    adversary.update(rows, inputs, first, torch.zeros_like(first), torch.ones(2), 0.1)
+    again = adversary.attacked(rows, inputs, 0.1, generator)
+    torch.testing.assert_close(again, first, atol=0.1 / 127, rtol=0)
+    assert adversary.visited.tolist() == [True, False, True]
+
+
+def test_regulation_lowers_the_radius_of_wrong_cases_and_raises_it_again_for_confident_ones() -> None:
+    adversary = CarriedAdversary((2, 1, 4, 4), threat=ThreatModel(eps=0.1), step=1.0, regulate=True)
+    inputs, rows, generator = torch.full((2, 1, 4, 4), 0.5), torch.arange(2), torch.Generator().manual_seed(0)
+    for _ in range(30):
+        attacked = adversary.attacked(rows, inputs, 0.1, generator)
+        adversary.update(rows, inputs, attacked, torch.ones_like(inputs), torch.tensor([0.1, 0.9]), 0.1)
+    assert adversary.share.tolist() == [0.25, 1.0]
+    size = (adversary.attacked(rows, inputs, 0.1, generator) - inputs).abs().flatten(1).amax(1)
+    torch.testing.assert_close(size, torch.tensor([0.025, 0.1]))
+    for _ in range(30):
+        adversary.update(rows, inputs, inputs, torch.ones_like(inputs), torch.tensor([0.9, 0.9]), 0.1)
+    assert adversary.share.tolist() == [1.0, 1.0]
+
+
+def test_augmentation_lets_the_gradient_reach_the_unaugmented_frame() -> None:
+    inputs = torch.rand(6, 1, 7, 5, requires_grad=True)
+    generator = torch.Generator().manual_seed(3)
+    augmented = augment(inputs, Hardening(flip=True, shift=2), generator)
+    assert augmented.shape == inputs.shape
+    assert not torch.equal(augmented, inputs)
+    augmented.sum().backward()
+    # each output value is a copy of one input value, so the gradient counts copies
+    assert float(inputs.grad.sum()) == pytest.approx(augmented.numel())
+
+
+def test_the_schedule_rises_then_falls_and_the_radius_ramps_to_its_full_size() -> None:
+    settings = Hardening(learning_rate=1.0, warmup=0.25, ramp=0.5)
+    rates = [learning_rate(settings, n / 100) for n in range(100)]
+    assert max(rates) == rates[25] == 1.0
+    assert rates[0] < 0.1
+    assert rates[-1] < 0.02
+    assert [radius_share(settings, d) for d in (0, 0.25, 0.5, 1)] == [0, 0.5, 1, 1]
+    assert radius_share(Hardening(ramp=0.0), 0.0) == 1
+
+
+@pytest.mark.parametrize(("form", "names"), [("full", 10), ("norm", 6)])
+def test_a_branch_shares_no_tensor_with_the_clean_path_and_trains_its_form_alone(
+    original: Classifier, form: str, names: int
+) -> None:
+    branch = make_branch(original, form)
+    own = {t.data_ptr() for t in branch.state_dict().values()}
+    assert not own & {t.data_ptr() for t in original.state_dict().values()}
+    assert sum(p.requires_grad for p in branch.parameters()) == names
+
+
+# --- hardening ---------------------------------------------------------------------------------------------------
+
+
+def test_clean_path_is_bitwise_unchanged_by_hardening(
+    run: tuple[Path, HardenRecord], original: Classifier, cohort: Cohort
+) -> None:
+    model = load_hardened(run[0], arch="python:foreign_networks:TinyNet")
+    assert state_digest(model.clean_path) == state_digest(original)
+    assert run[1].clean_state_before == run[1].clean_state_after == state_digest(original)
+    inputs, _ = cohort.batch(cohort.indices("test"))
+    assert torch.equal(model.clean_path(inputs), original(inputs))
+
+
+def test_the_branch_gains_robustness_that_the_original_lacks(run: tuple[Path, HardenRecord]) -> None:
+    record = run[1]
+    assert record.epochs[record.branch.best_epoch].val_robust > 0.7
+    assert record.epochs[record.branch.best_epoch].val_clean > 0.9
+    assert record.cost.passes == 1
+    assert record.cost.steps == len(record.epochs) * (200 // 25)
+
+
+def test_the_branch_s_running_statistics_stay_the_original_s(run: tuple[Path, HardenRecord]) -> None:
+    model = load_hardened(run[0], arch="python:foreign_networks:TinyNet")
+    for (name, mine), theirs in zip(model.robust_branch.named_buffers(), model.clean_path.buffers(), strict=True):
+        assert torch.equal(mine, theirs), name
+
+
+def test_the_run_directory_holds_what_was_decided_and_no_checkpoint(run: tuple[Path, HardenRecord]) -> None:
+    names = {p.name for p in run[0].iterdir()}
+    assert names == {
+        "protocol.yaml",
+        "cohort.json",
+        "hardened.safetensors",
+        "hardened.json",
+        "harden.json",
+        "audit.jsonl",
+    }
+    assert read_record(run[0] / "harden.json", HardenRecord) == run[1]
+
+
+def test_an_interrupted_run_goes_on_and_ends_with_the_same_weights(
+    tmp_path: Path, run: tuple[Path, HardenRecord], cohort: Cohort, original: Classifier
+) -> None:
+    def stop(stage: str, done: int, total: int) -> None:
+        if stage == "harden" and done == 20:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        harden(original, cohort, tiny_protocol(), tmp_path, progress=stop)
+    assert not (tmp_path / "harden.json").exists()
+    seen: list[int] = []
+    again = harden(
+        original, cohort, tiny_protocol(), tmp_path, progress=lambda s, d, t: seen.append(d) if s == "harden" else None
+    )
+    assert seen[0] == 17, "the third epoch is taken up, not the first"
+    assert again.hardened == run[1].hardened
+    events = [json.loads(line)["event"] for line in (tmp_path / "audit.jsonl").read_text().splitlines()]
+    assert "harden.interrupted" in events
+    assert events[-1] == "harden.finished"
+
+
+def test_an_interrupted_run_is_not_taken_up_under_another_protocol(
+    tmp_path: Path, cohort: Cohort, original: Classifier
+) -> None:
+    def stop(stage: str, done: int, total: int) -> None:
+        if done == 9:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        harden(original, cohort, tiny_protocol(), tmp_path, progress=stop)
+    with pytest.raises(RunError, match="another protocol"):
+        harden(original, cohort, tiny_protocol("seed: 5\n"), tmp_path)
+
+
+def test_hardening_never_reads_the_test_split(
+    tmp_path: Path, cohort: Cohort, original: Classifier, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    test_rows = set(cohort.indices("test").tolist())
+    read: set[int] = set()
+    ordinary = Cohort.batch
+
+    def watched(self: Cohort, rows):
+        read.update(int(r) for r in rows)
+        return ordinary(self, rows)
+
+    monkeypatch.setattr(Cohort, "batch", watched)
+    harden(original, cohort, tiny_protocol(), tmp_path)
+    assert read
+    assert not read & test_rows
+
+
+@pytest.mark.parametrize("mode", ["mixed", "guarded", "clean", "robust"])
+def test_every_fusion_mode_is_calibrated_for_three_classes(tmp_path: Path, mode: str) -> None:
+    extra = f"fusion: {{mode: {mode}}}\n"
+    cohort = tiny_cohort(tmp_path, tiny_protocol(extra), classes=3)
+    record = harden(tiny_model(tmp_path, 3, cohort), cohort, tiny_protocol(extra), tmp_path / "run")
+    assert record.fusion.mode == mode
+    if mode == "mixed":
+        assert 0.5 < record.fusion.weight < 1
+        assert len(record.fusion.frontier) > 3
+        assert record.fusion.frontier[0].robust <= record.fusion.frontier[-1].robust
+    if mode == "guarded":
+        assert record.fusion.referral_rate <= 0.05 or record.findings
+    model = load_hardened(tmp_path / "run", arch="python:foreign_networks:TinyNet")
+    inputs, _ = cohort.batch(cohort.indices("val"))
+    expected = {"clean": model.clean_path, "guarded": model.clean_path, "robust": model.robust_branch}
+    if mode in expected:
+        assert torch.equal(model(inputs), expected[mode](inputs))
+
+
+def training(cohort: Cohort, original: Classifier, extra: str) -> BranchTraining:
+    from medharden.hardening.probe import Probe
+
+    protocol = tiny_protocol()
+    fields = protocol.model_dump()
+    fields["hardening"] |= {"epochs": 8, **json.loads(extra)}
+    protocol = type(protocol).model_validate(fields)
+    clean = copy.deepcopy(original)
+    probe = Probe(clean, cohort, protocol, torch.zeros(2), "cpu")
+    return BranchTraining(clean, make_branch(clean, "full"), cohort, protocol, probe, "cpu")
+
+
+def test_collapse_is_noticed_rolled_back_and_recovered_from(cohort: Cohort, original: Classifier) -> None:
+    provoked = training(cohort, original, '{"learning_rate": 3.0, "ramp": 0.0, "warmup": 0.01, "epochs": 12}')
+    while provoked.state.epoch < provoked.epochs:
+        try:
+            provoked.run_epoch(None)
+        except HardeningError:
+            break
+    codes = [f.code for f in provoked.state.findings]
+    assert "hardening.collapse" in codes
+    assert provoked.state.rate < 1
+    with torch.no_grad():
+        assert all(torch.isfinite(p).all() for p in provoked.branch.parameters())
+
+
+def test_a_branch_that_never_holds_is_an_error_and_not_a_model(
+    tmp_path: Path, cohort: Cohort, original: Classifier
+) -> None:
+    protocol = tiny_protocol()
+    fields = protocol.model_dump()
+    fields["hardening"] |= {"ramp": 0.0, "warmup": 0.001, "learning_rate": 1e6, "grad_clip": 1e6}
+    with pytest.raises(HardeningError, match="collapsed"):
+        harden(original, cohort, type(protocol).model_validate(fields), tmp_path)
+    assert not (tmp_path / "hardened.safetensors").exists()
+
+
+@pytest.mark.parametrize(
+    ("now", "expected"),
+    [
+        (ProbeResult(0.95, 0.8, 0, 2, 0.94), None),
+        (ProbeResult(0.7, 0.7, 0, 30, 0.5), "balanced accuracy"),
+        (ProbeResult(0.95, 0.2, 0, 2, 0.94), "probe attack"),
+    ],
+)
+def test_a_constant_answer_and_catastrophic_overfitting_both_count_as_collapse(
+    now: ProbeResult, expected: str | None
+) -> None:
+    reason = collapsed(now, ProbeResult(0.97, 0.1, 0, 0, 0.96), classes=2, best_robust=0.75)
+    assert (reason is None) if expected is None else (expected in (reason or ""))
+
+
+def test_the_temperature_of_an_overconfident_model_is_found() -> None:
+    torch.manual_seed(0)
+    honest = torch.randn(4000, 3) * 2
+    labels = torch.distributions.Categorical(logits=honest).sample()
+    assert fit_temperature(honest * 3, labels) == pytest.approx(3, rel=0.1)
+
+
+def test_the_decision_bias_is_the_log_odds_of_the_threshold() -> None:
+    protocol = tiny_protocol("task: {classes: ['0', '1'], positive: '1', threshold: 0.2}\n")
+    bias = decision_bias(protocol, ("0", "1"))
+    assert bias.tolist() == pytest.approx([0.0, 1.386294], rel=1e-5)
+    assert decision_bias(tiny_protocol(), ("0", "1")).tolist() == [0, 0]
+
+
+def test_the_branch_form_follows_the_network_where_the_protocol_leaves_it_open(
+    tmp_path: Path, original: Classifier, test_data: Path
+) -> None:
+    weights = test_data / "weights" / "breastmnist_cnn.pth"
+    without = load_classifier(weights, arch="python:foreign_networks:BreastCnn")
+    assert branch_form(original, "auto") == "norm"
+    assert branch_form(without, "auto") == "full"
+    with pytest.raises(ModelError, match="no normalisation layer"):
+        branch_form(without, "norm")
