@@ -307,8 +307,8 @@ def test_a_link_out_of_a_class_folder_is_not_followed(tmp_path):
     ("build", "match"),
     [
         (lambda root: None, "found no class folders"),
-        (lambda root: (root / "cat").mkdir(), "expected two classes or more, found 1: \\['cat'\\]"),
-        (lambda root: class_folders(root, 5, ("cat",)), "found 1: \\['cat'\\]"),
+        (lambda root: (root / "cat").mkdir(), "found no DICOM"),
+        (lambda root: class_folders(root, 5, ("cat",)), "expected two classes or more, found 1: \\['cat'\\]"),
         (lambda root: [(root / n).mkdir() for n in "ab"], "found no DICOM"),
         (lambda root: class_folders(root, 2), "every split needs cases of every class"),
     ],
@@ -372,7 +372,7 @@ def test_made_splits_keep_copies_together_and_say_so(tmp_path):
 def test_one_image_under_two_labels_is_a_problem(tmp_path):
     class_folders(tmp_path)
     shutil.copy(tmp_path / "cat" / "0.png", tmp_path / "dog" / "copy.png")
-    with pytest.raises(DataError, match="same pixels as .* which has another label") as caught:
+    with pytest.raises(DataError, match=r"same pixels as .* which has another label") as caught:
         load_cohort(tmp_path, protocol(), key=KEY)
     assert len(caught.value.problems) == 2
 

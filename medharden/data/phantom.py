@@ -26,8 +26,8 @@ _INTERCEPT = -1024
 _SITES = ("Northfield General", "Lakeside Clinic", "Harbour Hospital")
 _SCANNERS = (("Imagina", "Helix 64", 0.5), ("Tomora", "Vista 128", 0.75))  # maker, model, smoothness in pixels
 _NOISE = 12.0
-_TEXTURE = 3.5
-_TEXTURE_PERIOD = 6.0
+_TEXTURE = 4.0
+_TEXTURE_PERIOD = 8.0
 _COLUMNS = ("path", "label", "patient", "sex", "age", "site", "scanner")
 
 Slice = npt.NDArray[np.float64]
@@ -56,7 +56,7 @@ def write_phantom_cohort(folder: Path, *, patients: int, seed: int, progress: Pr
     Each patient has one or two axial slices of 96 x 96 pixels in HU: body with a fat rim, spine, liver, spleen and
     kidneys of varied geometry, and noise of about 12 HU whose smoothness depends on the scanner. Two things tell the
     classes apart. The lesion, an ellipse in the liver 8 to 16 pixels across and 45 to 70 HU below it, is what a
-    reader would see; no attack of a few HU can hide it. A faint stripe texture of 3.5 HU all over the body, level in
+    reader would see; no attack of a few HU can hide it. A faint stripe texture of 4 HU all over the body, level in
     patients with a lesion and upright in the others, stands for what scanners and reconstruction kernels leave
     behind in real data: a classifier gladly learns it, and an attack of 4 HU erases it. The data are made to show
     this one mechanism; nothing about real patients follows from them.

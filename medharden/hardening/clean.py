@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import statistics
 import time
 
 import numpy as np
@@ -17,8 +18,6 @@ from medharden.protocol import Hardening
 from medharden.record import Progress
 
 __all__ = ["clean_epoch_seconds", "fine_tune"]
-
-_WARM_STEPS = 3
 
 
 def fine_tune(
@@ -50,10 +49,14 @@ def fine_tune(
 
 
 def clean_epoch_seconds(model: Classifier, cohort: Cohort, settings: Hardening, *, seed: int, device: str) -> float:
-    """Wall clock of one epoch of ordinary fine-tuning of every weight, on a copy that is thrown away."""
+    """Wall clock of one epoch of ordinary fine-tuning of every weight, on a copy that is thrown away.
+
+    It is the median step times the number of steps: a machine busy with something else for a moment does not count.
+    """
     trial = copy.deepcopy(model).to(device).train()
     trial.requires_grad_(True)
-    return _clean_epochs(trial, cohort, settings, 1, seed, device, None)
+    seconds = _clean_epochs(trial, cohort, settings, 1, seed, device, None)
+    return statistics.median(seconds) * len(seconds)
 
 
 def _clean_epochs(
@@ -64,26 +67,26 @@ def _clean_epochs(
     seed: int,
     device: str,
     progress: Progress | None,
-) -> float:
+) -> list[float]:
+    """Trains in place; returns the wall clock of each step."""
     rows = cohort.indices("train")
     generator = torch.Generator().manual_seed(seed)
     optimiser = torch.optim.AdamW(model.parameters(), lr=1.0, weight_decay=settings.weight_decay)
     batches = max(1, len(rows) // settings.batch_size)
-    total, done, started = epochs * batches, 0, time.perf_counter()
+    total = epochs * batches
+    seconds: list[float] = []
     for _ in range(epochs):
         order = rows[torch.randperm(len(rows), generator=generator).numpy()]
         for part in np.array_split(order, batches):
+            started = time.perf_counter()
             inputs, labels = (t.to(device) for t in cohort.batch(part))
-            optimiser.param_groups[0]["lr"] = learning_rate(settings, done / total)
+            optimiser.param_groups[0]["lr"] = learning_rate(settings, len(seconds) / total)
             loss = functional.cross_entropy(model(augment(inputs, settings, generator)), labels)
             optimiser.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             torch.nn.utils.clip_grad_norm_(model.parameters(), settings.grad_clip)
             optimiser.step()
-            done += 1
-            if total > 2 * _WARM_STEPS and done == _WARM_STEPS:
-                started = time.perf_counter()
+            seconds.append(time.perf_counter() - started)
             if progress is not None:
-                progress("train", done, total)
-    counted = total - _WARM_STEPS if total > 2 * _WARM_STEPS else total
-    return (time.perf_counter() - started) * total / counted
+                progress("train", len(seconds), total)
+    return seconds

@@ -234,8 +234,8 @@ class Hardening(_Strict):
     grad_clip: Annotated[float, Field(gt=0)] = 1.0
     flip: bool = False
     shift: Annotated[int, Field(ge=0)] = 0
-    probe_steps: Annotated[int, Field(ge=1)] = 10
-    probe_cases: Annotated[int, Field(ge=1)] = 200
+    probe_steps: Annotated[int, Field(ge=1)] = 5
+    probe_cases: Annotated[int, Field(ge=1)] = 100
 
 
 class Fusion(_Strict):
