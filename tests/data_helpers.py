@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from pathlib import Path
 from typing import Any
 
@@ -72,4 +73,38 @@ def class_folders(root: Path, per_class: int = 10, classes: tuple[str, ...] = ("
     for k, name in enumerate(classes):
         for n in range(per_class):
             png(root / name / f"{n}.png", 1000 * k + n)
+    return root
+
+
+def codes(cohort) -> set[str]:
+    return {finding.code for finding in cohort.record.findings}
+
+
+def sizes(cohort) -> tuple[int, int, int]:
+    return tuple(len(cohort.indices(split)) for split in ("train", "val", "test"))
+
+
+def manifest(root: Path, rows: list[dict[str, object]], name: str = "manifest.csv") -> Path:
+    with (root / name).open("w", newline="") as stream:
+        writer = csv.DictWriter(stream, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    return root / name
+
+
+def listed(root: Path, n: int = 20, **columns) -> list[dict[str, object]]:
+    """Pictures on disk and a row for each; a column is a function of the row's number."""
+    rows = []
+    for k in range(n):
+        png(root / "img" / f"{k}.png", k)
+        rows.append({"path": f"img/{k}.png", "label": "ab"[k % 2]} | {c: f(k) for c, f in columns.items()})
+    return rows
+
+
+def ct_folder(root: Path, **header) -> Path:
+    rng = np.random.default_rng(0)
+    for n in range(24):
+        stored = rng.integers(-1000, 1000, (8, 8)).astype(np.int16)
+        fields = {name: f(n) for name, f in header.items()}
+        dicom(root / ("ab"[n % 2]) / f"{n}.dcm", stored, **fields)
     return root

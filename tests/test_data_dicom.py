@@ -214,6 +214,14 @@ def test_header_nonsense_is_a_problem_and_never_a_crash(tmp_path, fields):
         read(path)
 
 
+def test_a_header_value_of_a_length_that_its_type_forbids_is_a_problem(tmp_path):
+    path = dicom(tmp_path / "a.dcm", np.arange(16, dtype=np.int16).reshape(4, 4))
+    rows = b"\x28\x00\x10\x00US"
+    path.write_bytes(path.read_bytes().replace(rows + b"\x02\x00\x04\x00", rows + b"\x01\x00\x04"))
+    with pytest.raises(DataError, match="truncated or damaged"):
+        read(path)
+
+
 def test_a_huge_declared_size_is_refused_before_decoding(tmp_path):
     path = dicom(tmp_path / "a.dcm", np.zeros((2, 2), np.int16), Rows=65535, Columns=65535)
     with pytest.raises(DataError, match="more than"):

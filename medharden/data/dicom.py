@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pydicom
 from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.errors import InvalidDicomError
+from pydicom.errors import BytesLengthException, InvalidDicomError
 from pydicom.pixels import apply_color_lut, apply_modality_lut, pixel_array
 from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
@@ -34,7 +34,7 @@ def read_dicom(path: Path, dims: int) -> StoredImage:
     """
     try:
         return _decode(_open(path), dims)
-    except (*MALFORMED, InvalidDicomError) as error:
+    except (*MALFORMED, InvalidDicomError, BytesLengthException) as error:
         raise DataError(f"can't be decoded as DICOM: truncated or damaged ({type(error).__name__})") from None
 
 

@@ -10,6 +10,7 @@ import nibabel as nib
 import numpy as np
 import numpy.typing as npt
 from nibabel.filebasedimages import ImageFileError
+from nibabel.orientations import OrientationError
 from nibabel.spatialimages import HeaderDataError
 
 from medharden.data.preprocessing import Window
@@ -29,7 +30,7 @@ def read_nifti(path: Path) -> StoredImage:
     """
     try:
         values, pixels, window, own = _decode(path)
-    except (*MALFORMED, HeaderDataError, ImageFileError) as error:
+    except (*MALFORMED, HeaderDataError, ImageFileError, OrientationError) as error:
         raise DataError(f"can't be decoded as NIfTI: truncated or damaged ({type(error).__name__})") from None
     return StoredImage(values=values[None], window=window, format="nifti", pixels=pixels, windows=int(own))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 import weakref
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -121,17 +121,25 @@ def read_cases(
         try:
             pending = {pool.submit(_read, listing.read, e, spec): n for n, e in enumerate(listing.entries)}
             for done, future in enumerate(as_completed(pending), start=1):
-                number, outcome = pending.pop(future), future.result()
-                if isinstance(outcome, str):
-                    results[number] = outcome
-                else:
-                    results[number] = outcome[0]
-                    shelf.put(number, outcome[1])
+                number = pending.pop(future)
+                results[number] = _kept(future, number, shelf)
                 if progress is not None:
                     progress("read", done, len(listing.entries))
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
     return results
+
+
+def _kept(future: Future[tuple[ReadCase, Floats] | str], number: int, shelf: Shelf) -> ReadCase | str:
+    """Shelves the input; an error that no reader foresaw gives its type alone, since its text may quote the header."""
+    unforeseen = future.exception()
+    if unforeseen is not None:
+        return f"can't be read: {type(unforeseen).__name__}"
+    outcome = future.result()
+    if isinstance(outcome, str):
+        return outcome
+    shelf.put(number, outcome[1])
+    return outcome[0]
 
 
 def _read(read: Callable[[Entry], StoredImage], entry: Entry, spec: Input) -> tuple[ReadCase, Floats] | str:
