@@ -97,8 +97,8 @@ def audited(run: Path, stage: str, **data: Any) -> Iterator[AuditLog]:
         The log, for further events of the stage.
     """
     log = AuditLog(run / "audit.jsonl")
-    log.append(f"{stage}.started", **data)
     try:
+        log.append(f"{stage}.started", **data)
         yield log
     except (KeyboardInterrupt, Interrupted):
         log.append(f"{stage}.interrupted")

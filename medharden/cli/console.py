@@ -35,9 +35,14 @@ class Output:
     quiet: bool = False
 
     @property
+    def terminal(self) -> bool:
+        """Whether a person watches: bars and boxes there, plain unbroken lines elsewhere."""
+        return sys.stdout.isatty()
+
+    @property
     def console(self) -> Console:
         """Standard output, with colour and width where it is a terminal."""
-        return Console(file=sys.stdout, highlight=False, soft_wrap=not sys.stdout.isatty())
+        return Console(file=sys.stdout, highlight=False, soft_wrap=not self.terminal)
 
     def say(self, text: str) -> None:
         """One line for people, in rich markup."""
@@ -71,7 +76,7 @@ def stage_progress() -> Iterator[ProgressCallback]:
     if out.json or out.quiet:
         yield lambda stage, done, total: None
         return
-    if not sys.stdout.isatty():
+    if not out.terminal:
         yield _PlainLines()
         return
     columns = (

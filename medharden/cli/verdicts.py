@@ -45,10 +45,9 @@ def show_verdict(run: Path, decision: GateDecision, report: Path | None = None) 
     if report is not None:
         parts.append(f"report: [bold]{escape(str(report))}[/]")
     colour = _COLOURS[decision.verdict]
-    panel = Panel(
-        Group(*parts), title=f"[bold {colour}]{decision.verdict}[/] · {decision.protocol_name}", border_style=colour
-    )
-    out.show(panel, _machine(run, decision, evaluation, record))
+    verdict = f"[bold {colour}]{decision.verdict}[/] · {escape(decision.protocol_name)}"
+    shown = Panel(Group(*parts), title=verdict, border_style=colour) if out.terminal else Group(*parts, verdict)
+    out.show(shown, _machine(run, decision, evaluation, record))
 
 
 def _endpoints(decision: GateDecision) -> Table:

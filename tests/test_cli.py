@@ -1,0 +1,322 @@
+"""The command line, as a user and a CI job meet it: outcomes, exit codes, and what is left on disk."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from tiny import ARCH, PROTOCOL, tiny_cohort, tiny_model, tiny_protocol, write_archive
+
+TESTS = Path(__file__).resolve().parent
+EASY = "endpoints: {noninferiority: [{metric: accuracy, margin: 0.1}, {metric: recall, margin: 0.2}]}\n"
+
+
+def medharden(
+    *arguments: object, cwd: Path, timeout: float = 120, **environment: str
+) -> subprocess.CompletedProcess[str]:
+    """Runs the command in a process of its own, as a user would."""
+    paths = os.pathsep.join([str(TESTS), str(TESTS.parent), os.environ.get("PYTHONPATH", "")])
+    variables = os.environ | {
+        "PYTHONPATH": paths,
+        "MEDHARDEN_PSEUDONYM_KEY": "a key for tests, sixteen bytes or more",
+        "OMP_NUM_THREADS": "1",
+        "COLUMNS": "200",
+    }
+    return subprocess.run(
+        [sys.executable, "-m", "medharden", *map(str, arguments)],
+        cwd=cwd,
+        env=variables | environment,
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        check=False,
+    )
+
+
+@pytest.fixture(scope="module")
+def shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a trained model, an archive and a protocol."""
+    folder = tmp_path_factory.mktemp("shop")
+    protocol = tiny_protocol(EASY)
+    (folder / "tiny.yaml").write_text(PROTOCOL + EASY)
+    tiny_model(folder, cohort=tiny_cohort(folder, protocol))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def done(shop: Path) -> subprocess.CompletedProcess[str]:
+    """The whole pipeline, run once."""
+    return harden(shop, "run", "--pictures", "--json")
+
+
+def harden(shop: Path, out: str, *more: object, **environment: str) -> subprocess.CompletedProcess[str]:
+    fixed = ("--data", "tiny.npz", "--protocol", "tiny.yaml", "--arch", ARCH, "--out", out)
+    return medharden("harden", "model.pt", *fixed, *more, cwd=shop, **environment)
+
+
+def assert_clear(result: subprocess.CompletedProcess[str], code: int, *words: str) -> None:
+    """An error as it should be: its exit code, its words, no traceback."""
+    said = result.stderr + result.stdout
+    assert result.returncode == code, said
+    assert "Traceback" not in said
+    for word in words:
+        assert word in said, said
+
+
+# --- the main job ------------------------------------------------------------------------------------------------
+
+
+def test_harden_runs_through_to_a_pass_and_reports_it_to_machines(
+    done: subprocess.CompletedProcess[str], shop: Path
+) -> None:
+    assert done.returncode == 0, done.stderr + done.stdout
+    result = json.loads(done.stdout)
+    assert result["verdict"] == "PASS"
+    assert result["clean_path_identical"] is True
+    by_name = {s["name"]: s for s in result["subjects"]}
+    assert by_name["composite"]["robust_accuracy"] > by_name["original"]["robust_accuracy"] + 0.3
+    assert not result["margins_justified"]
+    assert any("justif" in reason for reason in result["reasons"])
+    written = {p.name for p in (shop / "run").iterdir()}
+    assert written == {
+        "protocol.yaml",
+        "cohort.json",
+        "hardened.safetensors",
+        "hardened.json",
+        "harden.json",
+        "cases.parquet",
+        "evaluation.json",
+        "examples.safetensors",
+        "gate.json",
+        "gate.junit.xml",
+        "report.html",
+        "report.json",
+        "audit.jsonl",
+    }
+
+
+def test_harden_run_again_opens_nothing_twice(done: subprocess.CompletedProcess[str], shop: Path) -> None:
+    before = (shop / "run" / "evaluation.json").read_bytes(), (shop / "run" / "hardened.safetensors").read_bytes()
+    again = harden(shop, "run")
+    assert again.returncode == 0
+    assert "finished earlier" in again.stdout
+    assert before == (
+        (shop / "run" / "evaluation.json").read_bytes(),
+        (shop / "run" / "hardened.safetensors").read_bytes(),
+    )
+
+
+def test_the_stages_are_commands_of_their_own(done: subprocess.CompletedProcess[str], shop: Path) -> None:
+    evaluated = medharden(
+        "evaluate", "run", "--data", "tiny.npz", "--model", "model.pt", "--arch", ARCH, "--json", cwd=shop
+    )
+    assert evaluated.returncode == 0, evaluated.stderr
+    assert json.loads(evaluated.stdout)["subjects"]["original"]["n"] == 120
+    gated = medharden("gate", "run", "--json", cwd=shop)
+    assert (gated.returncode, json.loads(gated.stdout)["verdict"]) == (0, "PASS")
+    reported = medharden("report", "run", cwd=shop)
+    assert reported.returncode == 0
+    assert "report.html" in reported.stdout
+
+
+def test_evaluate_without_the_original_file_can_not_pass_the_identity_endpoint(
+    done: subprocess.CompletedProcess[str], shop: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(shop / "run", tmp_path / "run")
+    evaluated = medharden("evaluate", tmp_path / "run", "--data", "tiny.npz", "--arch", ARCH, cwd=shop)
+    assert evaluated.returncode == 0, evaluated.stderr
+    assert medharden("gate", tmp_path / "run", cwd=shop).returncode == 4
+
+
+@pytest.mark.parametrize(
+    ("endpoints", "code", "verdict"),
+    [
+        ("fusion: {mode: clean}\n", 3, "FAIL"),
+        ("fusion: {mode: guarded}\n", 4, "INCONCLUSIVE"),
+    ],
+)
+def test_a_verdict_other_than_pass_has_its_own_exit_code(
+    shop: Path, tmp_path: Path, endpoints: str, code: int, verdict: str
+) -> None:
+    (tmp_path / "other.yaml").write_text(PROTOCOL + endpoints)
+    result = medharden(
+        "harden",
+        shop / "model.pt",
+        "--data",
+        shop / "tiny.npz",
+        "--protocol",
+        "other.yaml",
+        "--arch",
+        ARCH,
+        cwd=tmp_path,
+    )
+    assert_clear(result, code, verdict)
+
+
+def test_one_changed_byte_makes_the_gate_say_invalid(
+    done: subprocess.CompletedProcess[str], shop: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(shop / "run", tmp_path / "run")
+    path = tmp_path / "run" / "hardened.safetensors"
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(bytes(data))
+    assert_clear(medharden("gate", "run", cwd=tmp_path), 5, "INVALID", "hardened.safetensors")
+
+
+# --- inspect, protocols ------------------------------------------------------------------------------------------
+
+
+def test_inspect_shows_model_and_cohort_and_trains_nothing(shop: Path) -> None:
+    result = medharden(
+        "inspect", "model.pt", "--data", "tiny.npz", "--protocol", "tiny.yaml", "--arch", ARCH, "--json", cwd=shop
+    )
+    assert result.returncode == 0, result.stderr
+    shown = json.loads(result.stdout)
+    assert shown["model"]["classes"] == 2
+    assert shown["input_shape"] == [1, 16, 16]
+    assert shown["cases"]["0"] == {"train": 100, "val": 40, "test": 60}
+    assert shown["stored_range"][1] <= 255
+
+
+def test_inspect_lists_every_problem_by_pseudonym(tmp_path: Path) -> None:
+    from PIL import Image
+
+    for name in ("healthy", "ill"):
+        (tmp_path / "data" / name).mkdir(parents=True)
+        for number in range(6):
+            pixels = (torch.rand(8, 8) * 255).byte().numpy()
+            Image.fromarray(pixels).save(tmp_path / "data" / name / f"Jane_Doe_{number}.png")
+    broken = tmp_path / "data" / "ill" / "Jane_Doe_0.png"
+    broken.write_bytes(broken.read_bytes()[:40])
+    (tmp_path / "data" / "ill" / "Jane_Doe_1.png").write_bytes(b"")
+    result = medharden("inspect", "--data", "data", "--json", cwd=tmp_path)
+    assert_clear(result, 1)
+    assert len(json.loads(result.stdout)["problems"]) == 2
+    assert "Jane" not in result.stdout + result.stderr
+
+
+def test_protocol_commands_list_show_and_validate(tmp_path: Path) -> None:
+    listed = json.loads(medharden("protocol", "list", "--json", cwd=tmp_path).stdout)
+    assert "ct-slice-hu" in {p["name"] for p in listed["protocols"]}
+    shown = json.loads(medharden("protocol", "show", "demo", "--json", cwd=tmp_path).stdout)
+    assert shown["hardening"]["epochs"]
+    (tmp_path / "mine.yaml").write_text(PROTOCOL + "hardning: {}\n")
+    assert_clear(medharden("protocol", "validate", "mine.yaml", cwd=tmp_path), 1, "did you mean 'hardening'")
+
+
+def test_help_answers_in_under_a_second(tmp_path: Path) -> None:
+    def once() -> float:
+        started = time.perf_counter()
+        assert medharden("--help", cwd=tmp_path).returncode == 0
+        return time.perf_counter() - started
+
+    assert min(once() for _ in range(5)) < 1
+
+
+# --- bad input ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (("model.pt", "missing.pt"), ("no model file",)),
+        (("tiny.npz", "nowhere"), ("nothing at the path given as data", "expected a folder, a CSV or an .npz")),
+        (("tiny.yaml", "tinny.yaml"), ("no protocol",)),
+        ((ARCH, "timm:resnet18"), ("do not fit timm:resnet18",)),
+        ((ARCH, "timm:no_such_net"), ("no model 'no_such_net'",)),
+    ],
+)
+def test_a_wrong_argument_is_a_clear_error(
+    shop: Path, tmp_path: Path, change: tuple[str, str], words: tuple[str]
+) -> None:
+    command = ["harden", "model.pt", "--data", "tiny.npz", "--protocol", "tiny.yaml", "--arch", ARCH]
+    command = [change[1] if part == change[0] else part for part in command]
+    assert_clear(medharden(*command, "--out", tmp_path / "run", cwd=shop), 1, *words)
+    assert {p.name for p in (tmp_path / "run").iterdir()} <= {"audit.jsonl"} if (tmp_path / "run").exists() else True
+
+
+def test_a_usage_error_has_exit_code_two(tmp_path: Path) -> None:
+    assert medharden("harden", "model.pt", cwd=tmp_path).returncode == 2
+    assert medharden("hardn", cwd=tmp_path).returncode == 2
+
+
+def test_an_error_reaches_a_machine_as_json(tmp_path: Path) -> None:
+    result = medharden("gate", "nowhere", "--json", cwd=tmp_path)
+    assert result.returncode == 1
+    assert json.loads(result.stdout)["type"] == "RunError"
+
+
+def test_an_output_folder_that_can_not_be_made_is_an_error_before_anything_is_read(shop: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    assert_clear(harden(shop, str(tmp_path / "file" / "run")), 1, "choose another --out")
+
+
+def test_a_device_that_is_not_there_is_an_error(shop: Path, tmp_path: Path) -> None:
+    assert_clear(harden(shop, str(tmp_path / "run"), "--device", "cuda:7"), 1, "there is no device 'cuda:7'")
+
+
+def test_a_finished_run_is_not_overwritten_by_another(done: subprocess.CompletedProcess[str], shop: Path) -> None:
+    (shop / "seeded.yaml").write_text(PROTOCOL + EASY + "seed: 3\n")
+    before = (shop / "run" / "harden.json").read_bytes()
+    result = medharden(
+        "harden",
+        "model.pt",
+        "--data",
+        "tiny.npz",
+        "--protocol",
+        "seeded.yaml",
+        "--arch",
+        ARCH,
+        "--out",
+        "run",
+        cwd=shop,
+    )
+    assert_clear(result, 1, "choose another --out")
+    assert (shop / "run" / "harden.json").read_bytes() == before
+
+
+# --- Ctrl-C ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("stage", ["run.started", "harden.locked", "evaluate.test_split_opened"])
+def test_ctrl_c_exits_with_130_loses_nothing_and_the_same_command_goes_on(
+    tmp_path: Path, shop: Path, stage: str
+) -> None:
+    write_archive(tmp_path / "tiny.npz", sizes=(1500, 80, 600))
+    slow = (
+        PROTOCOL.replace("epochs: 20", "epochs: 8").replace("steps: 10", "steps: 60").replace("eps: 0.06", "eps: 0.01")
+    )
+    (tmp_path / "tiny.yaml").write_text(slow + EASY)
+    command = [sys.executable, "-m", "medharden", "harden", str(shop / "model.pt"), "--data", "tiny.npz"]
+    command += ["--protocol", "tiny.yaml", "--arch", ARCH, "--out", "run", "--batch-size", "8"]
+    paths = os.pathsep.join([str(TESTS), str(TESTS.parent)])
+    environment = os.environ | {"PYTHONPATH": paths, "OMP_NUM_THREADS": "1", "MEDHARDEN_PSEUDONYM_KEY": "k" * 20}
+    with subprocess.Popen(
+        command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        log = tmp_path / "run" / "audit.jsonl"
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline and not (log.exists() and f'"{stage}"' in log.read_text()):
+            time.sleep(0.02)
+        process.send_signal(signal.SIGINT)
+        said = "".join(process.communicate(timeout=60))
+    assert process.returncode == 130, said
+    assert "Traceback" not in said
+    assert "run the same command again" in said
+    assert not [p for p in (tmp_path / "run").iterdir() if p.name.startswith(".")], "a half-written file was left"
+    events = [json.loads(line)["event"] for line in log.read_text().splitlines()]
+    assert events[-1] == "run.interrupted"
+    again = subprocess.run(
+        command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False, timeout=120
+    )
+    assert again.returncode in (0, 3, 4), again.stderr
+    assert (tmp_path / "run" / "report.html").is_file()
