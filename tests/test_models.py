@@ -153,6 +153,12 @@ def test_a_monai_bundle_loads_from_its_network_definition(tmp_path: Path) -> Non
     assert model.record.arch == "timm:test_resnet"
 
 
+def test_a_bundle_that_names_another_weight_file_is_refused(tmp_path: Path) -> None:
+    definition = {"_target_": "timm.create_model", "model_name": "test_resnet", "checkpoint_path": "models/other.pt"}
+    with pytest.raises(ModelError, match="checkpoint_path would load other weights"):
+        load_classifier(make_bundle(tmp_path / "bundle", definition, timm_network()))
+
+
 @pytest.mark.parametrize(
     "definition",
     [
@@ -225,6 +231,7 @@ def test_weights_that_do_not_fit_are_named(tmp_path: Path, change, expected: str
         ("timm:resnet_eighteen", "timm .* has no model"),
         ("monai:NoNet", "has no network"),
         ("monai:_densenet", "has no network"),
+        ("monai:get_pretrained_resnet_medicalnet", "has no network"),
         ("python:nowhere", "expected timm:NAME"),
         ("python:nowhere.at_all:Net", "can't be imported"),
         ("timm:test_vit", "do not fit timm:test_vit"),

@@ -21,6 +21,7 @@ __all__ = ["Architecture", "build_network", "network_size", "parse_arch"]
 _CLASSES = ("num_classes", "out_channels", "n_classes")
 _PREFIXES = frozenset({"module", "_orig_mod", "model", "net", "network", "backbone"})
 _FIRST_GUESS = (2, 1)
+_OTHER_WEIGHTS = ("pretrained", "checkpoint_path")  # timm may unpickle the latter's file, depending on its version
 _CHANNELS = ("in_chans", "in_channels", "n_input_channels")
 
 
@@ -72,8 +73,9 @@ def build_network(arch: Architecture, state: dict[str, Tensor], dims: int) -> tu
     Raises:
         ModelError: no such architecture, or one that can't be built with these arguments.
     """
-    if arch.arguments.get("pretrained"):
-        raise ModelError("model.arguments: pretrained would download other weights; leave it out")
+    for name in _OTHER_WEIGHTS:
+        if arch.arguments.get(name):
+            raise ModelError(f"model.arguments: {name} would load other weights than the model file's; leave it out")
     make = _maker(arch, dims)
     network = make(*_FIRST_GUESS)
     state = max(_without_prefixes(state), key=lambda s: len(s.keys() & network.state_dict().keys()))
@@ -141,7 +143,7 @@ def _timm_factory(name: str) -> Callable[..., Any]:
 
 def _monai_factory(name: str) -> Callable[..., Any]:
     nets = importlib.import_module("monai.networks.nets")
-    factory = getattr(nets, name, None) if not name.startswith("_") else None
+    factory = getattr(nets, name, None) if not name.startswith(("_", "get_")) else None
     defined_there = getattr(factory, "__module__", "").startswith("monai.networks.nets")
     if not callable(factory) or not defined_there:
         raise ModelError(f"monai.networks.nets has no network {name!r}; expected a name such as DenseNet121")
