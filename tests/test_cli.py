@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import signal
 import subprocess
@@ -13,32 +12,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from command import assert_clear, environment, medharden
 from tiny import ARCH, PROTOCOL, tiny_cohort, tiny_model, tiny_protocol, write_archive
 
-TESTS = Path(__file__).resolve().parent
 EASY = "endpoints: {noninferiority: [{metric: accuracy, margin: 0.1}, {metric: recall, margin: 0.2}]}\n"
-
-
-def medharden(
-    *arguments: object, cwd: Path, timeout: float = 120, **environment: str
-) -> subprocess.CompletedProcess[str]:
-    """Runs the command in a process of its own, as a user would."""
-    paths = os.pathsep.join([str(TESTS), str(TESTS.parent), os.environ.get("PYTHONPATH", "")])
-    variables = os.environ | {
-        "PYTHONPATH": paths,
-        "MEDHARDEN_PSEUDONYM_KEY": "a key for tests, sixteen bytes or more",
-        "OMP_NUM_THREADS": "1",
-        "COLUMNS": "200",
-    }
-    return subprocess.run(
-        [sys.executable, "-m", "medharden", *map(str, arguments)],
-        cwd=cwd,
-        env=variables | environment,
-        capture_output=True,
-        text=True,
-        timeout=timeout,
-        check=False,
-    )
 
 
 @pytest.fixture(scope="module")
@@ -60,15 +37,6 @@ def done(shop: Path) -> subprocess.CompletedProcess[str]:
 def harden(shop: Path, out: str, *more: object, **environment: str) -> subprocess.CompletedProcess[str]:
     fixed = ("--data", "tiny.npz", "--protocol", "tiny.yaml", "--arch", ARCH, "--out", out)
     return medharden("harden", "model.pt", *fixed, *more, cwd=shop, **environment)
-
-
-def assert_clear(result: subprocess.CompletedProcess[str], code: int, *words: str) -> None:
-    """An error as it should be: its exit code, its words, no traceback."""
-    said = result.stderr + result.stdout
-    assert result.returncode == code, said
-    assert "Traceback" not in said
-    for word in words:
-        assert word in said, said
 
 
 # --- the main job ------------------------------------------------------------------------------------------------
@@ -298,10 +266,8 @@ def test_ctrl_c_exits_with_130_loses_nothing_and_the_same_command_goes_on(
     (tmp_path / "tiny.yaml").write_text(slow + EASY)
     command = [sys.executable, "-m", "medharden", "harden", str(shop / "model.pt"), "--data", "tiny.npz"]
     command += ["--protocol", "tiny.yaml", "--arch", ARCH, "--out", "run", "--batch-size", "8"]
-    paths = os.pathsep.join([str(TESTS), str(TESTS.parent)])
-    environment = os.environ | {"PYTHONPATH": paths, "OMP_NUM_THREADS": "1", "MEDHARDEN_PSEUDONYM_KEY": "k" * 20}
     with subprocess.Popen(
-        command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        command, cwd=tmp_path, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:
         log = tmp_path / "run" / "audit.jsonl"
         deadline = time.monotonic() + 60
@@ -316,7 +282,7 @@ def test_ctrl_c_exits_with_130_loses_nothing_and_the_same_command_goes_on(
     events = [json.loads(line)["event"] for line in log.read_text().splitlines()]
     assert events[-1] == "run.interrupted"
     again = subprocess.run(
-        command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False, timeout=120
+        command, cwd=tmp_path, env=environment(), capture_output=True, text=True, check=False, timeout=120
     )
     assert again.returncode in (0, 3, 4), again.stderr
     assert (tmp_path / "run" / "report.html").is_file()

@@ -20,6 +20,7 @@ from medharden.record import Progress as ProgressCallback
 __all__ = ["Output", "out", "report_error", "stage_progress"]
 
 _SECONDS_BETWEEN_LINES = 60
+_WIDTH_OF_FILES = 160
 
 
 @dataclass
@@ -42,7 +43,8 @@ class Output:
     @property
     def console(self) -> Console:
         """Standard output, with colour and width where it is a terminal."""
-        return Console(file=sys.stdout, highlight=False, soft_wrap=not self.terminal)
+        width = None if self.terminal else _WIDTH_OF_FILES
+        return Console(file=sys.stdout, highlight=False, soft_wrap=not self.terminal, width=width)
 
     def say(self, text: str) -> None:
         """One line for people, in rich markup."""

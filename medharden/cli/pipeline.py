@@ -139,7 +139,9 @@ def _hardened_already(run: Path, original: Classifier, cohort: Cohort, protocol:
     wanted = (protocol.digest, digest_bytes(canonical_json(cohort.record) + b"\n"), original.record.file)
     if (record.protocol, record.cohort, record.original.file) != wanted:
         raise RunError(f"{run} holds a finished run with another model, protocol or data; choose another --out")
-    return record.hardened == digest_file(run / "hardened.safetensors")
+    if record.hardened != digest_file(run / "hardened.safetensors"):
+        raise RunError(f"{run}: hardened.safetensors is not what harden.json records; choose another --out")
+    return True
 
 
 def _evaluate(job: Job, original: Classifier, cohort: Cohort, protocol: Protocol, progress: Progress) -> None:

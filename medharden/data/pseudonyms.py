@@ -37,7 +37,7 @@ def key_id(key: bytes) -> str:
 def load_pseudonym_key(path: Path | None = None) -> bytes:
     """The secret key of the pseudonyms.
 
-    Taken from the environment variable MEDHARDEN_PSEUDONYM_KEY, else from the file `path`, else from the file that
+    Taken from the file `path`, else from the environment variable MEDHARDEN_PSEUDONYM_KEY, else from the file that
     MEDHARDEN_PSEUDONYM_KEY_FILE names, else from `~/.config/medharden/pseudonym.key` (below XDG_CONFIG_HOME where
     that is set), which is made on first use for its owner alone to read.
 
@@ -45,7 +45,7 @@ def load_pseudonym_key(path: Path | None = None) -> bytes:
         DataError: the key is missing where it was said to be, unreadable or too short.
         OutputError: the user's key file can't be made.
     """
-    if text := os.environ.get(_VARIABLE):
+    if path is None and (text := os.environ.get(_VARIABLE)):
         return _parse(text, f"the environment variable {_VARIABLE}")
     if path is None and (named := os.environ.get(_FILE_VARIABLE)):
         path = Path(named)
