@@ -12,6 +12,7 @@ import torch
 
 from medharden.audit import audited, canonical_json, digest_bytes, digest_file, read_record
 from medharden.cli.console import out, stage_progress
+from medharden.cli.runtime import keep_freed_memory
 from medharden.cli.verdicts import EXIT_CODES, show_verdict
 from medharden.data import Cohort, load_cohort, load_pseudonym_key
 from medharden.errors import Interrupted, OutputError, RunError
@@ -87,12 +88,13 @@ def interruptible(run: Path) -> Iterator[None]:
 
 
 def prepare(job: Job) -> None:
-    """Checks what would otherwise fail after hours: a writable run directory, a device that is there.
+    """Sets the process up, and checks what would otherwise fail late: a writable run directory, the device.
 
     Raises:
         OutputError: the directory can't be written to.
         RunError: there is no such device.
     """
+    keep_freed_memory()
     try:
         job.run.mkdir(parents=True, exist_ok=True)
     except OSError as error:
