@@ -33,7 +33,9 @@ from medharden.record import (
 ENVIRONMENT = Environment(
     medharden="0.1.0", python="3.11", platform="test", packages={"numpy": "2"}, device="cpu", threads=1
 )
-DIGESTS = RunDigests(protocol="", cohort="c" * 64, hardened="d" * 64, cases="e" * 64, evaluation="f" * 64)
+DIGESTS = RunDigests(
+    protocol="", cohort="c" * 64, hardened="d" * 64, description="a" * 64, cases="e" * 64, evaluation="f" * 64
+)
 
 
 def protocol(
@@ -193,6 +195,7 @@ def harden(rules: Protocol) -> HardenRecord:
             parameters=9,
         ),
         hardened=DIGESTS.hardened,
+        description=DIGESTS.description,
         branch=BranchRecord("norm", 5, 9, 3),
         fusion=FusionRecord(rules.fusion.mode, 0.7, 1.0, 1.0, 0.5, 0.01),
         clean_state_before="2" * 64,
@@ -244,7 +247,8 @@ def write_run(run: Path, made: Records) -> None:
     (run / "protocol.yaml").write_text(yaml.safe_dump(made.protocol.model_dump(mode="json")), encoding="utf-8")
     write_record(run / "cohort.json", made.cohort)
     write_atomic(run / "hardened.safetensors", b"weights, for all the gate knows")
+    description = write_atomic(run / "hardened.json", b"{}\n")
     found = {"cohort": digest_file(run / "cohort.json"), "hardened": digest_file(run / "hardened.safetensors")}
     cases = write_cases(run / "cases.parquet", made.cases)
-    write_record(run / "harden.json", replace(made.harden, **found))
+    write_record(run / "harden.json", replace(made.harden, **found, description=description))
     write_record(run / "evaluation.json", replace(made.evaluation, **found, cases=cases))

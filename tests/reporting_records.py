@@ -235,6 +235,7 @@ def _harden(protocol: str, cohort: str, classes: int, fusion: str) -> HardenReco
             parameters=3_373_570,
         ),
         hardened=HARDENED,
+        description="56" * 32,
         branch=BranchRecord("norm", 44_802, 46_082, 21),
         fusion=FusionRecord(fusion, 0.75, 1.31, 1.08, 0.4, 0.031, frontier if fusion == "mixed" else ()),
         clean_state_before="34" * 32,

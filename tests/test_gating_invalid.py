@@ -31,6 +31,7 @@ PROBLEMS = [
     ("another protocol", records(), digests(protocol="0" * 64), "protocol.yaml"),
     ("another cohort", records(), digests(cohort="0" * 64), "cohort.json"),
     ("other weights", records(), digests(hardened="0" * 64), "hardened.safetensors"),
+    ("other description", records(), digests(description="0" * 64), "hardened.json"),
     ("other cases", records(), digests(cases="0" * 64), "cases.parquet"),
     ("hardened on another cohort", records(), hardened(cohort="0" * 64), "that harden.json was made with"),
     ("evaluated other weights", records(), evaluated(hardened="0" * 64), "that evaluation.json was made with"),

@@ -19,7 +19,15 @@ from medharden.errors import MedHardenError, OutputError, RunError
 from medharden.gating import gate
 from medharden.record import GateDecision, Verdict
 
-FILES = ("protocol.yaml", "cohort.json", "harden.json", "hardened.safetensors", "evaluation.json", "cases.parquet")
+FILES = (
+    "protocol.yaml",
+    "cohort.json",
+    "harden.json",
+    "hardened.safetensors",
+    "hardened.json",
+    "evaluation.json",
+    "cases.parquet",
+)
 
 
 @pytest.fixture
@@ -49,8 +57,8 @@ def test_the_same_run_gets_the_same_verdict_again_and_the_log_keeps_both(run: Pa
     assert verify_log(run / "audit.jsonl")[0] == 6
 
 
-@pytest.mark.parametrize("name", ["cohort.json", "hardened.safetensors", "cases.parquet"])
-@pytest.mark.parametrize("position", [0, 10, -3])
+@pytest.mark.parametrize("name", ["cohort.json", "hardened.safetensors", "hardened.json", "cases.parquet"])
+@pytest.mark.parametrize("position", [0, 1, -2])
 def test_one_changed_byte_is_invalid_and_names_the_file(run: Path, name: str, position: int) -> None:
     data = bytearray((run / name).read_bytes())
     data[position] ^= 1

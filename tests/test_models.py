@@ -370,8 +370,9 @@ def test_the_decision_threshold_shifts_the_attacked_decision_and_not_the_logits(
 
 
 def store(folder: Path, model: HardenedClassifier) -> None:
-    (folder / "hardened.safetensors").write_bytes(hardened_bytes(model))
-    (folder / "hardened.json").write_bytes(canonical_json(describe_hardened(model)))
+    description = canonical_json(describe_hardened(model))
+    (folder / "hardened.safetensors").write_bytes(hardened_bytes(model, description))
+    (folder / "hardened.json").write_bytes(description)
 
 
 @pytest.fixture
@@ -412,6 +413,17 @@ def test_a_damaged_hardened_model_is_a_model_error(stored: tuple[Path, HardenedC
     else:
         (folder / "hardened.json").write_text("{}")
     with pytest.raises(ModelError):
+        load_hardened(folder)
+
+
+def test_an_edited_fusion_weight_is_noticed_when_the_model_is_loaded(
+    stored: tuple[Path, HardenedClassifier],
+) -> None:
+    folder, _ = stored
+    text = (folder / "hardened.json").read_text()
+    assert '"weight":0.7' in text
+    (folder / "hardened.json").write_text(text.replace('"weight":0.7', '"weight":0.1'))
+    with pytest.raises(ModelError, match="was one of them replaced"):
         load_hardened(folder)
 
 

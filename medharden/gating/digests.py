@@ -15,13 +15,14 @@ class RunDigests:
 
     Attributes:
         protocol: the digest of the protocol read from `protocol.yaml`: of what was decided, not how it was typed.
-        cohort, hardened, cases, evaluation: of the bytes of `cohort.json`, `hardened.safetensors`, `cases.parquet`
-            and `evaluation.json`.
+        cohort, hardened, description, cases, evaluation: of the bytes of `cohort.json`, `hardened.safetensors`,
+            `hardened.json`, `cases.parquet` and `evaluation.json`.
     """
 
     protocol: str
     cohort: str
     hardened: str
+    description: str
     cases: str
     evaluation: str
 
@@ -34,6 +35,7 @@ def mismatches(harden: HardenRecord, evaluation: Evaluation, digests: RunDigests
         ("cohort.json", digests.cohort, "harden.json", harden.cohort),
         ("cohort.json", digests.cohort, "evaluation.json", evaluation.cohort),
         ("hardened.safetensors", digests.hardened, "harden.json", harden.hardened),
+        ("hardened.json", digests.description, "harden.json", harden.description),
         ("hardened.safetensors", digests.hardened, "evaluation.json", evaluation.hardened),
         ("cases.parquet", digests.cases, "evaluation.json", evaluation.cases),
     )

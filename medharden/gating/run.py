@@ -21,6 +21,7 @@ _WRITTEN_BY = {
     "cohort.json": "harden",
     "harden.json": "harden",
     "hardened.safetensors": "harden",
+    "hardened.json": "harden",
     "evaluation.json": "evaluate",
     "cases.parquet": "evaluate",
 }
@@ -94,6 +95,7 @@ def _digests(run: Path, protocol: Protocol) -> RunDigests:
         protocol=protocol.digest,
         cohort=digest_file(run / "cohort.json"),
         hardened=digest_file(run / "hardened.safetensors"),
+        description=digest_file(run / "hardened.json"),
         cases=digest_file(run / "cases.parquet"),
         evaluation=digest_file(run / "evaluation.json"),
     )

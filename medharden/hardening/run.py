@@ -100,12 +100,13 @@ def harden(
         after, identical = state_digest(clean_path), torch.equal(answers, _answers(clean_path, fixed, device))
         if after != before or not identical:
             raise HardeningError("the clean path moved during hardening; this is a defect: nothing was written")
-        digest = _write_model(run, clean_path, training, fusion, bias)
+        digest, description = _write_model(run, clean_path, training, fusion, bias)
         record = HardenRecord(
             protocol=protocol.digest,
             cohort=cohort_digest,
             original=original.record,
             hardened=digest,
+            description=description,
             branch=branch_record(
                 training.branch, branch_form(clean_path, protocol.hardening.branch), training.state.best_epoch
             ),
@@ -205,11 +206,12 @@ def _answers(model: Classifier, inputs: Tensor, device: str) -> Tensor:
 
 def _write_model(
     run: Path, clean_path: Classifier, training: BranchTraining, fusion: FusionRecord, bias: Tensor
-) -> str:
+) -> tuple[str, str]:
+    """Writes the weights and their description; returns both digests."""
     model = HardenedClassifier(clean_path, training.branch, fusion, bias).cpu()
-    digest = write_atomic(run / "hardened.safetensors", hardened_bytes(model))
-    write_atomic(run / "hardened.json", canonical_json(describe_hardened(model)) + b"\n")
-    return digest
+    description = canonical_json(describe_hardened(model)) + b"\n"
+    digest = write_atomic(run / "hardened.safetensors", hardened_bytes(model, description))
+    return digest, write_atomic(run / "hardened.json", description)
 
 
 def _cost(training: BranchTraining, clean_seconds: float, calibration_seconds: float) -> CostRecord:

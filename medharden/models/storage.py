@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -23,16 +24,24 @@ from medharden.record import FusionRecord, ModelRecord
 __all__ = ["describe_hardened", "hardened_bytes", "load_hardened"]
 
 _FORMAT = "medharden/hardened/1"
+_DESCRIPTION = "sha256 of hardened.json"
 
 
-def hardened_bytes(model: HardenedClassifier) -> bytes:
-    """The weights as safetensors; branch tensors equal to the clean path's bit for bit are stored once."""
+def hardened_bytes(model: HardenedClassifier, description: bytes) -> bytes:
+    """The weights as safetensors; branch tensors equal to the clean path's bit for bit are stored once.
+
+    Args:
+        model: on any device.
+        description: the bytes of its `hardened.json`; their digest goes into the header, so that weights and
+            description can't be exchanged apart from each other.
+    """
     state = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
-    return save({k: v for k, v in state.items() if not _same(v, state.get(_twin(k)))})
+    kept = {k: v for k, v in state.items() if not _same(v, state.get(_twin(k)))}
+    return save(kept, metadata={_DESCRIPTION: hashlib.sha256(description).hexdigest()})
 
 
 def describe_hardened(model: HardenedClassifier) -> dict[str, Any]:
-    """What `hardened.json` holds beside the weights: how to build the module again."""
+    """What `hardened.json` holds beside the weights: how to build the module again, and its fusion."""
     return {
         "format": _FORMAT,
         "original": dataclasses.asdict(model.clean_path.record),
@@ -51,8 +60,11 @@ def load_hardened(folder: Path, *, arch: str | None = None) -> HardenedClassifie
         ModelError: a file is missing or damaged, or the weights don't fit.
     """
     try:
-        description = json.loads((folder / "hardened.json").read_bytes())
-        state = load((folder / "hardened.safetensors").read_bytes())
+        described = (folder / "hardened.json").read_bytes()
+        weights = (folder / "hardened.safetensors").read_bytes()
+        description, state = json.loads(described), load(weights)
+        if _metadata(weights).get(_DESCRIPTION) != hashlib.sha256(described).hexdigest():
+            raise ModelError("hardened.safetensors does not belong to hardened.json; was one of them replaced?")
         if description.get("format") != _FORMAT:
             raise ModelError(f"hardened.json has format {description.get('format')!r}, expected {_FORMAT!r}")
         record = TypeAdapter(ModelRecord).validate_python(description["original"])
@@ -74,6 +86,13 @@ def load_hardened(folder: Path, *, arch: str | None = None) -> HardenedClassifie
     except RuntimeError as error:
         raise ModelError("hardened.safetensors does not fit hardened.json; was one of them replaced?") from error
     return model
+
+
+def _metadata(weights: bytes) -> dict[str, str]:
+    """The metadata of a safetensors file: JSON after eight bytes that give its length."""
+    length = int.from_bytes(weights[:8], "little")
+    metadata = json.loads(weights[8 : 8 + length]).get("__metadata__", {})
+    return metadata if isinstance(metadata, dict) else {}
 
 
 def _twin(key: str) -> str:

@@ -111,12 +111,20 @@ class FusionRecord:
 
 @dataclass(frozen=True)
 class HardenRecord:
-    """What hardening did (`harden.json`)."""
+    """What hardening did (`harden.json`).
+
+    Attributes:
+        protocol, cohort: digests of what it was given.
+        hardened, description: SHA-256 of `hardened.safetensors` and of `hardened.json`.
+        clean_state_before, clean_state_after: digests of the clean path's parameters and buffers.
+        clean_logits_identical: `torch.equal` of its logits on a fixed batch, before and after.
+    """
 
     protocol: str
     cohort: str
     original: ModelRecord
     hardened: str
+    description: str
     branch: BranchRecord
     fusion: FusionRecord
     clean_state_before: str
