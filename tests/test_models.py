@@ -153,9 +153,21 @@ def test_a_monai_bundle_loads_from_its_network_definition(tmp_path: Path) -> Non
     assert model.record.arch == "timm:test_resnet"
 
 
-def test_a_bundle_that_names_another_weight_file_is_refused(tmp_path: Path) -> None:
-    definition = {"_target_": "timm.create_model", "model_name": "test_resnet", "checkpoint_path": "models/other.pt"}
-    with pytest.raises(ModelError, match="checkpoint_path would load other weights"):
+@pytest.mark.parametrize(
+    ("definition", "argument"),
+    [
+        (
+            {"_target_": "timm.create_model", "model_name": "test_resnet", "checkpoint_path": "other.pt"},
+            "checkpoint_path",
+        ),
+        ({"_target_": "HoVerNet", "pretrained_url": "https://example.org/other.pt"}, "pretrained_url"),
+        ({"_target_": "TorchVisionFCModel", "model_name": "resnet18", "weights": "DEFAULT"}, "weights"),
+    ],
+)
+def test_a_bundle_that_names_other_weights_than_its_own_is_refused(
+    tmp_path: Path, definition: dict[str, object], argument: str
+) -> None:
+    with pytest.raises(ModelError, match=f"{argument} would load other weights"):
         load_classifier(make_bundle(tmp_path / "bundle", definition, timm_network()))
 
 

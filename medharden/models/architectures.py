@@ -21,7 +21,8 @@ __all__ = ["Architecture", "build_network", "network_size", "parse_arch"]
 _CLASSES = ("num_classes", "out_channels", "n_classes")
 _PREFIXES = frozenset({"module", "_orig_mod", "model", "net", "network", "backbone"})
 _FIRST_GUESS = (2, 1)
-_OTHER_WEIGHTS = ("pretrained", "checkpoint_path")  # timm may unpickle the latter's file, depending on its version
+# arguments by which timm and MONAI fetch or unpickle other files, some of their versions without care
+_OTHER_WEIGHTS = ("pretrained", "checkpoint_path", "weights")
 _CHANNELS = ("in_chans", "in_channels", "n_input_channels")
 
 
@@ -73,8 +74,8 @@ def build_network(arch: Architecture, state: dict[str, Tensor], dims: int) -> tu
     Raises:
         ModelError: no such architecture, or one that can't be built with these arguments.
     """
-    for name in _OTHER_WEIGHTS:
-        if arch.arguments.get(name):
+    for name, value in arch.arguments.items():
+        if value and name.startswith(_OTHER_WEIGHTS):
             raise ModelError(f"model.arguments: {name} would load other weights than the model file's; leave it out")
     make = _maker(arch, dims)
     network = make(*_FIRST_GUESS)
