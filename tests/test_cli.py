@@ -259,13 +259,13 @@ def test_a_finished_run_is_not_overwritten_by_another(done: subprocess.Completed
 def test_ctrl_c_exits_with_130_loses_nothing_and_the_same_command_goes_on(
     tmp_path: Path, shop: Path, stage: str
 ) -> None:
-    write_archive(tmp_path / "tiny.npz", sizes=(1500, 80, 600))
+    write_archive(tmp_path / "tiny.npz", sizes=(700, 60, 160))
     slow = (
         PROTOCOL.replace("epochs: 20", "epochs: 8").replace("steps: 10", "steps: 60").replace("eps: 0.06", "eps: 0.01")
     )
     (tmp_path / "tiny.yaml").write_text(slow + EASY)
     command = [sys.executable, "-m", "medharden", "harden", str(shop / "model.pt"), "--data", "tiny.npz"]
-    command += ["--protocol", "tiny.yaml", "--arch", ARCH, "--out", "run", "--batch-size", "8"]
+    command += ["--protocol", "tiny.yaml", "--arch", ARCH, "--out", "run", "--batch-size", "16"]
     with subprocess.Popen(
         command, cwd=tmp_path, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:

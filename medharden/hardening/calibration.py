@@ -16,7 +16,7 @@ from medharden.data.sampling import stratified_sample
 from medharden.models import Classifier, DecisionView, HardenedClassifier, logits_in_batches, mix, probability_gap
 from medharden.protocol import Protocol
 from medharden.record import Finding, FrontierPoint, FusionRecord, Progress
-from medharden.stats import tango_interval, wilson_interval
+from medharden.stats import noninferiority_test, wilson_interval
 
 __all__ = ["calibrate"]
 
@@ -65,7 +65,8 @@ def calibrate(
     if protocol.fusion.mode != "mixed":
         return fusion, findings if protocol.fusion.mode == "guarded" else ()
     model = HardenedClassifier(clean_path, branch, fusion, bias)
-    points = _frontier(model, inputs, labels, clean, robust, protocol, progress)
+    patients = [cohort.cases[row].patient for row in cohort.indices("val")]
+    points = _frontier(model, inputs, labels, clean, robust, patients, protocol, progress)
     weight, finding = _choose(points, protocol)
     return replace(fusion, weight=weight, frontier=points), finding
 
@@ -122,11 +123,12 @@ def _frontier(
     labels: Tensor,
     clean: Tensor,
     robust: Tensor,
+    patients: list[str],
     protocol: Protocol,
     progress: Progress | None,
 ) -> tuple[FrontierPoint, ...]:
     """Clean change and end-to-end robust accuracy for each weight, on validation."""
-    bias, level = model.decision_bias, 1 - 2 * protocol.endpoints.alpha
+    bias, margin = model.decision_bias, _accuracy_margin(protocol)
     right = (clean + bias).argmax(1) == labels
     rows = stratified_sample(labels.cpu().numpy(), protocol.hardening.probe_cases, protocol.seed)
     sample = torch.as_tensor(rows, device=labels.device)
@@ -134,7 +136,8 @@ def _frontier(
     for number, weight in enumerate(_WEIGHTS):
         model.fusion = replace(model.fusion, weight=weight)
         now = (mix(clean, robust, model.fusion) + bias).argmax(1) == labels
-        gained, lost = int((now & ~right).sum()), int((~now & right).sum())
+        gained, lost = (now & ~right).cpu().numpy(), (~now & right).cpu().numpy()
+        test = noninferiority_test(gained, lost, margin=margin, alpha=protocol.endpoints.alpha, patients=patients)
         view = DecisionView(model, bias)
         attacked = pgd(
             view,
@@ -151,10 +154,10 @@ def _frontier(
         points.append(
             FrontierPoint(
                 weight=weight,
-                gained=gained,
-                lost=lost,
+                gained=int(gained.sum()),
+                lost=int(lost.sum()),
                 cases=len(labels),
-                lower=tango_interval(gained, lost, len(labels), level=level)[0],
+                lower=test.interval[0],
                 robust=float(held.float().mean()),
             )
         )
@@ -163,9 +166,13 @@ def _frontier(
     return tuple(points)
 
 
+def _accuracy_margin(protocol: Protocol) -> float:
+    return next(m.margin for m in protocol.endpoints.noninferiority if m.metric == "accuracy")
+
+
 def _choose(points: tuple[FrontierPoint, ...], protocol: Protocol) -> tuple[float, tuple[Finding, ...]]:
     """The most robust weight at which non-inferiority of accuracy is shown on validation; else the safest weight."""
-    margin = next(m.margin for m in protocol.endpoints.noninferiority if m.metric == "accuracy")
+    margin = _accuracy_margin(protocol)
     holding = [p for p in points if p.lower > -margin]
     if holding:
         return max(holding, key=lambda p: (p.robust, -p.weight)).weight, ()
