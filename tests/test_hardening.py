@@ -16,15 +16,16 @@ from medharden.errors import HardeningError, ModelError, RunError
 from medharden.hardening import harden
 from medharden.hardening.adversary import CarriedAdversary
 from medharden.hardening.augmentation import augment
-from medharden.hardening.branch import branch_form, make_branch
+from medharden.hardening.baselines import FreshAdversary
+from medharden.hardening.branch import branch_form, make_branch, merge
 from medharden.hardening.calibration import fit_temperature
-from medharden.hardening.probe import ProbeResult, collapsed
+from medharden.hardening.probe import Probe, ProbeResult, collapsed
 from medharden.hardening.run import decision_bias
 from medharden.hardening.schedule import learning_rate, radius_share
 from medharden.hardening.training import BranchTraining
 from medharden.models import Classifier, load_classifier, load_hardened, state_digest
 from medharden.protocol import Hardening, ThreatModel
-from medharden.record import HardenRecord
+from medharden.record import HardenRecord, ModelRecord
 
 
 @pytest.fixture(scope="module")
@@ -47,6 +48,9 @@ def run(folder: Path, cohort: Cohort, original: Classifier) -> tuple[Path, Harde
     return folder / "run", harden(original, cohort, tiny_protocol(), folder / "run")
 
 
+UNUSED, LABELS = None, torch.zeros(0)  # what the carried adversary has no need of
+
+
 # --- the carried adversary ---------------------------------------------------------------------------------------
 
 
@@ -57,7 +61,7 @@ def test_a_carried_perturbation_stays_within_radius_and_bounds(norm: str, shape:
     adversary = CarriedAdversary(shape, threat=threat, step=1.0, regulate=False)
     generator, inputs, rows = torch.Generator().manual_seed(0), torch.rand(shape), torch.arange(6)
     for radius in (0.1, 0.3, 0.05):
-        attacked = adversary.attacked(rows, inputs, radius, generator)
+        attacked = adversary.attacked(UNUSED, rows, inputs, LABELS, radius, generator)
         delta = (attacked - inputs).flatten(1)
         size = delta.abs().amax(1) if norm == "linf" else delta.norm(dim=1)
         assert float(size.max()) <= radius * (1 + 1e-5)
@@ -71,9 +75,9 @@ def test_carried_steps_reach_the_optimum_of_a_linear_model(norm: str) -> None:
     adversary = CarriedAdversary(inputs.shape, threat=ThreatModel(norm=norm, eps=0.1), step=1.0, regulate=False)
     generator = torch.Generator().manual_seed(0)
     for _ in range(8):
-        attacked = adversary.attacked(rows, inputs, 0.1, generator)
+        attacked = adversary.attacked(UNUSED, rows, inputs, LABELS, 0.1, generator)
         adversary.update(rows, inputs, attacked, weight.expand_as(inputs), torch.ones(4), 0.1)
-    gain = ((adversary.attacked(rows, inputs, 0.1, generator) - inputs) * weight).flatten(1).sum(1)
+    gain = ((adversary.attacked(UNUSED, rows, inputs, LABELS, 0.1, generator) - inputs) * weight).flatten(1).sum(1)
     best = 0.1 * (weight.abs().sum() if norm == "linf" else weight.norm())
     assert float((gain / best).min()) > 0.99
 
@@ -82,9 +86,9 @@ def test_a_perturbation_costs_one_byte_a_value_and_is_carried_to_the_next_visit(
     adversary = CarriedAdversary((3, 1, 8, 8), threat=ThreatModel(eps=0.1), step=0.5, regulate=False)
     assert adversary.codes.element_size() == 1
     generator, inputs, rows = torch.Generator().manual_seed(0), torch.full((2, 1, 8, 8), 0.5), torch.tensor([0, 2])
-    first = adversary.attacked(rows, inputs, 0.1, generator)
+    first = adversary.attacked(UNUSED, rows, inputs, LABELS, 0.1, generator)
     adversary.update(rows, inputs, first, torch.zeros_like(first), torch.ones(2), 0.1)
-    again = adversary.attacked(rows, inputs, 0.1, generator)
+    again = adversary.attacked(UNUSED, rows, inputs, LABELS, 0.1, generator)
     torch.testing.assert_close(again, first, atol=0.1 / 127, rtol=0)
     assert adversary.visited.tolist() == [True, False, True]
 
@@ -93,10 +97,10 @@ def test_regulation_lowers_the_radius_of_wrong_cases_and_raises_it_again_for_con
     adversary = CarriedAdversary((2, 1, 4, 4), threat=ThreatModel(eps=0.1), step=1.0, regulate=True)
     inputs, rows, generator = torch.full((2, 1, 4, 4), 0.5), torch.arange(2), torch.Generator().manual_seed(0)
     for _ in range(30):
-        attacked = adversary.attacked(rows, inputs, 0.1, generator)
+        attacked = adversary.attacked(UNUSED, rows, inputs, LABELS, 0.1, generator)
         adversary.update(rows, inputs, attacked, torch.ones_like(inputs), torch.tensor([0.1, 0.9]), 0.1)
     assert adversary.share.tolist() == [0.25, 1.0]
-    size = (adversary.attacked(rows, inputs, 0.1, generator) - inputs).abs().flatten(1).amax(1)
+    size = (adversary.attacked(UNUSED, rows, inputs, LABELS, 0.1, generator) - inputs).abs().flatten(1).amax(1)
     torch.testing.assert_close(size, torch.tensor([0.025, 0.1]))
     for _ in range(30):
         adversary.update(rows, inputs, inputs, torch.ones_like(inputs), torch.tensor([0.9, 0.9]), 0.1)
@@ -124,11 +128,11 @@ def test_the_schedule_rises_then_falls_and_the_radius_ramps_to_its_full_size() -
     assert radius_share(Hardening(ramp=0.0), 0.0) == 1
 
 
-@pytest.mark.parametrize(("form", "names"), [("full", 10), ("norm", 6)])
+@pytest.mark.parametrize(("form", "names"), [("full", 10), ("norm", 6), ("lora", 10)])
 def test_a_branch_shares_no_tensor_with_the_clean_path_and_trains_its_form_alone(
     original: Classifier, form: str, names: int
 ) -> None:
-    branch = make_branch(original, form)
+    branch = make_branch(original, form, rank=4, seed=0)
     own = {t.data_ptr() for t in branch.state_dict().values()}
     assert not own & {t.data_ptr() for t in original.state_dict().values()}
     assert sum(p.requires_grad for p in branch.parameters()) == names
@@ -245,15 +249,13 @@ def test_every_fusion_mode_is_calibrated_for_three_classes(tmp_path: Path, mode:
 
 
 def training(cohort: Cohort, original: Classifier, extra: str) -> BranchTraining:
-    from medharden.hardening.probe import Probe
-
     protocol = tiny_protocol()
     fields = protocol.model_dump()
     fields["hardening"] |= {"epochs": 8, **json.loads(extra)}
     protocol = type(protocol).model_validate(fields)
     clean = copy.deepcopy(original)
     probe = Probe(clean, cohort, protocol, torch.zeros(2), "cpu")
-    return BranchTraining(clean, make_branch(clean, "full"), cohort, protocol, probe, "cpu")
+    return BranchTraining(clean, make_branch(clean, "full", rank=4, seed=0), cohort, protocol, probe, "cpu")
 
 
 def test_collapse_is_noticed_rolled_back_and_recovered_from(cohort: Cohort, original: Classifier) -> None:
@@ -319,3 +321,95 @@ def test_the_branch_form_follows_the_network_where_the_protocol_leaves_it_open(
     assert branch_form(without, "auto") == "full"
     with pytest.raises(ModelError, match="no normalisation layer"):
         branch_form(without, "norm")
+
+
+@pytest.mark.parametrize("method", ["pgd", "trades", "n-fgsm", "fgsm-rs", "free"])
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_a_baseline_trains_under_its_own_attack_within_the_budget(
+    cohort: Cohort, original: Classifier, method: str, norm: str
+) -> None:
+    protocol = tiny_protocol()
+    fields = protocol.model_dump()
+    fields["hardening"] |= {"method": method, "attack_steps": 3, "ramp": 0.0}
+    fields["threat"]["norm"] = norm
+    protocol = type(protocol).model_validate(fields)
+    probe = Probe(original, cohort, protocol, torch.zeros(2), "cpu")
+    branch = make_branch(original, "full", rank=4, seed=0)
+    trained = BranchTraining(original, branch, cohort, protocol, probe, "cpu")
+    inputs, labels = cohort.batch(cohort.indices("train")[:20])
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(3):
+        attacked = trained.adversary.attacked(branch, torch.arange(20), inputs, labels, 0.06, generator)
+        trained.adversary.update(torch.arange(20), inputs, attacked, torch.randn(inputs.shape), torch.ones(20), 0.06)
+    delta = (attacked - inputs).flatten(1)
+    most = 3 if method == "n-fgsm" else 1  # its noise is not projected: that is its point
+    assert 0 < float((delta.abs().amax(1) if norm == "linf" else delta.norm(dim=1)).max()) <= 0.06 * most * (1 + 1e-5)
+    assert 0 <= float(attacked.min()) <= float(attacked.max()) <= 1
+    trained.run_epoch(None)
+    passes = {"pgd": 4, "trades": 5, "n-fgsm": 2, "fgsm-rs": 2, "free": 1}
+    assert trained.adversary.passes == passes[method]
+    assert trained.state.steps == (200 // 25) * trained.adversary.replays
+    assert trained.epochs == (5 if method == "free" else 20)
+
+
+@pytest.mark.parametrize("method", ["pgd", "n-fgsm", "fgsm-rs"])
+def test_a_baseline_s_attack_reaches_the_optimum_of_a_linear_model(method: str) -> None:
+    model = linear_classifier()
+    adversary = FreshAdversary(ThreatModel(eps=0.1), Hardening(method=method, attack_steps=10))
+    inputs = torch.full((5, 1, 4, 4), 0.5)
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.zeros(5, dtype=torch.int64)
+    attacked = adversary.attacked(model, torch.arange(5), inputs, labels, 0.1, generator)
+    weight = model.network[1].weight[1] - model.network[1].weight[0]
+    gain = ((attacked - inputs).flatten(1) * weight.detach()).sum(1)
+    best = 0.1 * weight.detach().abs().sum()
+    assert float((gain / best).min()) > (0.99 if method == "pgd" else 0.3)
+
+
+def linear_classifier() -> Classifier:
+    torch.manual_seed(0)
+    record = ModelRecord("python", "x:Linear", {}, 2, 1, 2, (0.0,), (1.0,), False, "0" * 64, "0" * 64, 34)
+    return Classifier(torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(16, 2)), record)
+
+
+def test_low_rank_updates_start_at_the_original_and_merge_into_an_ordinary_network(
+    cohort: Cohort, original: Classifier
+) -> None:
+    branch = make_branch(original, "lora", rank=2, seed=0)
+    inputs, _ = cohort.batch(cohort.indices("val"))
+    torch.testing.assert_close(branch(inputs), original(inputs))
+    with torch.no_grad():
+        for name, parameter in branch.named_parameters():
+            if name.endswith(".up"):
+                parameter.normal_(0, 0.05)
+    before = branch(inputs)
+    assert not torch.allclose(before, original(inputs), atol=1e-3)
+    merge(branch)
+    assert sorted(branch.state_dict()) == sorted(original.state_dict())
+    torch.testing.assert_close(branch(inputs), before)
+
+
+def test_a_low_rank_branch_is_trained_stored_and_loaded(tmp_path: Path, cohort: Cohort, original: Classifier) -> None:
+    protocol = tiny_protocol()
+    fields = protocol.model_dump()
+    fields["hardening"] |= {"branch": "lora", "rank": 2}
+    record = harden(original, cohort, type(protocol).model_validate(fields), tmp_path)
+    assert record.branch.form == "lora"
+    assert record.branch.trained_parameters < record.branch.stored_parameters <= original.record.parameters
+    assert load_hardened(tmp_path, arch="python:foreign_networks:TinyNet")(torch.rand(1, 1, 16, 16)).shape == (1, 2)
+
+
+def test_perturbations_beyond_the_memory_limit_lie_in_a_file_and_are_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    from medharden.hardening import adversary as module
+
+    def carried() -> torch.Tensor:
+        adversary = CarriedAdversary((4, 1, 8, 8), threat=ThreatModel(eps=0.1), step=1.0, regulate=False)
+        generator, inputs, rows = torch.Generator().manual_seed(0), torch.full((4, 1, 8, 8), 0.5), torch.arange(4)
+        for _ in range(3):
+            attacked = adversary.attacked(UNUSED, rows, inputs, LABELS, 0.1, generator)
+            adversary.update(rows, inputs, attacked, torch.ones_like(inputs), torch.ones(4), 0.1)
+        return adversary.codes.clone()
+
+    in_memory = carried()
+    monkeypatch.setattr(module, "_LARGEST_IN_MEMORY", 10)
+    assert torch.equal(carried(), in_memory)

@@ -8,16 +8,21 @@ adversarial fine-tuning is from Hou et al. 2022 (arXiv 2204.13232), the formulas
 
 from __future__ import annotations
 
+import math
+import tempfile
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from medharden.models import Classifier
 from medharden.protocol import ThreatModel
 
-__all__ = ["CarriedAdversary"]
+__all__ = ["CarriedAdversary", "column", "project", "random_direction", "uphill"]
 
 _LEVELS = 127
+_LARGEST_IN_MEMORY = 2 * 2**30  # bytes
 _SMALLEST_SHARE = 0.25
 _SHARE_UP, _SHARE_DOWN = 1.1, 0.9
 _CONFIDENT = 0.75
@@ -45,15 +50,28 @@ class CarriedAdversary:
         self.threat = threat
         self.step = step
         self.regulate = regulate
-        self.codes = torch.zeros(tuple(shape), dtype=torch.int8)
+        self.codes = _codes(tuple(shape))
         self.scale = torch.zeros(shape[0])
         self.share = torch.ones(shape[0])
         self.visited = torch.zeros(shape[0], dtype=torch.bool)
 
-    def attacked(self, rows: Tensor, inputs: Tensor, radius: float, generator: torch.Generator) -> Tensor:
+    passes = 1
+    replays = 1
+
+    def attacked(
+        self,
+        branch: Classifier,
+        rows: Tensor,
+        inputs: Tensor,
+        labels: Tensor,
+        radius: float,
+        generator: torch.Generator,
+    ) -> Tensor:
         """The batch on its carried perturbations, clipped to the radius and the bounds.
 
         Args:
+            branch: not used: the gradient of the last visit is in the carried perturbation.
+            labels: not used.
             rows: (n,) int64 case numbers.
             inputs: (n, C, *spatial) clean.
             radius: common radius r(t), in input units.
@@ -63,15 +81,13 @@ class CarriedAdversary:
             (n, C, *spatial) detached, ready to require a gradient.
         """
         radii = self._radii(rows, radius, inputs)
-        carried = self.codes[rows].to(inputs) * _column(self.scale[rows], inputs)
+        carried = self.codes[rows].to(inputs) * column(self.scale[rows], inputs)
         fresh = ~self.visited[rows]
         if bool(fresh.any()):
-            noise = (torch.rand(inputs.shape, generator=generator) * 2 - 1).to(inputs)
-            if self.threat.norm == "l2":
-                noise = noise / _norm(noise)
-            carried = torch.where(_column(fresh, inputs), noise * radii, carried)
+            noise = random_direction(inputs, self.threat.norm, generator)
+            carried = torch.where(column(fresh, inputs), noise * radii, carried)
         low, high = self.threat.bounds
-        return (inputs + self._project(carried, radii)).clamp(low, high).detach()
+        return (inputs + project(carried, radii, self.threat.norm)).clamp(low, high).detach()
 
     def update(
         self, rows: Tensor, inputs: Tensor, attacked: Tensor, gradient: Tensor, own_probability: Tensor, radius: float
@@ -93,9 +109,8 @@ class CarriedAdversary:
             share = torch.where(probability < 0.5, share * _SHARE_DOWN, share)
             self.share[rows] = share.clamp(_SMALLEST_SHARE, 1.0)
         radii = self._radii(rows, radius, inputs)
-        direction = gradient.sign() if self.threat.norm == "linf" else gradient / _norm(gradient)
-        moved = self._project(attacked - inputs + self.step * radii * direction, radii)
-        self._store(rows, moved)
+        moved = attacked - inputs + self.step * radii * uphill(gradient, self.threat.norm)
+        self._store(rows, project(moved, radii, self.threat.norm))
 
     def state(self) -> dict[str, Tensor]:
         """What a resumed run needs."""
@@ -103,28 +118,51 @@ class CarriedAdversary:
 
     def restore(self, state: dict[str, Tensor]) -> None:
         """Takes back what `state` gave."""
-        self.codes, self.scale = state["codes"], state["scale"]
+        self.codes.copy_(state["codes"])
+        self.scale = state["scale"]
         self.share, self.visited = state["share"], state["visited"]
 
     def _radii(self, rows: Tensor, radius: float, like: Tensor) -> Tensor:
-        return _column(self.share[rows] * radius, like)
-
-    def _project(self, delta: Tensor, radii: Tensor) -> Tensor:
-        if self.threat.norm == "linf":
-            return torch.minimum(torch.maximum(delta, -radii), radii)
-        return delta * (radii / _norm(delta)).clamp(max=1.0)
+        return column(self.share[rows] * radius, like)
 
     def _store(self, rows: Tensor, delta: Tensor) -> None:
         largest = delta.detach().abs().flatten(1).amax(1).clamp(min=1e-12)
-        codes = (delta / _column(largest, delta) * _LEVELS).round()
+        codes = (delta / column(largest, delta) * _LEVELS).round()
         self.codes[rows] = codes.to("cpu", torch.int8)
         self.scale[rows] = largest.cpu() / _LEVELS
         self.visited[rows] = True
 
 
-def _column(values: Tensor, like: Tensor) -> Tensor:
+def _codes(shape: tuple[int, ...]) -> Tensor:
+    """Zeros of one byte a value: in memory, or in an unnamed file beyond the limit; it goes with the process."""
+    if math.prod(shape) <= _LARGEST_IN_MEMORY:
+        return torch.zeros(shape, dtype=torch.int8)
+    with tempfile.TemporaryFile(prefix="medharden-") as stream:
+        return torch.from_numpy(np.memmap(stream, dtype=np.int8, mode="w+", shape=shape))
+
+
+def uphill(gradient: Tensor, norm: str) -> Tensor:
+    """(N, ...) the unit step of steepest ascent: the sign under linf, the normalised gradient under l2."""
+    return gradient.sign() if norm == "linf" else gradient / _norm(gradient)
+
+
+def project(delta: Tensor, radii: Tensor, norm: str) -> Tensor:
+    """(N, ...) the nearest perturbation within each case's radius; `radii` broadcasts over a case's values."""
+    if norm == "linf":
+        return torch.minimum(torch.maximum(delta, -radii), radii)
+    return delta * (radii / _norm(delta)).clamp(max=1.0)
+
+
+def random_direction(like: Tensor, norm: str, generator: torch.Generator) -> Tensor:
+    """(N, ...) uniform in [-1, 1] under linf, of length one under l2; drawn on the CPU."""
+    noise = (torch.rand(like.shape, generator=generator) * 2 - 1).to(like)
+    return noise if norm == "linf" else noise / _norm(noise)
+
+
+def column(values: Tensor, like: Tensor) -> Tensor:
+    """(N,) values as (N, 1, ...), to broadcast over each case of `like`."""
     return values.to(like.device).view(-1, *(1,) * (like.ndim - 1))
 
 
 def _norm(values: Tensor) -> Tensor:
-    return _column(values.flatten(1).norm(dim=1).clamp(min=1e-12), values)
+    return column(values.flatten(1).norm(dim=1).clamp(min=1e-12), values)

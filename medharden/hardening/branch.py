@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import copy
+import math
 
+import torch
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 
 from medharden.errors import ModelError
 from medharden.models import Classifier
 from medharden.record import BranchRecord
 
-__all__ = ["branch_form", "branch_record", "make_branch", "trained_state"]
+__all__ = ["branch_form", "branch_record", "make_branch", "merge", "trained_state"]
 
+_WEIGHTED = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 _NORMS = (
     nn.modules.batchnorm._BatchNorm,
     nn.modules.instancenorm._InstanceNorm,
@@ -20,7 +24,22 @@ _NORMS = (
 )
 
 
-def make_branch(clean_path: Classifier, form: str) -> Classifier:
+class _LowRank(nn.Module):
+    """Adds up @ down, of low rank, to a frozen weight as a matrix (outputs, rest); starts at zero (Hu et al. 2022)."""
+
+    def __init__(self, weight: Tensor, rank: int) -> None:
+        super().__init__()
+        outputs, rest = weight.flatten(1).shape
+        rank = min(rank, outputs, rest)
+        self.up = nn.Parameter(weight.new_zeros(outputs, rank))
+        self.down = nn.Parameter(weight.new_empty(rank, rest))
+        nn.init.kaiming_uniform_(self.down, a=math.sqrt(5))
+
+    def forward(self, weight: Tensor) -> Tensor:
+        return weight + (self.up @ self.down).view_as(weight)
+
+
+def make_branch(clean_path: Classifier, form: str, *, rank: int, seed: int) -> Classifier:
     """Copies the clean path; only the returned copy's chosen weights require gradients.
 
     The branch stays in eval mode throughout: with batch statistics in the step and running statistics outside it,
@@ -28,11 +47,19 @@ def make_branch(clean_path: Classifier, form: str) -> Classifier:
 
     Args:
         clean_path: the model as it came; nothing of it is shared.
-        form: `full` trains every weight; `norm` trains normalisation layers' affine parameters and the classifier.
+        form: `full` trains every weight; `norm` trains normalisation layers' affine parameters and the classifier;
+            `lora` trains these and low-rank updates of convolutions and matrices, which `merge` adds up in the end.
+        rank: of the updates.
+        seed: of their start.
     """
     branch = copy.deepcopy(clean_path)
     branch.requires_grad_(form == "full")
-    if form == "norm":
+    if form == "lora":
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            for layer in [m for m in branch.modules() if isinstance(m, _WEIGHTED)][:-1]:  # the last trains whole
+                parametrize.register_parametrization(layer, "weight", _LowRank(layer.weight, rank))
+    if form in ("norm", "lora"):
         for module in branch.modules():
             if _normalises(module):
                 module.requires_grad_(True)
@@ -58,10 +85,16 @@ def _normalises(module: nn.Module) -> bool:
     return isinstance(module, _NORMS) or type(module).__name__.startswith("LayerNorm")
 
 
+def merge(branch: Classifier) -> None:
+    """Adds low-rank updates into the weights they belong to: the branch is then an ordinary network again."""
+    for module in list(branch.modules()):
+        if parametrize.is_parametrized(module, "weight"):
+            parametrize.remove_parametrizations(module, "weight", leave_parametrized=True)
+
+
 def _classifier_layer(branch: Classifier) -> nn.Module:
     """The last layer with a weight matrix: it makes the logits."""
-    layers = [m for m in branch.modules() if isinstance(m, (nn.Linear, nn.Conv2d, nn.Conv3d))]
-    return layers[-1]
+    return [m for m in branch.modules() if isinstance(m, _WEIGHTED)][-1]
 
 
 def trained_state(branch: Classifier) -> dict[str, Tensor]:
@@ -69,7 +102,8 @@ def trained_state(branch: Classifier) -> dict[str, Tensor]:
     return {n: p.detach().clone() for n, p in branch.named_parameters() if p.requires_grad}
 
 
-def branch_record(branch: Classifier, form: str, best_epoch: int) -> BranchRecord:
-    """What trained, and what the branch adds to the stored model."""
-    trained = sum(p.numel() for p in branch.parameters() if p.requires_grad)
-    return BranchRecord(form=form, trained_parameters=trained, stored_parameters=trained, best_epoch=best_epoch)
+def branch_record(clean_path: Classifier, branch: Classifier, form: str, trained: int, best_epoch: int) -> BranchRecord:
+    """What trained, and what the merged branch adds to the stored model: the tensors that differ."""
+    own = dict(branch.named_parameters())
+    stored = sum(p.numel() for name, p in clean_path.named_parameters() if not torch.equal(p, own[name]))
+    return BranchRecord(form=form, trained_parameters=trained, stored_parameters=stored, best_epoch=best_epoch)

@@ -108,7 +108,11 @@ def harden(
             hardened=digest,
             description=description,
             branch=branch_record(
-                training.branch, branch_form(clean_path, protocol.hardening.branch), training.state.best_epoch
+                clean_path,
+                training.branch,
+                branch_form(clean_path, protocol.hardening.branch),
+                training.trained_parameters,
+                training.state.best_epoch,
             ),
             fusion=fusion,
             clean_state_before=before,
@@ -154,7 +158,9 @@ def _prepare(
     clean_path: Classifier, cohort: Cohort, protocol: Protocol, cohort_digest: str, device: str
 ) -> tuple[BranchTraining, dict[str, str]]:
     bias = decision_bias(protocol, cohort.classes).to(device)
-    branch = make_branch(clean_path, branch_form(clean_path, protocol.hardening.branch))
+    settings = protocol.hardening
+    form = branch_form(clean_path, settings.branch)
+    branch = make_branch(clean_path, form, rank=settings.rank, seed=protocol.seed)
     probe = Probe(clean_path, cohort, protocol, bias, device)
     binding = {"protocol": protocol.digest, "cohort": cohort_digest, "model": clean_path.record.file}
     return BranchTraining(clean_path, branch, cohort, protocol, probe, device), binding
@@ -219,7 +225,7 @@ def _cost(training: BranchTraining, clean_seconds: float, calibration_seconds: f
     kibibytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1024 if sys.platform == "darwin" else 1)
     return CostRecord(
         steps=state.steps,
-        passes=1,
+        passes=training.adversary.passes,
         teacher_passes=0 if training.teacher is None else 1,
         train_seconds=state.train_seconds,
         probe_seconds=state.probe_seconds,

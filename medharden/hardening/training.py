@@ -15,7 +15,8 @@ from medharden.data import Cohort
 from medharden.errors import HardeningError
 from medharden.hardening.adversary import CarriedAdversary
 from medharden.hardening.augmentation import augment
-from medharden.hardening.branch import trained_state
+from medharden.hardening.baselines import FreeAdversary, FreshAdversary
+from medharden.hardening.branch import merge, trained_state
 from medharden.hardening.probe import Probe, ProbeResult, collapsed
 from medharden.hardening.schedule import learning_rate, radius_share
 from medharden.models import Classifier, logits_in_batches
@@ -23,6 +24,8 @@ from medharden.protocol import Protocol
 from medharden.record import EpochRecord, Finding, Progress
 
 __all__ = ["BranchTraining", "EpochState"]
+
+Adversary = CarriedAdversary | FreshAdversary | FreeAdversary
 
 _MOST_RECOVERIES = 3
 _RATE_AFTER_COLLAPSE = 0.3
@@ -66,16 +69,21 @@ class BranchTraining:
         self.protocol, self.settings, self.threat = protocol, protocol.hardening, protocol.input_threat
         self.rows = cohort.indices("train")
         self.batches = max(1, len(self.rows) // self.settings.batch_size)
-        self.epochs = max(self.settings.epochs, -(-self.settings.min_steps // self.batches))
         self.optimiser = torch.optim.AdamW(self._groups(), lr=1.0)
-        self.adversary = CarriedAdversary(
-            (len(self.rows), *cohort.inputs.shape[1:]),
-            threat=self.threat,
-            step=self.settings.step,
-            regulate=self.settings.regulate,
-        )
+        self.adversary = self._adversary()
+        steps = max(self.settings.epochs * self.batches, self.settings.min_steps)
+        self.epochs = -(-steps // (self.batches * self.adversary.replays))
         self.teacher = self._teacher_logits(clean_path) if self.settings.teacher.weight > 0 else None
         self.state = EpochState(good=trained_state(branch))
+        self.trained_parameters = sum(p.numel() for p in branch.parameters() if p.requires_grad)
+
+    def _adversary(self) -> Adversary:
+        if self.settings.method == "carried":
+            shape = (len(self.rows), *self.cohort.inputs.shape[1:])
+            step, regulate = self.settings.step, self.settings.regulate
+            return CarriedAdversary(shape, threat=self.threat, step=step, regulate=regulate)
+        kind = FreeAdversary if self.settings.method == "free" else FreshAdversary
+        return kind(self.threat, self.settings)
 
     def _groups(self) -> list[dict[str, Any]]:
         trained = [p for p in self.branch.parameters() if p.requires_grad]
@@ -148,24 +156,24 @@ class BranchTraining:
             radii.append(radius_share(self.settings, done))
             for group in self.optimiser.param_groups:
                 group["lr"] = rates[-1]
-            loss, right = self._step(part, self.threat.eps * radii[-1], generator)
-            losses.append(loss)
-            rights.append(right)
-            state.steps += 1
+            outcomes = [self._step(part, self.threat.eps * radii[-1], generator) for _ in range(self.adversary.replays)]
+            losses.append(outcomes[-1][0])
+            rights.append(outcomes[-1][1])
+            state.steps += len(outcomes)
             if progress is not None:
                 progress("harden", state.epoch * self.batches + len(losses), total)
         return float(np.mean(losses)), rates[-1], float(np.mean(rights)), radii[-1]
 
     def _step(self, part: Tensor, radius: float, generator: torch.Generator) -> tuple[float, float]:
-        """One batch, one forward, one backward: both the weights' and the inputs' gradients."""
+        """One optimiser step; its one backward pass gives both the weights' and the inputs' gradients."""
         settings = self.settings
         inputs, labels = (t.to(self.device) for t in self.cohort.batch(self.rows[part.numpy()]))
-        attacked = self.adversary.attacked(part, inputs, radius, generator)
+        attacked = self.adversary.attacked(self.branch, part, inputs, labels, radius, generator)
         left_clean = int(settings.clean_share * len(part))
         attacked[:left_clean] = inputs[:left_clean]
         attacked.requires_grad_(True)
         logits = self.branch(augment(attacked, settings, generator))
-        loss = self._loss(logits, labels, part)
+        loss = self._loss(logits, inputs, labels, part)
         self.optimiser.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         trained = [p for group in self.optimiser.param_groups for p in group["params"]]
@@ -178,7 +186,11 @@ class BranchTraining:
             self.adversary.update(part[kept], inputs[kept], attacked.detach()[kept], gradient[kept], own[kept], radius)
         return float(loss.detach()), float((logits.argmax(1) == labels)[left_clean:].float().mean())
 
-    def _loss(self, logits: Tensor, labels: Tensor, part: Tensor) -> Tensor:
+    def _loss(self, logits: Tensor, inputs: Tensor, labels: Tensor, part: Tensor) -> Tensor:
+        if self.settings.method == "trades":
+            clean = self.branch(inputs)
+            divergence = functional.kl_div(logits.log_softmax(1), clean.softmax(1), reduction="batchmean")
+            return functional.cross_entropy(clean, labels) + self.settings.trades_beta * divergence
         loss = functional.cross_entropy(logits, labels)
         if self.teacher is None:
             return loss
@@ -191,7 +203,7 @@ class BranchTraining:
         """Best: validation loss of clean cases within the margin first, then robust accuracy, later epochs on ties."""
         state = self.state
         state.good = trained_state(self.branch)
-        margin = min(m.margin for m in self.protocol.endpoints.noninferiority)
+        margin = next(m.margin for m in self.protocol.endpoints.noninferiority if m.metric == "accuracy")
         allowed = margin * len(self.cohort.indices("val"))
         score = (result.lost - result.gained <= allowed, result.robust)
         if score >= tuple(state.best_score):
@@ -234,6 +246,7 @@ class BranchTraining:
                 )
             )
         self.load(self.state.best)
+        merge(self.branch)
 
     def load(self, weights: dict[str, Tensor]) -> None:
         """Copies trained weights into the branch."""

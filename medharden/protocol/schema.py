@@ -204,7 +204,14 @@ class Hardening(_Strict):
 
     Attributes:
         branch: `full` trains every weight; `norm` trains the affine parameters of normalisation layers and the
-            classifier, over frozen weights; `auto` is `norm` where the network has such layers, else `full`.
+            classifier, over frozen weights; `lora` trains these and low-rank updates of all other weights; `auto` is
+            `norm` where the network has such layers, else `full`.
+        rank: of the updates of `lora`.
+        method: `carried` is medharden's; `pgd`, `trades`, `n-fgsm`, `fgsm-rs` and `free` are what others train with,
+            for comparison under the same schedule, data and evaluation.
+        attack_steps: gradient steps of `pgd` and `trades`.
+        replays: steps on each batch of `free`; its epochs are divided by it.
+        trades_beta: weight of the divergence in `trades`.
         epochs, batch_size, learning_rate, weight_decay: of AdamW under a one-cycle schedule.
         min_steps: epochs are added until at least this many steps are taken (small cohorts need more passes).
         warmup: share of the schedule in which the learning rate rises.
@@ -219,7 +226,12 @@ class Hardening(_Strict):
         probe_steps, probe_cases: the per-epoch probe attack on validation.
     """
 
-    branch: Literal["auto", "full", "norm"] = "auto"
+    branch: Literal["auto", "full", "norm", "lora"] = "auto"
+    rank: Annotated[int, Field(ge=1)] = 8
+    method: Literal["carried", "pgd", "trades", "n-fgsm", "fgsm-rs", "free"] = "carried"
+    attack_steps: Annotated[int, Field(ge=1)] = 10
+    replays: Annotated[int, Field(ge=1)] = 4
+    trades_beta: Annotated[float, Field(ge=0)] = 6.0
     epochs: Annotated[int, Field(ge=1)] = 24
     min_steps: Annotated[int, Field(ge=1)] = 600
     batch_size: Annotated[int, Field(ge=2)] = 32
@@ -316,11 +328,14 @@ class Endpoints(_Strict):
 
     Attributes:
         alpha: one-sided error of each endpoint; 0.025 goes with 95 % intervals.
+        looks: how many evaluations of the test split may be finished. Each adds up to alpha to the chance of passing
+            wrongly; an evaluation after the last is refused, and a run with more is INVALID.
         noninferiority: clean endpoints; accuracy and recall must both be there.
         robustness: attacked endpoints.
     """
 
     alpha: Annotated[float, Field(gt=0, lt=0.5)] = 0.025
+    looks: Annotated[int, Field(ge=1)] = 1
     noninferiority: tuple[Margin, ...] = (
         Margin(metric="accuracy", margin=0.02),
         Margin(metric="recall", margin=0.05),

@@ -1,0 +1,130 @@
+"""The attacks of the baselines: what others train on, under the same schedule, data and evaluation.
+
+PGD-AT (Madry et al. 2018), TRADES (Zhang et al. 2019), N-FGSM (de Jorge et al. 2022), FGSM-RS (Wong et al. 2020) and
+Free-AT (Shafahi et al. 2019).
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from medharden.hardening.adversary import project, random_direction, uphill
+from medharden.models import Classifier
+from medharden.protocol import Hardening, ThreatModel
+
+__all__ = ["FreeAdversary", "FreshAdversary"]
+
+_STEP_OF_BALL = 2.5  # PGD's steps add up to this many radii
+_TRADES_START = 1e-3
+_NOISE = {"n-fgsm": 2.0, "fgsm-rs": 1.0}  # in radii
+_STEP = {"n-fgsm": 1.0, "fgsm-rs": 1.25}
+
+
+class FreshAdversary:
+    """Perturbations made anew at every visit: `pgd`, `trades`, `n-fgsm` or `fgsm-rs`."""
+
+    replays = 1
+
+    def __init__(self, threat: ThreatModel, settings: Hardening) -> None:
+        """Takes the method and the number of attack steps from the settings."""
+        self.threat, self.method = threat, settings.method
+        self.steps = settings.attack_steps if self.method in ("pgd", "trades") else 1
+        self.passes = self.steps + (2 if self.method == "trades" else 1)
+
+    def attacked(
+        self,
+        branch: Classifier,
+        rows: Tensor,
+        inputs: Tensor,
+        labels: Tensor,
+        radius: float,
+        generator: torch.Generator,
+    ) -> Tensor:
+        """(n, C, *spatial) the batch under this method's attack on the branch as it stands."""
+        norm, radii = self.threat.norm, torch.full((len(rows), *(1,) * (inputs.ndim - 1)), radius).to(inputs)
+        noise = random_direction(inputs, norm, generator)
+        if self.method in _NOISE:
+            delta = _NOISE[self.method] * radii * noise
+            delta = delta + _STEP[self.method] * radii * uphill(self._gradient(branch, inputs, delta, labels), norm)
+            return self._clip(inputs, delta if self.method == "n-fgsm" else project(delta, radii, norm))
+        delta = noise * (_TRADES_START if self.method == "trades" else radii)
+        length = _STEP_OF_BALL * radii / self.steps
+        for _ in range(self.steps):
+            delta = project(delta + length * uphill(self._gradient(branch, inputs, delta, labels), norm), radii, norm)
+        return self._clip(inputs, delta)
+
+    def update(
+        self, rows: Tensor, inputs: Tensor, attacked: Tensor, gradient: Tensor, own_probability: Tensor, radius: float
+    ) -> None:
+        """Nothing is carried."""
+
+    def state(self) -> dict[str, Tensor]:
+        """Nothing to resume."""
+        return {}
+
+    def restore(self, state: dict[str, Tensor]) -> None:
+        """Nothing to resume."""
+
+    def _gradient(self, branch: Classifier, inputs: Tensor, delta: Tensor, labels: Tensor) -> Tensor:
+        point = self._clip(inputs, delta).requires_grad_(True)
+        logits = branch(point)
+        if self.method == "trades":
+            with torch.no_grad():
+                target = branch(inputs).softmax(1)
+            loss = functional.kl_div(logits.log_softmax(1), target, reduction="sum")
+        else:
+            loss = functional.cross_entropy(logits, labels, reduction="sum")
+        return torch.autograd.grad(loss, point)[0]
+
+    def _clip(self, inputs: Tensor, delta: Tensor) -> Tensor:
+        return (inputs + delta).clamp(*self.threat.bounds).detach()
+
+
+class FreeAdversary:
+    """One perturbation for every place in the batch, moved by each of several steps on the same batch (Free-AT)."""
+
+    passes = 1
+
+    def __init__(self, threat: ThreatModel, settings: Hardening) -> None:
+        """Takes the number of replays from the settings."""
+        self.threat, self.replays = threat, settings.replays
+        self.delta: Tensor | None = None
+
+    def attacked(
+        self,
+        branch: Classifier,
+        rows: Tensor,
+        inputs: Tensor,
+        labels: Tensor,
+        radius: float,
+        generator: torch.Generator,
+    ) -> Tensor:
+        """(n, C, *spatial) the batch under the perturbation that the last step left."""
+        delta = self._fitting(inputs)
+        delta = project(delta, torch.full_like(inputs[:, :1], radius), self.threat.norm)
+        return (inputs + delta).clamp(*self.threat.bounds).detach()
+
+    def update(
+        self, rows: Tensor, inputs: Tensor, attacked: Tensor, gradient: Tensor, own_probability: Tensor, radius: float
+    ) -> None:
+        """Moves the perturbation of each place by one step of the radius."""
+        radii = torch.full_like(inputs[:, :1], radius)
+        moved = self._fitting(inputs) + radii * uphill(gradient, self.threat.norm)
+        self.delta = project(moved, radii, self.threat.norm).detach()
+
+    def state(self) -> dict[str, Tensor]:
+        """What a resumed run needs."""
+        return {} if self.delta is None else {"delta": self.delta}
+
+    def restore(self, state: dict[str, Tensor]) -> None:
+        """Takes back what `state` gave."""
+        self.delta = state.get("delta")
+
+    def _fitting(self, inputs: Tensor) -> Tensor:
+        if self.delta is None:
+            return torch.zeros_like(inputs)
+        missing = max(0, len(inputs) - len(self.delta))
+        padded = torch.cat([self.delta, self.delta.new_zeros(missing, *self.delta.shape[1:])])
+        return padded[: len(inputs)]
