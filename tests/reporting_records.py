@@ -213,7 +213,14 @@ def _harden(protocol: str, cohort: str, classes: int, fusion: str) -> HardenReco
         )
     frontier = tuple(
         FrontierPoint(
-            w, 4, 4 + round(6 * (w - 0.5)), 300, -0.008 - 0.03 * (w - 0.5), 0.2 + 0.62 * min(1, 3 * (w - 0.5))
+            weight=w,
+            gained=4,
+            lost=4 + round(6 * (w - 0.5)),
+            cases=300,
+            lower=-0.018 - 0.03 * (w - 0.5),
+            upper=0.018 - 0.01 * (w - 0.5),
+            robust=0.2 + 0.62 * min(1, 3 * (w - 0.5)),
+            attacked=100,
         )
         for w in (0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95)
     )

@@ -23,7 +23,7 @@ from medharden.audit import (
 from medharden.errors import OutputError, RunError
 from medharden.record import CaseTable, Finding, FrontierPoint, FusionRecord, SubjectTable
 
-POINT = FrontierPoint(weight=0.6, gained=1, lost=2, cases=100, lower=-0.05, robust=0.7)
+POINT = FrontierPoint(weight=0.6, gained=1, lost=2, cases=100, lower=-0.05, upper=0.03, robust=0.7, attacked=60)
 FUSION = FusionRecord("mixed", 0.6, 1.5, 0.7, 0.2, 0.03, (POINT,))
 
 

@@ -15,7 +15,9 @@ import torch
 from command import assert_clear, environment, medharden
 from tiny import ARCH, PROTOCOL, tiny_cohort, tiny_model, tiny_protocol, write_archive
 
-EASY = "endpoints: {noninferiority: [{metric: accuracy, margin: 0.1}, {metric: recall, margin: 0.2}]}\n"
+from medharden.audit import AuditLog, digest_file, read_history
+
+EASY = "endpoints: {looks: 3, noninferiority: [{metric: accuracy, margin: 0.1}, {metric: recall, margin: 0.2}]}\n"
 
 
 @pytest.fixture(scope="module")
@@ -102,6 +104,21 @@ def test_evaluate_without_the_original_file_can_not_pass_the_identity_endpoint(
     evaluated = medharden("evaluate", tmp_path / "run", "--data", "tiny.npz", "--arch", ARCH, cwd=shop)
     assert evaluated.returncode == 0, evaluated.stderr
     assert medharden("gate", tmp_path / "run", cwd=shop).returncode == 4
+
+
+def test_evaluate_refuses_to_open_the_test_split_once_the_looks_are_used_up(
+    done: subprocess.CompletedProcess[str], shop: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(shop / "run", tmp_path / "run")
+    log = AuditLog(tmp_path / "run" / "audit.jsonl")
+    while read_history(tmp_path / "run" / "audit.jsonl").finished < 3:
+        log.append("evaluate.test_split_opened", cases=120)
+        log.append("evaluate.recorded", cases="", record=digest_file(tmp_path / "run" / "evaluation.json"))
+    before = read_history(tmp_path / "run" / "audit.jsonl")
+    evaluated = medharden("evaluate", tmp_path / "run", "--data", "tiny.npz", "--arch", ARCH, cwd=shop)
+    assert_clear(evaluated, 1, "evaluated 3 times", "endpoints.looks allows 3")
+    assert read_history(tmp_path / "run" / "audit.jsonl") == before
+    assert medharden("gate", tmp_path / "run", cwd=shop).returncode in (0, 4)
 
 
 @pytest.mark.parametrize(
@@ -286,3 +303,21 @@ def test_ctrl_c_exits_with_130_loses_nothing_and_the_same_command_goes_on(
     )
     assert again.returncode in (0, 3, 4), again.stderr
     assert (tmp_path / "run" / "report.html").is_file()
+
+
+def test_the_frontier_is_drawn_over_the_whole_range_with_its_operating_point(
+    done: subprocess.CompletedProcess[str], shop: Path
+) -> None:
+    result = medharden("frontier", "run", "--out", "frontier.svg", "--json", cwd=shop)
+    assert result.returncode == 0, result.stderr
+    shown = json.loads(result.stdout)
+    weights = [p["weight"] for p in shown["points"]]
+    assert min(weights) < 0.1 < 0.9 < max(weights)
+    assert shown["chosen"] > 0.5
+    robust = {p["weight"]: p["robust"] for p in shown["points"]}
+    assert robust[max(weights)] > robust[min(weights)], "the branch's share buys robustness"
+    assert all(p["lower"] <= (p["gained"] - p["lost"]) / p["cases"] <= p["upper"] for p in shown["points"])
+    picture = (shop / "frontier.svg").read_text()
+    assert picture.startswith("<svg")
+    assert "http" not in picture.replace("http://www.w3.org/2000/svg", "").replace("http://www.w3.org/1999/xlink", "")
+    assert_clear(medharden("frontier", "nowhere", cwd=shop), 1, "no run directory")

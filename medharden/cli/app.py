@@ -143,6 +143,19 @@ def report(run: Run, as_json: Json = False) -> None:
 
 
 @app.command()
+def frontier(
+    run: Run,
+    target: Annotated[Path | None, typer.Option("--out", help="Picture to write; default: RUN/frontier.svg.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Draw clean change against robustness over the fusion weight, with the operating point."""
+    out.json = as_json
+    from medharden.cli.verdicts import run_frontier
+
+    run_frontier(run, target)
+
+
+@app.command()
 def demo(
     out_dir: Annotated[Path, typer.Option("--out", help="Folder to write.")] = Path("medharden-demo"),
     as_json: Json = False,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 
 from rich.console import Group
@@ -13,9 +14,9 @@ from medharden.audit import read_record
 from medharden.cli.console import out
 from medharden.gating import gate
 from medharden.record import Evaluation, GateDecision, HardenRecord, Verdict
-from medharden.reporting import render
+from medharden.reporting import draw_frontier, render
 
-__all__ = ["EXIT_CODES", "run_gate", "run_report", "show_verdict"]
+__all__ = ["EXIT_CODES", "run_frontier", "run_gate", "run_report", "show_verdict"]
 
 EXIT_CODES = {Verdict.PASS: 0, Verdict.FAIL: 3, Verdict.INCONCLUSIVE: 4, Verdict.INVALID: 5}
 _COLOURS = {Verdict.PASS: "green", Verdict.FAIL: "red", Verdict.INCONCLUSIVE: "yellow", Verdict.INVALID: "magenta"}
@@ -33,6 +34,22 @@ def run_report(run: Path) -> None:
     paths = render(run)
     lines = "\n".join(f"wrote {escape(str(p))}" for p in paths)
     out.show(lines, {"written": [str(p) for p in paths]})
+
+
+def run_frontier(run: Path, target: Path | None) -> None:
+    """Draws the frontier and prints the weights tried."""
+    path, points, chosen = draw_frontier(run, target)
+    table = Table(
+        "weight", "gained", "lost", "clean change", "limits", "under the probe attack", box=None, padding=(0, 1)
+    )
+    for p in points:
+        mark = " chosen" if p.weight == chosen else ""
+        change = (p.gained - p.lost) / p.cases
+        limits = f"{p.lower:+.3f}, {p.upper:+.3f}"
+        robust = f"{p.robust:.3f} of {p.attacked}"
+        table.add_row(f"{p.weight:.2f}{mark}", str(p.gained), str(p.lost), f"{change:+.3f}", limits, robust)
+    machine = {"picture": str(path), "chosen": chosen, "points": [asdict(p) for p in points]}
+    out.show(Group(table, f"wrote {escape(str(path))}"), machine)
 
 
 def show_verdict(run: Path, decision: GateDecision, report: Path | None = None) -> None:

@@ -20,7 +20,8 @@ from medharden.stats import noninferiority_test, wilson_interval
 
 __all__ = ["calibrate"]
 
-_WEIGHTS = (0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95, 0.99)
+# up to one half the clean path alone can decide: drawn, never chosen
+_WEIGHTS = (0.05, 0.25, 0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95, 0.99)
 _NEUTRAL = FusionRecord(
     mode="clean", weight=0.5, clean_temperature=1.0, robust_temperature=1.0, referral_threshold=1.0, referral_rate=0.0
 )
@@ -158,7 +159,9 @@ def _frontier(
                 lost=int(lost.sum()),
                 cases=len(labels),
                 lower=test.interval[0],
+                upper=test.interval[1],
                 robust=float(held.float().mean()),
+                attacked=len(sample),
             )
         )
         if progress is not None:
@@ -173,6 +176,7 @@ def _accuracy_margin(protocol: Protocol) -> float:
 def _choose(points: tuple[FrontierPoint, ...], protocol: Protocol) -> tuple[float, tuple[Finding, ...]]:
     """The most robust weight at which non-inferiority of accuracy is shown on validation; else the safest weight."""
     margin = _accuracy_margin(protocol)
+    points = tuple(p for p in points if p.weight > 0.5)
     holding = [p for p in points if p.lower > -margin]
     if holding:
         return max(holding, key=lambda p: (p.robust, -p.weight)).weight, ()

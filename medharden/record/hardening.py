@@ -77,14 +77,23 @@ class BranchRecord:
 
 @dataclass(frozen=True)
 class FrontierPoint:
-    """One fusion weight tried on validation: clean change against the original, and robust accuracy."""
+    """One fusion weight tried on validation: clean change against the original, and robust accuracy.
+
+    Attributes:
+        weight: the branch's share.
+        gained, lost: of `cases`, those that only the mixture, or only the original, answers rightly.
+        lower, upper: limits of the change in accuracy, by patient, at the protocol's level.
+        robust, attacked: accuracy under the probe attack, end to end, and of how many cases.
+    """
 
     weight: float
     gained: int
     lost: int
     cases: int
     lower: float
+    upper: float
     robust: float
+    attacked: int
 
 
 @dataclass(frozen=True)

@@ -5,12 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 from medharden.audit import canonical_json, write_atomic
+from medharden.reporting.frontier import draw_frontier
 from medharden.reporting.junit import junit_xml
 from medharden.reporting.machine import machine_report
 from medharden.reporting.page import html_report
 from medharden.reporting.source import read_run
 
-__all__ = ["render"]
+__all__ = ["draw_frontier", "render"]
 
 
 def render(run: Path) -> tuple[Path, ...]:

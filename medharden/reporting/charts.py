@@ -191,8 +191,14 @@ def _original_clean(harden: HardenRecord, cohort: CohortRecord) -> float | None:
     return found[0] if max(found) - min(found) < 1e-6 else None
 
 
-def frontier_chart(fusion: FusionRecord, margin: float | None) -> Markup | None:
-    """Validation robustness against the lower limit of the clean change, by fusion weight; None without a frontier."""
+def frontier_chart(fusion: FusionRecord, margin: float | None, level: float) -> Markup | None:
+    """Clean change against robustness on validation, by fusion weight, with bands at a level; None without a frontier.
+
+    Args:
+        fusion: the weights tried and the one chosen.
+        margin: of accuracy, as a proportion; None draws no margin.
+        level: two-sided, of the bands; the clean band is the record's own.
+    """
     tried = sorted(fusion.frontier, key=lambda p: p.weight)
     if not tried:
         return None
@@ -200,10 +206,15 @@ def frontier_chart(fusion: FusionRecord, margin: float | None) -> Markup | None:
         figure = Figure(figsize=(_WIDTH, 3.0))
         axes = figure.add_axes((0.11, 0.17, 0.86, 0.72))
         style_axes(axes, grid="both")
-        x, y = [100 * p.robust for p in tried], [100 * p.lower for p in tried]
+        x, y = [100 * p.robust for p in tried], [100 * (p.gained - p.lost) / p.cases for p in tried]
+        lower, upper = [100 * p.lower for p in tried], [100 * p.upper for p in tried]
+        axes.vlines(x, lower, upper, color=COLOURS["line"], linewidth=1.6)
+        for p, at in zip(tried, y, strict=True):
+            around = wilson_interval(round(p.robust * p.attacked), p.attacked, level=level)
+            axes.hlines(at, 100 * around[0], 100 * around[1], color=COLOURS["line"], linewidth=1.6)
         axes.plot(x, y, "-o", color=COLOURS["branch"], linewidth=1.3, markersize=4)
         axes.axhline(0, color=COLOURS["muted"], linewidth=0.9)
-        low, high = min([*y, 0.0]), max([*y, 0.0])
+        low, high = min([*lower, 0.0]), max([*upper, 0.0])
         if margin is not None:
             low = min(low, -100 * margin)
             axes.axhline(-100 * margin, color=COLOURS["ink"], linewidth=1.4)
@@ -221,11 +232,12 @@ def frontier_chart(fusion: FusionRecord, margin: float | None) -> Markup | None:
                 color=COLOURS["ink"],
             )
         chosen = min(tried, key=lambda p: abs(p.weight - fusion.weight))
-        axes.plot(100 * chosen.robust, 100 * chosen.lower, "D", markersize=8, color=COLOURS["released"])
+        height = {p.weight: at for p, at in zip(tried, y, strict=True)}
+        axes.plot(100 * chosen.robust, height[chosen.weight], "D", markersize=8, color=COLOURS["released"])
         for p in {id(p): p for p in (tried[0], tried[-1], chosen)}.values():
             axes.annotate(
                 f"{p.weight:.2f}" + (" chosen" if p is chosen else ""),
-                (100 * p.robust, 100 * p.lower),
+                (100 * p.robust, height[p.weight]),
                 xytext=(0, -9) if p is tried[-1] else (0, 9),
                 textcoords="offset points",
                 ha="center",
@@ -237,6 +249,6 @@ def frontier_chart(fusion: FusionRecord, margin: float | None) -> Markup | None:
         axes.yaxis.set_major_formatter(FuncFormatter(lambda v, _: points(v / 100)))
         axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
         axes.set_xlabel("robust accuracy on validation")
-        figure.text(0.0, 0.95, "lower limit of the clean change, points", color=COLOURS["muted"])
+        figure.text(0.0, 0.95, f"clean change with {level:.0%} limits, points", color=COLOURS["muted"])
     said = "; ".join(f"weight {p.weight:.2f}: robust {percent(p.robust)}, lower limit {points(p.lower)}" for p in tried)
     return to_svg(figure, "frontier", f"Fusion weights tried on validation. {said}. Chosen: {fusion.weight:.2f}.")

@@ -77,7 +77,7 @@ def html_report(records: RunRecords) -> bytes:
         classes=class_rows(records),
         robustness=robustness_chart(evaluation),
         training=training_chart(harden, records.cohort),
-        frontier=frontier_chart(harden.fusion, margin),
+        frontier=frontier_chart(harden.fusion, margin, 1 - 2 * protocol.endpoints.alpha),
         frontier_rows=frontier_rows(harden.fusion),
         cost=cost_rows(harden, protocol),
         gallery=None if records.examples is None else gallery(records.examples, evaluation.classes),

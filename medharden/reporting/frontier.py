@@ -1,0 +1,51 @@
+"""The frontier of a run as a picture of its own: clean change against robustness over the fusion weight."""
+
+from __future__ import annotations
+
+import re
+from importlib.resources import files
+from pathlib import Path
+
+from medharden.audit import read_record, write_atomic
+from medharden.errors import RunError
+from medharden.protocol import load_protocol
+from medharden.record import FrontierPoint, HardenRecord
+from medharden.reporting.charts import frontier_chart
+
+__all__ = ["draw_frontier"]
+
+
+def draw_frontier(run: Path, target: Path | None = None) -> tuple[Path, tuple[FrontierPoint, ...], float]:
+    """Draws the fusion weights tried on validation, with confidence bands and the operating point, as SVG.
+
+    Args:
+        run: the run directory; `protocol.yaml` and `harden.json` suffice.
+        target: the picture; None writes `frontier.svg` into the run directory.
+
+    Returns:
+        The picture's path, the points, and the chosen weight.
+
+    Raises:
+        RunError: a record is missing, or the fusion has no weight (it is not `mixed`).
+        OutputError: the picture can't be written.
+    """
+    protocol = load_protocol(run / "protocol.yaml") if (run / "protocol.yaml").is_file() else None
+    if protocol is None:
+        raise RunError(f"{run.name} is no run directory: it has no protocol.yaml")
+    fusion = read_record(run / "harden.json", HardenRecord).fusion
+    margin = next(m.margin for m in protocol.endpoints.noninferiority if m.metric == "accuracy")
+    chart = frontier_chart(fusion, margin, 1 - 2 * protocol.endpoints.alpha)
+    if chart is None:
+        raise RunError(f"this run's fusion is {fusion.mode!r}: only 'mixed' weighs two answers and has a frontier")
+    target = target or run / "frontier.svg"
+    write_atomic(target, _standalone(str(chart)).encode())
+    return target, fusion.frontier, fusion.weight
+
+
+def _standalone(svg: str) -> str:
+    """A chart of the page as a file: the page's light colours come along, on white paper."""
+    style = (files("medharden.reporting") / "templates" / "style.css").read_text(encoding="utf-8")
+    colours = re.search(r":root \{(.*?)\}", style, flags=re.DOTALL)
+    rules = f"<style>:root {{{colours.group(1) if colours else ''}}} svg {{ background: var(--paper) }}</style>"
+    opening, rest = svg.split(">", 1)
+    return f'{opening} xmlns="http://www.w3.org/2000/svg">{rules}{rest}\n'
