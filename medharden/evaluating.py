@@ -20,6 +20,7 @@ from medharden.audit import (
     describe_environment,
     digest_bytes,
     digest_file,
+    read_history,
     write_atomic,
     write_cases,
     write_record,
@@ -91,7 +92,7 @@ def evaluate(
         progress: called with `attack original`, `attack branch`, `attack release`.
 
     Raises:
-        RunError: the cohort is not the one the run was locked to.
+        RunError: the cohort is not the one the run was locked to, or the protocol's looks are used up.
         OutputError: the run directory can't be written to.
     """
     digests = {"cohort": digest_file(run / "cohort.json"), "hardened": digest_file(run / "hardened.safetensors")}
@@ -100,6 +101,7 @@ def evaluate(
             f"{run.name} was hardened on other data, or under another pseudonym key; expected the same --data and key"
         )
     with audited(run, "evaluate", protocol=protocol.digest, **digests) as log:
+        _require_a_look(run, protocol)
         started = datetime.now(UTC).isoformat(timespec="seconds")
         log.append("evaluate.test_split_opened", cases=len(cohort.indices("test")))
         model = model.to(device)
@@ -151,6 +153,17 @@ def describe_threshold(protocol: Protocol, classes: int) -> str:
     if classes != 2 or task.positive is None or task.threshold == 0.5:
         return "argmax"
     return f"{task.threshold:g}"
+
+
+def _require_a_look(run: Path, protocol: Protocol) -> None:
+    """Stops before the test split is opened where the protocol's budget of looks is used up."""
+    finished, budget = read_history(run / "audit.jsonl").finished, protocol.endpoints.looks
+    if finished >= budget:
+        raise RunError(
+            f"the test split of {run.name} was evaluated {finished} times, and the protocol's endpoints.looks allows "
+            f"{budget}: evaluating until a verdict pleases makes it worthless. The finished evaluation stands; to look "
+            "again, harden a new run under a protocol that states more looks"
+        )
 
 
 @torch.no_grad()

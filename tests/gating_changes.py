@@ -36,6 +36,10 @@ def digests(**changes: str) -> Change:
     return lambda r: replace(r, digests=replace(r.digests, **changes))
 
 
+def logged(**changes: object) -> Change:
+    return lambda r: replace(r, history=replace(r.history, **changes))  # type: ignore[arg-type]
+
+
 def fusion(mode: str) -> Change:
     return lambda r: replace(r, harden=replace(r.harden, fusion=replace(r.harden.fusion, mode=mode)))
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import yaml
 
-from medharden.audit import digest_file, write_atomic, write_cases, write_record
+from medharden.audit import AuditLog, Lock, RunHistory, digest_file, write_atomic, write_cases, write_record
 from medharden.gating import RunDigests, decide
 from medharden.protocol import Protocol
 from medharden.record import (
@@ -34,7 +34,13 @@ ENVIRONMENT = Environment(
     medharden="0.1.0", python="3.11", platform="test", packages={"numpy": "2"}, device="cpu", threads=1
 )
 DIGESTS = RunDigests(
-    protocol="", cohort="c" * 64, hardened="d" * 64, description="a" * 64, cases="e" * 64, evaluation="f" * 64
+    protocol="",
+    cohort="c" * 64,
+    harden="b" * 64,
+    hardened="d" * 64,
+    description="a" * 64,
+    cases="e" * 64,
+    evaluation="f" * 64,
 )
 
 
@@ -49,6 +55,7 @@ def protocol(
     sample: int | None = None,
     classes: tuple[str, ...] | None = None,
     justified: bool = True,
+    looks: int = 1,
 ) -> Protocol:
     why = "A reader's own disagreement is larger." if justified else None
     return Protocol.model_validate(
@@ -62,6 +69,7 @@ def protocol(
             "fusion": {"mode": mode, "referral_budget": budget},
             "suite": {"cases": sample, "attacks": ({"attack": "pgd", "loss": "ce", "steps": 20},)},
             "endpoints": {
+                "looks": looks,
                 "noninferiority": (
                     {"metric": "accuracy", "margin": margins[0], "justification": why},
                     {"metric": "recall", "margin": margins[1], "justification": why},
@@ -82,9 +90,11 @@ class Records:
     evaluation: Evaluation
     cases: CaseTable
     digests: RunDigests
+    history: RunHistory
 
     def decide(self) -> GateDecision:
-        return decide(self.protocol, self.cohort, self.harden, self.evaluation, self.cases, digests=self.digests)
+        parts = (self.protocol, self.cohort, self.harden, self.evaluation, self.cases)
+        return decide(*parts, digests=self.digests, history=self.history)
 
     def with_subject(self, name: str, **changes: object) -> Records:
         """The same records with columns of one subject changed, and the counts left as they are."""
@@ -152,6 +162,13 @@ def records(
         evaluation=evaluation(rules, table, classes),
         cases=table,
         digests=replace(DIGESTS, protocol=rules.digest),
+        history=RunHistory(
+            locks=(Lock(rules.digest, DIGESTS.cohort),),
+            opened=1,
+            finished=1,
+            harden=DIGESTS.harden,
+            evaluation=DIGESTS.evaluation,
+        ),
     )
 
 
@@ -243,12 +260,17 @@ def evaluation(rules: Protocol, table: CaseTable, classes: tuple[str, ...]) -> E
 
 
 def write_run(run: Path, made: Records) -> None:
-    """Writes the records as a run directory, with the digests that its files really have."""
+    """Writes the records as a run directory, with the digests that its files really have and the log of its making."""
+    log = AuditLog(run / "audit.jsonl")
     (run / "protocol.yaml").write_text(yaml.safe_dump(made.protocol.model_dump(mode="json")), encoding="utf-8")
     write_record(run / "cohort.json", made.cohort)
     write_atomic(run / "hardened.safetensors", b"weights, for all the gate knows")
     description = write_atomic(run / "hardened.json", b"{}\n")
     found = {"cohort": digest_file(run / "cohort.json"), "hardened": digest_file(run / "hardened.safetensors")}
     cases = write_cases(run / "cases.parquet", made.cases)
-    write_record(run / "harden.json", replace(made.harden, **found, description=description))
-    write_record(run / "evaluation.json", replace(made.evaluation, **found, cases=cases))
+    log.append("harden.locked", protocol=made.protocol.digest, cohort=found["cohort"])
+    hardened = write_record(run / "harden.json", replace(made.harden, **found, description=description))
+    log.append("harden.recorded", hardened=found["hardened"], record=hardened)
+    log.append("evaluate.test_split_opened", cases=len(made.cases.case))
+    evaluated = write_record(run / "evaluation.json", replace(made.evaluation, **found, cases=cases))
+    log.append("evaluate.recorded", cases=cases, record=evaluated)

@@ -15,6 +15,7 @@ from gating_changes import (
     evaluated,
     hardened,
     identity,
+    logged,
     same,
 )
 from gating_factory import Records, protocol, records
@@ -107,6 +108,10 @@ VERDICTS = [
     ),
     ("collapse", records(), hardened(findings=critical("hardening.collapse")), FAIL, "hardening.collapse"),
     ("a warning does not count", records(), evaluated(findings=(Finding("attack.x", "warning", "m"),)), PASS, ""),
+    # G13: looks within the budget
+    ("two looks of two", records(rules=protocol(looks=2)), logged(opened=2, finished=2), PASS, ""),
+    ("an interrupted look", records(), logged(opened=2), PASS, ""),
+    ("locked twice alike, as a resumed run", records(), lambda r: logged(locks=r.history.locks * 2)(r), PASS, ""),
     # guarded: the referral budget
     ("referral: within the budget", records(rules=GUARDED, referred=10), same, PASS, ""),
     (
@@ -211,6 +216,22 @@ def test_findings_of_the_cohort_are_carried() -> None:
     made = records()
     cohort: CohortRecord = replace(made.cohort, grouped_by="case", findings=(finding,))
     assert replace(made, cohort=cohort).decide().findings == (finding,)
+
+
+def test_looks_beyond_the_first_are_said_with_the_error_they_may_add_up_to() -> None:
+    def findings(**events: int) -> list[tuple[str, str]]:
+        made = logged(**events)(records(rules=protocol(looks=3)))
+        return [(f.code, f.message) for f in made.decide().findings]
+
+    assert findings(opened=1, finished=1) == []
+    [(code, message)] = findings(opened=2, finished=2)
+    assert code == "gate.repeated_look"
+    assert "evaluated 2 times" in message
+    assert "up to 0.05 an endpoint, not 0.025" in message
+    [(code, message)] = findings(opened=3, finished=1)
+    assert code == "gate.unfinished_look"
+    assert "opened 3 times, and 2 of these" in message
+    assert [code for code, _ in findings(opened=5, finished=4)] == ["gate.repeated_look", "gate.unfinished_look"]
 
 
 def test_rows_in_another_order_give_the_same_verdict() -> None:

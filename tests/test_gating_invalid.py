@@ -12,6 +12,7 @@ from gating_changes import (
     evaluated,
     fusion,
     hardened,
+    logged,
     planted,
     rows,
     same,
@@ -20,8 +21,9 @@ from gating_changes import (
     without_outcome,
     without_subject,
 )
-from gating_factory import Records, protocol, records
+from gating_factory import DIGESTS, Records, protocol, records
 
+from medharden.audit import Lock
 from medharden.record import Verdict
 
 PASS, INCONCLUSIVE, FAIL, INVALID = Verdict.PASS, Verdict.INCONCLUSIVE, Verdict.FAIL, Verdict.INVALID
@@ -35,6 +37,34 @@ PROBLEMS = [
     ("other cases", records(), digests(cases="0" * 64), "cases.parquet"),
     ("hardened on another cohort", records(), hardened(cohort="0" * 64), "that harden.json was made with"),
     ("evaluated other weights", records(), evaluated(hardened="0" * 64), "that evaluation.json was made with"),
+    # G1: the lock, and what the log recorded
+    ("nothing locked", records(), logged(locks=()), "audit.jsonl holds no lock"),
+    ("locked after the test split was opened", records(), logged(locked_first=False), "before protocol and cohort"),
+    (
+        "another protocol locked",
+        records(),
+        logged(locks=(Lock("0" * 64, DIGESTS.cohort),)),
+        "protocol.yaml is not the one that audit.jsonl locked",
+    ),
+    (
+        "another cohort locked",
+        records(),
+        logged(locks=(Lock(protocol().digest, "0" * 64),)),
+        "cohort.json is not the one that audit.jsonl locked",
+    ),
+    (
+        "locked again otherwise",
+        records(),
+        logged(locks=(Lock(protocol().digest, DIGESTS.cohort), Lock("0" * 64, DIGESTS.cohort))),
+        "protocol.yaml is not the one that audit.jsonl locked",
+    ),
+    ("an edited evaluation.json", records(), digests(evaluation="0" * 64), "evaluation.json is not the one that audit"),
+    ("an edited harden.json", records(), digests(harden="0" * 64), "harden.json is not the one that audit.jsonl"),
+    ("hardening not on record", records(), logged(harden=""), "harden.json is not in audit.jsonl"),
+    ("evaluation not on record", records(), logged(evaluation=""), "evaluation.json is not in audit.jsonl"),
+    # G13: looks at the test split
+    ("a look too many", records(), logged(opened=2, finished=2), "evaluated 2 times; the protocol's endpoints.looks"),
+    ("20 tries", records(rules=protocol(looks=19)), logged(opened=20, finished=20), "evaluated 20 times"),
     # G6: missing cases and classes, and what is no probability
     ("a missing case", records(), rows(case=tuple(f"case{i:05d}" for i in range(399))), "399 rows"),
     ("a case twice", records(), rows(case=("case00001", *(f"case{i:05d}" for i in range(1, 400)))), "not exactly"),
@@ -124,6 +154,6 @@ def test_invalid(made: Records, change: Change, reason: str) -> None:
 def test_every_problem_of_an_invalid_run_is_named() -> None:
     change = digests(cases="0" * 64, cohort="1" * 64)
     reasons = change(records()).decide().reasons
-    assert len(reasons) == 3
+    assert len(reasons) == 4
     leaks = planted(-1, patient="patient00003", pixels="pixels-case00003")
     assert len(leaks(records()).decide().reasons) == 2

@@ -2,17 +2,21 @@
 
 from medharden.audit.environment import describe_environment
 from medharden.audit.files import digest_bytes, digest_file, write_atomic
+from medharden.audit.history import Lock, RunHistory, read_history
 from medharden.audit.log import AuditLog, audited, verify_log
 from medharden.audit.records import canonical_json, read_cases, read_record, write_cases, write_record
 
 __all__ = [
     "AuditLog",
+    "Lock",
+    "RunHistory",
     "audited",
     "canonical_json",
     "describe_environment",
     "digest_bytes",
     "digest_file",
     "read_cases",
+    "read_history",
     "read_record",
     "verify_log",
     "write_atomic",

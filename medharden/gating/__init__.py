@@ -18,7 +18,8 @@ A critical finding whose code starts with `attack.` or `hardening.` makes the ve
 finding makes it INCONCLUSIVE at least. INVALID, without endpoints, are records that don't belong together, don't
 reconcile with the per-case table, miss a case or a class, hold a number that is no probability, were answered under
 another decision rule, or share a patient or an image between splits. A record that is missing or unreadable is no
-verdict but a `RunError`.
+verdict but a `RunError`. INVALID too is a run whose log locked another protocol or cohort, recorded other records,
+or finished more looks at the test split than the protocol's budget.
 """
 
 from medharden.gating.decision import decide

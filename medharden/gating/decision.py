@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from medharden.audit import RunHistory
 from medharden.gating.digests import RunDigests, mismatches
 from medharden.gating.identity import identity_endpoint
+from medharden.gating.looks import history_problems, look_findings
 from medharden.gating.paired import noninferiority_endpoints, robust_gain
 from medharden.gating.records import record_problems
 from medharden.gating.shares import referral, robust_floor
@@ -36,6 +38,7 @@ def decide(
     cases: CaseTable,
     *,
     digests: RunDigests,
+    history: RunHistory,
 ) -> GateDecision:
     """Decides on one run; the rules are in the package's docstring.
 
@@ -46,18 +49,20 @@ def decide(
         evaluation: counts of every subject, and the identity check.
         cases: answers and attacks case by case.
         digests: the run's files as found.
+        history: what the run's log says of its lock and of its looks at the test split.
 
     Returns:
         The decision with `decided` left empty. INVALID decisions have no endpoints: their numbers mean nothing.
     """
     problems = (
-        mismatches(harden, evaluation, digests)
+        (*mismatches(harden, evaluation, digests), *history_problems(protocol, history, digests))
         or tuple(record_problems(protocol, cohort, harden, evaluation))
         or tuple(shape_problems(cohort, evaluation, cases))
         or tuple(content_problems(protocol, cohort, evaluation, cases))
     )
+    findings = (*cohort.findings, *look_findings(protocol, history))
     if problems:
-        return invalid(protocol, digests, problems, cohort.findings)
+        return invalid(protocol, digests, problems, findings)
     endpoints = [
         identity_endpoint(harden, evaluation.identity, cases),
         *noninferiority_endpoints(protocol, cohort.classes, cases),
@@ -71,7 +76,7 @@ def decide(
     reasons = [e.reason for e in endpoints if e.verdict is not Verdict.PASS]
     reasons += [f"critical finding {f.code}: {f.message}" for f in critical]
     verdict = max(verdicts, key=_GRAVITY.index)
-    return _decision(verdict, reasons, endpoints, protocol, digests, cohort.findings)
+    return _decision(verdict, reasons, endpoints, protocol, digests, findings)
 
 
 def invalid(

@@ -15,12 +15,13 @@ class RunDigests:
 
     Attributes:
         protocol: the digest of the protocol read from `protocol.yaml`: of what was decided, not how it was typed.
-        cohort, hardened, description, cases, evaluation: of the bytes of `cohort.json`, `hardened.safetensors`,
-            `hardened.json`, `cases.parquet` and `evaluation.json`.
+        cohort, harden, hardened, description, cases, evaluation: of the bytes of `cohort.json`, `harden.json`,
+            `hardened.safetensors`, `hardened.json`, `cases.parquet` and `evaluation.json`.
     """
 
     protocol: str
     cohort: str
+    harden: str
     hardened: str
     description: str
     cases: str

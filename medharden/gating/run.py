@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from medharden.audit import audited, canonical_json, digest_bytes, digest_file, read_cases, read_record, write_record
+from medharden.audit import (
+    audited,
+    canonical_json,
+    digest_bytes,
+    digest_file,
+    read_cases,
+    read_history,
+    read_record,
+    write_record,
+)
 from medharden.errors import RunError
 from medharden.gating.decision import decide, invalid
 from medharden.gating.digests import RunDigests, mismatches
+from medharden.gating.looks import history_problems
 from medharden.protocol import Protocol, load_protocol
-from medharden.record import CohortRecord, Evaluation, Finding, GateDecision, HardenRecord, Progress
+from medharden.record import CohortRecord, Evaluation, GateDecision, HardenRecord, Progress
 
 __all__ = ["gate"]
 
@@ -26,7 +35,6 @@ _WRITTEN_BY = {
     "cases.parquet": "evaluate",
 }
 _STAGE = "gate"
-_LOOK = "evaluate.test_split_opened"
 _STEPS = 3
 
 
@@ -51,18 +59,12 @@ def gate(run: Path, *, progress: Progress | None = None) -> GateDecision:
         protocol = load_protocol(run / "protocol.yaml")
         digests = _digests(run, protocol)
         _report(progress, 1)
-        decision = _decide(run, protocol, digests)
-        decision = replace(
-            decision,
-            decided=datetime.now(UTC).isoformat(timespec="seconds"),
-            findings=(*decision.findings, *_repeated_looks(run / "audit.jsonl")),
-        )
+        decision = replace(_decide(run, protocol, digests), decided=datetime.now(UTC).isoformat(timespec="seconds"))
         _report(progress, 2)
         log.append(
             f"{_STAGE}.decided",
             verdict=decision.verdict.value,
             gate=digest_bytes(canonical_json(decision) + b"\n"),
-            harden=digest_file(run / "harden.json"),
             **asdict(digests),
         )
         write_record(run / "gate.json", decision)
@@ -74,11 +76,14 @@ def _decide(run: Path, protocol: Protocol, digests: RunDigests) -> GateDecision:
     harden = read_record(run / "harden.json", HardenRecord)
     evaluation = read_record(run / "evaluation.json", Evaluation)
     # Before anything else is read: a file that was tampered with may be no record any more.
-    wrong = mismatches(harden, evaluation, digests)
+    history = read_history(run / "audit.jsonl")
+    wrong = (*mismatches(harden, evaluation, digests), *history_problems(protocol, history, digests))
     if wrong:
         return invalid(protocol, digests, wrong)
     cohort = read_record(run / "cohort.json", CohortRecord)
-    return decide(protocol, cohort, harden, evaluation, read_cases(run / "cases.parquet"), digests=digests)
+    return decide(
+        protocol, cohort, harden, evaluation, read_cases(run / "cases.parquet"), digests=digests, history=history
+    )
 
 
 def _require_all(run: Path) -> None:
@@ -94,25 +99,11 @@ def _digests(run: Path, protocol: Protocol) -> RunDigests:
     return RunDigests(
         protocol=protocol.digest,
         cohort=digest_file(run / "cohort.json"),
+        harden=digest_file(run / "harden.json"),
         hardened=digest_file(run / "hardened.safetensors"),
         description=digest_file(run / "hardened.json"),
         cases=digest_file(run / "cases.parquet"),
         evaluation=digest_file(run / "evaluation.json"),
-    )
-
-
-def _repeated_looks(log: Path) -> tuple[Finding, ...]:
-    """A finding where the log says that the test split was opened more than once."""
-    looks = sum(json.loads(line)["event"] == _LOOK for line in log.read_bytes().splitlines())
-    if looks < 2:
-        return ()
-    return (
-        Finding(
-            "gate.repeated_look",
-            "warning",
-            f"The test split was opened {looks} times in this run, interrupted evaluations included. A verdict keeps "
-            "its error rate for the first look only.",
-        ),
     )
 
 

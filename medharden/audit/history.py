@@ -1,0 +1,71 @@
+"""What a run's log says of the lock on its protocol and cohort, and of the looks at its test split."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from medharden.errors import RunError
+
+__all__ = ["Lock", "RunHistory", "read_history"]
+
+
+@dataclass(frozen=True)
+class Lock:
+    """Digests that one `harden.locked` event holds."""
+
+    protocol: str
+    cohort: str
+
+
+@dataclass(frozen=True)
+class RunHistory:
+    """The events of a log that a verdict depends on.
+
+    Attributes:
+        locks: every lock, in order; a resumed hardening locks again.
+        locked_first: whether the first lock precedes the first opening of the test split.
+        opened: how often the test split was opened.
+        finished: how many evaluations came to a record; an interrupted one came to none.
+        harden, evaluation: digests of `harden.json` and `evaluation.json` as last recorded, or empty.
+    """
+
+    locks: tuple[Lock, ...] = ()
+    locked_first: bool = True
+    opened: int = 0
+    finished: int = 0
+    harden: str = ""
+    evaluation: str = ""
+
+
+def read_history(path: Path) -> RunHistory:
+    """Reads what a log says; a log that is not there yet says nothing.
+
+    The chain itself is checked by `verify_log`, which every appended event calls.
+
+    Raises:
+        RunError: the log is unreadable, or an event lacks what it must hold.
+    """
+    if not path.exists():
+        return RunHistory()
+    try:
+        entries = [json.loads(line) for line in path.read_bytes().splitlines()]
+        events = [entry["event"] for entry in entries]
+        data = {name: [e["data"] for e in entries if e["event"] == name] for name in set(events)}
+        recorded = data.get("evaluate.recorded", [])
+        hardened = data.get("harden.recorded", [])
+        return RunHistory(
+            locks=tuple(Lock(str(d["protocol"]), str(d["cohort"])) for d in data.get("harden.locked", [])),
+            locked_first=_precedes(events, "harden.locked", "evaluate.test_split_opened"),
+            opened=len(data.get("evaluate.test_split_opened", [])),
+            finished=len(recorded),
+            harden=str(hardened[-1]["record"]) if hardened else "",
+            evaluation=str(recorded[-1]["record"]) if recorded else "",
+        )
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise RunError(f"{path.name} can't be read as a run's log: {type(error).__name__}") from error
+
+
+def _precedes(events: list[str], first: str, second: str) -> bool:
+    return second not in events or first in events[: events.index(second)]
