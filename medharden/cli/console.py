@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from rich.console import Console
@@ -40,9 +41,9 @@ class Output:
         """Whether a person watches: bars and boxes there, plain unbroken lines elsewhere."""
         return sys.stdout.isatty()
 
-    @property
+    @cached_property
     def console(self) -> Console:
-        """Standard output, with colour and width where it is a terminal."""
+        """Standard output, with colour and width where it is a terminal; one for all, so that bars and lines mix."""
         width = None if self.terminal else _WIDTH_OF_FILES
         return Console(file=sys.stdout, highlight=False, soft_wrap=not self.terminal, width=width)
 
@@ -85,10 +86,10 @@ def stage_progress() -> Iterator[ProgressCallback]:
         TextColumn("[bold]{task.description:<16}"),
         BarColumn(),
         MofNCompleteColumn(),
-        TextColumn("·"),
         TimeElapsedColumn(),
-        TextColumn("left"),
+        TextColumn("elapsed ·"),
         TimeLeftColumn(),
+        TextColumn("left"),
     )
     with Progress(*columns, console=out.console) as bars:
         tasks: dict[str, TaskID] = {}

@@ -13,7 +13,7 @@ from rich.table import Table
 from medharden.audit import read_record
 from medharden.cli.console import out
 from medharden.gating import gate
-from medharden.record import Evaluation, GateDecision, HardenRecord, Verdict
+from medharden.record import Endpoint, Evaluation, GateDecision, HardenRecord, Verdict
 from medharden.reporting import draw_frontier, render
 
 __all__ = ["EXIT_CODES", "run_frontier", "run_gate", "run_report", "show_verdict"]
@@ -56,7 +56,9 @@ def show_verdict(run: Path, decision: GateDecision, report: Path | None = None) 
     """The summary: endpoints with their limits first, the verdict last."""
     evaluation = read_record(run / "evaluation.json", Evaluation)
     record = read_record(run / "harden.json", HardenRecord)
-    parts: list[Table | str] = [_endpoints(decision), _subjects(evaluation), _cost(record)]
+    parts: list[Table | str] = [_endpoints(decision.endpoints, "endpoint")]
+    parts += [_endpoints(decision.subgroups, "subgroup")] if decision.subgroups else []
+    parts += [_subjects(evaluation), _cost(record)]
     parts += [f"[yellow]{f.severity}[/] {escape(f.message)}" for f in decision.findings if f.severity != "info"]
     parts += [f"· {escape(reason)}" for reason in decision.reasons]
     if report is not None:
@@ -67,11 +69,9 @@ def show_verdict(run: Path, decision: GateDecision, report: Path | None = None) 
     out.show(shown, _machine(run, decision, evaluation, record))
 
 
-def _endpoints(decision: GateDecision) -> Table:
-    table = Table(
-        "endpoint", "estimate", "limits", "held against", "n", "can show", "verdict", box=None, padding=(0, 1)
-    )
-    for e in decision.endpoints:
+def _endpoints(endpoints: tuple[Endpoint, ...], what: str) -> Table:
+    table = Table(what, "estimate", "limits", "held against", "n", "can show", "verdict", box=None, padding=(0, 1))
+    for e in endpoints:
         smallest = "" if e.smallest_margin is None else f"±{e.smallest_margin:.3f}"
         table.add_row(
             escape(e.name),
@@ -105,6 +105,10 @@ def _cost(record: HardenRecord) -> str:
     )
 
 
+def _numbers(e: Endpoint) -> dict[str, object]:
+    return {"name": e.name, "verdict": str(e.verdict), "estimate": e.estimate, "lower": e.lower, "upper": e.upper}
+
+
 def _machine(run: Path, decision: GateDecision, evaluation: Evaluation, record: HardenRecord) -> dict[str, object]:
     return {
         "verdict": str(decision.verdict),
@@ -112,10 +116,8 @@ def _machine(run: Path, decision: GateDecision, evaluation: Evaluation, record: 
         "run": str(run),
         "reasons": list(decision.reasons),
         "margins_justified": decision.margins_justified,
-        "endpoints": [
-            {"name": e.name, "verdict": str(e.verdict), "estimate": e.estimate, "lower": e.lower, "upper": e.upper}
-            for e in decision.endpoints
-        ],
+        "endpoints": [_numbers(e) for e in decision.endpoints],
+        "subgroups": [_numbers(e) | {"n": e.n, "patients": e.patients} for e in decision.subgroups],
         "subjects": [
             {
                 "name": s.name,
