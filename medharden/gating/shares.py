@@ -64,7 +64,7 @@ def referral(protocol: Protocol, cases: CaseTable) -> Endpoint:
 def _share(flags: npt.NDArray[np.bool_], rows: npt.NDArray[np.bool_], cases: CaseTable, alpha: float) -> _Share:
     kept = flags[rows]
     patients = np.asarray(cases.patient)[rows].tolist()
-    effective = effective_cases(kept, patients)
+    effective = effective_cases(kept, patients, lowest=0.0)
     level = 1.0 - 2.0 * alpha
     lower, upper = wilson_interval(float(kept.mean()) * effective, effective, level=level)
     return _Share(int(kept.sum()), len(kept), len(set(patients)), effective, level, lower, upper)

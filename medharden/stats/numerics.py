@@ -1,4 +1,4 @@
-"""The normal distribution's quantile and tail, and bisection down to neighbouring floats."""
+"""Quantiles and tails of the normal and Student's t distributions, and bisection down to neighbouring floats."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from statistics import NormalDist
 
 from medharden.errors import RangeError
 
-__all__ = ["bisect", "normal_quantile", "normal_tail", "two_sided_quantile"]
+__all__ = ["bisect", "normal_quantile", "normal_tail", "student_quantile", "student_tail", "two_sided_quantile"]
 
 
 def normal_quantile(probability: float) -> float:
@@ -30,6 +30,25 @@ def two_sided_quantile(level: float) -> float:
     if not 0.0 < level < 1.0:
         raise RangeError(f"a confidence level lies in (0, 1), got {level:g}")
     return normal_quantile(0.5 + level / 2.0)
+
+
+def student_quantile(level: float, freedom: int) -> float:
+    """The t of a two-sided interval with `freedom` degrees of freedom.
+
+    Raises:
+        RangeError: a level outside (0, 1).
+    """
+    from scipy.special import stdtrit  # here, because the gate's own tests need no scipy and must start quickly
+
+    two_sided_quantile(level)
+    return float(stdtrit(freedom, 0.5 + level / 2.0))
+
+
+def student_tail(statistic: float, freedom: int) -> float:
+    """P(T >= statistic) for Student's t with `freedom` degrees of freedom."""
+    from scipy.special import stdtr
+
+    return float(stdtr(freedom, -statistic))
 
 
 def bisect(is_left: Callable[[float], bool], low: float, high: float, *, tolerance: float = 0.0) -> float:

@@ -16,7 +16,7 @@ from medharden.errors import RangeError
 from medharden.stats.numerics import bisect, two_sided_quantile
 from medharden.stats.proportions import wilson_interval
 
-__all__ = ["newcombe_interval", "null_variance", "tango_interval", "tango_statistic"]
+__all__ = ["newcombe_interval", "null_variance", "tango_interval", "tango_limits", "tango_statistic"]
 
 Counts = TypeVar("Counts", float, npt.NDArray[np.float64])
 
@@ -64,8 +64,12 @@ def tango_interval(gained: float, lost: float, cases: float, *, level: float = 0
     Raises:
         RangeError: counts or a level that can't be.
     """
+    return tango_limits(gained, lost, cases, two_sided_quantile(level))
+
+
+def tango_limits(gained: float, lost: float, cases: float, z: float) -> tuple[float, float]:
+    """`tango_interval` by its z, 0 or more, in place of the level."""
     _check_counts(gained, lost, cases)
-    z = two_sided_quantile(level)
     return _lower_limit(gained, lost, cases, z), -_lower_limit(lost, gained, cases, z)
 
 

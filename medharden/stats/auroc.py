@@ -1,0 +1,209 @@
+"""Differences of AUROC on the same cases: DeLong's variance, Obuchowski's by patient, and the mean over labels.
+
+A case's structural component is, for a positive, the share of negatives that it outranks, and for a negative, the share
+of positives that outrank it; ties count one half (DeLong et al., Biometrics 1988; 44: 837-845). All components come
+from midranks at once (Sun & Xu, IEEE Signal Process Lett 2014; 21: 1389-93).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from medharden.errors import RangeError
+from medharden.stats.difference import Difference, Floats, patient_codes, unchanged_limit, wald
+
+__all__ = ["auroc", "auroc_difference", "macro_auroc_difference"]
+
+_SAME = 1e-6  # components are multiples of 1 / (2n): any real change is larger
+_NO_VARIANCE = 1e-24  # what rounding alone makes
+
+Flags = npt.NDArray[np.bool_]
+
+
+def auroc(scores: npt.ArrayLike, positive: npt.ArrayLike) -> float:
+    """Area under the ROC curve; a tie between a positive and a negative counts one half.
+
+    Args:
+        scores: (N,) finite; higher speaks for positive.
+        positive: (N,) bool, at least one of each kind.
+
+    Raises:
+        RangeError: shapes that differ, a score that is not finite, or a class without a case.
+    """
+    above, _ = _components(*_checked(scores, positive))
+    return float(above.mean())
+
+
+def auroc_difference(
+    scores_new: npt.ArrayLike,
+    scores_old: npt.ArrayLike,
+    positive: npt.ArrayLike,
+    *,
+    level: float = 0.95,
+    patients: Sequence[str] | None = None,
+) -> Difference:
+    """AUROC of the new scores minus that of the old, on the same cases.
+
+    One case a patient: the paired test of DeLong et al. Where patients repeat: its extension to clustered data
+    (Obuchowski, Biometrics 1997; 53: 567-578), to which a patient may bring positives, negatives or both.
+
+    The variance sees only what happened in these cases. A rare case that drops from the top to the bottom, and of
+    which the sample holds none, is not in it: AUROC is no substitute for recall per class.
+
+    Where the order of no pair of a positive and a negative changed, there is no variance. With n disjoint pairs of
+    different patients, none of them changed, at most 1 - alpha^(1/n) of all pairs do, and so does the AUROC. Where
+    variance is absent for another reason, the interval is (-1, 1).
+
+    Args:
+        scores_new: (N,) finite.
+        scores_old: (N,) finite.
+        positive: (N,) bool; positives of two patients or more, and negatives of two or more.
+        level: two-sided, in (0, 1).
+        patients: (N,) whose case it is; null where each case is a patient of its own.
+
+    Raises:
+        RangeError: shapes that differ, scores that are not finite, or too few patients of a class.
+    """
+    labels = np.asarray(positive, dtype=np.bool_)
+    codes, count = patient_codes(labels.size, patients)
+    new, old = _checked(scores_new, labels), _checked(scores_old, labels)
+    change, of_positives, of_negatives, unchanged = _influence(new[0], old[0], labels, codes, count)
+    variance = float(np.sum(of_positives**2) + np.sum(of_negatives**2))
+    variance += 2.0 * count / (count - 1) * float(np.sum(of_positives * of_negatives)) / _corrections(labels, codes)
+    name = "paired DeLong (DeLong 1988, Sun & Xu 2014)"
+    if count < labels.size:
+        name = "paired AUROC by patient (Obuchowski 1997)"
+    pairs = _disjoint_pairs(labels, codes, count)
+    return _difference(change, variance, unchanged, pairs, level, (labels.size, count), name)
+
+
+def macro_auroc_difference(
+    scores_new: npt.ArrayLike,
+    scores_old: npt.ArrayLike,
+    labels: npt.ArrayLike,
+    *,
+    level: float = 0.95,
+    patients: Sequence[str] | None = None,
+) -> Difference:
+    """Mean over labels of the AUROC of the new scores minus that of the old.
+
+    A patient's influence is the sum over labels, positives and negatives of what the patient's structural components
+    differ from their mean by; the variance is the sum of squared influences over patients, so correlation between
+    labels and between a patient's cases is in it. With one label and one case a patient it is DeLong's.
+
+    Args:
+        scores_new: (N, L) finite.
+        scores_old: (N, L) finite.
+        labels: (N, L) bool; in each column positives of two patients or more, and negatives of two or more.
+        level: two-sided, in (0, 1).
+        patients: (N,) whose case it is; null where each case is a patient of its own.
+
+    Raises:
+        RangeError: shapes that differ, scores that are not finite, or too few patients of a class in a column.
+    """
+    new, old = np.asarray(scores_new, dtype=np.float64), np.asarray(scores_old, dtype=np.float64)
+    truth = np.asarray(labels, dtype=np.bool_)
+    if truth.ndim != 2 or truth.size == 0 or new.shape != truth.shape or old.shape != truth.shape:
+        raise RangeError(f"expected (N, L) scores and labels, got {new.shape}, {old.shape} and {truth.shape}")
+    size, columns = truth.shape
+    codes, count = patient_codes(size, patients)
+    influence, change, unchanged, pairs = np.zeros(count), 0.0, True, count
+    for k in range(columns):
+        kind = truth[:, k]
+        _checked(new[:, k], kind, column=k)
+        _checked(old[:, k], kind, column=k)
+        step, of_positives, of_negatives, same = _influence(new[:, k], old[:, k], kind, codes, count, column=k)
+        influence += (of_positives + of_negatives) / columns
+        change += step / columns
+        unchanged = unchanged and same
+        pairs = min(pairs, _disjoint_pairs(kind, codes, count))
+    name = f"mean AUROC of {columns} labels, influence summed by patient (after DeLong 1988)"
+    return _difference(change, float(np.sum(influence**2)), unchanged, pairs, level, (size, count), name)
+
+
+def _difference(
+    change: float,
+    variance: float,
+    unchanged: bool,
+    pairs: int,
+    level: float,
+    sizes: tuple[int, int],
+    method: str,
+) -> Difference:
+    cases, patients = sizes
+    if variance > _NO_VARIANCE:
+        interval, statistic, p_value = wald(change, math.sqrt(variance), 1.0, level)
+        return Difference(change, interval, level, statistic, p_value, cases, patients, method)
+    limit = unchanged_limit(pairs, level)
+    interval = (-limit, limit) if unchanged else (-1.0, 1.0)
+    method += f"; no variance, limits from {pairs} unchanged pairs" if unchanged else "; no variance, no limits"
+    return Difference(change, interval, level, 0.0, 1.0, cases, patients, method, degenerate=True)
+
+
+def _influence(
+    new: Floats, old: Floats, positive: Flags, codes: npt.NDArray[np.intp], count: int, *, column: int | None = None
+) -> tuple[float, Floats, Floats, bool]:
+    """The change of AUROC, each patient's influence on it through positives and negatives, and whether no pair moved.
+
+    The influences carry the factor sqrt(I / (I - 1)) of the number I of patients with such cases.
+    """
+    parts = []
+    both_new, both_old = _components(new, positive), _components(old, positive)
+    change = float(both_new[0].mean() - both_old[0].mean())
+    varies = False
+    for after, before, kind in zip(both_new, both_old, (positive, ~positive), strict=True):
+        owners = np.unique(codes[kind]).size
+        if owners < 2:
+            raise RangeError(f"positives and negatives of two patients each are needed{_of(column)}")
+        excess = after - before - change
+        varies = varies or bool(np.max(np.abs(excess)) > _SAME)
+        sums = np.bincount(codes[kind], weights=excess, minlength=count) / excess.size
+        parts.append(sums * math.sqrt(owners / (owners - 1)))
+    if not varies:
+        parts = [np.zeros(count), np.zeros(count)]
+    perfect = float(both_new[0].mean()) in (0.0, 1.0)
+    unchanged = change == 0.0 and (perfect or bool(np.array_equal(_midranks(new), _midranks(old))))
+    return change, parts[0], parts[1], unchanged
+
+
+def _corrections(positive: Flags, codes: npt.NDArray[np.intp]) -> float:
+    """The factor that the product of a patient's two influences carries."""
+    owners = [np.unique(codes[kind]).size for kind in (positive, ~positive)]
+    return math.sqrt(math.prod(n / (n - 1) for n in owners))
+
+
+def _disjoint_pairs(positive: Flags, codes: npt.NDArray[np.intp], count: int) -> int:
+    """How many pairs of a positive and a negative can be made with no patient in two pairs or twice in one."""
+    return min(np.unique(codes[positive]).size, np.unique(codes[~positive]).size, count // 2)
+
+
+def _components(scores: Floats, positive: Flags) -> tuple[Floats, Floats]:
+    """The structural components of positives and of negatives; each mean is the AUROC."""
+    ranks = _midranks(scores)
+    above, below = scores[positive], scores[~positive]
+    of_positives = (ranks[positive] - _midranks(above)) / below.size
+    of_negatives = 1.0 - (ranks[~positive] - _midranks(below)) / above.size
+    return of_positives, of_negatives
+
+
+def _midranks(values: Floats) -> Floats:
+    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
+    ranks: Floats = (np.cumsum(counts) - 0.5 * (counts - 1))[inverse]
+    return ranks
+
+
+def _checked(scores: npt.ArrayLike, positive: npt.ArrayLike, *, column: int | None = None) -> tuple[Floats, Flags]:
+    s, y = np.asarray(scores, dtype=np.float64), np.asarray(positive, dtype=np.bool_)
+    if y.ndim != 1 or s.shape != y.shape or not np.all(np.isfinite(s)):
+        raise RangeError(f"expected one finite score a case, got shapes {s.shape} and {y.shape}")
+    if y.all() or not y.any():
+        raise RangeError(f"AUROC needs a positive and a negative case{_of(column)}, got {int(y.sum())} of {y.size}")
+    return s, y
+
+
+def _of(column: int | None) -> str:
+    return "" if column is None else f" of label {column}"

@@ -1,0 +1,108 @@
+"""Differences of means by patient, with Student's t: Brier scores, and proportions as the cross-check of Tango."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from medharden.errors import RangeError
+from medharden.stats.clusters import cluster_standard_error
+from medharden.stats.difference import Difference, Floats, flags, patient_codes, unchanged_limit
+from medharden.stats.numerics import student_quantile, student_tail
+
+__all__ = ["brier_difference", "cluster_t_difference"]
+
+_SAME = 1e-6  # what float32 probabilities differ by without meaning it
+_NO_ERROR = 1e-12  # a standard error that rounding alone makes
+
+
+def cluster_t_difference(
+    gained: npt.ArrayLike, lost: npt.ArrayLike, *, level: float = 0.95, patients: Sequence[str] | None = None
+) -> Difference:
+    """Difference of two paired proportions with cluster-robust t limits, t of K - 1 degrees of freedom.
+
+    The cross-check of `noninferiority_test` where many cases are discordant. It must not decide alone: with few
+    discordant cases its limits are far too narrow, and with none it has no standard error.
+
+    Args:
+        gained: (N,) bool, only the new model is right.
+        lost: (N,) bool, only the old one is.
+        level: two-sided, in (0, 1).
+        patients: (N,) whose case it is; null where each case is a patient of its own.
+
+    Raises:
+        RangeError: shapes that differ, a case both gained and lost, or fewer than two patients.
+    """
+    b, c = flags(gained, lost)
+    return _by_patient(b.astype(np.float64) - c, 1.0, level, patients)
+
+
+def brier_difference(
+    probabilities_new: npt.ArrayLike,
+    probabilities_old: npt.ArrayLike,
+    labels: npt.ArrayLike,
+    *,
+    level: float = 0.95,
+    patients: Sequence[str] | None = None,
+) -> Difference:
+    """Brier score of the new probabilities minus that of the old; below 0 is better.
+
+    The score of a case is its squared error summed over classes, in [0, 2] (Brier, Mon Weather Rev 1950; 78: 1-3): for
+    two classes twice what is often given. The difference of a case is averaged over cases, and its standard error is
+    taken by patient; with one case a patient this is the paired t-test.
+
+    Where no case's score moved, there is no standard error. None of K patients moved, so at most 1 - alpha^(1/K) of
+    patients do, each by 2 at most. Where all moved alike the interval is (-2, 2).
+
+    Args:
+        probabilities_new: (N, C) in [0, 1], each row adds up to 1.
+        probabilities_old: (N, C), the same.
+        labels: (N,) class of each case, in [0, C).
+        level: two-sided, in (0, 1).
+        patients: (N,) whose case it is; null where each case is a patient of its own.
+
+    Raises:
+        RangeError: shapes that differ, what is no probability, a label outside the classes, or fewer than two patients.
+    """
+    new, old = np.asarray(probabilities_new, dtype=np.float64), np.asarray(probabilities_old, dtype=np.float64)
+    truth = np.asarray(labels)
+    if new.ndim != 2 or new.shape != old.shape or truth.shape != new.shape[:1]:
+        raise RangeError(
+            f"expected (N, C) probabilities twice and (N,) labels, got {new.shape}, {old.shape} and {truth.shape}"
+        )
+    for given in (new, old):
+        # written so that NaN fails
+        if not (np.all(given >= 0.0) and np.all(np.abs(given.sum(axis=1) - 1.0) <= 1e-3)):
+            raise RangeError("expected probabilities of 0 or more that add up to 1 within 0.001")
+    if not np.issubdtype(truth.dtype, np.integer) or np.any((truth < 0) | (truth >= new.shape[1])):
+        raise RangeError(f"expected whole labels in [0, {new.shape[1]})")
+    right = np.arange(new.shape[1]) == truth[:, None]
+    return _by_patient(((new - right) ** 2 - (old - right) ** 2).sum(axis=1), 2.0, level, patients)
+
+
+def _by_patient(values: Floats, bound: float, level: float, patients: Sequence[str] | None) -> Difference:
+    _, count = patient_codes(values.size, patients)
+    if count < 2:
+        raise RangeError(f"a difference by patient needs two patients at least, got {count}")
+    mean = float(values.mean())
+    error = cluster_standard_error(values, patients)
+    varies = float(np.ptp(values)) > _SAME
+    if not varies or error < _NO_ERROR:
+        unchanged = not varies and abs(mean) <= _SAME
+        reach = bound * unchanged_limit(count, level) + abs(mean) if unchanged else bound
+        name = f"no variance, limits from {count} unchanged patients" if unchanged else "no variance, no limits"
+        return Difference(mean, (-reach, reach), level, 0.0, 1.0, values.size, count, name, degenerate=True)
+    half = student_quantile(level, count - 1) * error
+    statistic = mean / error
+    return Difference(
+        estimate=mean,
+        interval=(max(-bound, mean - half), min(bound, mean + half)),
+        level=level,
+        statistic=statistic,
+        p_value=2.0 * student_tail(abs(statistic), count - 1),
+        cases=values.size,
+        patients=count,
+        method="paired t" if count == values.size else "cluster-robust t by patient (Obuchowski 1998)",
+    )
