@@ -25,7 +25,7 @@ from medharden.audit import (
     write_cases,
     write_record,
 )
-from medharden.data import Cohort
+from medharden.data import Cohort, group_values
 from medharden.data.sampling import stratified_sample
 from medharden.errors import RunError
 from medharden.models import (
@@ -114,7 +114,7 @@ def evaluate(
         )
         results = _attack_all(subjects, inputs[sample], labels[sample], protocol, batch_size, device, progress)
         results["composite"] = _with_transfer(subjects[-1], results, inputs[sample], labels[sample], batch_size)
-        table = _case_table(cohort, subjects, results, labels, sample)
+        table = _case_table(cohort, protocol, subjects, results, labels, sample)
         cases_digest = write_cases(run / "cases.parquet", table)
         if with_examples:
             write_atomic(run / "examples.safetensors", _examples(subjects, results, inputs[sample], labels[sample]))
@@ -258,6 +258,7 @@ def _wrong_and_unreferred(logits: Tensor, labels: Tensor, view: nn.Module) -> Te
 
 def _case_table(
     cohort: Cohort,
+    protocol: Protocol,
     subjects: tuple[_Subject, ...],
     results: dict[str, SuiteResult],
     labels: Tensor,
@@ -274,6 +275,7 @@ def _case_table(
         label=truth.astype(np.int64),
         attacked=attacked,
         subjects={s.name: _subject_table(s, results[s.name], truth, rows) for s in subjects},
+        groups=group_values(cases, protocol.subgroups),
     )
 
 
@@ -324,6 +326,10 @@ def _findings(
     if protocol.suite.cases is not None and protocol.suite.cases < len(table.label):
         message = f"Attacks ran on {int(table.attacked.sum())} of {len(table.label)} test cases, drawn by class."
         found.append(Finding("evaluation.sampled", "info", message))
+    unknown = [name for name in protocol.subgroups.columns if name not in table.groups]
+    if unknown:
+        message = f"The test cases have no attribute {', '.join(unknown)}, in which the protocol asks for subgroups."
+        found.append(Finding("evaluation.subgroups_unknown", "warning", message))
     return tuple(found)
 
 

@@ -40,6 +40,17 @@ def logged(**changes: object) -> Change:
     return lambda r: replace(r, history=replace(r.history, **changes))  # type: ignore[arg-type]
 
 
+def grouped(column: str, *sizes: int) -> Change:
+    """Puts the first cases into group `A`, the next ones into `B` and so on, and the rest into `rest`."""
+
+    def change(r: Records) -> Records:
+        names = [chr(ord("A") + k) for k, size in enumerate(sizes) for _ in range(size)]
+        values = (*names, *("rest" for _ in range(len(r.cases.case) - len(names))))
+        return replace(r, cases=replace(r.cases, groups={column: values}))
+
+    return change
+
+
 def fusion(mode: str) -> Change:
     return lambda r: replace(r, harden=replace(r.harden, fusion=replace(r.harden.fusion, mode=mode)))
 

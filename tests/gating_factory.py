@@ -56,6 +56,7 @@ def protocol(
     classes: tuple[str, ...] | None = None,
     justified: bool = True,
     looks: int = 1,
+    columns: tuple[str, ...] = (),
 ) -> Protocol:
     why = "A reader's own disagreement is larger." if justified else None
     return Protocol.model_validate(
@@ -68,6 +69,7 @@ def protocol(
             "threat": {"eps": 2.0, "unit": "1/255"},
             "fusion": {"mode": mode, "referral_budget": budget},
             "suite": {"cases": sample, "attacks": ({"attack": "pgd", "loss": "ce", "steps": 20},)},
+            "subgroups": {"columns": columns},
             "endpoints": {
                 "looks": looks,
                 "noninferiority": (

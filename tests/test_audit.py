@@ -58,11 +58,18 @@ def test_a_case_table_survives_a_round_trip(tmp_path: Path) -> None:
         referred=np.array([False, False, True]),
     )
     table = CaseTable(
-        ("a", "b", "c"), ("p", "p", "q"), np.array([0, 1, 0]), np.array([True, True, False]), {"x": subject}
+        ("a", "b", "c"),
+        ("p", "p", "q"),
+        np.array([0, 1, 0]),
+        np.array([True, True, False]),
+        {"x": subject},
+        {"x.predicted": ("F", "M", "")},
     )
     write_cases(tmp_path / "cases.parquet", table)
     back = read_cases(tmp_path / "cases.parquet")
     assert (back.case, back.patient) == (table.case, table.patient)
+    assert back.groups == table.groups
+    assert list(back.subjects) == ["x"]
     assert back.subjects["x"].won_by == subject.won_by
     np.testing.assert_array_equal(back.subjects["x"].probabilities, subject.probabilities)
     np.testing.assert_array_equal(back.subjects["x"].referred, subject.referred)

@@ -255,8 +255,8 @@ def test_reading_silences_the_libraries_and_gives_the_filters_back(caplog):
 def test_header_names_patient_site_and_scanner(tmp_path):
     path = dicom(
         tmp_path / "a.dcm", np.arange(4, dtype=np.int16).reshape(2, 2), PatientID=" P1 ", PatientSex="F",
-        InstitutionName="Somewhere", Manufacturer="Maker", ManufacturerModelName="Model",
+        PatientAge="045Y", InstitutionName="Somewhere", Manufacturer="Maker", ManufacturerModelName="Model",
     )  # fmt: skip
     image = read(path)
     assert image.patient == "P1"
-    assert image.attributes == {"sex": "F", "site": "Somewhere", "scanner": "Maker Model"}
+    assert image.attributes == {"sex": "F", "age": "045Y", "site": "Somewhere", "scanner": "Maker Model"}

@@ -13,6 +13,7 @@ from gating_changes import (
     critical,
     digests,
     evaluated,
+    grouped,
     hardened,
     identity,
     logged,
@@ -26,6 +27,8 @@ from medharden.stats import cases_needed, smallest_margin
 PASS, INCONCLUSIVE, FAIL, INVALID = Verdict.PASS, Verdict.INCONCLUSIVE, Verdict.FAIL, Verdict.INVALID
 
 GUARDED = protocol(mode="guarded")
+BY_SEX = protocol(columns=("sex",))
+WIDE_BY_SEX = protocol(columns=("sex",), margins=(0.1, 0.2))
 VERDICTS = [
     # G2, G4, and zero discordance: equal answers are not enough, the cases must be many
     ("all endpoints pass", records(), same, PASS, ""),
@@ -112,6 +115,19 @@ VERDICTS = [
     ("two looks of two", records(rules=protocol(looks=2)), logged(opened=2, finished=2), PASS, ""),
     ("an interrupted look", records(), logged(opened=2), PASS, ""),
     ("locked twice alike, as a resumed run", records(), lambda r: logged(locks=r.history.locks * 2)(r), PASS, ""),
+    # G14: subgroups; the 20 cases that are wrong anyway come first, then the lost ones
+    ("subgroups without a change", records(rules=BY_SEX), grouped("sex", 200), PASS, ""),
+    ("a subgroup of 3", records(rules=BY_SEX), grouped("sex", 3), PASS, ""),
+    ("a subgroup that only it harms", records(rules=WIDE_BY_SEX, lost=15), grouped("sex", 40), FAIL, "harm is shown"),
+    ("harm in 19 cases is too few to say", records(rules=WIDE_BY_SEX, lost=15, wrong=0), grouped("sex", 19), PASS, ""),
+    (
+        "harm in 20 cases",
+        records(rules=WIDE_BY_SEX, lost=15, wrong=0),
+        grouped("sex", 20),
+        FAIL,
+        "sex=A: harm is shown",
+    ),
+    ("a loss that is not shown", records(rules=WIDE_BY_SEX, lost=8), grouped("sex", 60), PASS, ""),
     # guarded: the referral budget
     ("referral: within the budget", records(rules=GUARDED, referred=10), same, PASS, ""),
     (
@@ -232,6 +248,30 @@ def test_looks_beyond_the_first_are_said_with_the_error_they_may_add_up_to() -> 
     assert code == "gate.unfinished_look"
     assert "opened 3 times, and 2 of these" in message
     assert [code for code, _ in findings(opened=5, finished=4)] == ["gate.repeated_look", "gate.unfinished_look"]
+
+
+def test_each_subgroup_has_its_own_numbers_and_verdict() -> None:
+    decision = grouped("sex", 3, 60)(records(rules=protocol(columns=("sex",), margins=(0.1, 0.2)), lost=8)).decide()
+    by_name = {e.name: e for e in decision.subgroups}
+    assert list(by_name) == ["sex=A", "sex=B", "sex=rest"]
+    assert [(e.kind, e.limit, e.n, e.patients) for e in decision.subgroups] == [
+        ("subgroup", -0.1, n, n) for n in (3, 60, 337)
+    ]
+    assert [e.verdict for e in decision.subgroups] == [INCONCLUSIVE, INCONCLUSIVE, PASS]
+    assert "fewer than the 20 cases" in by_name["sex=A"].reason
+    assert "harm is not shown either" in by_name["sex=B"].reason
+    assert by_name["sex=B"].table == (35, 0, 8, 17)
+    assert by_name["sex=B"].lower < -0.1 < by_name["sex=B"].upper
+    [finding] = decision.findings
+    assert finding.code == "gate.subgroups_inconclusive"
+    assert "sex=A (n = 3), sex=B (n = 60)." in finding.message
+    assert not [e for e in decision.endpoints if e.kind == "subgroup"]
+
+
+def test_subgroups_in_which_all_is_shown_leave_no_finding() -> None:
+    decision = grouped("sex", 200)(records(rules=protocol(columns=("sex",), margins=(0.05, 0.1)))).decide()
+    assert [e.verdict for e in decision.subgroups] == [PASS, PASS]
+    assert decision.findings == ()
 
 
 def test_rows_in_another_order_give_the_same_verdict() -> None:

@@ -11,6 +11,7 @@ from gating_changes import (
     digests,
     evaluated,
     fusion,
+    grouped,
     hardened,
     logged,
     planted,
@@ -135,6 +136,14 @@ PROBLEMS = [
     ("more attacked than asked", records(rules=protocol(sample=100), attacked=101), same, "100 at most"),
     ("none attacked", records(rules=protocol(sample=100), attacked=0), same, "no test case was attacked"),
     ("an attack left out", records(), unattacked, "was not attacked by pgd-ce-20"),
+    # G14: subgroups
+    ("groups that nobody declared", records(), grouped("sex", 200), "don't declare"),
+    (
+        "groups of some cases",
+        records(rules=protocol(columns=("sex",))),
+        rows(groups={"sex": ("F",) * 399}),
+        "399 values of group.sex",
+    ),
     # G12: leaks between splits
     ("a patient in two splits", records(), planted(-1, patient="patient00003"), "1 patients have cases in more"),
     ("an image in two splits", records(), planted(-1, pixels="pixels-case00003"), "1 images are in more"),

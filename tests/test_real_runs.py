@@ -12,7 +12,7 @@ import torch
 from command import assert_clear, medharden
 from tiny import KEY
 
-from medharden.audit import verify_log
+from medharden.audit import read_cases, verify_log
 from medharden.data import load_cohort
 from medharden.hardening import fine_tune
 from medharden.models import load_classifier, timm_module
@@ -30,6 +30,7 @@ input: {channels: gray, size: [48, 48], intensity: {mode: window, low: -160, hig
 threat: {eps: 4, unit: HU}
 hardening: {epochs: 6, min_steps: 1, batch_size: 8}
 suite: {attacks: [{attack: apgd, loss: ce, steps: 10}, {attack: apgd, loss: margin, steps: 10}]}
+subgroups: {columns: [sex, age, scanner, ward], min_cases: 5}
 """
 )
 PET = (
@@ -101,6 +102,16 @@ def test_real_ct_slices_run_through_from_dicom_and_no_identifier_gets_out(tmp_pa
     assert not (tmp_path / "run" / "examples.safetensors").exists(), "pictures of patients are off by default"
     record = json.loads((tmp_path / "run" / "cohort.json").read_text())
     assert (len(record["cases"]), record["formats"], record["grouped_by"]) == (60, {"dicom": 60}, "patient")
+    table = read_cases(tmp_path / "run" / "cases.parquet")
+    assert {"sex", "age"} <= set(table.groups) <= {"sex", "age", "scanner"}
+    for values in table.groups.values():
+        for value in set(values):
+            assert len({p for p, v in zip(table.patient, values, strict=True) if v == value}) >= 5, "singled out"
+    findings = {
+        f["code"]: f["message"] for f in json.loads((tmp_path / "run" / "evaluation.json").read_text())["findings"]
+    }
+    assert "no attribute ward" in findings["evaluation.subgroups_unknown"]
+    assert "Subgroups" in (tmp_path / "run" / "report.html").read_text()
 
 
 def test_real_pet_volumes_run_through_a_three_dimensional_monai_network(tmp_path: Path, test_data: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from itertools import pairwise
 from pathlib import Path
@@ -13,7 +14,7 @@ import rfc8785
 from junitparser import Error, Failure, JUnitXml
 from reporting_records import make_run, rewrite
 
-from medharden.audit import AuditLog
+from medharden.audit import AuditLog, read_record
 from medharden.errors import RunError
 from medharden.record import Evaluation, Finding, GateDecision, Identity, Verdict
 from medharden.reporting import render
@@ -221,3 +222,22 @@ def test_numbers_read_as_they_should() -> None:
     assert [duration(s) for s in (7.84, 200, 3845)] == ["7.8 s", "3 min 20 s", "1 h 04 min"]
     assert telling_digits(-0.0204, -0.02, points) == 2
     assert telling_digits(-0.012, -0.02, points) == 1
+
+
+def test_subgroups_are_shown_and_an_inconclusive_one_does_not_stop_the_build(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run")
+    accuracy = next(e for e in read_record(run / "gate.json", GateDecision).endpoints if e.name == "accuracy")
+    groups = [
+        replace(accuracy, name=f"sex={name}", kind="subgroup", verdict=verdict, reason=f"sex={name}: as it is", n=n)
+        for name, verdict, n in (("F", Verdict.PASS, 290), ("<b>M</b>", Verdict.INCONCLUSIVE, 12))
+    ]
+    rewrite(run, "gate.json", GateDecision, subgroups=tuple(groups))
+    render(run)
+    page = (run / "report.html").read_text(encoding="utf-8")
+    assert "sex: F" in page
+    assert "<b>M</b>" not in page
+    assert "sex: &lt;b&gt;M" in page
+    junit = JUnitXml.fromfile(str(run / "gate.junit.xml"))
+    assert (junit.failures, junit.errors, junit.skipped) == (0, 0, 1)
+    shown = json.loads((run / "report.json").read_text(encoding="utf-8"))["subgroups"]
+    assert [(g["name"], g["verdict"]) for g in shown] == [("sex=F", "PASS"), ("sex=<b>M</b>", "INCONCLUSIVE")]

@@ -21,6 +21,8 @@ __all__ = ["canonical_json", "read_cases", "read_record", "write_cases", "write_
 
 T = TypeVar("T")
 
+_GROUP = "group."
+
 
 def canonical_json(value: Any) -> bytes:
     """RFC 8785 bytes of a record or of plain JSON values.
@@ -86,6 +88,7 @@ def write_cases(path: Path, table: CaseTable) -> str:
         "label": table.label,
         "attacked": table.attacked,
     }
+    columns |= {f"{_GROUP}{name}": list(values) for name, values in table.groups.items()}
     for name, subject in table.subjects.items():
         columns[f"{name}.predicted"] = subject.predicted
         for k in range(subject.probabilities.shape[1]):
@@ -108,13 +111,14 @@ def read_cases(path: Path) -> CaseTable:
         # neither `read_table` nor `to_numpy`: they bring in pandas, which takes longer than the rest of the gate
         table = pq.ParquetFile(pa.BufferReader(path.read_bytes())).read()
         columns = {name: np.array(table.column(name).to_pylist()) for name in table.column_names}
-        names = [c.removesuffix(".predicted") for c in columns if c.endswith(".predicted")]
+        names = [c.removesuffix(".predicted") for c in columns if c.endswith(".predicted") and not c.startswith(_GROUP)]
         return CaseTable(
             case=tuple(columns["case"].tolist()),
             patient=tuple(columns["patient"].tolist()),
             label=columns["label"].astype(np.int64),
             attacked=columns["attacked"].astype(np.bool_),
             subjects={name: _subject(name, columns) for name in names},
+            groups={c.removeprefix(_GROUP): tuple(columns[c].tolist()) for c in columns if c.startswith(_GROUP)},
         )
     except (OSError, KeyError, TypeError, ValueError, pa.ArrowException) as error:
         raise RunError(f"{path.name} is not a table of per-case outcomes: {type(error).__name__}") from error

@@ -1,6 +1,7 @@
 """DICOM, NIfTI, pictures and MedMNIST archives to a cohort split by patient; keyed pseudonyms; a phantom cohort."""
 
 from medharden.data.cohort import Case, Cohort, SourceSummary, load_cohort
+from medharden.data.groups import group_values
 from medharden.data.phantom import write_phantom_cohort
 from medharden.data.pseudonyms import load_pseudonym_key, pseudonym
 
@@ -8,6 +9,7 @@ __all__ = [
     "Case",
     "Cohort",
     "SourceSummary",
+    "group_values",
     "load_cohort",
     "load_pseudonym_key",
     "pseudonym",

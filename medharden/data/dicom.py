@@ -211,7 +211,12 @@ def _whole_colour(ds: Dataset, photometric: str) -> Window:
 
 def _attributes(ds: Dataset) -> dict[str, str]:
     scanner = " ".join(part for part in (_text(ds, "Manufacturer"), _text(ds, "ManufacturerModelName")) if part)
-    found = {"sex": _text(ds, "PatientSex"), "site": _text(ds, "InstitutionName"), "scanner": scanner}
+    found = {
+        "sex": _text(ds, "PatientSex"),
+        "age": _text(ds, "PatientAge"),
+        "site": _text(ds, "InstitutionName"),
+        "scanner": scanner,
+    }
     return {name: value for name, value in found.items() if value}
 
 

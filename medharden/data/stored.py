@@ -52,7 +52,7 @@ class StoredImage:
         pixels: SHA-256 of the decoded stored array with its shape and data type.
         windows: how many windows the file offers; 0 means that `window` is the data type's range.
         patient: the header's patient identifier, or "".
-        attributes: `sex`, `site` and `scanner` where the header has them.
+        attributes: `sex`, `age`, `site` and `scanner` where the header has them.
     """
 
     values: npt.NDArray[np.float32]

@@ -14,6 +14,9 @@ released composite, against the original on the same cases, with the patient as 
                                under attack is above 0
     referral (guarded only)    upper limit is within the budget     estimate exceeds it     INCONCLUSIVE
 
+A subgroup FAILs where its upper limit is below -margin, and so does the run; a subgroup that is INCONCLUSIVE is listed
+in a finding and leaves the verdict as it is.
+
 A critical finding whose code starts with `attack.` or `hardening.` makes the verdict FAIL at least; any other critical
 finding makes it INCONCLUSIVE at least. INVALID, without endpoints, are records that don't belong together, don't
 reconcile with the per-case table, miss a case or a class, hold a number that is no probability, were answered under

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 
 from medharden.audit import RunHistory
 from medharden.gating.digests import RunDigests, mismatches
@@ -11,6 +12,7 @@ from medharden.gating.looks import history_problems, look_findings
 from medharden.gating.paired import noninferiority_endpoints, robust_gain
 from medharden.gating.records import record_problems
 from medharden.gating.shares import referral, robust_floor
+from medharden.gating.subgroups import subgroup_endpoints, subgroup_findings
 from medharden.gating.table import content_problems, shape_problems
 from medharden.protocol import Protocol
 from medharden.record import (
@@ -71,12 +73,16 @@ def decide(
     ]
     if harden.fusion.mode == "guarded":
         endpoints.append(referral(protocol, cases))
+    subgroups = tuple(subgroup_endpoints(protocol, cases))
+    harmed = [e for e in subgroups if e.verdict is Verdict.FAIL]
     critical = [f for f in (*cohort.findings, *harden.findings, *evaluation.findings) if f.severity == "critical"]
-    verdicts = [e.verdict for e in endpoints] + [_verdict_of(finding) for finding in critical]
-    reasons = [e.reason for e in endpoints if e.verdict is not Verdict.PASS]
+    verdicts = [e.verdict for e in (*endpoints, *harmed)] + [_verdict_of(finding) for finding in critical]
+    reasons = [e.reason for e in (*endpoints, *harmed) if e.verdict is not Verdict.PASS]
     reasons += [f"critical finding {f.code}: {f.message}" for f in critical]
     verdict = max(verdicts, key=_GRAVITY.index)
-    return _decision(verdict, reasons, endpoints, protocol, digests, findings)
+    findings += subgroup_findings(subgroups)
+    decision = _decision(verdict, reasons, endpoints, protocol, digests, findings)
+    return replace(decision, subgroups=subgroups)
 
 
 def invalid(

@@ -14,13 +14,13 @@ from medharden.protocol import Protocol
 from medharden.record import CaseTable, Endpoint, Verdict
 from medharden.stats import NonInferiority, cases_needed, noninferiority_test, smallest_margin
 
-__all__ = ["noninferiority_endpoints", "robust_gain"]
+__all__ = ["Pair", "compare", "noninferiority_endpoints", "paired_endpoint", "robust_gain"]
 
 Flags = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
-class _Pair:
+class Pair:
     """Composite against original on the same cases: the paired table and the test."""
 
     table: tuple[int, int, int, int]
@@ -28,11 +28,13 @@ class _Pair:
 
     @property
     def seen(self) -> str:
+        """What the comparison rests on, in brackets."""
         what = f"{self.table[1]} gained, {self.table[2]} lost"
         return sample(self.test.cases, self.test.patients, self.test.effective_cases, what)
 
     @property
     def limit(self) -> str:
+        """The limit that decides, by name."""
         return f"lower {percent(self.test.level)} limit"
 
 
@@ -46,14 +48,14 @@ def noninferiority_endpoints(protocol: Protocol, classes: tuple[str, ...], cases
         else:
             parts = [(*_recall_name(protocol, classes, k), cases.label == k) for k in range(len(classes))]
         for name, of_class, rows in parts:
-            pair = _compare(original, composite, rows, cases, wanted.margin, protocol.endpoints.alpha)
+            pair = compare(original, composite, rows, cases, wanted.margin, protocol.endpoints.alpha)
             yield _noninferiority(name, of_class, pair, protocol.endpoints.alpha, wanted.justification or "")
 
 
 def robust_gain(protocol: Protocol, cases: CaseTable) -> Endpoint:
     """Whether the composite is right more often than the original on the attacked cases."""
     original, composite = cases.subjects["original"].robust, cases.subjects["composite"].robust
-    pair = _compare(original, composite, cases.attacked, cases, 0.0, protocol.endpoints.alpha)
+    pair = compare(original, composite, cases.attacked, cases, 0.0, protocol.endpoints.alpha)
     lower = pair.test.interval[0]
     if pair.test.shown:
         verdict, text = Verdict.PASS, f"{pair.limit} {apart(lower, 'is above', 0.0)} {pair.seen}"
@@ -62,10 +64,10 @@ def robust_gain(protocol: Protocol, cases: CaseTable) -> Endpoint:
     else:
         verdict = Verdict.INCONCLUSIVE
         text = f"{pair.limit} {apart(lower, 'is not above', 0.0)} {pair.seen}; a gain under attack is not shown"
-    return _endpoint("robust_gain", "robust_gain", verdict, pair, f"robust_gain: {text}", 0.0)
+    return paired_endpoint("robust_gain", "robust_gain", verdict, pair, f"robust_gain: {text}", 0.0)
 
 
-def _noninferiority(name: str, of_class: str, pair: _Pair, alpha: float, justification: str) -> Endpoint:
+def _noninferiority(name: str, of_class: str, pair: Pair, alpha: float, justification: str) -> Endpoint:
     test = pair.test
     lower, margin = test.interval[0], test.margin
     # No discordant case among n does not make the next n free of them: plan with one at least.
@@ -85,7 +87,7 @@ def _noninferiority(name: str, of_class: str, pair: _Pair, alpha: float, justifi
         else:
             text += "the observed loss is too near the margin"
     title = f"{name} ({of_class})" if of_class else name
-    return _endpoint(
+    return paired_endpoint(
         name,
         "noninferiority",
         verdict,
@@ -105,19 +107,29 @@ def _recall_name(protocol: Protocol, classes: tuple[str, ...], label: int) -> tu
     return ("sensitivity" if classes[label] == protocol.task.positive else "specificity"), classes[label]
 
 
-def _compare(original: Flags, composite: Flags, rows: Flags, cases: CaseTable, margin: float, alpha: float) -> _Pair:
+def compare(original: Flags, composite: Flags, rows: Flags, cases: CaseTable, margin: float, alpha: float) -> Pair:
+    """Compares who is right, on the chosen rows.
+
+    Args:
+        original: (N,) whether its answer is right.
+        composite: (N,) whether its answer is right.
+        rows: (N,) which cases count.
+        cases: names the patients.
+        margin: in [0, 1).
+        alpha: one-sided error.
+    """
     before, after = original[rows], composite[rows]
     gained, lost = after & ~before, before & ~after
     table = (int((before & after).sum()), int(gained.sum()), int(lost.sum()), int((~before & ~after).sum()))
     patients = np.asarray(cases.patient)[rows].tolist()
-    return _Pair(table, noninferiority_test(gained, lost, margin=margin, alpha=alpha, patients=patients))
+    return Pair(table, noninferiority_test(gained, lost, margin=margin, alpha=alpha, patients=patients))
 
 
-def _endpoint(
+def paired_endpoint(
     name: str,
     kind: str,
     verdict: Verdict,
-    pair: _Pair,
+    pair: Pair,
     reason: str,
     limit: float,
     *,
@@ -125,6 +137,7 @@ def _endpoint(
     smallest: float | None = None,
     needed: int | None = None,
 ) -> Endpoint:
+    """The record of one paired comparison."""
     return Endpoint(
         name=name,
         kind=kind,

@@ -27,6 +27,7 @@ def shape_problems(cohort: CohortRecord, evaluation: Evaluation, cases: CaseTabl
     if len(set(cases.case)) != rows or set(cases.case) != set(test):
         yield "the cases of cases.parquet are not exactly those of the cohort's test split"
     columns = [("patient", len(cases.patient)), ("label", len(cases.label)), ("attacked", len(cases.attacked))]
+    columns += [(f"group.{name}", len(values)) for name, values in cases.groups.items()]
     for name, subject in cases.subjects.items():
         columns += [
             (f"{name}.predicted", len(subject.predicted)),
@@ -56,6 +57,9 @@ def content_problems(
         yield "cases.parquet has labels that differ from cohort.json"
     if any(test[case].patient != patient for case, patient in zip(cases.case, cases.patient, strict=True)):
         yield "cases.parquet has patients that differ from cohort.json"
+    undeclared = [name for name in cases.groups if name not in protocol.subgroups.columns]
+    if undeclared:
+        yield f"cases.parquet has the groups {undeclared}, which the protocol's subgroups.columns don't declare"
     yield from _sample(protocol, cases)
     rule = decision_rule(protocol, cohort.classes)
     positive = cohort.classes.index(protocol.task.positive) if protocol.task.positive is not None else 0

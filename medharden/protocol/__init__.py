@@ -1,18 +1,16 @@
 """Frozen, strict protocols: every scientific choice of a run, and its digest."""
 
+from medharden.protocol.deciding import Endpoints, Margin, Robustness, Subgroups
 from medharden.protocol.loading import DEFAULT_PROTOCOL, load_protocol, parse_protocol, shipped_protocols
 from medharden.protocol.schema import (
     Attack,
     Columns,
-    Endpoints,
     Fusion,
     Hardening,
     Input,
     Intensity,
-    Margin,
     ModelSpec,
     Protocol,
-    Robustness,
     Splits,
     Suite,
     Task,
@@ -34,6 +32,7 @@ __all__ = [
     "Protocol",
     "Robustness",
     "Splits",
+    "Subgroups",
     "Suite",
     "Task",
     "Teacher",

@@ -6,20 +6,20 @@ import hashlib
 from typing import Annotated, Literal
 
 import rfc8785
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
+
+from medharden.protocol.base import Fraction, OpenFraction, Strict
+from medharden.protocol.deciding import Endpoints, Subgroups
 
 __all__ = [
     "Attack",
     "Columns",
-    "Endpoints",
     "Fusion",
     "Hardening",
     "Input",
     "Intensity",
-    "Margin",
     "ModelSpec",
     "Protocol",
-    "Robustness",
     "Splits",
     "Suite",
     "Task",
@@ -27,17 +27,8 @@ __all__ = [
     "ThreatModel",
 ]
 
-Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
-OpenFraction = Annotated[float, Field(gt=0.0, lt=1.0)]
 
-
-class _Strict(BaseModel):
-    """Frozen; unknown keys, wrong types, NaN and infinity are errors."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
-
-
-class Task(_Strict):
+class Task(Strict):
     """What is classified.
 
     Attributes:
@@ -63,7 +54,7 @@ class Task(_Strict):
         return self
 
 
-class Intensity(_Strict):
+class Intensity(Strict):
     """How stored values become model input in [0, 1].
 
     Attributes:
@@ -90,7 +81,7 @@ class Intensity(_Strict):
         return self
 
 
-class Input(_Strict):
+class Input(Strict):
     """What the model is fed.
 
     Attributes:
@@ -116,7 +107,7 @@ class Input(_Strict):
         return self
 
 
-class Columns(_Strict):
+class Columns(Strict):
     """Which columns of a manifest (CSV) mean what; null finds the column by its usual names.
 
     Attributes:
@@ -129,7 +120,7 @@ class Columns(_Strict):
     split: str | None = None
 
 
-class ModelSpec(_Strict):
+class ModelSpec(Strict):
     """What the model file does not say of itself.
 
     Attributes:
@@ -145,7 +136,7 @@ class ModelSpec(_Strict):
     std: tuple[Annotated[float, Field(gt=0)], ...] | None = None
 
 
-class Splits(_Strict):
+class Splits(Strict):
     """Shares of patients in each split, where the data give no splits of their own."""
 
     train: OpenFraction = 0.6
@@ -159,7 +150,7 @@ class Splits(_Strict):
         return self
 
 
-class ThreatModel(_Strict):
+class ThreatModel(Strict):
     """What the attacker may do to an input.
 
     Attributes:
@@ -192,14 +183,14 @@ class ThreatModel(_Strict):
         return self.model_copy(update={"eps": self.eps / (intensity.high - intensity.low), "unit": "input"})
 
 
-class Teacher(_Strict):
+class Teacher(Strict):
     """Distillation from the frozen clean path: L = (1 - weight) CE + weight T^2 KL."""
 
     weight: Fraction = 0.0
     temperature: Annotated[float, Field(gt=0)] = 2.0
 
 
-class Hardening(_Strict):
+class Hardening(Strict):
     """How the robust branch is trained.
 
     Attributes:
@@ -250,7 +241,7 @@ class Hardening(_Strict):
     probe_cases: Annotated[int, Field(ge=1)] = 100
 
 
-class Fusion(_Strict):
+class Fusion(Strict):
     """How the released model answers.
 
     Attributes:
@@ -262,7 +253,7 @@ class Fusion(_Strict):
     referral_budget: OpenFraction = 0.05
 
 
-class Attack(_Strict):
+class Attack(Strict):
     """One attack of the suite.
 
     Attributes:
@@ -290,7 +281,7 @@ _STANDARD = (
 )
 
 
-class Suite(_Strict):
+class Suite(Strict):
     """The attacks of the evaluation: a case is robust only if none of them wins on it.
 
     Attributes:
@@ -302,58 +293,7 @@ class Suite(_Strict):
     cases: Annotated[int, Field(ge=1)] | None = None
 
 
-class Margin(_Strict):
-    """A non-inferiority endpoint.
-
-    Attributes:
-        metric: `accuracy`, or `recall` (one endpoint a class: sensitivity and specificity for two classes).
-        margin: the largest loss that is clinically acceptable, as a proportion (0.02 is two points).
-        justification: why, in clinical words; null where nobody has justified it, and every verdict says so.
-    """
-
-    metric: Literal["accuracy", "recall"]
-    margin: OpenFraction
-    justification: str | None = None
-
-
-class Robustness(_Strict):
-    """The robustness endpoint: above a floor, and better than the original; both by confidence limit."""
-
-    floor: Fraction = 0.0
-    justification: str | None = None
-
-
-class Endpoints(_Strict):
-    """What the gate decides on; all must pass.
-
-    Attributes:
-        alpha: one-sided error of each endpoint; 0.025 goes with 95 % intervals.
-        looks: how many evaluations of the test split may be finished. Each adds up to alpha to the chance of passing
-            wrongly; an evaluation after the last is refused, and a run with more is INVALID.
-        noninferiority: clean endpoints; accuracy and recall must both be there.
-        robustness: attacked endpoints.
-    """
-
-    alpha: Annotated[float, Field(gt=0, lt=0.5)] = 0.025
-    looks: Annotated[int, Field(ge=1)] = 1
-    noninferiority: tuple[Margin, ...] = (
-        Margin(metric="accuracy", margin=0.02),
-        Margin(metric="recall", margin=0.05),
-    )
-    robustness: Robustness = Robustness()
-
-    @model_validator(mode="after")
-    def _complete(self) -> Endpoints:
-        metrics = [m.metric for m in self.noninferiority]
-        if sorted(metrics) != ["accuracy", "recall"]:
-            raise ValueError(
-                "endpoints.noninferiority must hold accuracy and recall once each: an accuracy that is kept by "
-                f"trading one class for another is a clinical loss; got {metrics}"
-            )
-        return self
-
-
-class Protocol(_Strict):
+class Protocol(Strict):
     """Every scientific choice of a run (`protocols/*.yaml`).
 
     Attributes:
@@ -376,6 +316,7 @@ class Protocol(_Strict):
     fusion: Fusion = Fusion()
     suite: Suite = Suite()
     endpoints: Endpoints = Endpoints()
+    subgroups: Subgroups = Subgroups()
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 20220413
 
     @model_validator(mode="after")

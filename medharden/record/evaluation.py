@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -137,6 +137,7 @@ class CaseTable:
         label: (N,) index of the true class.
         attacked: (N,) whether the case was in the attacked sample.
         subjects: by name: `original`, `robust_branch`, `composite`.
+        groups: by declared column: (N,) the case's group, such as `F` or `40 to 59`.
     """
 
     case: tuple[str, ...]
@@ -144,3 +145,4 @@ class CaseTable:
     label: npt.NDArray[np.int64]
     attacked: npt.NDArray[np.bool_]
     subjects: dict[str, SubjectTable]
+    groups: dict[str, tuple[str, ...]] = field(default_factory=dict)

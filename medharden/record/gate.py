@@ -15,7 +15,7 @@ class Endpoint:
 
     Attributes:
         name: such as `accuracy` or `recall:pneumonia`.
-        kind: `noninferiority`, `identity`, `robust_floor`, `robust_gain` or `referral`.
+        kind: `noninferiority`, `identity`, `robust_floor`, `robust_gain` `referral`, or, of a subgroup, `subgroup`.
         estimate, lower, upper: in proportion units (0.01 is one point); the limits at `level`.
         level: two-sided confidence level.
         limit: what `lower` (or `upper`, for `referral`) is held against: `-margin`, floor, 0 or budget.
@@ -47,7 +47,11 @@ class Endpoint:
 
 @dataclass(frozen=True)
 class GateDecision:
-    """The verdict (`gate.json`)."""
+    """The verdict (`gate.json`).
+
+    Attributes:
+        subgroups: changes of accuracy in the declared subgroups; of these a FAIL alone counts for the verdict.
+    """
 
     verdict: Verdict
     reasons: tuple[str, ...]
@@ -59,3 +63,4 @@ class GateDecision:
     evaluation: str
     decided: str = ""
     findings: tuple[Finding, ...] = field(default=())
+    subgroups: tuple[Endpoint, ...] = field(default=())

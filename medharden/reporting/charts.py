@@ -25,9 +25,11 @@ _BEHIND = {"facecolor": COLOURS["paper"], "edgecolor": "none", "pad": 1.0}
 _BASE = {"font.size": 9.0, "text.parse_math": False}
 
 
-def forest_chart(endpoints: tuple[Endpoint, ...], labels: tuple[str, ...]) -> Markup | None:
-    """Paired differences with their intervals against each endpoint's own margin; None without any."""
-    rows = [(e, label) for e, label in zip(endpoints, labels, strict=True) if e.kind == "noninferiority"]
+def forest_chart(
+    endpoints: tuple[Endpoint, ...], labels: tuple[str, ...], kind: str = "noninferiority"
+) -> Markup | None:
+    """Paired differences of one kind with their intervals against each one's own margin; None without any."""
+    rows = [(e, label) for e, label in zip(endpoints, labels, strict=True) if e.kind == kind]
     if not rows:
         return None
     with mpl.rc_context(_BASE):
@@ -52,7 +54,8 @@ def forest_chart(endpoints: tuple[Endpoint, ...], labels: tuple[str, ...]) -> Ma
         f"{label} {points(e.estimate)} {points_interval((e.lower, e.upper))}, margin {points(e.limit)}: {e.verdict}"
         for e, label in rows
     )
-    return to_svg(figure, "forest", f"Paired clean differences in percentage points with intervals. {said}.")
+    name = "forest" if kind == "noninferiority" else f"forest-{kind}"
+    return to_svg(figure, name, f"Paired clean differences in percentage points with intervals. {said}.")
 
 
 def _forest_row(axes: Axes, y: int, e: Endpoint, label: str) -> None:

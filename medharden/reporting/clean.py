@@ -27,10 +27,11 @@ __all__ = [
     "endpoint_label",
     "endpoint_rows",
     "paired_tables",
+    "subgroup_rows",
     "summary",
 ]
 
-_DIFFERENCES = ("noninferiority", "robust_gain")
+_DIFFERENCES = ("noninferiority", "robust_gain", "subgroup")
 _SEVERITY = {"critical": 0, "warning": 1, "info": 2}
 _TOP_FINDINGS = 4
 _UNJUSTIFIED = dict.fromkeys(("noninferiority", "robust_floor"), "no clinical justification is recorded.")
@@ -118,6 +119,11 @@ def endpoint_rows(records: RunRecords) -> tuple[EndpointRow, ...]:
     return tuple(_endpoint_row(endpoint, records) for endpoint in records.decision.endpoints)
 
 
+def subgroup_rows(records: RunRecords) -> tuple[EndpointRow, ...]:
+    """The change of accuracy in every subgroup, formatted, in the decision's order."""
+    return tuple(_endpoint_row(endpoint, records) for endpoint in records.decision.subgroups)
+
+
 def _endpoint_row(e: Endpoint, records: RunRecords) -> EndpointRow:
     estimate, interval, limit = _endpoint_numbers(e)
     return EndpointRow(
@@ -161,6 +167,8 @@ def _endpoint_numbers(e: Endpoint) -> tuple[str, str, str]:
 
 
 def _label(e: Endpoint, records: RunRecords) -> str:
+    if e.kind == "subgroup":
+        return e.name.replace("=", ": ", 1)
     return endpoint_label(e.name, records.evaluation.classes, records.protocol.task.positive)
 
 

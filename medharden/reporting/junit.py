@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 
-from junitparser import Error, Failure, JUnitXml, TestCase, TestSuite
+from junitparser import Error, Failure, JUnitXml, Skipped, TestCase, TestSuite
 
 from medharden.record import Endpoint, GateDecision, Verdict
 
@@ -13,6 +13,8 @@ __all__ = ["junit_xml"]
 
 def junit_xml(decision: GateDecision) -> bytes:
     """One test case an endpoint: FAIL and INCONCLUSIVE are failures, INVALID is an error.
+
+    A subgroup is a test case too; where it is INCONCLUSIVE it counts as skipped: it doesn't hold the verdict back.
 
     A verdict that no endpoint explains gets a test case of its own, `verdict`, with the reasons.
     """
@@ -30,7 +32,14 @@ def junit_xml(decision: GateDecision) -> bytes:
         suite.add_property(name, value)
     for endpoint in decision.endpoints:
         suite.add_testcase(_case(endpoint.name, classname, endpoint.verdict, _message(endpoint)))
-    if decision.verdict is not Verdict.PASS and all(e.verdict is not decision.verdict for e in decision.endpoints):
+    for subgroup in decision.subgroups:
+        case = _case(subgroup.name, classname, subgroup.verdict, _message(subgroup))
+        if subgroup.verdict is Verdict.INCONCLUSIVE:
+            case.result = [Skipped(_printable(_message(subgroup)))]
+        suite.add_testcase(case)
+    harmed = [s for s in decision.subgroups if s.verdict is Verdict.FAIL]
+    decided = [e.verdict for e in (*decision.endpoints, *harmed)]
+    if decision.verdict is not Verdict.PASS and decision.verdict not in decided:
         reasons = "; ".join(decision.reasons) or "the gate gave no reason"
         suite.add_testcase(_case("verdict", classname, decision.verdict, reasons))
     xml = JUnitXml("medharden")

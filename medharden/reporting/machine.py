@@ -26,6 +26,7 @@ def machine_report(records: RunRecords) -> dict[str, Any]:
         "reasons": list(decision.reasons),
         "margins_justified": decision.margins_justified,
         "endpoints": [{**asdict(e), "verdict": e.verdict.value} for e in decision.endpoints],
+        "subgroups": [{**asdict(e), "verdict": e.verdict.value} for e in decision.subgroups],
         "subjects": [_subject(s) for s in evaluation.subjects],
         "identity": asdict(evaluation.identity),
         "threat": evaluation.threat,

@@ -7,7 +7,7 @@ import functools
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from medharden.reporting.charts import forest_chart, frontier_chart, robustness_chart, training_chart
-from medharden.reporting.clean import all_findings, endpoint_rows, paired_tables, summary
+from medharden.reporting.clean import all_findings, endpoint_rows, paired_tables, subgroup_rows, summary
 from medharden.reporting.numbers import moment
 from medharden.reporting.pictures import gallery
 from medharden.reporting.provenance import (
@@ -49,7 +49,7 @@ def _environment() -> Environment:
 def html_report(records: RunRecords) -> bytes:
     """One self-contained page: no script, nothing fetched."""
     protocol, evaluation, harden, decision = records.protocol, records.evaluation, records.harden, records.decision
-    rows = endpoint_rows(records)
+    rows, subgroups = endpoint_rows(records), subgroup_rows(records)
     kinds = [e.kind for e in decision.endpoints]
     margin = next(m.margin for m in protocol.endpoints.noninferiority if m.metric == "accuracy")
     agree, counts = reconciliation(records)
@@ -65,6 +65,8 @@ def html_report(records: RunRecords) -> bytes:
         paired=paired_tables(records, "noninferiority"),
         paired_attacked=paired_tables(records, "robust_gain"),
         forest=forest_chart(decision.endpoints, tuple(row.label for row in rows)),
+        subgroups=subgroups,
+        subgroup_forest=forest_chart(decision.subgroups, tuple(row.label for row in subgroups), "subgroup"),
         model=model_rows(records),
         data=data_rows(records),
         flow=cohort_flow(records.cohort),

@@ -45,6 +45,7 @@ KINDS = {
     "robust_floor": "floor",
     "robust_gain": "superiority",
     "referral": "budget",
+    "subgroup": "subgroup, descriptive",
 }
 
 LABELS = {

@@ -1,0 +1,84 @@
+"""The part of the protocol's schema that the gate decides by: endpoints, margins, looks, subgroups."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from medharden.protocol.base import Fraction, OpenFraction, Strict
+
+__all__ = ["Endpoints", "Margin", "Robustness", "Subgroups"]
+
+
+class Margin(Strict):
+    """A non-inferiority endpoint.
+
+    Attributes:
+        metric: `accuracy`, or `recall` (one endpoint a class: sensitivity and specificity for two classes).
+        margin: the largest loss that is clinically acceptable, as a proportion (0.02 is two points).
+        justification: why, in clinical words; null where nobody has justified it, and every verdict says so.
+    """
+
+    metric: Literal["accuracy", "recall"]
+    margin: OpenFraction
+    justification: str | None = None
+
+
+class Robustness(Strict):
+    """The robustness endpoint: above a floor, and better than the original; both by confidence limit."""
+
+    floor: Fraction = 0.0
+    justification: str | None = None
+
+
+class Endpoints(Strict):
+    """What the gate decides on; all must pass.
+
+    Attributes:
+        alpha: one-sided error of each endpoint; 0.025 goes with 95 % intervals.
+        looks: how many evaluations of the test split may be finished. Each adds up to alpha to the chance of passing
+            wrongly; an evaluation after the last is refused, and a run with more is INVALID.
+        noninferiority: clean endpoints; accuracy and recall must both be there.
+        robustness: attacked endpoints.
+    """
+
+    alpha: Annotated[float, Field(gt=0, lt=0.5)] = 0.025
+    looks: Annotated[int, Field(ge=1)] = 1
+    noninferiority: tuple[Margin, ...] = (
+        Margin(metric="accuracy", margin=0.02),
+        Margin(metric="recall", margin=0.05),
+    )
+    robustness: Robustness = Robustness()
+
+    @model_validator(mode="after")
+    def _complete(self) -> Endpoints:
+        metrics = [m.metric for m in self.noninferiority]
+        if sorted(metrics) != ["accuracy", "recall"]:
+            raise ValueError(
+                "endpoints.noninferiority must hold accuracy and recall once each: an accuracy that is kept by "
+                f"trading one class for another is a clinical loss; got {metrics}"
+            )
+        return self
+
+
+class Subgroups(Strict):
+    """In whom the change of accuracy is shown apart.
+
+    Attributes:
+        columns: of the manifest, or `sex`, `age`, `site`, `scanner` of DICOM headers. Their values go into the records.
+        min_cases: a group of fewer test cases is INCONCLUSIVE.
+        age_bands: borders in years; a column that speaks of an age goes into the records as a band alone.
+    """
+
+    columns: tuple[Annotated[str, Field(min_length=1)], ...] = ()
+    min_cases: Annotated[int, Field(ge=1)] = 20
+    age_bands: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=1)] = (40, 60, 75)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Subgroups:
+        if len({c.lower() for c in self.columns}) != len(self.columns):
+            raise ValueError("subgroups.columns names a column twice")
+        if list(self.age_bands) != sorted(set(self.age_bands)):
+            raise ValueError("subgroups.age_bands must rise")
+        return self
