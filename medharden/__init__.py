@@ -1,3 +1,56 @@
-"""medharden: adversarial hardening of medical image classifiers at no clean loss, with the evidence for it."""
+"""medharden: adversarial hardening of medical image classifiers at no clean loss, with the evidence for it.
+
+The names below are the public face for Python; each is imported when it is first used, so that importing the package
+stays light.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from medharden.data import Cohort, load_cohort, load_pseudonym_key
+    from medharden.errors import MedHardenError
+    from medharden.evaluating import evaluate
+    from medharden.gating import decide, gate
+    from medharden.hardening import fine_tune, harden
+    from medharden.models import Classifier, HardenedClassifier, load_classifier, load_hardened
+    from medharden.protocol import Protocol, load_protocol
+    from medharden.reporting import render
 
 __version__ = "0.1.0"
+__all__ = [
+    "Classifier",
+    "Cohort",
+    "HardenedClassifier",
+    "MedHardenError",
+    "Protocol",
+    "decide",
+    "evaluate",
+    "fine_tune",
+    "gate",
+    "harden",
+    "load_classifier",
+    "load_cohort",
+    "load_hardened",
+    "load_protocol",
+    "load_pseudonym_key",
+    "render",
+]
+
+_HOMES = {
+    "data": ("Cohort", "load_cohort", "load_pseudonym_key"),
+    "errors": ("MedHardenError",),
+    "evaluating": ("evaluate",),
+    "gating": ("decide", "gate"),
+    "hardening": ("fine_tune", "harden"),
+    "models": ("Classifier", "HardenedClassifier", "load_classifier", "load_hardened"),
+    "protocol": ("Protocol", "load_protocol"),
+    "reporting": ("render",),
+}
+
+
+def __getattr__(name: str) -> Any:
+    for home, names in _HOMES.items():
+        if name in names:
+            return getattr(import_module(f"medharden.{home}"), name)
+    raise AttributeError(f"module 'medharden' has no attribute {name!r}")

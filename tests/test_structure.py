@@ -79,3 +79,13 @@ def test_help_and_protocols_import_no_torch(command: str) -> None:
         "assert 'torch' not in sys.modules and 'matplotlib' not in sys.modules\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60, capture_output=True)
+
+
+def test_the_package_offers_its_public_names_and_imports_nothing_until_one_is_used() -> None:
+    code = (
+        "import sys, medharden\n"
+        "assert 'torch' not in sys.modules and 'numpy' not in sys.modules\n"
+        "missing = [n for n in medharden.__all__ if not callable(getattr(medharden, n))]\n"
+        "assert len(medharden.__all__) == 16 and not missing, missing\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
