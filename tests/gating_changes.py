@@ -75,6 +75,21 @@ def column(subject: str, name: str, index: object, value: object) -> Change:
     return change
 
 
+def scored(subject: str, spread: float, *, of: slice = slice(None)) -> Change:
+    """Moves the answered class's probability by `spread`, up and down in turn, and the other's against it."""
+
+    def change(r: Records) -> Records:
+        table = r.cases.subjects[subject]
+        p = table.probabilities.copy()
+        rows = np.arange(len(p))[of]
+        step = np.where(rows % 4 < 2, spread, spread / 2)
+        p[rows, table.predicted[rows]] += step
+        p[rows, 1 - table.predicted[rows]] -= step
+        return r.with_subject(subject, probabilities=p)
+
+    return change
+
+
 def counted(subject: str, **changes: int) -> Change:
     def change(r: Records) -> Records:
         outcomes = tuple(replace(s, **changes) if s.name == subject else s for s in r.evaluation.subjects)

@@ -57,6 +57,7 @@ def protocol(
     justified: bool = True,
     looks: int = 1,
     columns: tuple[str, ...] = (),
+    more: tuple[tuple[str, float], ...] = (),
 ) -> Protocol:
     why = "A reader's own disagreement is larger." if justified else None
     return Protocol.model_validate(
@@ -75,6 +76,7 @@ def protocol(
                 "noninferiority": (
                     {"metric": "accuracy", "margin": margins[0], "justification": why},
                     {"metric": "recall", "margin": margins[1], "justification": why},
+                    *({"metric": metric, "margin": margin, "justification": why} for metric, margin in more),
                 ),
                 "robustness": {"floor": floor, "justification": why},
             },

@@ -18,6 +18,7 @@ from gating_changes import (
     identity,
     logged,
     same,
+    scored,
 )
 from gating_factory import Records, protocol, records
 
@@ -28,6 +29,9 @@ PASS, INCONCLUSIVE, FAIL, INVALID = Verdict.PASS, Verdict.INCONCLUSIVE, Verdict.
 
 GUARDED = protocol(mode="guarded")
 BY_SEX = protocol(columns=("sex",))
+AUROC = protocol(more=(("auroc", 0.02),))
+BRIER = protocol(more=(("brier", 0.02),))
+BALANCED = protocol(more=(("balanced_accuracy", 0.03),))
 WIDE_BY_SEX = protocol(columns=("sex",), margins=(0.1, 0.2))
 VERDICTS = [
     # G2, G4, and zero discordance: equal answers are not enough, the cases must be many
@@ -115,6 +119,42 @@ VERDICTS = [
     ("two looks of two", records(rules=protocol(looks=2)), logged(opened=2, finished=2), PASS, ""),
     ("an interrupted look", records(), logged(opened=2), PASS, ""),
     ("locked twice alike, as a resumed run", records(), lambda r: logged(locks=r.history.locks * 2)(r), PASS, ""),
+    # G3: AUROC and balanced accuracy beside the others, never alone
+    ("equal scores of many patients", records(1000, rules=AUROC), same, PASS, ""),
+    ("equal scores of few patients", records(300, rules=AUROC), same, INCONCLUSIVE, "auroc: lower 95 % limit"),
+    ("a ranking that got worse", records(rules=AUROC), scored("composite", -0.29, of=slice(100, 400)), FAIL, "auroc"),
+    ("the same AUROC, a shifted threshold", records(1000, rules=AUROC, lost=20), same, FAIL, "accuracy"),
+    (
+        "three classes, each against the rest",
+        records(1200, classes=("A", "B", "C"), rules=protocol(positive=None, more=(("auroc", 0.02),))),
+        same,
+        PASS,
+        "",
+    ),
+    (
+        "a class of one patient",
+        records(4, rules=protocol(more=(("auroc", 0.02),)), cases_a_patient=4, wrong=0),
+        same,
+        INCONCLUSIVE,
+        "auroc: lower 95 % limit -1.000 is below",
+    ),
+    ("balanced accuracy kept", records(rules=BALANCED), same, PASS, ""),
+    ("balanced accuracy used up", records(rules=BALANCED, lost=12), same, FAIL, "balanced_accuracy: the observed"),
+    ("balanced accuracy open", records(rules=BALANCED, lost=7), same, INCONCLUSIVE, "balanced_accuracy: lower"),
+    ("few of each class", records(100, rules=BALANCED, gained=2, lost=2), same, INCONCLUSIVE, "at this variance"),
+    # G15: Brier, where higher is worse
+    ("a better calibration", records(rules=BRIER), scored("composite", 0.05), PASS, ""),
+    ("a copy with worse calibration", records(rules=BRIER), scored("composite", -0.25), FAIL, "brier: the observed"),
+    ("a calibration hardly worse", records(1600, rules=BRIER), scored("composite", -0.01), PASS, ""),
+    (
+        "a calibration that may be worse",
+        records(rules=BRIER),
+        scored("composite", -0.29, of=slice(380, 400)),
+        INCONCLUSIVE,
+        "brier: upper 95 % limit 0.021 is above 0.020 (n = 400)",
+    ),
+    ("equal scores, no variance", records(rules=BRIER), same, PASS, ""),
+    ("equal scores of 100, no variance", records(100, rules=BRIER), same, INCONCLUSIVE, "brier: upper 95 % limit"),
     # G14: subgroups; the 20 cases that are wrong anyway come first, then the lost ones
     ("subgroups without a change", records(rules=BY_SEX), grouped("sex", 200), PASS, ""),
     ("a subgroup of 3", records(rules=BY_SEX), grouped("sex", 3), PASS, ""),

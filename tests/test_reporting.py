@@ -241,3 +241,17 @@ def test_subgroups_are_shown_and_an_inconclusive_one_does_not_stop_the_build(tmp
     assert (junit.failures, junit.errors, junit.skipped) == (0, 0, 1)
     shown = json.loads((run / "report.json").read_text(encoding="utf-8"))["subgroups"]
     assert [(g["name"], g["verdict"]) for g in shown] == [("sex=F", "PASS"), ("sex=<b>M</b>", "INCONCLUSIVE")]
+
+
+def test_a_brier_score_is_shown_as_a_score_and_not_in_points(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run")
+    decision = read_record(run / "gate.json", GateDecision)
+    accuracy = next(e for e in decision.endpoints if e.name == "accuracy")
+    brier = replace(accuracy, name="brier", kind="brier", estimate=0.0041, lower=-0.0012, upper=0.0094, limit=0.01)
+    rewrite(run, "gate.json", GateDecision, endpoints=(*decision.endpoints, replace(brier, table=())))
+    render(run)
+    page = Page(run)
+    assert "Brier score" in page.text
+    assert "+0.004" in page.text
+    assert "[\N{MINUS SIGN}0.001, +0.009]" in page.text
+    assert "< +0.010" in page.text

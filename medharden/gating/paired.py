@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from medharden.gating.scores import score_endpoint
 from medharden.gating.words import apart, percent, sample
 from medharden.protocol import Protocol
 from medharden.record import CaseTable, Endpoint, Verdict
@@ -39,10 +40,13 @@ class Pair:
 
 
 def noninferiority_endpoints(protocol: Protocol, classes: tuple[str, ...], cases: CaseTable) -> Iterator[Endpoint]:
-    """Accuracy and each class's recall, on all test cases under the same decision rule."""
+    """Accuracy, each class's recall and what else is asked, on all test cases under the same decision rule."""
     original = cases.subjects["original"].predicted == cases.label
     composite = cases.subjects["composite"].predicted == cases.label
     for wanted in protocol.endpoints.noninferiority:
+        if wanted.metric not in ("accuracy", "recall"):
+            yield score_endpoint(wanted, protocol, classes, cases)
+            continue
         if wanted.metric == "accuracy":
             parts = [("accuracy", "", np.ones(len(cases.label), dtype=np.bool_))]
         else:

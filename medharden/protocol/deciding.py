@@ -15,12 +15,14 @@ class Margin(Strict):
     """A non-inferiority endpoint.
 
     Attributes:
-        metric: `accuracy`, or `recall` (one endpoint a class: sensitivity and specificity for two classes).
+        metric: `accuracy`; `recall` (one endpoint a class: sensitivity and specificity for two classes);
+            `balanced_accuracy`; `auroc` (of the positive of two classes, of more the mean of each against the rest); or
+            `brier` (squared error summed over classes, in [0, 2]; its margin is on the increase).
         margin: the largest loss that is clinically acceptable, as a proportion (0.02 is two points).
         justification: why, in clinical words; null where nobody has justified it, and every verdict says so.
     """
 
-    metric: Literal["accuracy", "recall"]
+    metric: Literal["accuracy", "recall", "balanced_accuracy", "auroc", "brier"]
     margin: OpenFraction
     justification: str | None = None
 
@@ -39,7 +41,7 @@ class Endpoints(Strict):
         alpha: one-sided error of each endpoint; 0.025 goes with 95 % intervals.
         looks: how many evaluations of the test split may be finished. Each adds up to alpha to the chance of passing
             wrongly; an evaluation after the last is refused, and a run with more is INVALID.
-        noninferiority: clean endpoints; accuracy and recall must both be there.
+        noninferiority: clean endpoints; accuracy and recall must be there, so that no other metric decides alone.
         robustness: attacked endpoints.
     """
 
@@ -54,9 +56,9 @@ class Endpoints(Strict):
     @model_validator(mode="after")
     def _complete(self) -> Endpoints:
         metrics = [m.metric for m in self.noninferiority]
-        if sorted(metrics) != ["accuracy", "recall"]:
+        if len(set(metrics)) != len(metrics) or not {"accuracy", "recall"} <= set(metrics):
             raise ValueError(
-                "endpoints.noninferiority must hold accuracy and recall once each: an accuracy that is kept by "
+                "endpoints.noninferiority must hold accuracy and recall, and no metric twice: an accuracy that is kept by "
                 f"trading one class for another is a clinical loss; got {metrics}"
             )
         return self

@@ -13,6 +13,7 @@ from medharden.reporting.numbers import (
     points,
     points_interval,
     points_named,
+    score_change,
     telling_digits,
 )
 from medharden.reporting.source import RunRecords
@@ -34,7 +35,7 @@ __all__ = [
 _DIFFERENCES = ("noninferiority", "robust_gain", "subgroup")
 _SEVERITY = {"critical": 0, "warning": 1, "info": 2}
 _TOP_FINDINGS = 4
-_UNJUSTIFIED = dict.fromkeys(("noninferiority", "robust_floor"), "no clinical justification is recorded.")
+_UNJUSTIFIED = dict.fromkeys(("noninferiority", "brier", "robust_floor"), "no clinical justification is recorded.")
 
 
 @dataclass(frozen=True)
@@ -136,12 +137,18 @@ def _endpoint_row(e: Endpoint, records: RunRecords) -> EndpointRow:
         limit=limit,
         n=count(e.n),
         patients=count(e.patients),
-        smallest_margin="" if e.smallest_margin is None else f"{100 * e.smallest_margin:.1f}",
+        smallest_margin=_smallest_margin(e),
         needed="" if e.needed is None else count(e.needed),
         method=e.method,
         justification=e.justification or _UNJUSTIFIED.get(e.kind, ""),
         reason=_sentence(e),
     )
+
+
+def _smallest_margin(e: Endpoint) -> str:
+    if e.smallest_margin is None:
+        return ""
+    return f"{e.smallest_margin:.3f}" if e.kind == "brier" else f"{100 * e.smallest_margin:.1f}"
 
 
 def _sentence(e: Endpoint) -> str:
@@ -155,6 +162,10 @@ def _endpoint_numbers(e: Endpoint) -> tuple[str, str, str]:
     """Estimate, interval and limit, with as many decimals as it takes to tell the deciding limit from its bound."""
     if e.kind == "identity":
         return ("equal" if e.verdict is Verdict.PASS else "not equal", "", "bit for bit")
+    if e.kind == "brier":
+        digits = telling_digits(e.upper, e.limit, score_change)
+        interval = f"[{score_change(e.lower, digits)}, {score_change(e.upper, digits)}]"
+        return score_change(e.estimate, digits), interval, f"< {score_change(e.limit, digits)}"
     deciding = e.upper if e.kind == "referral" else e.lower
     if e.kind in _DIFFERENCES:
         digits = telling_digits(deciding, e.limit, points)

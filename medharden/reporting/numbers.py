@@ -15,6 +15,7 @@ __all__ = [
     "points",
     "points_interval",
     "points_named",
+    "score_change",
     "telling_digits",
 ]
 
@@ -46,6 +47,11 @@ def points_named(value: float, digits: int = 1) -> str:
 def points_interval(interval: tuple[float, float], digits: int = 1) -> str:
     """An interval of differences: `[-1.2, +0.6]`, in percentage points."""
     return f"[{points(interval[0], digits)}, {points(interval[1], digits)}]"
+
+
+def score_change(value: float, digits: int = 1) -> str:
+    """A change of a score that is no proportion, with its sign and two decimals more: `+0.012`."""
+    return _unsigned_zero(f"{value:+.{digits + 2}f}").replace("-", _MINUS)
 
 
 def telling_digits(value: float, limit: float, shown: Callable[[float, int], str]) -> int:

@@ -32,7 +32,7 @@ from medharden.reporting.wording import article_15, threat_rows, untested
 
 __all__ = ["html_report"]
 
-_CLEAN_KINDS = ("noninferiority", "identity", "referral")
+_CLEAN_KINDS = ("noninferiority", "brier", "identity", "referral")
 
 
 @functools.cache

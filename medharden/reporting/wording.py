@@ -46,10 +46,13 @@ KINDS = {
     "robust_gain": "superiority",
     "referral": "budget",
     "subgroup": "subgroup, descriptive",
+    "brier": "non-inferiority, lower is better",
 }
 
 LABELS = {
     "identity": "Clean path",
+    "auroc": "AUROC",
+    "brier": "Brier score",
     "robust_floor": "Robust accuracy, released",
     "robust_gain": "Robust gain over original",
     "referral": "Referral of clean cases",
