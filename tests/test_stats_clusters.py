@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
+from stats_examples import psychiatry
 
 from medharden.errors import RangeError
 from medharden.stats import (
@@ -14,34 +17,19 @@ from medharden.stats import (
     noninferiority_test,
 )
 
-# Psychiatrists and their patients: Donner & Petryshen 1989, in Eliasziw & Donner 1991.
-GAINED = [0, 1, 1, 1, 0, 3, 3, 3, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0, 3, 1, 1, 2, 0, 0, 0, 0, 0, 0, 0]
-LOST = [4, 2, 3, 2, 1, 3, 0, 2, 2, 4, 2, 4, 3, 2, 1, 3, 1, 2, 0, 0, 0, 2, 1, 2, 2, 0, 0, 1, 1]
-SIZES = [7, 6, 7, 6, 4, 6, 5, 8, 4, 7, 3, 6, 7, 6, 5, 4, 6, 5, 4, 3, 5, 4, 4, 2, 3, 2, 2, 3, 1]
-
-
-def psychiatry() -> tuple[np.ndarray, list[str]]:
-    values = [
-        value
-        for gained, lost, size in zip(GAINED, LOST, SIZES, strict=True)
-        for value in [1] * gained + [-1] * lost + [0] * (size - gained - lost)
-    ]
-    return np.array(values), [f"p{k}" for k, size in enumerate(SIZES) for _ in range(size)]
-
 
 def test_standard_errors_of_the_psychiatry_data() -> None:
     values, patients = psychiatry()
     assert values.mean() == pytest.approx(-0.2148, abs=5e-5)
     assert cluster_standard_error(values, patients) == pytest.approx(0.06729, abs=5e-6)
     assert independent_standard_error(values) == pytest.approx(0.05961, abs=6e-6)
-    assert design_effect(values, patients) == pytest.approx((0.06729 / 0.05961) ** 2, rel=1e-3)
 
 
 def test_the_test_runs_on_effective_cases() -> None:
     values, patients = psychiatry()
     by_patient = noninferiority_test(values > 0, values < 0, margin=0.3, alpha=0.025, patients=patients)
     by_case = noninferiority_test(values > 0, values < 0, margin=0.3, alpha=0.025, patients=None)
-    assert by_patient.effective_cases == pytest.approx(135 / 1.2741, rel=1e-3)
+    assert by_patient.effective_cases == pytest.approx(135 / design_effect(values, patients))
     assert by_patient.estimate == by_case.estimate
     assert by_patient.interval[0] < by_case.interval[0] < by_case.interval[1] < by_patient.interval[1]
     assert (by_patient.cases, by_patient.patients) == (135, 29)
@@ -67,6 +55,29 @@ def test_one_case_a_patient_is_the_plain_test() -> None:
     assert effective_cases(values, list("abcdef")) == 6.0 == effective_cases(values, None)
 
 
+def test_the_design_effect_counts_two_patients_more() -> None:
+    # With all of the same size the definition can be taken at its word: two patients more, then the plain ratio.
+    even = np.repeat([[1, 0, 0], [0, -1, 0], [0, 0, 0], [1, -1, 0]], 5, axis=0)
+    names = [f"p{k}" for k in range(20) for _ in range(3)]
+    deviations = np.vstack([even, [[1, 1, 1], [-1, -1, -1]]]) - even.mean()
+    by_patient = (20 / 19 * (deviations[:20].sum(1) ** 2).sum() + (deviations[20:].sum(1) ** 2).sum()) / (
+        deviations**2
+    ).sum()
+    assert design_effect(even.ravel(), names) == pytest.approx(by_patient)
+
+
+def test_one_proportion_adds_a_patient_with_none_in_place_of_one_with_all_lost() -> None:
+    right = np.repeat([1, 0, 1, 1], 5)
+    names = [f"p{k // 5}" for k in range(20)]
+    # four whole patients: the ratio is the size with or without more of them, and 4 / 3 of it without
+    assert design_effect(right, names, lowest=0.0) == pytest.approx(20 / 3)
+    spread = np.tile([1, 1, 1, 0], 10)
+    extremes = 0.25**2 + 0.75**2
+    pairs = [f"p{k // 4}" for k in range(40)]
+    assert design_effect(spread, pairs, lowest=0.0) == pytest.approx(16 * extremes / (7.5 + 4 * extremes))
+    assert design_effect(spread, pairs) > design_effect(spread, pairs, lowest=0.0)
+
+
 def test_where_nothing_differs_each_patient_counts_once() -> None:
     patients = [f"p{k // 10}" for k in range(1000)]
     assert effective_cases(np.zeros(1000), patients) == pytest.approx(100)
@@ -75,18 +86,54 @@ def test_where_nothing_differs_each_patient_counts_once() -> None:
     assert not noninferiority_test(none, none, margin=0.02, alpha=0.025, patients=patients).shown
 
 
+def test_one_large_patient_is_worth_little_more_than_itself() -> None:
+    patients = ["large"] * 90 + [f"p{k}" for k in range(10)]
+    assert effective_cases(np.zeros(100), patients) == pytest.approx(100**2 / (90**2 + 10))
+
+
+def test_no_cases_are_worth_none() -> None:
+    assert effective_cases([], []) == 0.0 == effective_cases([], None)
+
+
+@pytest.mark.parametrize(("patients", "each"), [(30, 2), (50, 5), (100, 10), (60, 20)])
+def test_a_lost_case_never_helps(patients: int, each: int) -> None:
+    names = [f"p{k // each}" for k in range(patients * each)]
+    lower = []
+    for lost in range(8):
+        flags = np.zeros(patients * each, dtype=bool)
+        flags[np.arange(lost) * each] = True
+        found = noninferiority_test(np.zeros_like(flags), flags, margin=0.1, alpha=0.025, patients=names)
+        lower.append(found.interval[0])
+    assert all(later < earlier for earlier, later in itertools.pairwise(lower))
+    assert lower[1] - lower[0] > -1.5 / patients
+
+
 def test_one_patient_counts_as_one_case() -> None:
     assert effective_cases([1, 0, 0, -1], list("aaaa")) == 1.0
 
 
 def test_the_design_effect_is_never_below_one() -> None:
-    spread = np.tile([1, -1], 50)
-    assert design_effect(spread, [f"p{k // 2}" for k in range(100)]) == 1.0
+    spread = np.tile([1, -1], 500)
+    assert design_effect(spread, [f"p{k // 2}" for k in range(1000)]) == 1.0
+
+
+def test_the_design_effect_is_never_below_what_was_observed() -> None:
+    # one patient of 40 cases and 100 of 1: what was seen in the large one exceeds what two more would show
+    values = np.concatenate([np.ones(40), np.zeros(100)])
+    patients = ["large"] * 40 + [f"p{k}" for k in range(100)]
+    observed = (cluster_standard_error(values, patients) / independent_standard_error(values)) ** 2
+    assert design_effect(values, patients) == pytest.approx(observed)
+    assert observed > 20
 
 
 def test_a_standard_error_by_patient_needs_two_patients() -> None:
     with pytest.raises(RangeError, match="two patients"):
         cluster_standard_error([0, 1], ["a", "a"])
+
+
+def test_outcomes_are_one_row() -> None:
+    with pytest.raises(RangeError, match="one outcome a case"):
+        design_effect([[0, 1]], ["a", "a"])
 
 
 def test_by_patient_the_test_keeps_its_error_where_by_case_it_does_not() -> None:
@@ -102,5 +149,5 @@ def test_by_patient_the_test_keeps_its_error_where_by_case_it_does_not() -> None
         for found, unit in ((by_patient, names), (by_case, None)):
             test = noninferiority_test(values > 0, values < 0, margin=margin, alpha=0.025, patients=unit)
             found.append(test.shown)
-    assert np.mean(by_patient) <= 0.045
+    assert np.mean(by_patient) <= 0.03
     assert np.mean(by_case) > 0.08

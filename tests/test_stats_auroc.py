@@ -1,0 +1,232 @@
+"""AUROC differences: pROC's example, an implementation by definition, scikit-learn, and patients as the unit."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.metrics import roc_auc_score
+from stats_examples import asah
+
+from medharden.errors import RangeError
+from medharden.stats import auroc, auroc_difference, macro_auroc_difference
+
+
+def by_definition(new: np.ndarray, old: np.ndarray, positive: np.ndarray) -> tuple[float, float]:
+    """The change of AUROC and its standard error, from all pairs of a positive and a negative (DeLong 1988)."""
+    parts = []
+    for scores in (new, old):
+        above, below = scores[positive][:, None], scores[~positive][None, :]
+        parts.append((above > below) + 0.5 * (above == below))
+    change = parts[0] - parts[1]
+    of_positives, of_negatives = change.mean(axis=1), change.mean(axis=0)
+    variance = of_positives.var(ddof=1) / of_positives.size + of_negatives.var(ddof=1) / of_negatives.size
+    return float(change.mean()), math.sqrt(variance)
+
+
+def clustered(rng: np.random.Generator, patients: int, each: int) -> tuple[np.ndarray, ...]:
+    """Two equally good scores, labels alike and noise shared within each patient, and whose each case is."""
+    truth = np.repeat(rng.random((patients, 1)) < 0.4, each, axis=1)
+    noise = rng.normal(size=(2, patients, 1)) + rng.normal(size=(2, patients, each))
+    names = np.repeat([f"p{k}" for k in range(patients)], each)
+    return (noise[0] + truth).ravel(), (noise[1] + truth).ravel(), truth.ravel(), names
+
+
+def test_delong_reproduces_procs_example() -> None:
+    found = auroc_difference(*asah())
+    assert found.statistic == pytest.approx(2.20898359, abs=5e-9)
+    assert found.p_value == pytest.approx(0.02717578, abs=5e-9)
+    assert found.interval == pytest.approx((0.01040618, 0.17421442), abs=5e-9)
+    assert (found.cases, found.patients, found.degenerate) == (113, 113, False)
+    assert "DeLong" in found.method
+
+
+def test_obuchowski_reproduces_procs_example_with_two_rows_a_patient() -> None:
+    wfns, s100b, poor = asah()
+    found = auroc_difference(wfns, s100b, poor, patients=[str(row // 2) for row in range(113)])
+    assert found.estimate / found.statistic == pytest.approx(0.0465933, abs=5e-8)
+    assert found.statistic == pytest.approx(1.98119, abs=5e-6)
+    assert (found.cases, found.patients) == (113, 57)
+    assert "Obuchowski" in found.method
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.integers(0, 2**32 - 1), st.integers(6, 60), st.integers(2, 30))
+def test_the_fast_form_equals_the_definition_and_scikit_learn(seed: int, cases: int, values: int) -> None:
+    rng = np.random.default_rng(seed)
+    positive = np.arange(cases) % 3 == 0
+    new, old = (rng.integers(0, values, cases) / values for _ in range(2))
+    change, error = by_definition(new, old, positive)
+    found = auroc_difference(new, old, positive, level=0.9)
+    assert auroc(new, positive) == pytest.approx(roc_auc_score(positive, new), abs=1e-12)
+    assert found.estimate == pytest.approx(change, abs=1e-12)
+    if error > 1e-9:
+        half = 1.6448536269514722 * error
+        assert found.interval == pytest.approx((max(-1, change - half), min(1, change + half)), abs=1e-10)
+        assert found.statistic == pytest.approx(change / error, abs=1e-6)
+    else:
+        assert found.degenerate
+
+
+def test_one_case_a_patient_is_delong() -> None:
+    wfns, s100b, poor = asah()
+    named = auroc_difference(wfns, s100b, poor, patients=[str(row) for row in range(113)])
+    assert named == auroc_difference(wfns, s100b, poor)
+
+
+def test_doubling_every_row_adds_next_to_no_evidence() -> None:
+    wfns, s100b, poor = asah()
+    twice = [np.concatenate([v, v]) for v in (wfns, s100b, poor)]
+    found = auroc_difference(*twice, patients=[str(row % 113) for row in range(226)])
+    assert found.interval == pytest.approx(auroc_difference(wfns, s100b, poor).interval, abs=1e-12)
+    assert auroc_difference(*twice).interval[0] > found.interval[0] + 0.01
+
+
+def test_swapping_the_scores_mirrors_the_interval() -> None:
+    wfns, s100b, poor = asah()
+    one, other = auroc_difference(wfns, s100b, poor), auroc_difference(s100b, wfns, poor)
+    assert other.interval == pytest.approx((-one.interval[1], -one.interval[0]))
+    assert (other.statistic, other.p_value) == pytest.approx((-one.statistic, one.p_value))
+
+
+def test_by_patient_the_standard_error_is_right_where_by_case_it_is_not() -> None:
+    rng = np.random.default_rng(11)
+    covered = np.zeros((400, 2))
+    for run in covered:
+        new, old, truth, names = clustered(rng, 60, 6)
+        for k, patients in enumerate((names.tolist(), None)):
+            lower, upper = auroc_difference(new, old, truth, patients=patients).interval
+            run[k] = lower <= 0.0 <= upper
+    assert 0.92 <= covered[:, 0].mean() <= 0.98
+    assert covered[:, 1].mean() < 0.91
+
+
+@pytest.mark.parametrize("cases", [20, 400])
+def test_identical_scores_are_never_an_automatic_pass(cases: int) -> None:
+    scores = np.random.default_rng(2).random(cases)
+    positive = np.arange(cases) % 4 == 0
+    found = auroc_difference(scores, scores, positive)
+    assert (found.estimate, found.statistic, found.p_value, found.degenerate) == (0.0, 0.0, 1.0, True)
+    limit = 1.0 - 0.025 ** (4 / cases)
+    assert found.interval == pytest.approx((-limit, limit))
+    assert (found.interval[0] > -0.05) == (cases == 400)
+    assert f"{cases // 4} unchanged pairs" in found.method
+
+
+def test_only_the_order_of_scores_matters() -> None:
+    scores = np.random.default_rng(3).random(40)
+    positive = np.arange(40) % 2 == 0
+    assert auroc_difference(np.exp(scores), scores, positive).degenerate
+
+
+def test_patients_with_both_classes_make_half_as_many_pairs() -> None:
+    scores = np.random.default_rng(4).random(40)
+    positive = np.arange(40) % 2 == 0
+    found = auroc_difference(scores, scores, positive, patients=[str(k // 2) for k in range(40)])
+    assert found.interval[1] == pytest.approx(1.0 - 0.025 ** (1 / 10))
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_two_perfect_rankings_count_as_unchanged(turned: bool) -> None:
+    positive = np.arange(20) % 2 == 0
+    new, old = positive + np.linspace(0, 0.5, 20), positive + np.linspace(0.5, 0, 20)
+    found = auroc_difference(-new if turned else new, -old if turned else old, positive)
+    assert found.degenerate
+    assert found.interval[1] == pytest.approx(1.0 - 0.025 ** (1 / 10))
+
+
+def test_without_variance_a_change_says_nothing() -> None:
+    positive = np.arange(20) % 2 == 0
+    found = auroc_difference(positive, ~positive, positive)
+    assert (found.estimate, found.interval, found.p_value, found.degenerate) == (1.0, (-1.0, 1.0), 1.0, True)
+
+
+def test_changes_that_cancel_within_each_patient_say_nothing() -> None:
+    positive = np.array([True, True, True, True, False, False])
+    new, old = np.array([1.0, 3, 1, 3, 2, 2]), np.array([3.0, 1, 3, 1, 2, 2])
+    found = auroc_difference(new, old, positive, patients=list("aabbcd"))
+    assert (found.estimate, found.interval, found.degenerate) == (0.0, (-1.0, 1.0), True)
+
+
+def test_the_mean_over_one_label_is_delong() -> None:
+    wfns, s100b, poor = asah()
+    one, plain = macro_auroc_difference(wfns[:, None], s100b[:, None], poor[:, None]), auroc_difference(*asah())
+    assert one.estimate == pytest.approx(plain.estimate)
+    assert one.interval == pytest.approx(plain.interval)
+    assert (one.cases, one.patients) == (113, 113)
+
+
+def test_repeating_a_label_adds_no_evidence_and_independent_labels_do() -> None:
+    wfns, s100b, poor = asah()
+    shuffled = np.random.default_rng(5).permutation(113)
+    same = macro_auroc_difference(np.c_[wfns, wfns], np.c_[s100b, s100b], np.c_[poor, poor])
+    other = macro_auroc_difference(
+        np.c_[wfns, wfns[shuffled]], np.c_[s100b, s100b[shuffled]], np.c_[poor, poor[shuffled]]
+    )
+    plain = auroc_difference(wfns, s100b, poor)
+    assert same.interval == pytest.approx(plain.interval)
+    assert other.statistic == pytest.approx(plain.statistic * math.sqrt(2), rel=0.15)
+
+
+def test_the_interval_of_the_mean_over_labels_covers_the_truth() -> None:
+    rng = np.random.default_rng(12)
+    covered = []
+    for _ in range(400):
+        truth = np.repeat(rng.random((50, 3)) < [0.3, 0.4, 0.5], 3, axis=0)
+        shared = rng.normal(size=(2, 50, 1, 1)) + rng.normal(size=(2, 50, 3, 1)) + rng.normal(size=(2, 50, 3, 3))
+        new, old = shared.reshape(2, 150, 3) + truth
+        names = [f"p{k // 3}" for k in range(150)]
+        lower, upper = macro_auroc_difference(new, old, truth, patients=names).interval
+        covered.append(lower <= 0.0 <= upper)
+    assert 0.92 <= np.mean(covered) <= 0.98
+
+
+def test_identical_scores_of_all_labels_rest_on_the_rarest_class() -> None:
+    rng = np.random.default_rng(6)
+    scores = rng.random((100, 2))
+    labels = np.c_[np.arange(100) < 50, np.arange(100) < 8]
+    found = macro_auroc_difference(scores, scores, labels)
+    assert found.degenerate
+    assert found.interval == pytest.approx((-(1 - 0.025 ** (1 / 8)), 1 - 0.025 ** (1 / 8)))
+
+
+def test_a_constant_change_in_one_label_says_nothing_of_the_mean() -> None:
+    positive = np.arange(20) % 2 == 0
+    labels, old = np.c_[positive, positive], np.c_[positive, positive].astype(float)
+    found = macro_auroc_difference(np.c_[~positive, positive], old, labels)
+    assert (found.estimate, found.interval, found.degenerate) == (-0.5, (-1.0, 1.0), True)
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda s, y: auroc(s, y[:-1]),
+        lambda s, y: auroc(np.append(s[:-1], np.nan), y),
+        lambda s, y: auroc(s, np.ones(8, bool)),
+        lambda s, y: auroc(s, np.zeros(8, bool)),
+        lambda s, y: auroc(s[:, None], y[:, None]),
+        lambda s, y: auroc_difference(s, s[:-1], y),
+        lambda s, y: auroc_difference(s, s, np.arange(8) == 0),
+        lambda s, y: auroc_difference(s, s, y, patients=["a", "b"] * 4),
+        lambda s, y: auroc_difference(s, s, y, patients=["a"] * 7),
+        lambda s, y: auroc_difference(s, s, y, level=1.0),
+        lambda s, y: macro_auroc_difference(s, s, y),
+        lambda s, y: macro_auroc_difference(s[:, None], s[:, None], np.c_[y, y]),
+        lambda s, y: macro_auroc_difference(s[:, None], np.c_[s, s], y[:, None]),
+        lambda s, y: macro_auroc_difference(np.empty((0, 2)), np.empty((0, 2)), np.empty((0, 2), bool)),
+    ],
+)
+def test_what_has_no_auroc_is_refused(call) -> None:  # type: ignore[no-untyped-def]
+    with pytest.raises(RangeError, match=r"expected|needs|needed|lies in"):
+        call(np.arange(8.0), np.arange(8) % 2 == 0)
+
+
+def test_an_error_names_the_label() -> None:
+    scores = np.arange(16.0).reshape(8, 2)
+    with pytest.raises(RangeError, match="of label 1"):
+        macro_auroc_difference(scores, scores, np.c_[np.arange(8) % 2 == 0, np.zeros(8, bool)])
+    with pytest.raises(RangeError, match="of label 1"):
+        macro_auroc_difference(scores, scores, np.c_[np.arange(8) % 2 == 0, np.arange(8) == 0])
