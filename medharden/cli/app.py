@@ -22,7 +22,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-protocol_app = typer.Typer(help="List, show and validate protocols.", no_args_is_help=True)
+protocol_app = typer.Typer(help="List, show, validate and plan protocols.", no_args_is_help=True)
 app.add_typer(protocol_app, name="protocol")
 
 Model = Annotated[Path, typer.Argument(metavar="MODEL", help="Checkpoint, state dict or MONAI bundle folder.")]
@@ -193,3 +193,24 @@ def validate_protocol(name: Annotated[str, typer.Argument(help="Name or path.")]
     from medharden.cli.protocols import run_validate
 
     run_validate(name)
+
+
+@protocol_app.command("plan")
+def plan_protocol(
+    name: Annotated[str, typer.Argument(help="Name or path.")],
+    cases: Annotated[int | None, typer.Option("--cases", min=1, help="Test cases in all.")] = None,
+    positives: Annotated[int | None, typer.Option("--positives", min=0, help="Those with the finding.")] = None,
+    discordance: Annotated[
+        float,
+        typer.Option("--discordance", min=0.0, max=1.0, help="Share of cases answered with different success."),
+    ] = 0.05,
+    data: Annotated[Path | None, typer.Option("--data", help="Count the test split of this cohort.")] = None,
+    workers: Workers = 2,
+    key_file: KeyFile = None,
+    as_json: Json = False,
+) -> None:
+    """How many cases each margin needs, and what those at hand can show; no test case is answered."""
+    out.json = as_json
+    from medharden.cli.planned import run_plan
+
+    run_plan(name, cases, positives, discordance, data, workers, key_file)

@@ -58,8 +58,8 @@ class Endpoints(Strict):
         metrics = [m.metric for m in self.noninferiority]
         if len(set(metrics)) != len(metrics) or not {"accuracy", "recall"} <= set(metrics):
             raise ValueError(
-                "endpoints.noninferiority must hold accuracy and recall, and no metric twice: an accuracy that is kept by "
-                f"trading one class for another is a clinical loss; got {metrics}"
+                "endpoints.noninferiority must hold accuracy and recall, and no metric twice: an accuracy that is kept "
+                f"by trading one class for another is a clinical loss; got {metrics}"
             )
         return self
 

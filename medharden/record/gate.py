@@ -15,10 +15,11 @@ class Endpoint:
 
     Attributes:
         name: such as `accuracy` or `recall:pneumonia`.
-        kind: `noninferiority`, `brier`, `identity`, `robust_floor`, `robust_gain` `referral`, or, of a subgroup, `subgroup`.
+        kind: `noninferiority`, `brier`, `identity`, `robust_floor`, `robust_gain`, `referral`, or `subgroup`.
         estimate, lower, upper: in proportion units (0.01 is one point); the limits at `level`.
         level: two-sided confidence level.
-        limit: what `lower` (or `upper`, for `referral` and `brier`) is held against: `-margin`, floor, 0, budget or margin.
+        limit: what `lower` (or `upper`, for `referral` and `brier`) is held against: `-margin`, floor, 0, budget or
+            margin.
         n, patients: cases and distinct patients behind it.
         table: paired 2x2 counts (both right, only hardened right, only original right, both wrong), or empty.
         smallest_margin: smallest margin that this n could show at its observed discordance, or null.

@@ -13,7 +13,7 @@ from medharden.stats.hypotheses import clustered_mcnemar, holm, mcnemar
 from medharden.stats.means import brier_difference, cluster_t_difference
 from medharden.stats.noninferiority import NonInferiority, noninferiority_test
 from medharden.stats.paired import newcombe_interval, tango_interval, tango_statistic
-from medharden.stats.power import cases_needed, smallest_margin
+from medharden.stats.power import cases_needed, power_to_show, smallest_margin
 from medharden.stats.proportions import clopper_pearson_interval, wilson_interval
 
 __all__ = [
@@ -36,6 +36,7 @@ __all__ = [
     "mcnemar",
     "newcombe_interval",
     "noninferiority_test",
+    "power_to_show",
     "smallest_margin",
     "tango_interval",
     "tango_statistic",

@@ -12,10 +12,10 @@ import numpy as np
 import numpy.typing as npt
 
 from medharden.errors import RangeError
-from medharden.stats.numerics import bisect, normal_quantile
+from medharden.stats.numerics import bisect, normal_quantile, normal_tail
 from medharden.stats.paired import null_variance
 
-__all__ = ["cases_needed", "smallest_margin"]
+__all__ = ["cases_needed", "power_to_show", "smallest_margin"]
 
 _LARGEST_ENUMERATED = 5000
 _NEGLIGIBLE = 1e-9
@@ -80,6 +80,37 @@ def smallest_margin(cases: float, discordance: float, *, alpha: float, power: fl
         return float(weight[gained - lost + n * margin > limit].sum()) < power
 
     return bisect(too_small, 0.0, 1.0, tolerance=1e-9)
+
+
+def power_to_show(cases: int, discordance: float, margin: float, *, alpha: float) -> float:
+    """The chance that so many cases show a margin if the true difference is 0.
+
+    Exact up to 5000 cases, by the normal approximation of `cases_needed` above.
+
+    Args:
+        cases: n of 0 or more; none show nothing.
+        discordance: psi in [0, 1].
+        margin: largest acceptable loss, in (0, 1).
+        alpha: one-sided error, in (0, 0.5).
+
+    Raises:
+        RangeError: an argument outside its range.
+    """
+    _check(discordance, alpha, 0.5)
+    if cases < 0 or not 0.0 < margin < 1.0:
+        raise RangeError(f"expected 0 or more cases and a margin in (0, 1), got {cases} and {margin:g}")
+    if cases == 0:
+        return 0.0
+    z = normal_quantile(1.0 - alpha)
+    if cases > _LARGEST_ENUMERATED:
+        held = null_variance(discordance / 2.0, discordance / 2.0, 1.0, -margin)
+        distance = margin * math.sqrt(cases) - z * math.sqrt(held)
+        if discordance == 0.0:
+            return float(distance > 0.0)
+        return normal_tail(-distance / math.sqrt(discordance))
+    gained, lost, weight = _tables(cases, discordance)
+    limit = z * np.sqrt(cases * null_variance(gained, lost, cases, -margin))
+    return min(1.0, float(weight[gained - lost + cases * margin > limit].sum()))
 
 
 def _distance(discordance: float, margin: float, alpha: float, power: float) -> float:

@@ -1,0 +1,111 @@
+"""`medharden protocol plan`: from numbers, or from a cohort of which the test cases are counted and not answered."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import asdict
+from pathlib import Path
+
+from rich.console import Group
+from rich.markup import escape
+from rich.table import Table
+
+from medharden.cli.console import out, stage_progress
+from medharden.errors import ProtocolError
+from medharden.planning import Plan, plan
+from medharden.protocol import Protocol, load_protocol
+
+__all__ = ["run_plan"]
+
+
+def run_plan(
+    name: str,
+    cases: int | None,
+    positives: int | None,
+    discordance: float,
+    data: Path | None,
+    workers: int,
+    key_file: Path | None,
+) -> None:
+    """Prints what the cases can show of each margin.
+
+    Raises:
+        ProtocolError: numbers that contradict each other, or that say the same as the data.
+    """
+    protocol = load_protocol(name)
+    notes: list[str] = []
+    if data is not None:
+        if cases is not None or positives is not None:
+            raise ProtocolError(
+                "--data counts the cases itself; leave --cases and --positives out, or leave --data out"
+            )
+        cases, counts = _counted(data, protocol, workers, key_file, notes)
+    else:
+        counts = _given(protocol, cases, positives)
+    planned = plan(protocol, counts, cases=cases, discordance=discordance)
+    notes.append(f"if the true change is 0 and {100 * discordance:g} % of cases are answered with different success")
+    notes.append("where patients have several cases, count patients: repeated cases tell less")
+    if planned.unplanned:
+        notes.append(f"not planned by counts: {', '.join(planned.unplanned)}")
+    machine = {
+        "protocol": protocol.name,
+        "digest": protocol.digest,
+        "alpha": planned.alpha,
+        "power": 0.8,
+        "discordance": discordance,
+        "endpoints": [asdict(row) for row in planned.rows],
+        "unplanned": list(planned.unplanned),
+    }
+    out.show(Group(_table(planned), *(f"· {escape(note)}" for note in notes)), machine)
+
+
+def _given(protocol: Protocol, cases: int | None, positives: int | None) -> dict[str, int]:
+    if positives is None:
+        return {}
+    if cases is None or positives > cases:
+        raise ProtocolError(f"--positives {positives} needs --cases of as many at least")
+    names = protocol.task.classes or ()
+    positive = protocol.task.positive
+    if len(names) > 2:
+        raise ProtocolError("--positives is for two classes; for more, count the cohort with --data")
+    negative = next((n for n in names if n != positive), "negative") if positive is not None else "negative"
+    return {negative: cases - positives, positive or "positive": positives}
+
+
+def _counted(
+    data: Path, protocol: Protocol, workers: int, key_file: Path | None, notes: list[str]
+) -> tuple[int, dict[str, int]]:
+    """Test cases in all and of each class; images are decoded and checked as ever, and answered by no model."""
+    from medharden.data import load_cohort, load_pseudonym_key
+
+    with stage_progress() as progress:
+        cohort = load_cohort(data, protocol, key=load_pseudonym_key(key_file), progress=progress, workers=workers)
+    test = cohort.record.split("test")
+    numbers = Counter(case.label for case in test)
+    patients = len({case.patient for case in test})
+    notes.append(f"the test split has {len(test)} cases of {patients} patients")
+    return len(test), {name: numbers[k] for k, name in enumerate(cohort.classes)}
+
+
+def _table(planned: Plan) -> Table:
+    table = Table(
+        "endpoint",
+        "margin",
+        "cases needed",
+        "cases",
+        "can show",
+        "power",
+        box=None,
+        padding=(0, 1),
+        title_justify="left",
+    )
+    for row in planned.rows:
+        table.add_row(
+            escape(row.endpoint),
+            f"{row.margin:g}",
+            str(row.needed),
+            "" if row.cases is None else str(row.cases),
+            "" if row.smallest_margin is None else f"{row.smallest_margin:.3f}",
+            "" if row.power is None else f"{row.power:.2f}",
+        )
+    return table

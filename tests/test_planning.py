@@ -1,0 +1,100 @@
+"""What a number of cases can show, before any of them is answered."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from command import assert_clear, medharden
+from gating_factory import protocol
+from tiny import PROTOCOL, write_archive
+
+from medharden.errors import RangeError
+from medharden.planning import plan
+from medharden.stats import power_to_show, smallest_margin
+
+
+def test_each_endpoint_has_its_needed_cases_smallest_margin_and_power() -> None:
+    planned = plan(protocol(), {"NORMAL": 300, "PNEUMONIA": 200}, cases=500, discordance=0.05)
+    accuracy, specificity, sensitivity = planned.rows
+    assert (accuracy.endpoint, specificity.endpoint, sensitivity.endpoint) == (
+        "accuracy",
+        "specificity (NORMAL)",
+        "sensitivity (PNEUMONIA)",
+    )
+    assert (accuracy.needed, sensitivity.needed) == (1067, 215)
+    assert (accuracy.cases, specificity.cases, sensitivity.cases) == (500, 300, 200)
+    assert accuracy.smallest_margin == pytest.approx(0.030, abs=5e-4)
+    assert sensitivity.smallest_margin == pytest.approx(0.051, abs=5e-4)
+    assert accuracy.power == power_to_show(500, 0.05, 0.02, alpha=0.025) < 0.5
+    assert planned.unplanned == ()
+
+
+def test_without_counts_only_what_is_needed_is_said() -> None:
+    rows = plan(protocol(more=(("brier", 0.02),)), {}, cases=None, discordance=0.01)
+    assert [(r.endpoint, r.needed, r.cases, r.power) for r in rows.rows] == [
+        ("accuracy", 390, None, None),
+        ("recall of each class", 114, None, None),
+    ]
+    assert rows.unplanned == ("brier",)
+
+
+def test_several_classes_are_planned_by_name() -> None:
+    rows = plan(protocol(positive=None), {"A": 10, "B": 20, "C": 30}, cases=60, discordance=0.0).rows
+    assert [r.endpoint for r in rows] == ["accuracy", "recall A", "recall B", "recall C"]
+
+
+def test_classes_of_more_cases_than_there_are_are_refused() -> None:
+    with pytest.raises(RangeError, match="got 30"):
+        plan(protocol(), {"A": 10, "B": 20}, cases=29, discordance=0.05)
+
+
+@pytest.mark.parametrize("discordance", [0.0, 0.01, 0.05, 0.2])
+@pytest.mark.parametrize("cases", [50, 200, 4999, 5001])
+def test_power_reaches_80_percent_exactly_at_the_smallest_margin(cases: int, discordance: float) -> None:
+    margin = smallest_margin(cases, discordance, alpha=0.025)
+    assert power_to_show(cases, discordance, margin * 1.001, alpha=0.025) >= 0.8 - 1e-6
+    assert power_to_show(cases, discordance, margin * 0.999, alpha=0.025) <= 0.8 + 2e-3
+
+
+def test_the_power_agrees_with_a_simulation() -> None:
+    import numpy as np
+
+    from medharden.stats import tango_statistic
+
+    rng = np.random.default_rng(0)
+    tables = rng.multinomial(300, [0.03, 0.03, 0.94], size=4000)
+    shown = np.mean([tango_statistic(b, c, 300, -0.04) > 1.959964 for b, c, _ in tables])
+    assert power_to_show(300, 0.06, 0.04, alpha=0.025) == pytest.approx(shown, abs=0.025)
+
+
+def test_no_cases_show_nothing_and_odd_arguments_are_refused() -> None:
+    assert power_to_show(0, 0.1, 0.05, alpha=0.025) == 0.0
+    for odd in ((-1, 0.1, 0.05), (10, 1.2, 0.05), (10, 0.1, 0.0), (10, 0.1, 1.0)):
+        with pytest.raises(RangeError):
+            power_to_show(*odd, alpha=0.025)
+
+
+def test_the_command_plans_from_numbers_and_from_a_cohort(tmp_path: Path) -> None:
+    (tmp_path / "tiny.yaml").write_text(PROTOCOL)
+    write_archive(tmp_path / "tiny.npz")
+    numbers = medharden("protocol", "plan", "tiny.yaml", "--cases", 120, "--positives", 60, "--json", cwd=tmp_path)
+    counted = medharden("protocol", "plan", "tiny.yaml", "--data", "tiny.npz", "--json", cwd=tmp_path)
+    one, two = (json.loads(r.stdout)["endpoints"] for r in (numbers, counted))
+    assert [r["cases"] for r in one] == [r["cases"] for r in two] == [120, 60, 60]
+    assert [r["power"] for r in one] == [r["power"] for r in two]
+    shown = medharden("protocol", "plan", "tiny.yaml", "--data", "tiny.npz", "--discordance", 0.1, cwd=tmp_path)
+    assert_clear(shown, 0, "cases needed", "2005", "the test split has 120 cases of 120 patients")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("--positives", 5), "--positives 5 needs --cases"),
+        (("--cases", 4, "--positives", 5), "--positives 5 needs --cases"),
+        (("--cases", 4, "--data", "x.npz"), "--data counts the cases itself"),
+    ],
+)
+def test_numbers_that_contradict_each_other_are_an_error(tmp_path: Path, arguments: tuple[object], words: str) -> None:
+    assert_clear(medharden("protocol", "plan", "default", *arguments, cwd=tmp_path), 1, words)
