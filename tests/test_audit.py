@@ -15,6 +15,7 @@ from medharden.audit import (
     digest_file,
     read_cases,
     read_record,
+    stream_atomic,
     verify_log,
     write_atomic,
     write_cases,
@@ -150,3 +151,27 @@ def test_a_stage_is_logged_however_it_ends(tmp_path: Path) -> None:
 
 def test_findings_are_plain_json() -> None:
     assert canonical_json(Finding("a.b", "info", "ü")) == '{"code":"a.b","message":"ü","severity":"info"}'.encode()
+
+
+def test_a_full_disk_under_a_library_s_own_writer_is_an_output_error_too(tmp_path: Path) -> None:
+    import torch
+
+    class Full:
+        """A file on a disk with room for a thousand bytes."""
+
+        def __init__(self, stream) -> None:
+            self.stream = stream
+
+        def write(self, data: bytes) -> int:
+            if self.stream.tell() + len(data) > 1000:
+                raise OSError(28, "No space left on device")
+            return self.stream.write(data)
+
+        def flush(self) -> None:
+            self.stream.flush()
+
+    with pytest.raises(OutputError, match="No space left"):
+        stream_atomic(tmp_path / "x.pt", lambda stream: torch.save({"a": torch.zeros(9000)}, Full(stream)))
+    with pytest.raises(RuntimeError, match="a defect"):
+        stream_atomic(tmp_path / "x.pt", lambda stream: (_ for _ in ()).throw(RuntimeError("a defect")))
+    assert list(tmp_path.iterdir()) == []

@@ -1,7 +1,7 @@
 """Canonical JSON, digests, atomic files, record and case-table reading and writing, and the hash-chained log."""
 
 from medharden.audit.environment import describe_environment
-from medharden.audit.files import digest_bytes, digest_file, write_atomic
+from medharden.audit.files import digest_bytes, digest_file, stream_atomic, write_atomic
 from medharden.audit.history import Lock, RunHistory, read_history
 from medharden.audit.log import AuditLog, audited, verify_log
 from medharden.audit.records import canonical_json, read_cases, read_record, write_cases, write_record
@@ -18,6 +18,7 @@ __all__ = [
     "read_cases",
     "read_history",
     "read_record",
+    "stream_atomic",
     "verify_log",
     "write_atomic",
     "write_cases",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import io
 import math
 import pickle
 import resource
@@ -23,6 +22,7 @@ from medharden.audit import (
     canonical_json,
     describe_environment,
     digest_bytes,
+    stream_atomic,
     write_atomic,
     write_record,
 )
@@ -185,9 +185,8 @@ def _go_on(
         training.resume(saved["training"])
     while training.state.epoch < training.epochs:
         training.run_epoch(progress)
-        buffer = io.BytesIO()
-        torch.save({"binding": binding, "clean_seconds": clean_seconds, "training": training.snapshot()}, buffer)
-        write_atomic(checkpoint, buffer.getvalue())
+        saved = {"binding": binding, "clean_seconds": clean_seconds, "training": training.snapshot()}
+        stream_atomic(checkpoint, lambda stream, content=saved: torch.save(content, stream))  # type: ignore[misc]
     return clean_seconds
 
 
