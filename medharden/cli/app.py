@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -24,6 +25,15 @@ app = typer.Typer(
 )
 protocol_app = typer.Typer(help="List, show, validate and plan protocols.", no_args_is_help=True)
 app.add_typer(protocol_app, name="protocol")
+
+
+class Format(StrEnum):
+    """How the gate prints its decision."""
+
+    TEXT = "text"
+    JSON = "json"
+    MARKDOWN = "markdown"
+
 
 Model = Annotated[Path, typer.Argument(metavar="MODEL", help="Checkpoint, state dict or MONAI bundle folder.")]
 Run = Annotated[Path, typer.Argument(metavar="RUN", help="Run directory.")]
@@ -125,12 +135,17 @@ def evaluate(
 
 
 @app.command()
-def gate(run: Run, as_json: Json = False, quiet: Quiet = False) -> None:
+def gate(
+    run: Run,
+    form: Annotated[Format, typer.Option("--format", help="How to print the decision.")] = Format.TEXT,
+    as_json: Annotated[bool, typer.Option("--json", help="The same as --format json.")] = False,
+    quiet: Quiet = False,
+) -> None:
     """Decide PASS, FAIL, INCONCLUSIVE or INVALID from a run's records; the exit code says which."""
-    out.json, out.quiet = as_json, quiet
+    out.json, out.quiet = as_json or form is Format.JSON, quiet
     from medharden.cli.verdicts import run_gate
 
-    raise typer.Exit(run_gate(run))
+    raise typer.Exit(run_gate(run, as_markdown=form is Format.MARKDOWN and not as_json))
 
 
 @app.command()

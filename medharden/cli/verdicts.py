@@ -1,7 +1,9 @@
-"""`medharden gate` and `medharden report`: need no torch."""
+"""`medharden gate`, `report` and `frontier`: need no torch."""
 
 from __future__ import annotations
 
+import os
+import sys
 from dataclasses import asdict
 from pathlib import Path
 
@@ -14,7 +16,7 @@ from medharden.audit import read_record
 from medharden.cli.console import out
 from medharden.gating import gate
 from medharden.record import Endpoint, Evaluation, GateDecision, HardenRecord, Verdict
-from medharden.reporting import draw_frontier, render
+from medharden.reporting import draw_frontier, markdown_summary, render
 
 __all__ = ["EXIT_CODES", "run_frontier", "run_gate", "run_report", "show_verdict"]
 
@@ -22,10 +24,14 @@ EXIT_CODES = {Verdict.PASS: 0, Verdict.FAIL: 3, Verdict.INCONCLUSIVE: 4, Verdict
 _COLOURS = {Verdict.PASS: "green", Verdict.FAIL: "red", Verdict.INCONCLUSIVE: "yellow", Verdict.INVALID: "magenta"}
 
 
-def run_gate(run: Path) -> int:
+def run_gate(run: Path, *, as_markdown: bool = False) -> int:
     """Decides, prints and returns the exit code."""
     decision = gate(run)
-    show_verdict(run, decision)
+    if as_markdown:
+        sys.stdout.write(markdown_summary(decision))
+        _add_to_step_summary(decision)
+    else:
+        show_verdict(run, decision)
     return EXIT_CODES[decision.verdict]
 
 
@@ -67,6 +73,20 @@ def show_verdict(run: Path, decision: GateDecision, report: Path | None = None) 
     verdict = f"[bold {colour}]{decision.verdict}[/] · {escape(decision.protocol_name)}"
     shown = Panel(Group(*parts), title=verdict, border_style=colour) if out.terminal else Group(*parts, verdict)
     out.show(shown, _machine(run, decision, evaluation, record))
+    _add_to_step_summary(decision)
+
+
+def _add_to_step_summary(decision: GateDecision) -> None:
+    """Appends the decision to the summary page of a GitHub job, where there is one."""
+    page = os.environ.get("GITHUB_STEP_SUMMARY")
+    if not page:
+        return
+    try:
+        with Path(page).open("a", encoding="utf-8") as stream:
+            stream.write(markdown_summary(decision))
+    except OSError as error:
+        # The verdict stands, and its exit code with it.
+        sys.stderr.write(f"the step summary could not be written: {error.strerror}\n")
 
 
 def _endpoints(endpoints: tuple[Endpoint, ...], what: str) -> Table:

@@ -8,10 +8,11 @@ from medharden.audit import canonical_json, write_atomic
 from medharden.reporting.frontier import draw_frontier
 from medharden.reporting.junit import junit_xml
 from medharden.reporting.machine import machine_report
+from medharden.reporting.markdown import markdown_summary
 from medharden.reporting.page import html_report
 from medharden.reporting.source import read_run
 
-__all__ = ["draw_frontier", "render"]
+__all__ = ["draw_frontier", "markdown_summary", "render"]
 
 
 def render(run: Path) -> tuple[Path, ...]:

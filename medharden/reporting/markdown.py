@@ -1,0 +1,50 @@
+"""The gate's decision as Markdown, for the summary page of a build."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from medharden.record import Endpoint, GateDecision
+
+__all__ = ["markdown_summary"]
+
+_HEADS = ("verdict", "estimate", "limits", "held against", "n", "patients", "can show")
+
+
+def markdown_summary(decision: GateDecision) -> str:
+    """Verdict, endpoints, subgroups, reasons and findings; numbers as in `gate.json`, in proportions."""
+    lines = [
+        f"## medharden gate: {decision.verdict}",
+        "",
+        f"Protocol {_plain(decision.protocol_name)}, digest `{decision.protocol[:16]}`, "
+        f"hardened weights `{decision.hardened[:16]}`.",
+        *_table("endpoint", decision.endpoints),
+        *_table("subgroup", decision.subgroups),
+        *_list("Reasons", decision.reasons),
+        *_list("Findings", [f"{f.severity}, {f.code}: {f.message}" for f in decision.findings]),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _table(what: str, endpoints: Sequence[Endpoint]) -> Iterator[str]:
+    if not endpoints:
+        return
+    yield from ("", f"| {' | '.join((what, *_HEADS))} |", "|---" * (len(_HEADS) + 1) + "|")
+    for e in endpoints:
+        smallest = "" if e.smallest_margin is None else f"{e.smallest_margin:.3f}"
+        limits = f"{e.lower:+.3f}, {e.upper:+.3f}"
+        cells = (str(e.verdict), f"{e.estimate:+.3f}", limits, f"{e.limit:+.3f}", str(e.n), str(e.patients), smallest)
+        yield f"| {' | '.join((_plain(e.name), *cells))} |"
+
+
+def _list(title: str, entries: Sequence[str]) -> Iterator[str]:
+    if entries:
+        yield from ("", f"### {title}", "", *(f"- {_plain(entry)}" for entry in entries))
+
+
+def _plain(text: str) -> str:
+    """Names of classes and groups come from outside: no markup, no new line, no new cell."""
+    shown = "".join(c if c.isprintable() else " " for c in text)
+    for mark, safe in (("&", "&amp;"), ("<", "&lt;"), (">", "&gt;"), ("|", "&#124;"), ("[", "&#91;"), ("`", "&#96;")):
+        shown = shown.replace(mark, safe)
+    return shown

@@ -1,0 +1,135 @@
+"""The gate in a build: formats, the step summary, and the CI files that the documentation offers."""
+
+from __future__ import annotations
+
+import json
+import stat
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import yaml
+from command import assert_clear, environment, medharden
+from conftest import ROOT
+from gating_changes import grouped
+from gating_factory import protocol, records, write_run
+
+from medharden.record import Endpoint, Finding, GateDecision, Verdict
+from medharden.reporting import markdown_summary
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    path = tmp_path / "run"
+    path.mkdir()
+    write_run(path, grouped("sex", 3)(records(rules=protocol(columns=("sex",)), lost=7)))
+    return path
+
+
+@pytest.mark.parametrize("option", [("--json",), ("--format", "json"), ("--json", "--format", "markdown")])
+def test_json_is_one_object_under_either_name(run: Path, option: tuple[str, ...]) -> None:
+    result = medharden("gate", run, *option, cwd=run)
+    assert result.returncode == 4
+    shown = json.loads(result.stdout)
+    assert (shown["verdict"], shown["exit_code"]) == ("INCONCLUSIVE", 4)
+    assert [(g["name"], g["n"]) for g in shown["subgroups"]] == [("sex=A", 3), ("sex=rest", 397)]
+
+
+def test_markdown_goes_to_standard_output_and_to_the_step_summary(run: Path, tmp_path: Path) -> None:
+    page = tmp_path / "summary.md"
+    page.write_text("# before\n")
+    result = medharden("gate", run, "--format", "markdown", cwd=run, GITHUB_STEP_SUMMARY=str(page))
+    assert result.returncode == 4
+    assert result.stdout.startswith("## medharden gate: INCONCLUSIVE\n")
+    assert "| accuracy | INCONCLUSIVE | -0.018 |" in result.stdout
+    assert "| sex=A | INCONCLUSIVE |" in result.stdout
+    assert page.read_text() == "# before\n" + result.stdout
+
+
+def test_the_step_summary_is_appended_whatever_is_printed(run: Path, tmp_path: Path) -> None:
+    page = tmp_path / "summary.md"
+    assert medharden("gate", run, "--json", cwd=run, GITHUB_STEP_SUMMARY=str(page)).returncode == 4
+    assert page.read_text().count("## medharden gate: INCONCLUSIVE") == 1
+
+
+def test_a_summary_that_can_not_be_written_leaves_the_verdict_and_its_exit_code(run: Path, tmp_path: Path) -> None:
+    result = medharden("gate", run, cwd=run, GITHUB_STEP_SUMMARY=str(tmp_path / "absent" / "summary.md"))
+    assert_clear(result, 4, "INCONCLUSIVE", "the step summary could not be written")
+
+
+def test_the_command_imports_no_torch(run: Path) -> None:
+    code = (
+        "import sys\n"
+        f"sys.argv = ['medharden', 'gate', {str(run)!r}, '--quiet']\n"
+        "from medharden.cli import main\n"
+        "try:\n    main()\nexcept SystemExit as done:\n    assert done.code == 4, done.code\n"
+        "assert 'torch' not in sys.modules\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60, capture_output=True)
+
+
+def test_names_from_outside_are_no_markup() -> None:
+    decision = records().decide()
+    endpoint: Endpoint = replace(decision.endpoints[1], name="recall:a|b <img>\n`x`[y](z)")
+    made: GateDecision = replace(
+        decision,
+        endpoints=(endpoint,),
+        reasons=("<script>",),
+        findings=(Finding("data.x", "warning", "a\nb"),),
+        verdict=Verdict.FAIL,
+    )
+    text = markdown_summary(made)
+    assert "<" not in text
+    row = next(line for line in text.splitlines() if line.startswith("| recall"))
+    assert row.count("|") == 9
+    assert "`" not in row
+    assert "[y]" not in text
+    assert "- warning, data.x: a b" in text
+
+
+@pytest.mark.parametrize(
+    ("made", "allowed", "code", "verdict"),
+    [
+        (records(), "false", 0, "PASS"),
+        (records(lost=30), "true", 3, "FAIL"),
+        (records(lost=7), "false", 4, "INCONCLUSIVE"),
+        (records(lost=7), "true", 0, "INCONCLUSIVE"),
+        (None, "true", 1, ""),
+    ],
+    ids=["pass", "fail", "inconclusive", "inconclusive allowed", "error"],
+)
+def test_the_composite_action_decides_as_the_gate_does(
+    tmp_path: Path, made: object, allowed: str, code: int, verdict: str
+) -> None:
+    if made is not None:
+        write_run(tmp_path, made)  # type: ignore[arg-type]
+    program = tmp_path / "bin" / "medharden"
+    program.parent.mkdir()
+    program.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m medharden "$@"\n')
+    program.chmod(program.stat().st_mode | stat.S_IXUSR)
+    action = yaml.safe_load((ROOT / "docs" / "ci" / "action.yml").read_text(encoding="utf-8"))
+    step = next(s for s in action["runs"]["steps"] if s.get("id") == "gate")
+    assert set(step["env"]) == {"RUN", "ALLOWED"}
+    output = tmp_path / "output"
+    values = {"RUN": str(tmp_path), "ALLOWED": allowed, "GITHUB_OUTPUT": str(output)}
+    variables = environment(**values)
+    variables["PATH"] = f"{program.parent}:{variables['PATH']}"
+    done = subprocess.run(
+        ["bash", "-eo", "pipefail", "-c", step["run"]],
+        cwd=ROOT,
+        env=variables,
+        check=False,
+        capture_output=True,
+        timeout=120,
+    )
+    assert done.returncode == code, done.stderr
+    assert output.read_text() == (f"verdict={verdict}\n" if verdict else "")
+
+
+def test_the_gitlab_template_names_what_the_commands_write() -> None:
+    job = yaml.safe_load((ROOT / "docs" / "ci" / "gitlab.yml").read_text(encoding="utf-8"))[".medharden-gate"]
+    assert job["artifacts"]["reports"]["junit"] == "$RUN/gate.junit.xml"
+    assert any("medharden gate" in line for line in job["script"])
+    assert job["script"][-1] == 'exit "$code"'
