@@ -42,14 +42,15 @@ def test_first_use_makes_a_secret_that_only_its_owner_reads(tmp_path):
     assert [p.name for p in path.parent.iterdir()] == ["pseudonym.key"]
 
 
-def test_environment_comes_before_files_and_a_named_file_before_the_users_own(monkeypatch, tmp_path):
+def test_a_named_file_comes_before_the_environment_and_both_before_the_users_own(monkeypatch, tmp_path):
     (tmp_path / "a.key").write_text("the key in file a\n")
     (tmp_path / "b.key").write_text("the key in file b\n")
     monkeypatch.setenv("MEDHARDEN_PSEUDONYM_KEY_FILE", str(tmp_path / "b.key"))
     assert load_pseudonym_key() == b"the key in file b"
     assert load_pseudonym_key(tmp_path / "a.key") == b"the key in file a"
     monkeypatch.setenv("MEDHARDEN_PSEUDONYM_KEY", "ab" * 16)
-    assert load_pseudonym_key(tmp_path / "a.key") == bytes.fromhex("ab" * 16)
+    assert load_pseudonym_key(tmp_path / "a.key") == b"the key in file a"
+    assert load_pseudonym_key() == bytes.fromhex("ab" * 16)
     assert not (tmp_path / "config").exists()
 
 

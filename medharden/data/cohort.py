@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import tempfile
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -28,14 +28,15 @@ from medharden.data.checks import (
 )
 from medharden.data.layout import Entry, Listing, list_folder
 from medharden.data.manifest import find_manifest, list_manifest
+from medharden.data.near import near_duplicate_finding, near_duplicates
 from medharden.data.pseudonyms import key_id, pseudonym
 from medharden.data.reading import ReadCase, Shelf, assemble, read_cases
-from medharden.data.splits import Member, make_splits
+from medharden.data.splits import SPLITS, Member, make_splits
 from medharden.errors import DataError, Problem
 from medharden.protocol import Protocol
 from medharden.record import CaseRecord, CohortRecord, Progress
 
-__all__ = ["Case", "Cohort", "SourceSummary", "load_cohort"]
+__all__ = ["Case", "Cohort", "SourceSummary", "load_cohort", "locate_case"]
 
 _MOST_SHOWN_VALUES = 32
 
@@ -155,6 +156,9 @@ def load_cohort(
         _case(listing.entries[n], kept[n], member, split, key)
         for n, member, split in zip(numbers, members, splits, strict=True)
     )
+    bits = protocol.splits.near_duplicate_bits
+    pairs = () if bits is None else near_duplicates(inputs, splits, bits)
+    alike = near_duplicate_finding(pairs, [c.case for c in cases], splits)
     source_summary = _summary(cases, list(kept.values()))
     record = CohortRecord(
         classes=classes,
@@ -167,12 +171,42 @@ def load_cohort(
         cases=tuple(CaseRecord(c.case, c.patient, c.split, c.label, c.pixels) for c in cases),
         excluded=tuple((p.case, p.reason) for p in problems),
         preprocessing=_fingerprint(protocol, shape, inputs[splits.index("test")]),
-        findings=(*listing.findings, *findings_of(listing, kept, members, protocol, len(problems))),
+        findings=(*listing.findings, *findings_of(listing, kept, members, protocol, len(problems)), *alike),
     )
     return Cohort(classes, cases, inputs, record, source_summary)
 
 
-def _listing(source: Path, protocol: Protocol, name: partial[str], memory_limit: int) -> Listing:
+def locate_case(source: Path, protocol: Protocol, *, key: bytes, case: str, memory_limit: int = 4 * 2**30) -> str:
+    """Where a pseudonym's case lies, for whoever holds data and key; the answer is patient data.
+
+    Args:
+        source: as `load_cohort` takes it.
+        protocol: as `load_cohort` takes it.
+        key: the key that made the pseudonym.
+        case: the pseudonym.
+        memory_limit: as `load_cohort` takes it.
+
+    Returns:
+        The path below the data's root, or the split and row of an archive.
+
+    Raises:
+        DataError: no case has this pseudonym under this key.
+    """
+    known: dict[str, str] = {}
+
+    def name(text: str) -> str:
+        alias = pseudonym(key, "case", text)
+        known[alias] = text
+        return alias
+
+    for entry in _listing(source, protocol, name, memory_limit).entries:
+        name(entry.text)
+    if case not in known:
+        raise DataError("no case of these data has that pseudonym under this key; were key and data the same then?")
+    return known[case]
+
+
+def _listing(source: Path, protocol: Protocol, name: Callable[[str], str], memory_limit: int) -> Listing:
     try:
         if source.is_dir():
             table = find_manifest(source, protocol.columns)
@@ -210,7 +244,7 @@ def _grouping(entry: Entry, case: ReadCase) -> str:
 
 def _splits(members: list[Member], protocol: Protocol, grouped: bool, names: list[str]) -> tuple[list[str], str]:
     """Each case's split and where the splits come from; leakage between given splits is refused."""
-    shares = protocol.splits.model_dump()
+    shares = {name: float(getattr(protocol.splits, name)) for name in SPLITS}
     given = {m.split for m in members}
     if given == {""}:
         return make_splits(members, shares, protocol.seed), "made"

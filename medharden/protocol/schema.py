@@ -137,11 +137,18 @@ class ModelSpec(Strict):
 
 
 class Splits(Strict):
-    """Shares of patients in each split, where the data give no splits of their own."""
+    """Shares of patients in each split, where the data give no splits of their own.
+
+    Attributes:
+        train, val, test: they add up to 1.
+        near_duplicate_bits: cases of different splits whose perceptual hashes differ by so many of 256 bits at most are
+            reported; null looks for none.
+    """
 
     train: OpenFraction = 0.6
     val: OpenFraction = 0.2
     test: OpenFraction = 0.2
+    near_duplicate_bits: Annotated[int, Field(ge=0, le=64)] | None = 16
 
     @model_validator(mode="after")
     def _consistent(self) -> Splits:
