@@ -185,8 +185,14 @@ def test_inspect_lists_every_problem_by_pseudonym(tmp_path: Path) -> None:
     (tmp_path / "data" / "ill" / "Jane_Doe_1.png").write_bytes(b"")
     result = medharden("inspect", "--data", "data", "--json", cwd=tmp_path)
     assert_clear(result, 1)
-    assert len(json.loads(result.stdout)["problems"]) == 2
+    problems = json.loads(result.stdout)["problems"]
+    assert len(problems) == 2
     assert "Jane" not in result.stdout + result.stderr
+    found = {
+        medharden("inspect", "--data", "data", "--locate", p["case"], cwd=tmp_path).stdout.strip() for p in problems
+    }
+    assert found == {"ill/Jane_Doe_0.png", "ill/Jane_Doe_1.png"}
+    assert_clear(medharden("inspect", "--data", "data", "--locate", "0" * 16, cwd=tmp_path), 1, "no case of these data")
 
 
 def test_protocol_commands_list_show_and_validate(tmp_path: Path) -> None:

@@ -100,14 +100,20 @@ def inspect(
     model: Annotated[Path | None, typer.Argument(metavar="[MODEL]", help="Model to load too.")] = None,
     protocol: ProtocolOption = "default",
     arch: Arch = None,
+    locate: Annotated[
+        str | None, typer.Option("--locate", help="Print where the case of this pseudonym lies, and nothing else.")
+    ] = None,
     workers: Workers = 2,
     key_file: KeyFile = None,
     as_json: Json = False,
 ) -> None:
     """Show what would be loaded: model, classes, splits, shapes, value ranges, problems. Trains nothing."""
     out.json = as_json
-    from medharden.cli.inspection import run_inspection
+    from medharden.cli.inspection import run_inspection, run_location
 
+    if locate is not None:
+        run_location(data, protocol, locate, key_file)
+        return
     raise typer.Exit(run_inspection(model, data, protocol, arch, workers, key_file))
 
 

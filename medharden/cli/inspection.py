@@ -11,12 +11,12 @@ from rich.table import Table
 
 from medharden.cli.console import out, stage_progress
 from medharden.cli.pipeline import interruptible
-from medharden.data import Cohort, load_cohort, load_pseudonym_key
+from medharden.data import Cohort, load_cohort, load_pseudonym_key, locate_case
 from medharden.errors import DataError
 from medharden.models import Classifier, check_classifier, load_classifier
 from medharden.protocol import load_protocol
 
-__all__ = ["run_inspection"]
+__all__ = ["run_inspection", "run_location"]
 
 _SPLITS = ("train", "val", "test")
 _CHECKED_CASES = 2
@@ -49,11 +49,18 @@ def run_inspection(
     return 0
 
 
+def run_location(data: Path, protocol_name: str, case: str, key_file: Path | None) -> None:
+    """Prints where a case lies: the one place where a pseudonym is resolved, on request and on this machine."""
+    where = locate_case(data, load_protocol(protocol_name), key=load_pseudonym_key(key_file), case=case)
+    out.show(escape(where), {"case": case, "location": where})
+
+
 def _show_problems(error: DataError) -> None:
     table = Table("case", "problem", title=f"{len(error.problems)} cases can't be used")
     for problem in error.problems:
         table.add_row(problem.case, escape(problem.reason))
     problems = [{"case": p.case, "reason": p.reason} for p in error.problems]
+    table.caption = "--locate CASE prints where a case lies"
     out.show(table, {"problems": problems, "exit_code": error.exit_code})
 
 

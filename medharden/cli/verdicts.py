@@ -65,7 +65,9 @@ def show_verdict(run: Path, decision: GateDecision, report: Path | None = None) 
     parts: list[Table | str] = [_endpoints(decision.endpoints, "endpoint")]
     parts += [_endpoints(decision.subgroups, "subgroup")] if decision.subgroups else []
     parts += [_subjects(evaluation), _cost(record)]
-    parts += [f"[yellow]{f.severity}[/] {escape(f.message)}" for f in decision.findings if f.severity != "info"]
+    findings = (*record.findings, *evaluation.findings, *decision.findings)
+    told = {f.message: f.severity for f in findings if f.severity != "info" and f.message not in decision.reasons}
+    parts += [f"[yellow]{severity}[/] {escape(message)}" for message, severity in told.items()]
     parts += [f"· {escape(reason)}" for reason in decision.reasons]
     if report is not None:
         parts.append(f"report: [bold]{escape(str(report))}[/]")
@@ -90,7 +92,19 @@ def _add_to_step_summary(decision: GateDecision) -> None:
 
 
 def _endpoints(endpoints: tuple[Endpoint, ...], what: str) -> Table:
-    table = Table(what, "estimate", "limits", "held against", "n", "can show", "verdict", box=None, padding=(0, 1))
+    table = Table(
+        what,
+        "estimate",
+        "limits",
+        "held against",
+        "n",
+        "can show",
+        "needed",
+        "power",
+        "verdict",
+        box=None,
+        padding=(0, 1),
+    )
     for e in endpoints:
         smallest = "" if e.smallest_margin is None else f"±{e.smallest_margin:.3f}"
         table.add_row(
@@ -100,6 +114,8 @@ def _endpoints(endpoints: tuple[Endpoint, ...], what: str) -> Table:
             f"{e.limit:+.3f}",
             str(e.n),
             smallest,
+            "" if e.needed is None else str(e.needed),
+            "" if e.power is None else f"{e.power:.2f}",
             f"[{_COLOURS[e.verdict]}]{e.verdict}[/]",
         )
     return table

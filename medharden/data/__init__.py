@@ -1,6 +1,6 @@
 """DICOM, NIfTI, pictures and MedMNIST archives to a cohort split by patient; keyed pseudonyms; a phantom cohort."""
 
-from medharden.data.cohort import Case, Cohort, SourceSummary, load_cohort
+from medharden.data.cohort import Case, Cohort, SourceSummary, load_cohort, locate_case
 from medharden.data.groups import group_values
 from medharden.data.phantom import write_phantom_cohort
 from medharden.data.pseudonyms import load_pseudonym_key, pseudonym
@@ -12,6 +12,7 @@ __all__ = [
     "group_values",
     "load_cohort",
     "load_pseudonym_key",
+    "locate_case",
     "pseudonym",
     "write_phantom_cohort",
 ]
