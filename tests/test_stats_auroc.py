@@ -216,6 +216,8 @@ def test_a_constant_change_in_one_label_says_nothing_of_the_mean() -> None:
         lambda s, y: macro_auroc_difference(s, s, y),
         lambda s, y: macro_auroc_difference(s[:, None], s[:, None], np.c_[y, y]),
         lambda s, y: macro_auroc_difference(s[:, None], np.c_[s, s], y[:, None]),
+        lambda s, y: macro_auroc_difference(np.c_[s, s], s[:, None], y[:, None]),
+        lambda s, y: macro_auroc_difference(s[:, None], s[:, None] * np.nan, y[:, None]),
         lambda s, y: macro_auroc_difference(np.empty((0, 2)), np.empty((0, 2)), np.empty((0, 2), bool)),
     ],
 )
@@ -224,9 +226,22 @@ def test_what_has_no_auroc_is_refused(call) -> None:  # type: ignore[no-untyped-
         call(np.arange(8.0), np.arange(8) % 2 == 0)
 
 
+def test_lists_whole_numbers_and_single_precision_are_read_as_they_are() -> None:
+    rng = np.random.default_rng(13)
+    scores, labels = rng.random((2, 30, 2)).astype(np.float32), np.c_[np.arange(30) % 2, np.arange(30) % 3 == 0]
+    exact = macro_auroc_difference(*scores.astype(np.float64), labels.astype(bool))
+    assert macro_auroc_difference(*scores, labels.astype(int)) == exact
+    assert macro_auroc_difference(*scores.tolist(), labels.astype(int).tolist()) == exact
+    one = auroc_difference(*scores.astype(np.float64)[..., 0], labels[:, 0].astype(bool))
+    assert auroc_difference(*scores[..., 0].tolist(), labels[:, 0].astype(int).tolist()) == one
+    assert auroc(scores[:, :, 0][0].tolist(), labels[:, 0].astype(int).tolist()) > 0.0
+
+
 def test_an_error_names_the_label() -> None:
     scores = np.arange(16.0).reshape(8, 2)
     with pytest.raises(RangeError, match="of label 1"):
         macro_auroc_difference(scores, scores, np.c_[np.arange(8) % 2 == 0, np.zeros(8, bool)])
     with pytest.raises(RangeError, match="of label 1"):
         macro_auroc_difference(scores, scores, np.c_[np.arange(8) % 2 == 0, np.arange(8) == 0])
+    with pytest.raises(RangeError, match="case, got 0 of 8"):
+        auroc(scores[:, 0], np.zeros(8, bool))

@@ -7,6 +7,7 @@ import itertools
 import numpy as np
 import pytest
 from stats_examples import psychiatry
+from statsmodels.regression.linear_model import OLS
 
 from medharden.errors import RangeError
 from medharden.stats import (
@@ -23,6 +24,14 @@ def test_standard_errors_of_the_psychiatry_data() -> None:
     assert values.mean() == pytest.approx(-0.2148, abs=5e-5)
     assert cluster_standard_error(values, patients) == pytest.approx(0.06729, abs=5e-6)
     assert independent_standard_error(values) == pytest.approx(0.05961, abs=6e-6)
+
+
+def test_the_standard_error_by_patient_equals_statsmodels() -> None:
+    values, patients = psychiatry()
+    groups = np.unique(patients, return_inverse=True)[1]
+    options = {"groups": groups, "use_correction": False}
+    expected = OLS(values, np.ones(135)).fit(cov_type="cluster", cov_kwds=options).bse[0]
+    assert cluster_standard_error(values, patients) == pytest.approx(expected * np.sqrt(29 / 28))
 
 
 def test_the_test_runs_on_effective_cases() -> None:

@@ -79,7 +79,8 @@ def test_identical_probabilities_are_never_an_automatic_pass(cases: int, limit: 
         found = brier_difference(new + noise, new, labels)
         assert found.degenerate
         assert found.interval == pytest.approx((-limit, limit), abs=1e-6)
-        assert (found.statistic, found.p_value) == (0.0, 1.0)
+        assert (found.statistic, found.p_value, found.level) == (0.0, 1.0, 0.95)
+        assert (found.cases, found.patients) == (cases, cases)
 
 
 def test_the_same_change_in_every_case_says_nothing() -> None:
@@ -87,6 +88,23 @@ def test_the_same_change_in_every_case_says_nothing() -> None:
     found = brier_difference(new, old, np.ones(30, int))
     assert found.estimate == pytest.approx(0.14)
     assert (found.interval, found.p_value, found.degenerate) == ((-2.0, 2.0), 1.0, True)
+    assert found.method == "no variance, no limits"
+
+
+def test_a_change_too_small_to_matter_still_widens_what_is_said() -> None:
+    old = np.tile([0.5, 0.5], (40, 1))
+    found = brier_difference(old - np.array([4e-7, -4e-7]), old, np.ones(40, int))
+    assert found.degenerate
+    assert found.interval[1] == pytest.approx(2 * (1 - 0.025 ** (1 / 40)) + 8e-7, abs=1e-12)
+
+
+def test_single_precision_probabilities_are_read_as_they_are() -> None:
+    rng = np.random.default_rng(8)
+    new, old = (probabilities(rng, 30).astype(np.float32) for _ in range(2))
+    labels = rng.integers(0, 2, 30)
+    exact = brier_difference(new.astype(np.float64), old.astype(np.float64), labels)
+    assert brier_difference(new, old, labels) == exact
+    assert brier_difference(new.tolist(), old.tolist(), labels.tolist()) == exact
 
 
 def test_a_brier_interval_stays_within_what_can_be() -> None:
@@ -142,7 +160,8 @@ def test_cluster_t_of_the_psychiatry_data() -> None:
     half = reference.t.ppf(0.975, 28) * found.estimate / found.statistic
     assert found.interval == pytest.approx((found.estimate - half, found.estimate + half))
     assert found.p_value == pytest.approx(2 * reference.t.sf(abs(found.statistic), 28))
-    assert (found.cases, found.patients) == (135, 29)
+    assert (found.cases, found.patients, found.level) == (135, 29, 0.95)
+    assert found.method == "cluster-robust t by patient (Obuchowski 1998)"
 
 
 def test_cluster_t_and_tango_agree_on_many_cases() -> None:
@@ -163,6 +182,7 @@ def test_cluster_t_without_discordance_rests_on_the_patients() -> None:
 def test_answers_that_cancel_within_each_patient_say_nothing() -> None:
     found = cluster_t_difference([1, 0, 1, 0], [0, 1, 0, 1], patients=list("aabb"))
     assert (found.interval, found.degenerate) == ((-1.0, 1.0), True)
+    assert found.method == "no variance, no limits"
 
 
 # --- balanced accuracy -------------------------------------------------------------------------------------------
@@ -230,6 +250,42 @@ def test_classes_that_part_in_the_same_patients_gain_nothing_from_it() -> None:
     assert shared.interval == pytest.approx(plain.interval)
 
 
+def test_three_classes_of_shared_patients_are_joined_by_their_correlations() -> None:
+    rng = np.random.default_rng(9)
+    values = np.where(rng.random((40, 1)) < 0.5, rng.choice([-1, 0], (40, 1)), rng.choice([-1, 0, 1], (40, 6))).ravel()
+    labels, who = np.tile([3, 3, 5, 5, 5, 7], 40), np.repeat([f"p{k}" for k in range(40)], 6)
+    shares, low, high, sums = [], [], [], []
+    for k in (3, 5, 7):
+        of_class = values[labels == k]
+        n = effective_cases(of_class, who[labels == k].tolist())
+        counts = [(of_class == sign).mean() * n for sign in (1, -1)]
+        shares.append(of_class.mean())
+        for side, limit in zip((low, high), tango_interval(*counts, n, level=0.9), strict=True):
+            side.append(abs(of_class.mean() - limit))
+        sums.append((of_class - of_class.mean()).reshape(40, -1).sum(1))
+    related = np.array(sums) @ np.array(sums).T
+    related = related / np.sqrt(np.outer(np.diag(related), np.diag(related)))
+    assert 0.1 < related.min() < 0.9
+    reach = [math.sqrt(np.array(side) @ related @ np.array(side)) / 3 for side in (low, high)]
+    found = balanced_accuracy_difference(values > 0, values < 0, labels, patients=who.tolist(), level=0.9)
+    assert found.interval == pytest.approx((np.mean(shares) - reach[0], np.mean(shares) + reach[1]))
+    assert (found.estimate, found.level) == (pytest.approx(np.mean(shares)), 0.9)
+
+
+def test_a_little_variation_is_enough_to_see_that_classes_are_unrelated() -> None:
+    labels, lost = np.tile([0, 1], 40), np.zeros(80, bool)
+    lost[[0, 3]] = True
+    found = balanced_accuracy_difference(~lost & False, lost, labels, patients=[str(k // 2) for k in range(80)])
+    apart = balanced_accuracy_difference(~lost & False, lost, labels)
+    assert found.interval == pytest.approx(apart.interval)
+
+
+def test_balanced_limits_stay_within_what_can_be() -> None:
+    every, labels, who = np.ones(4, bool), np.array([0, 1] * 2), list("aabb")
+    assert balanced_accuracy_difference(~every, every, labels, patients=who, level=0.9999).interval[0] >= -1.0
+    assert balanced_accuracy_difference(every, ~every, labels, patients=who, level=0.9999).interval[1] <= 1.0
+
+
 def test_unvaried_classes_of_the_same_patients_are_taken_as_fully_related() -> None:
     none, labels = np.zeros(80, bool), np.tile([0, 1], 40)
     shared = balanced_accuracy_difference(none, none, labels, patients=[str(k // 2) for k in range(80)])
@@ -251,7 +307,7 @@ def test_mcnemar_reproduces_the_published_example() -> None:
     assert mcnemar(6, 16, exact=False) == pytest.approx(0.033006, abs=5e-7)
 
 
-@pytest.mark.parametrize(("gained", "lost"), [(0, 0), (0, 1), (1, 0), (5, 5), (30, 12), (700, 640)])
+@pytest.mark.parametrize(("gained", "lost"), [(0, 0), (0, 1), (1, 0), (5, 5), (2, 9), (30, 12), (700, 640)])
 def test_mcnemar_equals_statsmodels(gained: int, lost: int) -> None:
     table = [[10, gained], [lost, 10]]
     assert mcnemar(gained, lost) == pytest.approx(reference_mcnemar(table, exact=True).pvalue, rel=1e-9)
@@ -280,7 +336,9 @@ def test_nothing_gained_or_lost_is_no_difference() -> None:
     assert clustered_mcnemar(none, none, list("aabb")) == (0.0, 1.0)
 
 
-@pytest.mark.parametrize("p_values", [[0.01, 0.02, 0.03, 0.04], [0.5, 0.001, 0.04, 0.04, 1.0], [0.2], []])
+@pytest.mark.parametrize(
+    "p_values", [[0.01, 0.02, 0.03, 0.04], [0.5, 0.001, 0.04, 0.04, 1.0], [0.2], [], [0.6, 0.7], [0.0, 0.5]]
+)
 def test_holm_equals_statsmodels(p_values: list[float]) -> None:
     expected = multipletests(p_values, method="holm")[1] if p_values else []
     assert holm(p_values) == pytest.approx(expected)

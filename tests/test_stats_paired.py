@@ -10,7 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from medharden.errors import RangeError
-from medharden.stats import newcombe_interval, noninferiority_test, tango_interval, tango_statistic
+from medharden.stats import (
+    newcombe_interval,
+    noninferiority_test,
+    tango_interval,
+    tango_statistic,
+    wilson_interval,
+)
 
 Z = 1.959963984540054
 
@@ -62,6 +68,20 @@ def test_noninferiority_reproduces_tangos_worked_example(margin: float, statisti
 )
 def test_newcombe_reproduces_published_intervals(table: tuple[int, int, int, int], lower: float, upper: float) -> None:
     assert newcombe_interval(*table) == pytest.approx((lower, upper), abs=6e-5)
+
+
+def by_wilson(both: int, gained: int, lost: int, neither: int, level: float) -> tuple[float, float]:
+    """Newcombe's method without correlation."""
+    n = both + gained + lost + neither
+    new, old = wilson_interval(both + gained, n, level=level), wilson_interval(both + lost, n, level=level)
+    p, q = (both + gained) / n, (both + lost) / n
+    return p - q - math.hypot(p - new[0], old[1] - q), p - q + math.hypot(new[1] - p, q - old[0])
+
+
+@pytest.mark.parametrize("table", [(10, 5, 0, 0), (0, 0, 5, 10), (10, 10, 10, 11), (10, 10, 10, 10), (11, 10, 10, 10)])
+@pytest.mark.parametrize("level", [0.8, 0.95])
+def test_newcombe_without_correlation_joins_the_wilson_limits(table: tuple[int, int, int, int], level: float) -> None:
+    assert newcombe_interval(*table, level=level) == pytest.approx(by_wilson(*table, level))
 
 
 def test_newcombe_widens_where_the_models_fail_on_different_cases() -> None:
@@ -160,6 +180,9 @@ def test_the_statistic_without_a_margin_is_mcnemars() -> None:
         lambda: tango_statistic(0, 0, 10, -1.1),
         lambda: newcombe_interval(0, 0, 0, 0),
         lambda: newcombe_interval(5, -1, 0, 0),
+        lambda: newcombe_interval(-1, 5, 0, 0),
+        lambda: newcombe_interval(0, 5, -1, 0),
+        lambda: newcombe_interval(0, 5, 0, -1),
         lambda: noninferiority_test([True], [True], margin=0.02, alpha=0.025, patients=None),
         lambda: noninferiority_test([True], [False, False], margin=0.02, alpha=0.025, patients=None),
         lambda: noninferiority_test([True], [False], margin=1.0, alpha=0.025, patients=None),

@@ -64,11 +64,11 @@ def unchanged_limit(units: int, level: float) -> float:
     1 - alpha^(1/n) with alpha = (1 - level) / 2: the exact upper limit of Clopper and Pearson for 0 of n.
 
     Args:
-        units: n of 0 or more; none gives 1.
+        units: n of 1 or more.
         level: two-sided, in (0, 1).
     """
     two_sided_quantile(level)
-    return float(1.0 - ((1.0 - level) / 2.0) ** (1.0 / units)) if units else 1.0
+    return float(1.0 - ((1.0 - level) / 2.0) ** (1.0 / units))
 
 
 def patient_codes(cases: int, patients: Sequence[str] | None) -> tuple[npt.NDArray[np.intp], int]:
