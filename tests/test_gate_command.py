@@ -83,7 +83,7 @@ def test_names_from_outside_are_no_markup() -> None:
     text = markdown_summary(made)
     assert "<" not in text
     row = next(line for line in text.splitlines() if line.startswith("| recall"))
-    assert row.count("|") == 9
+    assert row.count("|") == 11
     assert "`" not in row
     assert "[y]" not in text
     assert "- warning, data.x: a b" in text

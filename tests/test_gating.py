@@ -23,7 +23,7 @@ from gating_changes import (
 from gating_factory import Records, protocol, records
 
 from medharden.record import CohortRecord, Finding, Verdict
-from medharden.stats import cases_needed, smallest_margin
+from medharden.stats import cases_needed, power_to_show, smallest_margin
 
 PASS, INCONCLUSIVE, FAIL, INVALID = Verdict.PASS, Verdict.INCONCLUSIVE, Verdict.FAIL, Verdict.INVALID
 
@@ -215,6 +215,8 @@ def test_a_passing_run_names_its_endpoints_numbers_and_parents() -> None:
     assert accuracy.lower < accuracy.estimate == 0.015 < accuracy.upper
     assert accuracy.smallest_margin == pytest.approx(0.0256, abs=3e-3)
     assert accuracy.needed == pytest.approx(600, abs=60)
+    assert accuracy.power == power_to_show(400, 10 / 400, 0.02, alpha=0.025)
+    assert 0.4 < accuracy.power < 0.8
     assert accuracy.justification
     assert by_name["sensitivity"].n + by_name["specificity"].n == 400
     assert "sensitivity (PNEUMONIA)" in by_name["sensitivity"].reason

@@ -13,7 +13,7 @@ from medharden.gating.scores import score_endpoint
 from medharden.gating.words import apart, percent, sample
 from medharden.protocol import Protocol
 from medharden.record import CaseTable, Endpoint, Verdict
-from medharden.stats import NonInferiority, cases_needed, noninferiority_test, smallest_margin
+from medharden.stats import NonInferiority, cases_needed, noninferiority_test, power_to_show, smallest_margin
 
 __all__ = ["Pair", "compare", "noninferiority_endpoints", "paired_endpoint", "robust_gain"]
 
@@ -101,6 +101,7 @@ def _noninferiority(name: str, of_class: str, pair: Pair, alpha: float, justific
         justification=justification,
         smallest=smallest_margin(test.effective_cases, discordance, alpha=alpha),
         needed=needed,
+        power=power_to_show(int(test.effective_cases), discordance, margin, alpha=alpha),
     )
 
 
@@ -140,6 +141,7 @@ def paired_endpoint(
     justification: str = "",
     smallest: float | None = None,
     needed: int | None = None,
+    power: float | None = None,
 ) -> Endpoint:
     """The record of one paired comparison."""
     return Endpoint(
@@ -159,4 +161,5 @@ def paired_endpoint(
         method=pair.test.method,
         justification=justification,
         reason=reason,
+        power=power,
     )

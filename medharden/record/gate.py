@@ -24,6 +24,7 @@ class Endpoint:
         table: paired 2x2 counts (both right, only hardened right, only original right, both wrong), or empty.
         smallest_margin: smallest margin that this n could show at its observed discordance, or null.
         needed: cases needed to show the margin with power .80 at the observed discordance, or null.
+        power: chance that so many cases show the margin at the observed discordance if nothing is truly lost, or null.
         method: the interval's name and source.
         justification: the protocol's clinical reason for the limit.
     """
@@ -44,6 +45,7 @@ class Endpoint:
     method: str
     justification: str
     reason: str
+    power: float | None = None
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from medharden.record import Endpoint, GateDecision
 
 __all__ = ["markdown_summary"]
 
-_HEADS = ("verdict", "estimate", "limits", "held against", "n", "patients", "can show")
+_HEADS = ("verdict", "estimate", "limits", "held against", "n", "patients", "can show", "needed", "power")
 
 
 def markdown_summary(decision: GateDecision) -> str:
@@ -33,8 +33,10 @@ def _table(what: str, endpoints: Sequence[Endpoint]) -> Iterator[str]:
     for e in endpoints:
         smallest = "" if e.smallest_margin is None else f"{e.smallest_margin:.3f}"
         limits = f"{e.lower:+.3f}, {e.upper:+.3f}"
-        cells = (str(e.verdict), f"{e.estimate:+.3f}", limits, f"{e.limit:+.3f}", str(e.n), str(e.patients), smallest)
-        yield f"| {' | '.join((_plain(e.name), *cells))} |"
+        needed = "" if e.needed is None else str(e.needed)
+        power = "" if e.power is None else f"{e.power:.2f}"
+        numbers = (f"{e.estimate:+.3f}", limits, f"{e.limit:+.3f}", str(e.n), str(e.patients), smallest, needed, power)
+        yield f"| {' | '.join((_plain(e.name), str(e.verdict), *numbers))} |"
 
 
 def _list(title: str, entries: Sequence[str]) -> Iterator[str]:
