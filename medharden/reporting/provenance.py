@@ -79,7 +79,7 @@ def data_rows(records: RunRecords) -> Rows:
         ("Splits", _SPLITS_FROM.get(cohort.splits_from, cohort.splits_from)),
         ("Statistical unit", unit),
         ("Reference standard", "the labels as supplied; how they were established is not in the records"),
-        ("Pseudonyms", f"keyed HMAC, key {cohort.key_id}; the report lists no case"),
+        ("Pseudonyms", f"keyed HMAC, key {cohort.key_id}; no case is named but in findings that need it"),
         ("Preprocessing fingerprint", cohort.preprocessing),
     )
 
