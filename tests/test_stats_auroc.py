@@ -40,8 +40,8 @@ def test_delong_reproduces_procs_example() -> None:
     assert found.statistic == pytest.approx(2.20898359, abs=5e-9)
     assert found.p_value == pytest.approx(0.02717578, abs=5e-9)
     assert found.interval == pytest.approx((0.01040618, 0.17421442), abs=5e-9)
-    assert (found.cases, found.patients, found.degenerate) == (113, 113, False)
-    assert "DeLong" in found.method
+    assert (found.cases, found.patients, found.level, found.degenerate) == (113, 113, 0.95, False)
+    assert found.method == "paired DeLong (DeLong 1988, Sun & Xu 2014)"
 
 
 def test_obuchowski_reproduces_procs_example_with_two_rows_a_patient() -> None:
@@ -50,7 +50,7 @@ def test_obuchowski_reproduces_procs_example_with_two_rows_a_patient() -> None:
     assert found.estimate / found.statistic == pytest.approx(0.0465933, abs=5e-8)
     assert found.statistic == pytest.approx(1.98119, abs=5e-6)
     assert (found.cases, found.patients) == (113, 57)
-    assert "Obuchowski" in found.method
+    assert found.method == "paired AUROC by patient (Obuchowski 1997)"
 
 
 @settings(deadline=None, max_examples=60)
@@ -113,7 +113,11 @@ def test_identical_scores_are_never_an_automatic_pass(cases: int) -> None:
     limit = 1.0 - 0.025 ** (4 / cases)
     assert found.interval == pytest.approx((-limit, limit))
     assert (found.interval[0] > -0.05) == (cases == 400)
-    assert f"{cases // 4} unchanged pairs" in found.method
+    assert found.method.startswith("paired DeLong")
+    assert found.method.endswith(f"; no variance, limits from {cases // 4} unchanged pairs")
+    assert (found.cases, found.patients, found.level) == (cases, cases, 0.95)
+    turned = auroc_difference(-scores, -scores, ~positive, level=0.9)
+    assert turned.interval[1] == pytest.approx(1.0 - 0.05 ** (4 / cases))
 
 
 def test_only_the_order_of_scores_matters() -> None:
@@ -142,6 +146,24 @@ def test_without_variance_a_change_says_nothing() -> None:
     positive = np.arange(20) % 2 == 0
     found = auroc_difference(positive, ~positive, positive)
     assert (found.estimate, found.interval, found.p_value, found.degenerate) == (1.0, (-1.0, 1.0), 1.0, True)
+    assert found.method.endswith("; no variance, no limits")
+
+
+def test_the_same_change_in_every_case_is_seen_as_no_variance_in_spite_of_rounding() -> None:
+    # three groups of a positive and a negative each, whose order turns within the group only: all components fall alike
+    positive = np.array([True, False] * 3)
+    old, new = np.array([1.0, 0, 3, 2, 5, 4]), np.array([0.0, 1, 2, 3, 4, 5])
+    rotated = auroc_difference([1.0, 4, 3, 0, 5, 2], [1.0, 0, 3, 2, 5, 4], positive)
+    found = auroc_difference(new, old, positive)
+    assert found.estimate == pytest.approx(-1 / 3)
+    assert (found.interval, found.degenerate) == ((-1.0, 1.0), True)
+    assert not rotated.degenerate
+
+
+def test_patients_of_an_odd_number_make_whole_pairs() -> None:
+    scores, positive = np.arange(42.0), np.arange(42) % 2 == 0
+    found = auroc_difference(scores, scores, positive, patients=[str(k // 2) for k in range(42)])
+    assert found.interval[1] == pytest.approx(1.0 - 0.025 ** (1 / 10))
 
 
 def test_changes_that_cancel_within_each_patient_say_nothing() -> None:

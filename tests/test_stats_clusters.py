@@ -140,6 +140,25 @@ def test_a_standard_error_by_patient_needs_two_patients() -> None:
         cluster_standard_error([0, 1], ["a", "a"])
 
 
+def test_single_precision_outcomes_are_read_as_they_are() -> None:
+    values, who = np.linspace(0, 1, 30, dtype=np.float32) ** 2, [str(k // 3) for k in range(30)]
+    exact = values.astype(np.float64)
+    assert independent_standard_error(values) == independent_standard_error(exact)
+    assert cluster_standard_error(values, who) == cluster_standard_error(exact, who)
+    assert effective_cases(values, who, lowest=0.0) == effective_cases(exact, who, lowest=0.0)
+    assert effective_cases(exact, who, lowest=0.0) == 30 / design_effect(exact, who, lowest=0.0)
+    assert effective_cases(exact.tolist(), who) == 30 / design_effect(exact, who)
+
+
+def test_two_patients_have_a_design_effect() -> None:
+    values, who = np.array([1, 1, 0, -1, -1, -1]), list("aaabbb")
+    squares, mean = 2 * (2 * 2.5**2), -1 / 6
+    extremes = (1 - mean) ** 2 + (-1 - mean) ** 2
+    spread = float(((values - mean) ** 2).sum())
+    expected = max(squares / spread, (squares + 9 * extremes) / (spread + 3 * extremes))
+    assert design_effect(values, who) == pytest.approx(expected)
+
+
 def test_outcomes_are_one_row() -> None:
     with pytest.raises(RangeError, match="one outcome a case"):
         design_effect([[0, 1]], ["a", "a"])

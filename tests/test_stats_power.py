@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from medharden.errors import RangeError
-from medharden.stats import cases_needed, smallest_margin, tango_interval
+from medharden.stats import cases_needed, power_to_show, smallest_margin, tango_interval
 
 
 @pytest.mark.parametrize(
@@ -69,11 +69,37 @@ def test_a_stricter_alpha_needs_more_cases() -> None:
     assert cases_needed(0.05, 0.02, alpha=0.025, power=0.9) > 1067
 
 
+def test_power_is_what_simulation_shows() -> None:
+    rng = np.random.default_rng(6)
+    for cases, discordance, margin in [(120, 0.05, 0.06), (40, 1.0, 0.5), (250, 0.2, 0.07)]:
+        half = discordance / 2
+        found = rng.multinomial(cases, [half, half, 1 - discordance], 3000)
+        lowers = [tango_interval(int(b), int(c), cases)[0] for b, c, _ in found]
+        assert power_to_show(cases, discordance, margin, alpha=0.025) == pytest.approx(
+            (np.array(lowers) > -margin).mean(), abs=0.03
+        )
+
+
+def test_power_meets_the_approximation_above_what_is_enumerated() -> None:
+    below, above = (power_to_show(n, 0.1, 0.011, alpha=0.025) for n in (5000, 5001))
+    assert below == pytest.approx(above, abs=0.01)
+    assert 0.5 < above < 0.9
+    assert power_to_show(0, 0.1, 0.05, alpha=0.025) == 0.0
+    assert (power_to_show(6000, 0.0, 0.0006, alpha=0.025), power_to_show(6000, 0.0, 0.0007, alpha=0.025)) == (0.0, 1.0)
+
+
 @pytest.mark.parametrize(
     "call",
     [
         lambda: cases_needed(-0.1, 0.02, alpha=0.025),
         lambda: cases_needed(0.1, 0.0, alpha=0.025),
+        lambda: cases_needed(0.1, 1.0, alpha=0.025),
+        lambda: cases_needed(0.1, 0.02, alpha=0.0),
+        lambda: cases_needed(0.1, 0.02, alpha=0.025, power=0.0),
+        lambda: power_to_show(10, 0.1, 0.0, alpha=0.025),
+        lambda: power_to_show(10, 0.1, 1.0, alpha=0.025),
+        lambda: power_to_show(-1, 0.1, 0.1, alpha=0.025),
+        lambda: power_to_show(10, 1.1, 0.1, alpha=0.025),
         lambda: cases_needed(0.1, 0.02, alpha=0.5),
         lambda: cases_needed(0.1, 0.02, alpha=0.025, power=1.0),
         lambda: smallest_margin(-1, 0.1, alpha=0.025),
@@ -81,5 +107,5 @@ def test_a_stricter_alpha_needs_more_cases() -> None:
     ],
 )
 def test_arguments_out_of_range_are_refused(call) -> None:  # type: ignore[no-untyped-def]
-    with pytest.raises(RangeError):
+    with pytest.raises(RangeError, match=r"lies in|expected"):
         call()

@@ -35,6 +35,11 @@ def test_limits_stay_in_range_and_around_the_estimate(cases: float) -> None:
     assert 0 < lower < 1 / 3 < upper < 1
 
 
+def test_successes_above_the_cases_by_rounding_are_all_cases() -> None:
+    assert wilson_interval(10 * (1 + 5e-10), 10) == wilson_interval(10, 10)
+    assert wilson_interval(1e5 * (1 + 9e-10), 1e5)[1] == 1.0
+
+
 def test_no_cases_tell_nothing() -> None:
     assert wilson_interval(0, 0) == (0.0, 1.0) == clopper_pearson_interval(0, 0)
 
@@ -42,7 +47,7 @@ def test_no_cases_tell_nothing() -> None:
 @pytest.mark.parametrize("interval", [wilson_interval, clopper_pearson_interval])
 @pytest.mark.parametrize(("successes", "cases", "level"), [(-1, 10, 0.95), (11, 10, 0.95), (5, 10, 0.0)])
 def test_counts_and_levels_that_cannot_be_are_refused(interval, successes, cases, level) -> None:  # type: ignore[no-untyped-def]
-    with pytest.raises(RangeError):
+    with pytest.raises(RangeError, match=r"expected between|lies in"):
         interval(successes, cases, level=level)
 
 

@@ -46,8 +46,7 @@ def test_by_patient_no_setting_errs_far_above_the_nominal_value(script: ModuleTy
 def test_the_released_test_is_the_remedy_that_the_page_marks_as_used(script: ModuleType) -> None:
     rng = np.random.default_rng(3)
     sizes = np.full(60, 5)
-    lost = script.clustered_counts(rng, 40, sizes, 0.05, 0.3)
-    gained = np.minimum(script.clustered_counts(rng, 40, sizes, 0.03, 0.3), sizes - lost)
+    gained, lost = script.paired_counts(rng, 40, sizes, 0.08, 0.02, 0.3)
     passed = script.remedies(gained, lost, sizes, 0.06)["two patients more (used)"]
     from simulated_cases import clustered_values
 
@@ -56,6 +55,16 @@ def test_the_released_test_is_the_remedy_that_the_page_marks_as_used(script: Mod
         found = noninferiority_test(values > 0, values < 0, margin=0.06, alpha=0.025, patients=script.names(60, 5))
         assert found.shown == expected
     assert 0 < passed.sum() < 40
+
+
+@pytest.mark.parametrize("related", [0.0, 0.4, "mixed"])
+def test_simulated_pairs_have_the_difference_they_are_said_to_have(script: ModuleType, related: float | str) -> None:
+    sizes = np.array([1, 4, 7] * 20)
+    gained, lost = script.paired_counts(np.random.default_rng(5), 4000, sizes, 0.3, 0.1, related)
+    assert (gained + lost <= sizes).all()
+    assert (lost.sum() / (4000 * sizes.sum()), gained.sum() / (4000 * sizes.sum())) == pytest.approx(
+        (0.2, 0.1), abs=0.004
+    )
 
 
 @pytest.mark.parametrize("name", ["auroc", "brier", "balanced", "proportions", "mcnemar"])

@@ -21,11 +21,11 @@ def names(patients: int, each: int) -> list[str]:
 def clustered_counts(
     rng: np.random.Generator, runs: int, sizes: np.ndarray, rate: float, related: float | str
 ) -> np.ndarray:
-    """(runs, K) how many of each patient's cases are hit, at a mean rate.
+    """(runs, K) how many of each patient's cases are hit, at a mean rate; `sizes` is (K,) or (runs, K).
 
     `related` is the correlation within a patient of a beta-binomial, or `mixed`: every second patient all or nothing.
     """
-    shape = (runs, sizes.size)
+    shape = (runs, sizes.shape[-1])
     if rate == 0.0:
         return np.zeros(shape)
     if related == "mixed":
@@ -36,6 +36,19 @@ def clustered_counts(
         return rng.binomial(sizes, rate, shape).astype(float)
     spread = 1.0 / related - 1.0
     return rng.binomial(sizes, rng.beta(rate * spread, (1.0 - rate) * spread, shape)).astype(float)
+
+
+def paired_counts(
+    rng: np.random.Generator, runs: int, sizes: np.ndarray, discordance: float, truth: float, related: float | str
+) -> tuple[np.ndarray, np.ndarray]:
+    """Gained and lost, (runs, K) each: so much of all cases discordant, with a true difference of -truth.
+
+    What is gained is drawn among the cases not lost, at a rate that makes up for these being fewer.
+    """
+    lost_rate, gained_rate = (discordance + truth) / 2, (discordance - truth) / 2
+    lost = clustered_counts(rng, runs, sizes, lost_rate, related)
+    rest = (sizes - lost).astype(np.int64)
+    return clustered_counts(rng, runs, rest, gained_rate / (1.0 - lost_rate), related), lost
 
 
 def clustered_values(gained: np.ndarray, lost: np.ndarray, each: int) -> np.ndarray:
@@ -55,9 +68,7 @@ def clustered_run(
     truth: float,
 ) -> Iterator[np.ndarray]:
     """The values of each run's cases, with a true difference of -truth."""
-    sizes = np.full(patients, each)
-    lost = clustered_counts(rng, runs, sizes, (discordance + truth) / 2, related)
-    gained = np.minimum(clustered_counts(rng, runs, sizes, (discordance - truth) / 2, related), sizes - lost)
+    gained, lost = paired_counts(rng, runs, np.full(patients, each), discordance, truth, related)
     for b, c in zip(gained, lost, strict=True):
         yield clustered_values(b, c, each)
 

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 from scipy.stats import norm
-from simulated_cases import brier_draw, clustered_counts, clustered_run, names, noise, remedies
+from simulated_cases import brier_draw, clustered_counts, clustered_run, names, noise, paired_counts, remedies
 
 from medharden.stats import (
     auroc_difference,
@@ -114,11 +114,7 @@ def remedy_table(rng: np.random.Generator, scale: float) -> Iterator[Rows]:
         for discordance, truth in [(p, margin) for p in sorted({margin, 0.1, 0.2}) if p >= margin] + [
             (p, 0.0) for p in (0.005, 0.05, 0.2)
         ]:
-            lost = clustered_counts(rng, runs, sizes, (discordance + truth) / 2, related)
-            gained = clustered_counts(rng, runs, sizes, (discordance - truth) / 2, related)
-            gained = np.minimum(gained, sizes - lost)
-            if abs((gained - lost).sum() / (sizes.sum() * runs) + truth) > 0.06 * margin:
-                continue  # both rates were high, and cutting the gained moved the truth
+            gained, lost = paired_counts(rng, runs, sizes, discordance, truth, related)
             for name, passed in remedies(gained, lost, sizes, margin).items():
                 (errors if truth else powers).setdefault(name, []).append(float(passed.mean()))
     useful = [0.05 < p < 0.999 for p in powers["plain design effect"]]
