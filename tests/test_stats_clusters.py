@@ -78,13 +78,15 @@ def test_the_design_effect_counts_two_patients_more() -> None:
 def test_one_proportion_adds_a_patient_with_none_in_place_of_one_with_all_lost() -> None:
     right = np.repeat([1, 0, 1, 1], 5)
     names = [f"p{k // 5}" for k in range(20)]
-    # four whole patients: the ratio is the size with or without more of them, and 4 / 3 of it without
+    # four whole patients: K / (K - 1) of the size as observed, which is more than with two others
     assert design_effect(right, names, lowest=0.0) == pytest.approx(20 / 3)
-    spread = np.tile([1, 1, 1, 0], 10)
+    spread = np.tile([1, 1, 1, 0], 4)
     extremes = 0.25**2 + 0.75**2
-    pairs = [f"p{k // 4}" for k in range(40)]
-    assert design_effect(spread, pairs, lowest=0.0) == pytest.approx(16 * extremes / (7.5 + 4 * extremes))
-    assert design_effect(spread, pairs) > design_effect(spread, pairs, lowest=0.0)
+    pairs = [f"p{k // 4}" for k in range(16)]
+    expected = 16 * extremes / (3 + 4 * extremes)
+    assert design_effect(spread, pairs, lowest=0.0) == pytest.approx(expected)
+    assert effective_cases(spread, pairs, lowest=0.0) == pytest.approx(16 / expected)
+    assert design_effect(spread, pairs) > expected > 1.5
 
 
 def test_where_nothing_differs_each_patient_counts_once() -> None:

@@ -101,6 +101,19 @@ def test_a_margin_of_two_points_needs_189_equal_answers() -> None:
     assert not noninferiority_test(none[1:], none[1:], margin=0.02, alpha=0.025, patients=None).shown
 
 
+@pytest.mark.parametrize("alpha", [0.005, 0.05])
+def test_alpha_sets_the_level_and_a_margin_of_nothing_asks_for_superiority(alpha: float) -> None:
+    gained, lost = np.arange(161) < 16, np.arange(161) >= 161 - 6
+    found = noninferiority_test(gained, lost, margin=0.0, alpha=alpha, patients=None)
+    assert found.level == pytest.approx(1 - 2 * alpha)
+    assert found.interval == pytest.approx(tango_interval(16, 6, 161, level=1 - 2 * alpha))
+    assert found.shown == (found.p_value < alpha) == (alpha == 0.05)
+    assert found.method == "Tango score interval (Tango 1998)"
+    twice = [str(k // 2) for k in range(161)]
+    by_patient = noninferiority_test(gained, lost, margin=0.0, alpha=alpha, patients=twice)
+    assert by_patient.method.startswith("Tango score interval (Tango 1998) on ")
+
+
 def test_no_cases_tell_nothing() -> None:
     none = np.zeros(0, dtype=bool)
     found = noninferiority_test(none, none, margin=0.02, alpha=0.025, patients=[])
@@ -187,6 +200,8 @@ def test_the_statistic_without_a_margin_is_mcnemars() -> None:
         lambda: noninferiority_test([True], [False, False], margin=0.02, alpha=0.025, patients=None),
         lambda: noninferiority_test([True], [False], margin=1.0, alpha=0.025, patients=None),
         lambda: noninferiority_test([True], [False], margin=0.02, alpha=0.5, patients=None),
+        lambda: noninferiority_test([True], [False], margin=0.02, alpha=0.0, patients=None),
+        lambda: noninferiority_test([True], [False], margin=0.02, alpha=0.6, patients=None),
         lambda: noninferiority_test([True], [False], margin=0.02, alpha=0.025, patients=["a", "b"]),
     ],
 )
