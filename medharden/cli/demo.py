@@ -25,6 +25,9 @@ _ORIGINAL = Hardening(branch="full", epochs=12, min_steps=1, batch_size=32, lear
 def run_demo(folder: Path) -> int:
     """Writes `data`, `model.pt` and `run` into a folder; what is there already is used again."""
     out.say("[bold]Phantoms are no patients.[/] This shows how medharden works; it says nothing about any real model.")
+    # one thread: the network is tiny, the figures are then the same on any number of cores, and a busy machine with
+    # two processes of two threads each took five times as long
+    torch.set_num_threads(1)
     protocol = load_protocol("demo")
     data, model, run = folder / "data", folder / "model.pt", folder / "run"
     job = Job(model, data, "demo", run, None, "cpu", 64, 2, None, pictures=True)
