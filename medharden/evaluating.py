@@ -126,7 +126,7 @@ def evaluate(
             split="test",
             classes=cohort.classes,
             threat=describe_threat(protocol),
-            decision_threshold=describe_threshold(protocol, len(cohort.classes)),
+            decision_threshold=protocol.decision_rule(len(cohort.classes)),
             subjects=tuple(_outcome(s, results[s.name], table) for s in subjects),
             identity=identity,
             environment=describe_environment(device, torch.get_num_threads()),
@@ -145,14 +145,6 @@ def describe_threat(protocol: Protocol) -> str:
         f"{threat.norm}, eps {threat.eps:g} ({threat.unit}) = {protocol.input_threat.eps:.5g} "
         f"of the input range [{threat.bounds[0]:g}, {threat.bounds[1]:g}]"
     )
-
-
-def describe_threshold(protocol: Protocol, classes: int) -> str:
-    """The decision rule as recorded: `argmax`, or the positive class's probability threshold."""
-    task = protocol.task
-    if classes != 2 or task.positive is None or task.threshold == 0.5:
-        return "argmax"
-    return f"{task.threshold:g}"
 
 
 def _require_a_look(run: Path, protocol: Protocol) -> None:

@@ -8,17 +8,9 @@ from collections.abc import Iterator
 from medharden.protocol import Protocol
 from medharden.record import CaseRecord, CohortRecord, Evaluation, HardenRecord
 
-__all__ = ["COMPARED", "decision_rule", "record_problems"]
+__all__ = ["COMPARED", "record_problems"]
 
 COMPARED = ("original", "composite")
-
-
-def decision_rule(protocol: Protocol, classes: tuple[str, ...]) -> str:
-    """How a class is answered: `argmax`, or the probability from which the positive of two classes is."""
-    task = protocol.task
-    if len(classes) != 2 or task.positive is None or task.threshold == 0.5:
-        return "argmax"
-    return f"{task.threshold:g}"
 
 
 def record_problems(
@@ -28,7 +20,7 @@ def record_problems(
     if evaluation.split != "test":
         yield f"evaluation.json is of the {evaluation.split!r} split; the gate decides on the test split alone"
     yield from _classes(protocol, cohort, evaluation)
-    rule = decision_rule(protocol, cohort.classes)
+    rule = protocol.decision_rule(len(cohort.classes))
     if evaluation.decision_threshold != rule:
         yield (
             f"evaluation.json was answered by the decision threshold {evaluation.decision_threshold!r}; "

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 import numpy.typing as npt
 
-from medharden.gating.records import COMPARED, decision_rule
+from medharden.gating.records import COMPARED
 from medharden.protocol import Protocol
 from medharden.record import CaseTable, CohortRecord, Evaluation, SubjectOutcome, SubjectTable
 
@@ -61,7 +61,7 @@ def content_problems(
     if undeclared:
         yield f"cases.parquet has the groups {undeclared}, which the protocol's subgroups.columns don't declare"
     yield from _sample(protocol, cases)
-    rule = decision_rule(protocol, cohort.classes)
+    rule = protocol.decision_rule(len(cohort.classes))
     positive = cohort.classes.index(protocol.task.positive) if protocol.task.positive is not None else 0
     for name, subject in cases.subjects.items():
         problem = _answers(subject, None if rule == "argmax" else protocol.task.threshold, positive)

@@ -345,6 +345,12 @@ class Protocol(Strict):
         """The threat with eps in the model's [0, 1] input range."""
         return self.threat.in_input_units(self.input.intensity)
 
+    def decision_rule(self, classes: int) -> str:
+        """How one of `classes` is answered: `argmax`, or the probability from which the positive of two is."""
+        if classes != 2 or self.task.positive is None or self.task.threshold == 0.5:
+            return "argmax"
+        return f"{self.task.threshold:g}"
+
     @property
     def margins_justified(self) -> bool:
         """Whether every margin and the robustness floor carry a clinical justification."""
