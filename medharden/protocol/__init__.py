@@ -1,21 +1,18 @@
 """Frozen, strict protocols: every scientific choice of a run, and its digest."""
 
+from medharden.protocol.attacking import Attack, Suite, ThreatModel
 from medharden.protocol.deciding import Endpoints, Margin, Robustness, Subgroups
+from medharden.protocol.imaging import Input, Intensity
 from medharden.protocol.loading import DEFAULT_PROTOCOL, load_protocol, parse_protocol, shipped_protocols
 from medharden.protocol.schema import (
-    Attack,
     Columns,
     Fusion,
     Hardening,
-    Input,
-    Intensity,
     ModelSpec,
     Protocol,
     Splits,
-    Suite,
     Task,
     Teacher,
-    ThreatModel,
 )
 
 __all__ = [

@@ -8,23 +8,20 @@ from typing import Annotated, Literal
 import rfc8785
 from pydantic import Field, model_validator
 
+from medharden.protocol.attacking import Suite, ThreatModel
 from medharden.protocol.base import Fraction, OpenFraction, Strict
 from medharden.protocol.deciding import Endpoints, Subgroups
+from medharden.protocol.imaging import Input
 
 __all__ = [
-    "Attack",
     "Columns",
     "Fusion",
     "Hardening",
-    "Input",
-    "Intensity",
     "ModelSpec",
     "Protocol",
     "Splits",
-    "Suite",
     "Task",
     "Teacher",
-    "ThreatModel",
 ]
 
 
@@ -51,59 +48,6 @@ class Task(Strict):
             raise ValueError(f"task.positive {self.positive!r} is not among task.classes {list(self.classes)}")
         if self.threshold != 0.5 and self.positive is None:
             raise ValueError("task.threshold needs task.positive: whose probability is held against it?")
-        return self
-
-
-class Intensity(Strict):
-    """How stored values become model input in [0, 1].
-
-    Attributes:
-        mode: `file` uses the DICOM file's own first VOI window, and the data type's whole range where there is
-            none; `window` maps [low, high] in rescaled units (HU for CT) to [0, 1]; `percentile` maps each case's
-            own `low`-th to `high`-th percentile to [0, 1] (for PET and MRI, whose units vary from scan to scan).
-        low, high: borders of the window, or percentiles in [0, 100].
-    """
-
-    mode: Literal["file", "window", "percentile"] = "file"
-    low: float | None = None
-    high: float | None = None
-
-    @model_validator(mode="after")
-    def _consistent(self) -> Intensity:
-        if self.mode == "file":
-            if self.low is not None or self.high is not None:
-                raise ValueError("input.intensity: mode 'file' takes no low and high")
-            return self
-        if self.low is None or self.high is None or not self.low < self.high:
-            raise ValueError(f"input.intensity: mode {self.mode!r} needs low < high")
-        if self.mode == "percentile" and (self.low < 0 or self.high > 100):
-            raise ValueError("input.intensity: percentiles lie in [0, 100]")
-        return self
-
-
-class Input(Strict):
-    """What the model is fed.
-
-    Attributes:
-        dims: spatial dimensions, 2 or 3.
-        channels: `gray`, `rgb`, or `auto`: colour only where some case has channels that differ.
-        size: (H, W) or (D, H, W) that every case is resampled to; null keeps the native size, which must then be
-            the same for all.
-        fit: `stretch` resamples each axis to the size; `pad` keeps the aspect ratio and pads with the lowest value.
-        unusable: `refuse` stops at corrupt cases and lists them all; `exclude` leaves them out and records it.
-    """
-
-    dims: Literal[2, 3] = 2
-    channels: Literal["auto", "gray", "rgb"] = "auto"
-    size: tuple[Annotated[int, Field(ge=1)], ...] | None = None
-    fit: Literal["stretch", "pad"] = "stretch"
-    intensity: Intensity = Intensity()
-    unusable: Literal["refuse", "exclude"] = "refuse"
-
-    @model_validator(mode="after")
-    def _consistent(self) -> Input:
-        if self.size is not None and len(self.size) != self.dims:
-            raise ValueError(f"input.size has {len(self.size)} numbers; input.dims is {self.dims}")
         return self
 
 
@@ -155,39 +99,6 @@ class Splits(Strict):
         if abs(self.train + self.val + self.test - 1.0) > 1e-9:
             raise ValueError(f"splits must add up to 1, got {self.train + self.val + self.test:g}")
         return self
-
-
-class ThreatModel(Strict):
-    """What the attacker may do to an input.
-
-    Attributes:
-        norm: `linf` (each value moves by at most eps) or `l2` (the whole perturbation's length is at most eps).
-        eps: the budget, in `unit`.
-        unit: `input` (the model's [0, 1] range), `1/255` (grey levels of an 8-bit image), or `HU` (needs the
-            `window` intensity mode, whose width translates it).
-        bounds: valid range of the model's input.
-    """
-
-    norm: Literal["linf", "l2"] = "linf"
-    eps: Annotated[float, Field(gt=0)]
-    unit: Literal["input", "1/255", "HU"] = "input"
-    bounds: tuple[float, float] = (0.0, 1.0)
-
-    @model_validator(mode="after")
-    def _consistent(self) -> ThreatModel:
-        if not self.bounds[0] < self.bounds[1]:
-            raise ValueError("threat.bounds must rise")
-        return self
-
-    def in_input_units(self, intensity: Intensity) -> ThreatModel:
-        """The same threat with eps as a fraction of the model's [0, 1] input range."""
-        if self.unit == "input":
-            return self
-        if self.unit == "1/255":
-            return self.model_copy(update={"eps": self.eps / 255, "unit": "input"})
-        if intensity.low is None or intensity.high is None:
-            raise ValueError("threat.unit HU needs input.intensity mode 'window'")
-        return self.model_copy(update={"eps": self.eps / (intensity.high - intensity.low), "unit": "input"})
 
 
 class Teacher(Strict):
@@ -258,46 +169,6 @@ class Fusion(Strict):
 
     mode: Literal["clean", "robust", "mixed", "guarded"] = "mixed"
     referral_budget: OpenFraction = 0.05
-
-
-class Attack(Strict):
-    """One attack of the suite.
-
-    Attributes:
-        attack: `pgd` (Madry et al. 2018) or `apgd` (Croce & Hein 2020).
-        loss: `ce` (cross-entropy) or `margin` (difference of logits).
-        steps: gradient steps a restart.
-        restarts: independent starts; the first of `pgd` is random too.
-    """
-
-    attack: Literal["pgd", "apgd"]
-    loss: Literal["ce", "margin"]
-    steps: Annotated[int, Field(ge=1)]
-    restarts: Annotated[int, Field(ge=1)] = 1
-
-    @property
-    def name(self) -> str:
-        """Such as `apgd-ce-50`, with `x3` for three restarts."""
-        return f"{self.attack}-{self.loss}-{self.steps}" + (f"x{self.restarts}" if self.restarts > 1 else "")
-
-
-_STANDARD = (
-    Attack(attack="apgd", loss="ce", steps=50),
-    Attack(attack="apgd", loss="margin", steps=50),
-    Attack(attack="pgd", loss="ce", steps=20),
-)
-
-
-class Suite(Strict):
-    """The attacks of the evaluation: a case is robust only if none of them wins on it.
-
-    Attributes:
-        attacks: run in this order; a case that has fallen is not attacked again.
-        cases: attack at most this many test cases, drawn by class from the seed; null attacks all.
-    """
-
-    attacks: tuple[Attack, ...] = Field(default=_STANDARD, min_length=1)
-    cases: Annotated[int, Field(ge=1)] | None = None
 
 
 class Protocol(Strict):

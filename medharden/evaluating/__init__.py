@@ -1,0 +1,5 @@
+"""`evaluate()`: clean and attacked outcome of every test case, for the original, the branch and what ships."""
+
+from medharden.evaluating.run import evaluate
+
+__all__ = ["evaluate"]

@@ -1,0 +1,126 @@
+"""One evaluation of a run: opens the test split, attacks, and writes the records."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+import torch
+
+from medharden.audit import (
+    audited,
+    canonical_json,
+    describe_environment,
+    digest_bytes,
+    digest_file,
+    read_history,
+    write_atomic,
+    write_cases,
+    write_record,
+)
+from medharden.data import Cohort
+from medharden.data.sampling import stratified_sample
+from medharden.errors import RunError
+from medharden.evaluating.attacked import attack_all, with_transfer
+from medharden.evaluating.examples import examples_of
+from medharden.evaluating.outcomes import case_table, findings_of, outcome_of
+from medharden.evaluating.subjects import identity_of, subjects_of
+from medharden.models import Classifier, HardenedClassifier
+from medharden.protocol import Protocol
+from medharden.record import Evaluation, Progress
+
+__all__ = ["evaluate"]
+
+
+def evaluate(
+    model: HardenedClassifier,
+    cohort: Cohort,
+    protocol: Protocol,
+    run: Path,
+    *,
+    original: Classifier | None,
+    batch_size: int = 64,
+    device: str = "cpu",
+    with_examples: bool = False,
+    progress: Progress | None = None,
+) -> Evaluation:
+    """Opens the test split: clean answers of all cases, attacks on all or on the protocol's sample.
+
+    Writes `cases.parquet`, `evaluation.json` and, where allowed, `examples.safetensors`.
+
+    Args:
+        model: the hardened model of this run.
+        cohort: the run's cohort; its `test` split is used.
+        protocol: the run's protocol.
+        run: the run directory.
+        original: the model loaded anew from its file; null compares with the stored clean path only, and says so.
+        batch_size: cases a pass; does not change what is measured, and the bits are compared within equal batches.
+        device: such as `cpu` or `cuda:0`.
+        with_examples: store a few cases as pictures for the report. Off for patient images.
+        progress: called with `attack original`, `attack branch`, `attack release`.
+
+    Raises:
+        RunError: the cohort is not the one the run was locked to, or the protocol's looks are used up.
+        OutputError: the run directory can't be written to.
+    """
+    digests = {"cohort": digest_file(run / "cohort.json"), "hardened": digest_file(run / "hardened.safetensors")}
+    if digests["cohort"] != digest_bytes(canonical_json(cohort.record) + b"\n"):
+        raise RunError(
+            f"{run.name} was hardened on other data, or under another pseudonym key; expected the same --data and key"
+        )
+    with audited(run, "evaluate", protocol=protocol.digest, **digests) as log:
+        _require_a_look(run, protocol)
+        started = datetime.now(UTC).isoformat(timespec="seconds")
+        log.append("evaluate.test_split_opened", cases=len(cohort.indices("test")))
+        model = model.to(device)
+        reference = (original or model.clean_path).to(device)
+        inputs, labels = (t.to(device) for t in cohort.batch(cohort.indices("test")))
+        identity = identity_of(reference, model, inputs, batch_size, "file" if original is not None else "none")
+        subjects = subjects_of(reference, model, inputs, batch_size)
+        sample = torch.as_tensor(
+            stratified_sample(labels.cpu().numpy(), protocol.suite.cases, protocol.seed), device=device
+        )
+        results = attack_all(subjects, inputs[sample], labels[sample], protocol, batch_size, device, progress)
+        results["composite"] = with_transfer(subjects[-1], results, inputs[sample], labels[sample], batch_size)
+        table = case_table(cohort, protocol, subjects, results, labels, sample)
+        cases_digest = write_cases(run / "cases.parquet", table)
+        if with_examples:
+            write_atomic(run / "examples.safetensors", examples_of(subjects, results, inputs[sample], labels[sample]))
+        record = Evaluation(
+            protocol=protocol.digest,
+            cohort=digests["cohort"],
+            hardened=digests["hardened"],
+            cases=cases_digest,
+            split="test",
+            classes=cohort.classes,
+            threat=_describe_threat(protocol),
+            decision_threshold=protocol.decision_rule(len(cohort.classes)),
+            subjects=tuple(outcome_of(s, results[s.name], table) for s in subjects),
+            identity=identity,
+            environment=describe_environment(device, torch.get_num_threads()),
+            started=started,
+            finished=datetime.now(UTC).isoformat(timespec="seconds"),
+            findings=findings_of(identity, results, table, protocol),
+        )
+        log.append("evaluate.recorded", cases=cases_digest, record=write_record(run / "evaluation.json", record))
+        return record
+
+
+def _describe_threat(protocol: Protocol) -> str:
+    """The threat in words and numbers, such as `linf, eps 2 (1/255) = 0.00784 of the input range [0, 1]`."""
+    threat = protocol.threat
+    return (
+        f"{threat.norm}, eps {threat.eps:g} ({threat.unit}) = {protocol.input_threat.eps:.5g} "
+        f"of the input range [{threat.bounds[0]:g}, {threat.bounds[1]:g}]"
+    )
+
+
+def _require_a_look(run: Path, protocol: Protocol) -> None:
+    """Stops before the test split is opened where the protocol's budget of looks is used up."""
+    finished, budget = read_history(run / "audit.jsonl").finished, protocol.endpoints.looks
+    if finished >= budget:
+        raise RunError(
+            f"the test split of {run.name} was evaluated {finished} times, and the protocol's endpoints.looks allows "
+            f"{budget}: evaluating until a verdict pleases makes it worthless. The finished evaluation stands; to look "
+            "again, harden a new run under a protocol that states more looks"
+        )
