@@ -132,12 +132,18 @@ def harden(
 
 
 def decision_bias(protocol: Protocol, classes: tuple[str, ...]) -> Tensor:
-    """(K,) what is added to logits before the largest is answered: log((1-t)/t) for the positive class."""
+    """(K,) what is added to logits before they are answered: log((1-t)/t) for the positive class, or each finding."""
     bias = torch.zeros(len(classes))
     task = protocol.task
+    if task.multilabel:
+        return torch.tensor([_log_odds_against(task.threshold_of(name)) for name in classes])
     if len(classes) == 2 and task.positive is not None and task.threshold != 0.5:
-        bias[classes.index(task.positive)] = math.log((1 - task.threshold) / task.threshold)
+        bias[classes.index(task.positive)] = _log_odds_against(task.threshold_of(task.positive))
     return bias
+
+
+def _log_odds_against(threshold: float) -> float:
+    return math.log((1 - threshold) / threshold)
 
 
 def _write_inputs(run: Path, cohort: Cohort, protocol: Protocol) -> str:

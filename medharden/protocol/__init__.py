@@ -4,6 +4,7 @@ from medharden.protocol.attacking import Attack, Suite, ThreatModel
 from medharden.protocol.deciding import Endpoints, Margin, Robustness, Subgroups
 from medharden.protocol.imaging import Input, Intensity
 from medharden.protocol.loading import DEFAULT_PROTOCOL, load_protocol, parse_protocol, shipped_protocols
+from medharden.protocol.reported import Hazard, Signatory, Statements
 from medharden.protocol.schema import (
     Columns,
     Fusion,
@@ -11,9 +12,9 @@ from medharden.protocol.schema import (
     ModelSpec,
     Protocol,
     Splits,
-    Task,
     Teacher,
 )
+from medharden.protocol.tasking import Task
 
 __all__ = [
     "DEFAULT_PROTOCOL",
@@ -22,13 +23,16 @@ __all__ = [
     "Endpoints",
     "Fusion",
     "Hardening",
+    "Hazard",
     "Input",
     "Intensity",
     "Margin",
     "ModelSpec",
     "Protocol",
     "Robustness",
+    "Signatory",
     "Splits",
+    "Statements",
     "Subgroups",
     "Suite",
     "Task",

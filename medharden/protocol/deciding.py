@@ -8,7 +8,10 @@ from pydantic import Field, model_validator
 
 from medharden.protocol.base import Fraction, OpenFraction, Strict
 
-__all__ = ["Endpoints", "Margin", "Robustness", "Subgroups"]
+__all__ = ["FINDING_METRICS", "Endpoints", "Margin", "Robustness", "Subgroups"]
+
+FINDING_METRICS = ("finding_accuracy", "finding_auroc")
+"""Metrics of multi-label tasks alone."""
 
 
 class Margin(Strict):
@@ -17,12 +20,15 @@ class Margin(Strict):
     Attributes:
         metric: `accuracy`; `recall` (one endpoint a class: sensitivity and specificity for two classes);
             `balanced_accuracy`; `auroc` (of the positive of two classes, of more the mean of each against the rest); or
-            `brier` (squared error summed over classes, in [0, 2]; its margin is on the increase).
+            `brier` (squared error summed over classes, in [0, 2]; its margin is on the increase). Of a multilabel
+            task `accuracy` asks for every finding of a case, `recall` is sensitivity and specificity of each finding,
+            `auroc` and `brier` are means over findings, `finding_accuracy` is the mean share of findings answered
+            rightly, and `finding_auroc` one AUROC endpoint a finding.
         margin: the largest loss that is clinically acceptable, as a proportion (0.02 is two points).
         justification: why, in clinical words; null where nobody has justified it, and every verdict says so.
     """
 
-    metric: Literal["accuracy", "recall", "balanced_accuracy", "auroc", "brier"]
+    metric: Literal["accuracy", "recall", "balanced_accuracy", "auroc", "brier", "finding_accuracy", "finding_auroc"]
     margin: OpenFraction
     justification: str | None = None
 

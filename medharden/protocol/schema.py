@@ -10,8 +10,10 @@ from pydantic import Field, model_validator
 
 from medharden.protocol.attacking import Suite, ThreatModel
 from medharden.protocol.base import Fraction, OpenFraction, Strict
-from medharden.protocol.deciding import Endpoints, Subgroups
+from medharden.protocol.deciding import FINDING_METRICS, Endpoints, Subgroups
 from medharden.protocol.imaging import Input
+from medharden.protocol.reported import Statements
+from medharden.protocol.tasking import Task
 
 __all__ = [
     "Columns",
@@ -20,35 +22,8 @@ __all__ = [
     "ModelSpec",
     "Protocol",
     "Splits",
-    "Task",
     "Teacher",
 ]
-
-
-class Task(Strict):
-    """What is classified.
-
-    Attributes:
-        classes: names in the order of the model's outputs; null takes the data's names, sorted.
-        positive: for two classes, the finding; its recall is sensitivity, the other's is specificity.
-        threshold: for two classes, the probability of `positive` from which it is answered. The same for
-            the original and the hardened model. 0.5 is the larger logit.
-    """
-
-    kind: Literal["multiclass"] = "multiclass"
-    classes: tuple[str, ...] | None = Field(default=None, min_length=2)
-    positive: str | None = None
-    threshold: OpenFraction = 0.5
-
-    @model_validator(mode="after")
-    def _consistent(self) -> Task:
-        if self.classes is not None and len(set(self.classes)) != len(self.classes):
-            raise ValueError("task.classes names a class twice")
-        if self.positive is not None and self.classes is not None and self.positive not in self.classes:
-            raise ValueError(f"task.positive {self.positive!r} is not among task.classes {list(self.classes)}")
-        if self.threshold != 0.5 and self.positive is None:
-            raise ValueError("task.threshold needs task.positive: whose probability is held against it?")
-        return self
 
 
 class Columns(Strict):
@@ -195,6 +170,7 @@ class Protocol(Strict):
     suite: Suite = Suite()
     endpoints: Endpoints = Endpoints()
     subgroups: Subgroups = Subgroups()
+    report: Statements = Statements()
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 20220413
 
     @model_validator(mode="after")
@@ -204,6 +180,19 @@ class Protocol(Strict):
             raise ValueError("threat.unit HU needs input.intensity mode 'window'")
         if self.threat.bounds != (0.0, 1.0):
             raise ValueError("threat.bounds: models take [0, 1] here; other ranges are mapped by input.intensity")
+        return self
+
+    @model_validator(mode="after")
+    def _endpoints_of_the_task(self) -> Protocol:
+        asked = {m.metric for m in self.endpoints.noninferiority}
+        unfit = sorted(asked & ({"balanced_accuracy"} if self.task.multilabel else set(FINDING_METRICS)))
+        if unfit:
+            raise ValueError(f"endpoints.noninferiority: {', '.join(unfit)} is not for task.kind {self.task.kind}")
+        if self.task.multilabel and "noninferiority" not in self.endpoints.model_fields_set:
+            raise ValueError(
+                "task.kind multilabel needs endpoints.noninferiority written out: all that it lists are co-primary, "
+                "which over many findings is a choice that no default can make"
+            )
         return self
 
     @property
@@ -217,10 +206,12 @@ class Protocol(Strict):
         return self.threat.in_input_units(self.input.intensity)
 
     def decision_rule(self, classes: int) -> str:
-        """How one of `classes` is answered: `argmax`, or the probability from which the positive of two is."""
+        """How one of `classes` is answered: `argmax`, or the probability from which the positive or a finding is."""
+        if self.task.multilabel:
+            return self.task.rule_of_findings
         if classes != 2 or self.task.positive is None or self.task.threshold == 0.5:
             return "argmax"
-        return f"{self.task.threshold:g}"
+        return f"{self.task.threshold_of(self.task.positive):g}"
 
     @property
     def margins_justified(self) -> bool:
