@@ -24,6 +24,7 @@ from medharden.errors import RunError
 from medharden.evaluating.attacked import attack_all, with_transfer
 from medharden.evaluating.examples import examples_of
 from medharden.evaluating.outcomes import case_table, findings_of, outcome_of
+from medharden.evaluating.sanity import sanity_curves, sanity_findings
 from medharden.evaluating.subjects import identity_of, subjects_of
 from medharden.models import Classifier, HardenedClassifier
 from medharden.protocol import Protocol
@@ -57,7 +58,7 @@ def evaluate(
         batch_size: cases a pass; does not change what is measured, and the bits are compared within equal batches.
         device: such as `cpu` or `cuda:0`.
         with_examples: store a few cases as pictures for the report. Off for patient images.
-        progress: called with `attack original`, `attack branch`, `attack release`.
+        progress: called with `attack original`, `attack branch`, `attack release`, `sanity curves`.
 
     Raises:
         RunError: the cohort is not the one the run was locked to, or the protocol's looks are used up.
@@ -82,10 +83,12 @@ def evaluate(
         )
         results = attack_all(subjects, inputs[sample], labels[sample], protocol, batch_size, device, progress)
         results["composite"] = with_transfer(subjects[-1], results, inputs[sample], labels[sample], batch_size)
+        sanity = sanity_curves(subjects, inputs[sample], labels[sample], protocol, batch_size, device, progress)
         table = case_table(cohort, protocol, subjects, results, labels, sample)
         cases_digest = write_cases(run / "cases.parquet", table)
         if with_examples:
             write_atomic(run / "examples.safetensors", examples_of(subjects, results, inputs[sample], labels[sample]))
+        outcomes = tuple(outcome_of(s, results[s.name], table) for s in subjects)
         record = Evaluation(
             protocol=protocol.digest,
             cohort=digests["cohort"],
@@ -95,12 +98,13 @@ def evaluate(
             classes=cohort.classes,
             threat=_describe_threat(protocol),
             decision_threshold=protocol.decision_rule(len(cohort.classes)),
-            subjects=tuple(outcome_of(s, results[s.name], table) for s in subjects),
+            subjects=outcomes,
             identity=identity,
             environment=describe_environment(device, torch.get_num_threads()),
             started=started,
             finished=datetime.now(UTC).isoformat(timespec="seconds"),
-            findings=findings_of(identity, results, table, protocol),
+            findings=(*findings_of(identity, results, table, protocol), *sanity_findings(sanity, outcomes)),
+            sanity=sanity,
         )
         log.append("evaluate.recorded", cases=cases_digest, record=write_record(run / "evaluation.json", record))
         return record

@@ -79,7 +79,9 @@ class Suite(Strict):
     Attributes:
         attacks: run in this order; a case that has fallen is not attacked again.
         cases: attack at most this many test cases, drawn by class from the seed; null attacks all.
+        sanity_cases: how many of them the curves against budget and steps are measured on; 0 measures none.
     """
 
     attacks: tuple[Attack, ...] = Field(default=_STANDARD, min_length=1)
     cases: Annotated[int, Field(ge=1)] | None = None
+    sanity_cases: Annotated[int, Field(ge=0)] = 32

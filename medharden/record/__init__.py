@@ -6,7 +6,15 @@ and written through `medharden.audit`. Every number is finite (a JSON record can
 
 from medharden.record.cohort import CaseRecord, CohortRecord, ModelRecord
 from medharden.record.common import Environment, Finding, Progress, Verdict
-from medharden.record.evaluation import AttackOutcome, CaseTable, Evaluation, Identity, SubjectOutcome, SubjectTable
+from medharden.record.evaluation import (
+    AttackOutcome,
+    CaseTable,
+    Evaluation,
+    Identity,
+    SanityPoint,
+    SubjectOutcome,
+    SubjectTable,
+)
 from medharden.record.gate import Endpoint, GateDecision
 from medharden.record.hardening import BranchRecord, CostRecord, EpochRecord, FrontierPoint, FusionRecord, HardenRecord
 
@@ -29,6 +37,7 @@ __all__ = [
     "Identity",
     "ModelRecord",
     "Progress",
+    "SanityPoint",
     "SubjectOutcome",
     "SubjectTable",
     "Verdict",

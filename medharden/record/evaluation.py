@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from medharden.record.common import Environment, Finding
 
-__all__ = ["AttackOutcome", "CaseTable", "Evaluation", "Identity", "SubjectOutcome", "SubjectTable"]
+__all__ = ["AttackOutcome", "CaseTable", "Evaluation", "Identity", "SanityPoint", "SubjectOutcome", "SubjectTable"]
 
 
 @dataclass(frozen=True)
@@ -73,6 +73,27 @@ class SubjectOutcome:
 
 
 @dataclass(frozen=True)
+class SanityPoint:
+    """One point of a sanity curve: of `cases`, `robust` stayed right under one PGD on the margin of logits.
+
+    Attributes:
+        subject: `original` or `composite`.
+        sweep: what varies along the curve: `eps` or `steps`.
+        ratio: the budget as a multiple of the protocol's.
+        eps: the budget in input units.
+        steps: gradient steps.
+    """
+
+    subject: str
+    sweep: str
+    ratio: float
+    eps: float
+    steps: int
+    cases: int
+    robust: int
+
+
+@dataclass(frozen=True)
 class Evaluation:
     """Clean and attacked outcome of every subject (`evaluation.json`; per case in `cases.parquet`).
 
@@ -80,6 +101,7 @@ class Evaluation:
         protocol, cohort, hardened, cases: digests of what was evaluated and of the per-case table.
         threat: the threat model in words and numbers, as attacked.
         decision_threshold: probability from which the positive class is answered (two classes), or `argmax`.
+        sanity: robust accuracy against budget and steps on a few cases; empty where the protocol asks for none.
     """
 
     protocol: str
@@ -96,6 +118,7 @@ class Evaluation:
     started: str
     finished: str
     findings: tuple[Finding, ...] = ()
+    sanity: tuple[SanityPoint, ...] = ()
 
     def subject(self, name: str) -> SubjectOutcome:
         """The outcome of one subject.

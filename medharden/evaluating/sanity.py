@@ -1,0 +1,121 @@
+"""Sanity curves: robust accuracy against the budget and against steps, on a few cases, and what they warn of."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from medharden.attacks import run_suite
+from medharden.data.sampling import stratified_sample
+from medharden.evaluating.subjects import Subject
+from medharden.protocol import Attack, Protocol, ThreatModel
+from medharden.record import Finding, Progress, SanityPoint, SubjectOutcome
+
+__all__ = ["sanity_curves", "sanity_findings"]
+
+_STEPS = 20
+_RATIOS = (0.5, 1.0, 2.0, 4.0)
+_STEP_COUNTS = (1, 5, _STEPS, 50)
+_SHOWN = ("original", "composite")
+# Of a few dozen cases, one or two move by the draw of the start alone.
+_TOLERATED = 0.1
+
+
+def sanity_curves(
+    subjects: tuple[Subject, ...],
+    inputs: Tensor,
+    labels: Tensor,
+    protocol: Protocol,
+    batch_size: int,
+    device: str,
+    progress: Progress | None = None,
+) -> tuple[SanityPoint, ...]:
+    """Attacks original and release with one PGD on the margin of logits, over budgets and over numbers of steps.
+
+    A sound attack drives accuracy to about zero once the budget is the whole input range, and does not get weaker with
+    more steps or a larger budget; where it does, robustness may be an illusion of the gradients (Carlini et al., "On
+    Evaluating Adversarial Robustness", arXiv:1902.06705).
+
+    Args:
+        subjects: the models; those that nobody compares are left out.
+        inputs: (N, C, *spatial) float32 in [0, 1], of which the protocol's few are drawn by class.
+        labels: (N,) class indices.
+        protocol: whose threat, seed and number of sanity cases hold.
+        batch_size: cases a pass.
+        device: where the models are.
+        progress: called with `sanity curves`, passes done and in all.
+    """
+    if protocol.suite.sanity_cases == 0:
+        return ()
+    few = torch.as_tensor(
+        stratified_sample(labels.cpu().numpy(), protocol.suite.sanity_cases, protocol.seed), device=inputs.device
+    )
+    inputs, labels = inputs[few], labels[few]
+    threat = protocol.input_threat
+    whole = _whole_range(threat, inputs[0].numel())
+    budgets = [(r, threat.eps * r) for r in _RATIOS if threat.eps * r < whole] + [(whole / threat.eps, whole)]
+    plan = [("eps", ratio, eps, _STEPS) for ratio, eps in budgets]
+    plan += [("steps", 1.0, threat.eps, steps) for steps in _STEP_COUNTS]
+    measured: dict[tuple[str, float, int], int] = {}
+    chosen = [s for s in subjects if s.name in _SHOWN]
+    points = []
+    for subject in chosen:
+        for sweep, ratio, eps, steps in plan:
+            key = (subject.name, eps, steps)
+            if key not in measured:
+                result = run_suite(
+                    subject.view,
+                    inputs,
+                    labels,
+                    threat=threat.model_copy(update={"eps": eps}),
+                    suite=(Attack(attack="pgd", loss="margin", steps=steps),),
+                    seed=protocol.seed,
+                    batch_size=batch_size,
+                    device=device,
+                )
+                measured[key] = sum(won == "" for won in result.won_by)
+            points.append(SanityPoint(subject.name, sweep, ratio, eps, steps, len(inputs), measured[key]))
+            if progress:
+                progress("sanity curves", len(points), len(plan) * len(chosen))
+    return tuple(points)
+
+
+def _whole_range(threat: ThreatModel, values: int) -> float:
+    """The budget that reaches every input: the range, or under L2 the diagonal of the cube."""
+    width = threat.bounds[1] - threat.bounds[0]
+    return width if threat.norm == "linf" else width * math.sqrt(values)
+
+
+def sanity_findings(points: tuple[SanityPoint, ...], outcomes: tuple[SubjectOutcome, ...]) -> tuple[Finding, ...]:
+    """What the curves, and transferred attacks that beat the suite, say against the measured robustness."""
+    found = []
+    for name in dict.fromkeys(p.subject for p in points):
+        by_eps = [p for p in points if p.subject == name and p.sweep == "eps"]
+        by_steps = [p for p in points if p.subject == name and p.sweep == "steps"]
+        last = by_eps[-1]
+        if last.robust > _tolerated(last.cases):
+            message = (
+                f"{name}: {last.robust} of {last.cases} cases survive an attack that may change everything, so the "
+                "attack does not find what is there; measured robustness may be masked gradients."
+            )
+            found.append(Finding("sanity.whole_range_survived", "warning", message))
+        for curve, what in ((by_eps, "a larger budget"), (by_steps, "more steps")):
+            rise = max(b.robust - a.robust for i, a in enumerate(curve) for b in curve[i:])
+            if rise > _tolerated(last.cases):
+                message = f"{name}: {what} leaves {rise} cases more standing, of {last.cases}; the attack is unsound."
+                found.append(Finding("sanity.accuracy_rises", "warning", message))
+    for outcome in outcomes:
+        missed = sum(a.wins for a in outcome.attacks if a.name.startswith("transfer"))
+        if missed > _tolerated(outcome.attacked):
+            message = (
+                f"{outcome.name}: {missed} of {outcome.attacked} cases fell to transferred perturbations after the "
+                "white-box suite had failed on them, so the suite is weaker than it should be."
+            )
+            found.append(Finding("sanity.transfer_beats_white_box", "warning", message))
+    return tuple(found)
+
+
+def _tolerated(cases: int) -> float:
+    return max(1.0, _TOLERATED * cases)
