@@ -15,14 +15,17 @@ from medharden.stats.noninferiority import NonInferiority, noninferiority_test
 from medharden.stats.paired import newcombe_interval, tango_interval, tango_statistic
 from medharden.stats.power import cases_needed, power_to_show, smallest_margin
 from medharden.stats.proportions import clopper_pearson_interval, wilson_interval
+from medharden.stats.scores import ReliabilityBin, calibration_error, reliability, roc_curve
 
 __all__ = [
     "Difference",
     "NonInferiority",
+    "ReliabilityBin",
     "auroc",
     "auroc_difference",
     "balanced_accuracy_difference",
     "brier_difference",
+    "calibration_error",
     "cases_needed",
     "clopper_pearson_interval",
     "cluster_standard_error",
@@ -37,6 +40,8 @@ __all__ = [
     "newcombe_interval",
     "noninferiority_test",
     "power_to_show",
+    "reliability",
+    "roc_curve",
     "smallest_margin",
     "tango_interval",
     "tango_statistic",
