@@ -16,31 +16,49 @@ class ThreatModel(Strict):
     """What the attacker may do to an input.
 
     Attributes:
-        norm: `linf` (each value moves by at most eps) or `l2` (the whole perturbation's length is at most eps).
+        space: what the attacker changes: `input`, what the model is fed after preprocessing, or `stored`, the whole
+            numbers in the image's file before it.
+        norm: `linf` (each value moves by at most eps) or `l2` (the whole perturbation's length is at most eps; not for
+            `stored`).
         eps: the budget, in `unit`.
-        unit: `input` (the model's [0, 1] range), `1/255` (grey levels of an 8-bit image), or `HU` (needs the
-            `window` intensity mode, whose width translates it).
+        unit: `input` (the model's [0, 1] range), `1/255` (grey levels of an 8-bit image), `HU` (in the space `input`
+            it needs the `window` intensity mode, whose width translates it), or `counts` (steps of the stored values;
+            for `stored` alone).
         bounds: valid range of the model's input.
     """
 
+    space: Literal["input", "stored"] = "input"
     norm: Literal["linf", "l2"] = "linf"
     eps: Annotated[float, Field(gt=0)]
-    unit: Literal["input", "1/255", "HU"] = "input"
+    unit: Literal["input", "1/255", "HU", "counts"] = "input"
     bounds: tuple[float, float] = (0.0, 1.0)
 
     @model_validator(mode="after")
     def _consistent(self) -> ThreatModel:
         if not self.bounds[0] < self.bounds[1]:
             raise ValueError("threat.bounds must rise")
+        if self.space == "stored" and self.norm != "linf":
+            raise ValueError("threat.norm must be linf where threat.space is stored")
+        if self.unit == "counts" and self.space != "stored":
+            raise ValueError("threat.unit counts needs threat.space stored")
         return self
 
     def in_input_units(self, intensity: Intensity) -> ThreatModel:
-        """The same threat with eps as a fraction of the model's [0, 1] input range."""
+        """The same threat with eps as a fraction of the model's [0, 1] input range.
+
+        Raises:
+            ValueError: it acts on stored values, or is in HU and the intensity is not a window of the protocol's.
+        """
+        if self.space == "stored":
+            raise ValueError(
+                "threat.space is stored: hardening and evaluation act on the model's input, so set it to input for "
+                "them; `medharden attack` changes stored values"
+            )
         if self.unit == "input":
             return self
         if self.unit == "1/255":
             return self.model_copy(update={"eps": self.eps / 255, "unit": "input"})
-        if intensity.low is None or intensity.high is None:
+        if intensity.mode != "window" or intensity.low is None or intensity.high is None:
             raise ValueError("threat.unit HU needs input.intensity mode 'window'")
         return self.model_copy(update={"eps": self.eps / (intensity.high - intensity.low), "unit": "input"})
 

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 import rfc8785
 from pydantic import Field, model_validator
 
+from medharden.errors import ProtocolError
 from medharden.protocol.attacking import Suite, ThreatModel
 from medharden.protocol.base import Fraction, OpenFraction, Strict
 from medharden.protocol.deciding import FINDING_METRICS, Endpoints, Subgroups
@@ -175,9 +176,8 @@ class Protocol(Strict):
 
     @model_validator(mode="after")
     def _units(self) -> Protocol:
-        self.threat.in_input_units(self.input.intensity)
-        if self.threat.unit == "HU" and self.input.intensity.mode != "window":
-            raise ValueError("threat.unit HU needs input.intensity mode 'window'")
+        if self.threat.space == "input":
+            self.threat.in_input_units(self.input.intensity)
         if self.threat.bounds != (0.0, 1.0):
             raise ValueError("threat.bounds: models take [0, 1] here; other ranges are mapped by input.intensity")
         return self
@@ -202,8 +202,15 @@ class Protocol(Strict):
 
     @property
     def input_threat(self) -> ThreatModel:
-        """The threat with eps in the model's [0, 1] input range."""
-        return self.threat.in_input_units(self.input.intensity)
+        """The threat with eps in the model's [0, 1] input range.
+
+        Raises:
+            ProtocolError: it acts on stored values, which have no such eps.
+        """
+        try:
+            return self.threat.in_input_units(self.input.intensity)
+        except ValueError as error:
+            raise ProtocolError(str(error)) from None
 
     def decision_rule(self, classes: int) -> str:
         """How one of `classes` is answered: `argmax`, or the probability from which the positive or a finding is."""
