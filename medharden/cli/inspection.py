@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from medharden.data import Cohort, load_cohort, load_pseudonym_key, locate_case
 from medharden.errors import DataError
 from medharden.models import Classifier, check_classifier, load_classifier
 from medharden.protocol import load_protocol
+from medharden.record import present
 
 __all__ = ["run_inspection", "run_location"]
 
@@ -81,10 +83,17 @@ def _model_table(classifier: Classifier) -> Table:
 
 def _split_table(cohort: Cohort) -> Table:
     made = "given" if cohort.record.splits_from == "given" else cohort.record.splits_from
-    table = Table("class", *_SPLITS, title=f"cases (splits {made}; by {cohort.record.grouped_by})")
+    several, sizes = cohort.record.multilabel, {s: len(cohort.indices(s)) for s in _SPLITS}
+    what = "finding" if several else "class"
+    table = Table(what, *_SPLITS, title=f"cases (splits {made}; by {cohort.record.grouped_by})")
     counts = _counts(cohort)
     for name in cohort.classes:
-        table.add_row(escape(name), *(str(counts[name][s]) for s in _SPLITS))
+        shares = (f" ({counts[name][s] / sizes[s]:.1%})" if several else "" for s in _SPLITS)
+        table.add_row(escape(name), *(f"{counts[name][s]}{share}" for s, share in zip(_SPLITS, shares, strict=True)))
+    if several:
+        none = Counter(c.split for c in cohort.cases if not present(c.label))
+        table.add_row("no finding", *(str(none[s]) for s in _SPLITS))
+        table.add_row("cases", *(str(sizes[s]) for s in _SPLITS))
     table.add_row("patients", *(str(len({c.patient for c in cohort.cases if c.split == s})) for s in _SPLITS))
     return table
 
@@ -106,7 +115,8 @@ def _data_table(cohort: Cohort) -> Table:
 def _counts(cohort: Cohort) -> dict[str, dict[str, int]]:
     counts = {name: dict.fromkeys(_SPLITS, 0) for name in cohort.classes}
     for case in cohort.cases:
-        counts[cohort.classes[case.label]][case.split] += 1
+        for k in present(case.label):
+            counts[cohort.classes[k]][case.split] += 1
     return counts
 
 
@@ -127,6 +137,7 @@ def _machine(classifier: Classifier | None, cohort: Cohort, digest: str) -> dict
     return {
         "model": model,
         "classes": list(cohort.classes),
+        "task": "multilabel" if cohort.record.multilabel else "multiclass",
         "cases": _counts(cohort),
         "splits_from": cohort.record.splits_from,
         "grouped_by": cohort.record.grouped_by,

@@ -7,17 +7,19 @@ import tempfile
 import weakref
 import zipfile
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
 import numpy.typing as npt
 
+from medharden.data.findings import FindingReader
 from medharden.data.images import collapse
 from medharden.data.layout import Entry, Listing
 from medharden.data.preprocessing import Window
 from medharden.data.stored import StoredImage, digest_array
-from medharden.errors import DataError
+from medharden.errors import DataError, Problem
 from medharden.protocol import Protocol
 
 __all__ = ["list_archive"]
@@ -29,11 +31,11 @@ _MALFORMED = (OSError, ValueError, EOFError, KeyError, RuntimeError, zipfile.Bad
 Arrays = dict[str, npt.NDArray[Any]]
 
 
-def list_archive(path: Path, protocol: Protocol, memory_limit: int) -> Listing:
+def list_archive(path: Path, protocol: Protocol, name: Callable[[str], str], memory_limit: int) -> Listing:
     """The cases of a MedMNIST archive; arrays larger than the memory limit are unpacked to disk.
 
     Raises:
-        DataError: no such archive, several labels a case, shapes that do not fit the protocol's `input.dims`.
+        DataError: no such archive, labels that do not fit the task, shapes that do not fit `input.dims`.
     """
     try:
         with zipfile.ZipFile(path) as archive:
@@ -45,9 +47,15 @@ def list_archive(path: Path, protocol: Protocol, memory_limit: int) -> Listing:
         raise DataError(
             "the .npz file lacks train_images; expected train_images, train_labels, and so on for val, test"
         )
-    labels = {s: _labels(s, arrays) for s in splits}
     for split in splits:
         _check_shape(arrays[f"{split}_images"], protocol.input.dims)
+
+    def read(entry: Entry) -> StoredImage:
+        return _stored(arrays[f"{entry.split}_images"][entry.row], protocol.input.dims)
+
+    if protocol.task.multilabel:
+        return _of_findings(splits, arrays, protocol.task.classes or (), name, read)
+    labels = {s: _labels(s, arrays) for s in splits}
     highest = max(int(v.max(initial=0)) for v in labels.values())
     names = protocol.task.classes or tuple(str(k) for k in range(highest + 1))
     if highest >= len(names):
@@ -57,11 +65,34 @@ def list_archive(path: Path, protocol: Protocol, memory_limit: int) -> Listing:
         for split in splits
         for row, label in enumerate(labels[split].tolist())
     )
-
-    def read(entry: Entry) -> StoredImage:
-        return _stored(arrays[f"{entry.split}_images"][entry.row], protocol.input.dims)
-
     return Listing(source="npz", classes=names[: highest + 1], entries=entries, read=read)
+
+
+def _of_findings(
+    splits: list[str],
+    arrays: Arrays,
+    findings: tuple[str, ...],
+    name: Callable[[str], str],
+    read: Callable[[Entry], StoredImage],
+) -> Listing:
+    """Cases with a row of labels each, one number a finding."""
+    reader, entries, problems = FindingReader(findings), [], []
+    for split in splits:
+        labels, count = arrays.get(f"{split}_labels"), len(arrays[f"{split}_images"])
+        found = [] if labels is None else list(labels.shape)
+        if labels is None or (found != [count, len(findings)] and (found != [count] or len(findings) > 1)):
+            raise DataError(
+                f"expected {split}_labels of shape {[count, len(findings)]}, a number a finding of task.classes; "
+                f"found {found or 'none'}"
+            )
+        for row, numbers in enumerate(labels.reshape(count, len(findings)).astype(np.float64)):
+            text = f"{split}/{row}"
+            label, reason = reader.from_numbers(numbers)
+            if reason:
+                problems.append(Problem(name(text), reason))
+            else:
+                entries.append(Entry(text=text, label=label, split=split, row=row))
+    return Listing("npz", findings, tuple(entries), read, tuple(problems), reader.noted())
 
 
 def _load(archive: zipfile.ZipFile, memory_limit: int) -> Arrays:
@@ -116,8 +147,8 @@ def _labels(split: str, arrays: Arrays) -> npt.NDArray[np.int64]:
         raise DataError(f"expected {len(images)} labels in {split}_labels, found {found}")
     if labels.ndim > 2 or (labels.ndim == 2 and labels.shape[1] != 1):
         raise DataError(
-            f"{split}_labels has shape {list(labels.shape)}: multi-label data are not supported yet; "
-            "expected one class a case"
+            f"{split}_labels has shape {list(labels.shape)}: multi-label data; expected one class a case (or set "
+            "task.kind: multilabel and name the findings in task.classes)"
         )
     whole = labels.reshape(-1)
     if whole.dtype.kind not in "biu" or (whole.size and int(whole.min()) < 0):

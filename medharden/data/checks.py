@@ -10,7 +10,7 @@ from medharden.data.reading import ReadCase
 from medharden.data.splits import SPLITS, Member, contradictions, leaks, shared_pixels
 from medharden.errors import DataError, Problem
 from medharden.protocol import Protocol
-from medharden.record import Finding
+from medharden.record import Finding, Label, present
 
 __all__ = [
     "check_classes",
@@ -26,12 +26,14 @@ _MOST_LISTED = 20
 
 
 def check_classes(listing: Listing, protocol: Protocol) -> tuple[str, ...]:
-    """The classes in the order of the model's outputs.
+    """The classes, or the findings of a multi-label task, in the order of the model's outputs.
 
     Raises:
         DataError: fewer than two, or others than the protocol names.
     """
     found = listing.classes
+    if protocol.task.multilabel:
+        return found
     if len(found) < 2:
         raise DataError(f"expected two classes or more, found {len(found)}: {list(found)}")
     wanted = protocol.task.classes
@@ -60,7 +62,7 @@ def shape_problems(kept: Mapping[int, ReadCase]) -> tuple[tuple[int, ...], dict[
 
 
 def pixel_problems(
-    kept: Mapping[int, ReadCase], labels: Sequence[int], entries: Sequence[Entry], name: Callable[[str], str]
+    kept: Mapping[int, ReadCase], labels: Sequence[Label], entries: Sequence[Entry], name: Callable[[str], str]
 ) -> dict[int, str]:
     """Cases whose pixels appear again under another label."""
     numbers = list(kept)
@@ -71,15 +73,17 @@ def pixel_problems(
     }
 
 
-def refuse(problems: Sequence[Problem], total: int, *, exclude: bool) -> None:
-    """Stops at unusable cases unless they may be left out.
+def refuse(problems: Sequence[Problem], total: int, *, exclude: bool, counted: str = "") -> None:
+    """Stops at unusable cases unless they may be left out; `counted` says how many labels were unclear.
 
     Raises:
         DataError: counts them all, lists the first 20, carries every one.
     """
     if problems and not exclude:
         advice = "mend or remove them, or set input.unusable: exclude in the protocol to leave them out on record"
-        raise DataError(_listed(f"{len(problems)} of {total} cases can't be used", problems, advice), tuple(problems))
+        head = f"{counted}\n" if counted else ""
+        head += f"{len(problems)} of {total} cases can't be used"
+        raise DataError(_listed(head, problems, advice), tuple(problems))
 
 
 def refuse_leaks(members: Sequence[Member], grouped: bool, names: Sequence[str]) -> None:
@@ -98,13 +102,16 @@ def refuse_leaks(members: Sequence[Member], grouped: bool, names: Sequence[str])
         raise DataError(_listed(head, problems, advice), tuple(problems))
 
 
-def check_coverage(splits: Sequence[str], labels: Sequence[int], classes: tuple[str, ...]) -> None:
-    """Every split has cases of every class.
+def check_coverage(splits: Sequence[str], labels: Sequence[Label], classes: tuple[str, ...]) -> None:
+    """Every split has cases of every class; of a multi-label task, with and without every finding.
 
     Raises:
         DataError: which split lacks what, with the numbers found.
     """
-    counts = Counter(zip(splits, labels, strict=True))
+    counts = Counter((split, k) for split, label in zip(splits, labels, strict=True) for k in present(label))
+    if not all(isinstance(label, int) for label in labels):
+        _check_findings(Counter(splits), counts, classes)
+        return
     lacking = []
     for split in SPLITS:
         found = {name: counts[split, k] for k, name in enumerate(classes)}
@@ -116,6 +123,24 @@ def check_coverage(splits: Sequence[str], labels: Sequence[int], classes: tuple[
         raise DataError(
             "every split needs cases of every class: " + "; ".join(lacking) + "; add cases, merge classes, "
             "or change the protocol's splits"
+        )
+
+
+def _check_findings(cases: Counter[str], counts: Counter[tuple[str, int]], findings: tuple[str, ...]) -> None:
+    lacking = []
+    for split in SPLITS:
+        if not cases[split]:
+            lacking.append(f"{split} has no cases")
+            continue
+        for k, name in enumerate(findings):
+            if not counts[split, k]:
+                lacking.append(f"{split} has no case with {name!r}")
+            elif counts[split, k] == cases[split]:
+                lacking.append(f"{split} has no case without {name!r}")
+    if lacking:
+        raise DataError(
+            "every split needs cases with and without every finding: " + "; ".join(lacking) + "; add cases, drop or "
+            "merge findings, or change the protocol's splits"
         )
 
 

@@ -6,7 +6,7 @@ import hashlib
 import tempfile
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -26,15 +26,17 @@ from medharden.data.checks import (
     refuse_leaks,
     shape_problems,
 )
+from medharden.data.findings import unclear_words
+from medharden.data.identifiers import Identifiers, gather_identifiers
 from medharden.data.layout import Entry, Listing, list_folder
 from medharden.data.manifest import find_manifest, list_manifest
 from medharden.data.near import near_duplicate_finding, near_duplicates
-from medharden.data.pseudonyms import key_id, pseudonym
+from medharden.data.pseudonyms import key_id, keyed_digest, pseudonym
 from medharden.data.reading import ReadCase, Shelf, assemble, read_cases
 from medharden.data.splits import SPLITS, Member, make_splits
 from medharden.errors import DataError, Problem
 from medharden.protocol import Protocol
-from medharden.record import CaseRecord, CohortRecord, Progress
+from medharden.record import CaseRecord, CohortRecord, Label, Progress, present
 
 __all__ = ["Case", "Cohort", "SourceSummary", "load_cohort", "locate_case"]
 
@@ -43,7 +45,7 @@ _MOST_SHOWN_VALUES = 32
 
 @dataclass(frozen=True)
 class Case:
-    """One case; `case` and `patient` are pseudonyms, `pixels` digests the stored pixels.
+    """One case; `case` and `patient` are pseudonyms, `pixels` is a keyed digest of the stored pixels.
 
     `attributes` holds what the manifest or the header says beside the label (sex, site, scanner ...). It may be
     identifying: it is for grouping, and enters no record.
@@ -52,7 +54,7 @@ class Case:
     case: str
     patient: str
     split: str
-    label: int
+    label: Label
     pixels: str
     attributes: dict[str, str]
 
@@ -82,6 +84,8 @@ class Cohort:
     Attributes:
         inputs: (N, C, *spatial) float32 in [0, 1], read-only, in memory or mapped from disk; rows as `cases`.
         record: what goes into the run's records.
+        identifiers: by kind, what the data say of who the patients are. They are for holding outputs against, and
+            enter no record.
     """
 
     classes: tuple[str, ...]
@@ -89,15 +93,25 @@ class Cohort:
     inputs: npt.NDArray[np.float32]
     record: CohortRecord
     source: SourceSummary
+    identifiers: Identifiers = field(default_factory=dict, repr=False)
 
     def indices(self, split: str) -> npt.NDArray[np.int64]:
         """Row numbers of one split, in recorded order."""
         return np.array([n for n, c in enumerate(self.cases) if c.split == split], dtype=np.int64)
 
     def batch(self, rows: Sequence[int] | npt.NDArray[np.int64]) -> tuple[torch.Tensor, torch.Tensor]:
-        """Copies of some cases: inputs (n, C, *spatial) float32 in [0, 1], labels (n,) int64."""
+        """Copies of some cases: inputs (n, C, *spatial) float32 in [0, 1], and their labels.
+
+        Labels are (n,) int64 classes, or (n, L) float32 in {0, 1} of a multi-label task.
+        """
         chosen = np.asarray(rows, dtype=np.int64)
-        labels = torch.tensor([self.cases[n].label for n in chosen.tolist()], dtype=torch.int64)
+        said = [self.cases[n].label for n in chosen.tolist()]
+        if self.record.multilabel:
+            labels = torch.zeros(len(said), len(self.classes))
+            for row, label in enumerate(said):
+                labels[row, list(present(label))] = 1.0
+        else:
+            labels = torch.tensor(said, dtype=torch.int64)
         return torch.from_numpy(np.array(self.inputs[chosen], dtype=np.float32)), labels
 
 
@@ -141,13 +155,15 @@ def load_cohort(
         shape, bad = shape_problems(kept)
         problems += [Problem(name(listing.entries[n].text), reason) for n, reason in bad.items()]
         kept = {n: r for n, r in kept.items() if n not in bad}
-        bad = pixel_problems(kept, [classes.index(e.label) for e in listing.entries], listing.entries, name)
+        labels = [_index(e.label, classes) for e in listing.entries]
+        bad = pixel_problems(kept, labels, listing.entries, name)
         problems += [Problem(name(listing.entries[n].text), reason) for n, reason in bad.items()]
         kept = {n: r for n, r in kept.items() if n not in bad}
         total = len(listing.entries) + len(listing.problems)
-        refuse(problems, total, exclude=protocol.input.unusable == "exclude" and bool(kept))
+        exclude = protocol.input.unusable == "exclude" and bool(kept)
+        refuse(problems, total, exclude=exclude, counted=unclear_words(listing.findings))
         numbers = list(kept)
-        members = [_member(listing.entries[n], kept[n], classes) for n in numbers]
+        members = [_member(listing.entries[n], kept[n], labels[n]) for n in numbers]
         grouped = any(_patient(listing.entries[n], kept[n]) for n in numbers)
         splits, origin = _splits(members, protocol, grouped, [name(listing.entries[n].text) for n in numbers])
         check_coverage(splits, [m.label for m in members], classes)
@@ -170,10 +186,11 @@ def load_cohort(
         shape=shape,
         cases=tuple(CaseRecord(c.case, c.patient, c.split, c.label, c.pixels) for c in cases),
         excluded=tuple((p.case, p.reason) for p in problems),
-        preprocessing=_fingerprint(protocol, shape, inputs[splits.index("test")]),
+        preprocessing=_fingerprint(protocol, shape, inputs[splits.index("test")], key),
         findings=(*listing.findings, *findings_of(listing, kept, members, protocol, len(problems)), *alike),
     )
-    return Cohort(classes, cases, inputs, record, source_summary)
+    identifiers = gather_identifiers(source, listing, results, protocol)
+    return Cohort(classes, cases, inputs, record, source_summary, identifiers)
 
 
 def locate_case(source: Path, protocol: Protocol, *, key: bytes, case: str, memory_limit: int = 4 * 2**30) -> str:
@@ -209,12 +226,12 @@ def locate_case(source: Path, protocol: Protocol, *, key: bytes, case: str, memo
 def _listing(source: Path, protocol: Protocol, name: Callable[[str], str], memory_limit: int) -> Listing:
     try:
         if source.is_dir():
-            table = find_manifest(source, protocol.columns)
+            table = find_manifest(source, protocol)
             listing = list_manifest(table, protocol, name) if table else list_folder(source, protocol, name)
         elif not source.is_file():
             raise DataError("there is nothing at the path given as data; expected a folder, a CSV or an .npz file")
         elif source.suffix.lower() == ".npz":
-            listing = list_archive(source, protocol, memory_limit)
+            listing = list_archive(source, protocol, name, memory_limit)
         elif source.suffix.lower() in (".csv", ".tsv"):
             listing = list_manifest(source, protocol, name)
         else:
@@ -232,8 +249,12 @@ def _patient(entry: Entry, case: ReadCase) -> str:
     return entry.patient or case.patient
 
 
-def _member(entry: Entry, case: ReadCase, classes: tuple[str, ...]) -> Member:
-    return Member(_grouping(entry, case), classes.index(entry.label), case.pixels, entry.split)
+def _index(label: str | tuple[str, ...], classes: tuple[str, ...]) -> Label:
+    return classes.index(label) if isinstance(label, str) else tuple(classes.index(name) for name in label)
+
+
+def _member(entry: Entry, case: ReadCase, label: Label) -> Member:
+    return Member(_grouping(entry, case), label, case.pixels, entry.split)
 
 
 def _grouping(entry: Entry, case: ReadCase) -> str:
@@ -267,7 +288,7 @@ def _case(entry: Entry, read: ReadCase, member: Member, split: str, key: bytes) 
         patient=pseudonym(key, "patient", patient or member.patient),
         split=split,
         label=member.label,
-        pixels=read.pixels,
+        pixels=keyed_digest(key, "pixels", read.pixels),
         attributes={**entry.attributes, **header},
     )
 
@@ -291,12 +312,13 @@ def _summary(cases: tuple[Case, ...], read: list[ReadCase]) -> SourceSummary:
     )
 
 
-def _fingerprint(protocol: Protocol, shape: tuple[int, ...], first: npt.NDArray[np.float32]) -> str:
-    """Names the preprocessing: the recipe, what it resolved to, and what it made of the first test case."""
+def _fingerprint(protocol: Protocol, shape: tuple[int, ...], first: npt.NDArray[np.float32], key: bytes) -> str:
+    """Names the preprocessing: the recipe, what it resolved to, and, keyed, what it made of the first test case."""
+    made = hashlib.sha256(np.ascontiguousarray(first, dtype="<f4").tobytes()).hexdigest()
     said: dict[str, Any] = {
         "input": protocol.input.model_dump(mode="json"),
         "channels": shape[0],
         "shape": list(shape),
-        "first_test_input": hashlib.sha256(np.ascontiguousarray(first, dtype="<f4").tobytes()).hexdigest(),
+        "first_test_input": keyed_digest(key, "input", made),
     }
     return hashlib.sha256(rfc8785.dumps(said)).hexdigest()

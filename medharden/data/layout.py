@@ -32,14 +32,14 @@ class Entry:
 
     Attributes:
         text: what names the case below the data's root; stays private, only its pseudonym is shown.
-        label: the class's name.
+        label: the class's name, or the names of the findings that are there.
         split: `train`, `val`, `test`, or "" where the data do not say.
         patient: the patient identifier that the data give, or "".
         row: place in an archive's split.
     """
 
     text: str
-    label: str
+    label: str | tuple[str, ...]
     split: str = ""
     patient: str = ""
     attributes: dict[str, str] = field(default_factory=dict)
@@ -74,8 +74,13 @@ def list_folder(root: Path, protocol: Protocol, name: Callable[[str], str]) -> L
         name: gives a case's pseudonym.
 
     Raises:
-        DataError: there are no class folders, or split folders and others beside them.
+        DataError: there are no class folders, or split folders and others beside them, or the task is multi-label.
     """
+    if protocol.task.multilabel:
+        raise DataError(
+            "folders give each case one class; for task.kind multilabel expected a CSV with a 0/1 column for each "
+            "finding, or with one column of findings joined by '|', or a MedMNIST .npz file"
+        )
     folders = _subfolders(root)
     splits = [f for f in folders if f.name.lower() in SPLIT_NAMES]
     if splits and len(splits) != len(folders):

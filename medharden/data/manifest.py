@@ -7,6 +7,7 @@ import io
 from collections.abc import Callable
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
+from medharden.data.findings import FindingReader, has_finding_columns
 from medharden.data.formats import looks_like_image, read_file
 from medharden.data.layout import SPLIT_NAMES, Entry, Listing, outside, sorted_classes
 from medharden.errors import DataError, Problem
@@ -21,6 +22,12 @@ _ALIASES = {
     "patient": ("patient", "patient_id", "patientid", "subject", "subject_id"),
     "split": ("split", "fold", "set"),
 }
+_FINDING_ALIASES = {  # of sets of chest X-rays, beside the above
+    "path": ("image index",),
+    "label": ("labels", "findings", "finding labels"),
+    "patient": ("patient id",),
+    "split": (),
+}
 _PREFERRED = ("manifest.csv", "labels.csv")
 _LARGEST_BYTES = 256 * 2**20
 _MOST_CLASSES = 20
@@ -28,8 +35,8 @@ _MOST_CLASSES = 20
 Row = dict[str, str]
 
 
-def find_manifest(folder: Path, columns: Columns) -> Path | None:
-    """The folder's manifest: `manifest.csv` or `labels.csv`, else the only CSV with a path and a label column.
+def find_manifest(folder: Path, protocol: Protocol) -> Path | None:
+    """The folder's manifest: `manifest.csv` or `labels.csv`, else the only CSV with a path and labels.
 
     Raises:
         DataError: several CSV files could be it.
@@ -43,10 +50,10 @@ def find_manifest(folder: Path, columns: Columns) -> Path | None:
     for table in tables:
         try:
             header, rows, _ = _read(table)
-            roles = _roles(header, rows, columns)
+            _roles(header, rows, protocol)
         except DataError:
             continue
-        fitting += [table] if {"path", "label"} <= set(roles) else []
+        fitting.append(table)
     if len(fitting) > 1:
         raise DataError(f"{len(fitting)} CSV files have a path and a label column; name the one to use as the data")
     return fitting[0] if fitting else None
@@ -60,17 +67,20 @@ def list_manifest(table: Path, protocol: Protocol, name: Callable[[str], str]) -
     """
     root = table.parent
     header, rows, problems = _read(table)
-    roles = _roles(header, rows, protocol.columns)
+    roles = _roles(header, rows, protocol)
     findings = []
-    if roles["label"].lower() not in _ALIASES["label"] and protocol.columns.label is None:
+    guessed = not protocol.task.multilabel and roles["label"].lower() not in _ALIASES["label"]
+    if guessed and protocol.columns.label is None:
         message = f"The class was taken from the manifest's column {roles['label']!r}, the only one that could be it."
         findings.append(Finding("data.label_column", "info", message))
     splits = _splits(rows, roles, protocol.columns)
+    reader = FindingReader(protocol.task.classes or ()) if protocol.task.multilabel else None
+    taken = {*roles.values(), *(reader.findings if reader is not None and "label" not in roles else ())}
     entries: dict[str, Entry] = {}
     for number, row in rows.items():
         text = PurePosixPath(row[roles["path"]].replace("\\", "/")).as_posix()
-        label = row[roles["label"]]
-        reason = _unusable_row(root, text, label)
+        label, unlabelled = _label(row, roles, reader)
+        reason = _unusable_row(root, text) or unlabelled
         if not row[roles["path"]]:
             problems.append(Problem(f"row {number}", "has no path"))
         elif reason or text in entries:
@@ -81,18 +91,30 @@ def list_manifest(table: Path, protocol: Protocol, name: Callable[[str], str]) -
                 label=label,
                 split=splits.get(number, ""),
                 patient=row[roles["patient"]] if "patient" in roles else "",
-                attributes={c: v for c, v in row.items() if c not in roles.values() and v},
+                attributes={c: v for c, v in row.items() if c not in taken and v},
                 path=root / text,
             )
     findings += _unlisted(root, entries)
+    if reader is not None:
+        classes, findings = reader.findings, [*findings, *reader.noted()]
+    else:
+        classes = sorted_classes({row[roles["label"]] for row in rows.values() if row[roles["label"]]})
     return Listing(
         source="manifest",
-        classes=sorted_classes({row[roles["label"]] for row in rows.values() if row[roles["label"]]}),
+        classes=classes,
         entries=tuple(sorted(entries.values(), key=lambda e: e.text)),
         read=lambda entry: read_file(entry.path or root, protocol.input.dims),
         problems=tuple(problems),
         findings=tuple(findings),
     )
+
+
+def _label(row: Row, roles: dict[str, str], reader: FindingReader | None) -> tuple[str | tuple[str, ...], str]:
+    """A case's label, and why it can't be used, or ""."""
+    if reader is None:
+        label = row[roles["label"]]
+        return label, "" if label else "has no label"
+    return reader.from_names(row[roles["label"]]) if "label" in roles else reader.from_cells(row)
 
 
 def _read(table: Path) -> tuple[list[str], dict[int, Row], list[Problem]]:
@@ -125,15 +147,20 @@ def _read(table: Path) -> tuple[list[str], dict[int, Row], list[Problem]]:
     return header, rows, problems
 
 
-def _roles(header: list[str], rows: dict[int, Row], columns: Columns) -> dict[str, str]:
-    """Role to column; path and label are always there.
+def _roles(header: list[str], rows: dict[int, Row], protocol: Protocol) -> dict[str, str]:
+    """Role to column; path is always there, and label unless each finding has a column of its own.
 
     Raises:
         DataError: a named column is missing, or a role fits no column or several.
     """
+    columns, multilabel = protocol.columns, protocol.task.multilabel
     shown = f"found the columns {header}; name them in the protocol's `columns`"
+    in_columns = multilabel and columns.label is None and has_finding_columns(header, protocol.task.classes or ())
     roles: dict[str, str] = {}
     for role, aliases in _ALIASES.items():
+        if role == "label" and in_columns:
+            continue
+        aliases = aliases + _FINDING_ALIASES[role] if multilabel else aliases
         named = getattr(columns, role)
         if named is not None and named not in header:
             raise DataError(f"the protocol's columns.{role} is {named!r}, which the manifest lacks; {shown}")
@@ -144,7 +171,11 @@ def _roles(header: list[str], rows: dict[int, Row], columns: Columns) -> dict[st
             roles[role] = fitting[0]
     if "path" not in roles:
         raise DataError(f"the manifest has no column for the path of a case; {shown}")
-    if "label" not in roles:
+    if "label" not in roles and multilabel and not in_columns:
+        raise DataError(
+            f"the manifest has neither a 0/1 column for each finding of task.classes nor one that lists them; {shown}"
+        )
+    if "label" not in roles and not multilabel:
         rest = [c for c in header if c not in roles.values()]
         likely = [c for c in rest if 2 <= len({r[c] for r in rows.values()}) <= min(_MOST_CLASSES, len(rows) // 2)]
         if len(likely) != 1:
@@ -171,7 +202,7 @@ def _splits(rows: dict[int, Row], roles: dict[str, str], columns: Columns) -> di
     return {}
 
 
-def _unusable_row(root: Path, text: str, label: str) -> str:
+def _unusable_row(root: Path, text: str) -> str:
     place = PurePosixPath(text)
     if place.is_absolute() or ".." in place.parts or PureWindowsPath(text).drive or "\0" in text:
         return "has a path that leaves the manifest's folder"
@@ -185,7 +216,7 @@ def _unusable_row(root: Path, text: str, label: str) -> str:
             return "is listed, but its file is missing"
     except OSError:
         return "has a path that can't be opened"
-    return "" if label else "has no label"
+    return ""
 
 
 def _unlisted(root: Path, entries: dict[str, Entry]) -> list[Finding]:

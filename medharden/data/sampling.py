@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 
 __all__ = ["stratified_sample"]
 
 
-def stratified_sample(labels: npt.NDArray[np.int64], cases: int | None, seed: int) -> npt.NDArray[np.int64]:
+def stratified_sample(labels: npt.NDArray[Any], cases: int | None, seed: int) -> npt.NDArray[np.int64]:
     """Row numbers of at most `cases` cases, drawn from the seed, sorted.
 
     Args:
-        labels: (N,) class indices.
+        labels: (N,) class indices, or (N, L) findings in {0, 1}, of which each combination has its share.
         cases: how many at most; null takes all.
         seed: of the draw.
 
@@ -21,6 +23,8 @@ def stratified_sample(labels: npt.NDArray[np.int64], cases: int | None, seed: in
     """
     if cases is None or cases >= len(labels):
         return np.arange(len(labels))
+    if labels.ndim == 2:
+        labels = np.unique(labels, axis=0, return_inverse=True)[1].reshape(-1)
     random = np.random.default_rng(seed)
     order = random.permutation(len(labels))
     # sorting by rank within the class interleaves the classes in their shares

@@ -7,6 +7,8 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from medharden.record import Label, present
+
 __all__ = ["SPLITS", "Member", "contradictions", "leaks", "make_splits", "shared_pixels"]
 
 SPLITS = ("train", "val", "test")
@@ -23,13 +25,13 @@ class Member:
     """
 
     patient: str
-    label: int
+    label: Label
     pixels: str
     split: str
 
 
 def make_splits(members: Sequence[Member], shares: dict[str, float], seed: int) -> list[str]:
-    """Assigns whole groups of patients to splits, each class by the shares.
+    """Assigns whole groups of patients to splits, each class or finding, and the cases without any, by the shares.
 
     Patients who share identical pixels form one group. Groups come largest first, equal ones in an order drawn from
     the seed and their patients' identifiers, and each goes to the split that lacks most of what it holds; so the
@@ -46,12 +48,12 @@ def make_splits(members: Sequence[Member], shares: dict[str, float], seed: int) 
     groups: dict[str, list[int]] = defaultdict(list)
     for place, group in enumerate(_groups(members)):
         groups[group].append(place)
-    totals = Counter(m.label for m in members)
+    totals = Counter(k for m in members for k in _kinds(m.label))
     filled = {split: Counter[int]() for split in shares}
     assigned = [""] * len(members)
     order = sorted(groups, key=lambda g: (-len(groups[g]), hashlib.sha256(f"{seed}\0{g}".encode()).digest(), g))
     for group in order:
-        counts = Counter(members[place].label for place in groups[group])
+        counts = Counter(k for place in groups[group] for k in _kinds(members[place].label))
         lack = {
             split: sum(n * (1 - filled[split][k] / (share * totals[k])) / totals[k] for k, n in counts.items())
             for split, share in shares.items()
@@ -61,6 +63,11 @@ def make_splits(members: Sequence[Member], shares: dict[str, float], seed: int) 
         for place in groups[group]:
             assigned[place] = chosen
     return assigned
+
+
+def _kinds(label: Label) -> tuple[int, ...]:
+    """What a case counts as: its class, or each of its findings; -1 for none."""
+    return present(label) or (-1,)
 
 
 def leaks(members: Sequence[Member], grouped: bool) -> Iterator[tuple[int, int, str]]:

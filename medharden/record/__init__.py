@@ -4,7 +4,7 @@ A record holds no patient data: cases and patients appear as keyed pseudonyms, f
 and written through `medharden.audit`. Every number is finite (a JSON record can't hold NaN).
 """
 
-from medharden.record.cohort import CaseRecord, CohortRecord, ModelRecord
+from medharden.record.cohort import CaseRecord, CohortRecord, Label, ModelRecord, present
 from medharden.record.common import Environment, Finding, Progress, Verdict
 from medharden.record.evaluation import (
     AttackOutcome,
@@ -35,10 +35,12 @@ __all__ = [
     "GateDecision",
     "HardenRecord",
     "Identity",
+    "Label",
     "ModelRecord",
     "Progress",
     "SanityPoint",
     "SubjectOutcome",
     "SubjectTable",
     "Verdict",
+    "present",
 ]

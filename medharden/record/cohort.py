@@ -6,7 +6,15 @@ from dataclasses import dataclass
 
 from medharden.record.common import Finding
 
-__all__ = ["CaseRecord", "CohortRecord", "ModelRecord"]
+__all__ = ["CaseRecord", "CohortRecord", "Label", "ModelRecord", "present"]
+
+Label = int | tuple[int, ...]
+"""Index of a case's class; of a multi-label task the rising indices of its findings, `()` for none."""
+
+
+def present(label: Label) -> tuple[int, ...]:
+    """The classes or findings that a label says are there."""
+    return (label,) if isinstance(label, int) else label
 
 
 @dataclass(frozen=True)
@@ -16,14 +24,14 @@ class CaseRecord:
     Attributes:
         case, patient: pseudonyms (keyed HMAC).
         split: `train`, `val` or `test`.
-        label: index into the cohort's classes.
-        pixels: SHA-256 of the decoded stored pixels with shape and data type.
+        label: index into the cohort's classes; of a multi-label task, indices of the findings that are there.
+        pixels: HMAC, under the pseudonym key, of the decoded stored pixels with shape and data type.
     """
 
     case: str
     patient: str
     split: str
-    label: int
+    label: Label
     pixels: str
 
 
@@ -39,7 +47,7 @@ class CohortRecord:
         shape: one input's shape (C, *spatial).
         grouped_by: `patient` where the data name patients, `case` where each case stands for one.
         excluded: cases left out, with reasons (only where the protocol allows exclusion).
-        preprocessing: SHA-256 of the preprocessing recipe and of the first case's model input.
+        preprocessing: SHA-256 of the preprocessing recipe and of the keyed digest of the first test case's model input.
     """
 
     classes: tuple[str, ...]
@@ -57,6 +65,11 @@ class CohortRecord:
     def split(self, name: str) -> tuple[CaseRecord, ...]:
         """The cases of one split, in their recorded order."""
         return tuple(c for c in self.cases if c.split == name)
+
+    @property
+    def multilabel(self) -> bool:
+        """Whether a case may have several findings, or none."""
+        return bool(self.cases) and not isinstance(self.cases[0].label, int)
 
 
 @dataclass(frozen=True)
