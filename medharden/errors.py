@@ -6,6 +6,7 @@
     ├── DataError                  cases that can't be used; carries every problem found
     ├── RunError                   a run directory that lacks a record, or holds another run's
     ├── OutputError                a place that can't be written to
+    ├── PrivacyError               an output that would hold patient data, and was withheld
     ├── RangeError                 a tensor outside the range or shape a function takes
     └── HardeningError             a training run that can't be called a success
     Interrupted                    exit code 130; what was done is kept and can be resumed
@@ -25,6 +26,7 @@ __all__ = [
     "MedHardenError",
     "ModelError",
     "OutputError",
+    "PrivacyError",
     "Problem",
     "ProtocolError",
     "RangeError",
@@ -73,6 +75,10 @@ class RunError(MedHardenError):
 
 class OutputError(MedHardenError):
     """A place that can't be written to."""
+
+
+class PrivacyError(MedHardenError):
+    """An output that would hold patient data; it was not written under its name."""
 
 
 class RangeError(MedHardenError):

@@ -29,6 +29,7 @@ from data_helpers import (
 from PIL import Image
 
 from medharden.data import load_cohort, pseudonym
+from medharden.data.formats import read_file
 from medharden.data.layout import Entry, Listing
 from medharden.data.reading import Shelf, read_cases
 from medharden.errors import DataError
@@ -247,13 +248,22 @@ def test_the_same_data_give_the_same_record_with_any_number_of_workers(tmp_path)
     np.testing.assert_array_equal(one.inputs, many.inputs)
 
 
-def test_another_key_changes_pseudonyms_and_nothing_else(tmp_path):
+def test_another_key_changes_all_that_names_a_case_and_no_split(tmp_path):
     class_folders(tmp_path)
     one, other = (load_cohort(tmp_path, protocol(), key=k) for k in (KEY, b"another key of 32 bytes........."))
     assert [c.split for c in one.cases] == [c.split for c in other.cases]
     assert not {c.case for c in one.cases} & {c.case for c in other.cases}
+    assert not {c.pixels for c in one.cases} & {c.pixels for c in other.cases}
     assert one.record.key_id != other.record.key_id
-    assert one.record.preprocessing == other.record.preprocessing
+    assert one.record.preprocessing != other.record.preprocessing, "it holds what was made of one case"
+
+
+def test_who_has_an_image_can_not_find_it_in_the_record(tmp_path):
+    class_folders(tmp_path)
+    cohort = load_cohort(tmp_path, protocol(), key=KEY)
+    plain = {read_file(path, 2).pixels for path in tmp_path.rglob("*.png")}
+    assert len(plain) == len({c.pixels for c in cohort.record.cases}) == 20
+    assert not plain & {c.pixels for c in cohort.record.cases}
 
 
 def test_preprocessing_is_named_by_the_recipe_and_by_what_it_made(tmp_path):

@@ -5,6 +5,7 @@ from medharden.audit.files import digest_bytes, digest_file, stream_atomic, writ
 from medharden.audit.history import Lock, RunHistory, read_history
 from medharden.audit.log import AuditLog, audited, verify_log
 from medharden.audit.records import canonical_json, read_cases, read_record, write_cases, write_record
+from medharden.audit.screening import guarded
 
 __all__ = [
     "AuditLog",
@@ -15,6 +16,7 @@ __all__ = [
     "describe_environment",
     "digest_bytes",
     "digest_file",
+    "guarded",
     "read_cases",
     "read_history",
     "read_record",

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
 
+from medharden.audit.screening import screen_output
 from medharden.errors import OutputError, RunError
 
 __all__ = ["digest_bytes", "digest_file", "stream_atomic", "write_atomic"]
@@ -40,6 +41,7 @@ def write_atomic(path: Path, data: bytes) -> str:
 
     Raises:
         OutputError: the folder can't be written to, or the disk is full; nothing is left behind.
+        PrivacyError: the content would hold patient data; nothing is left behind.
     """
     stream_atomic(path, lambda stream: stream.write(data))
     return digest_bytes(data)
@@ -54,6 +56,7 @@ def stream_atomic(path: Path, write: Callable[[BinaryIO], object]) -> None:
 
     Raises:
         OutputError: the folder can't be written to, or the disk is full; nothing is left behind.
+        PrivacyError: the content would hold patient data; nothing is left behind.
     """
     beside: str | None = None
     try:
@@ -63,6 +66,7 @@ def stream_atomic(path: Path, write: Callable[[BinaryIO], object]) -> None:
             write(stream)
             stream.flush()
             os.fsync(stream.fileno())
+        screen_output(path.name, Path(beside))
         umask = os.umask(0)
         os.umask(umask)
         Path(beside).chmod(0o666 & ~umask)

@@ -12,6 +12,7 @@ from typing import Any
 
 from medharden.audit.files import digest_bytes
 from medharden.audit.records import canonical_json
+from medharden.audit.screening import screen_output
 from medharden.errors import Interrupted, OutputError, RunError
 
 __all__ = ["AuditLog", "audited", "verify_log"]
@@ -33,6 +34,7 @@ class AuditLog:
             RunError: the log there does not hang together; a torn last line (a crash while writing) is refused,
                 not repaired.
             OutputError: the line could not be written.
+            PrivacyError: the line would hold patient data.
         """
         # read anew each time: a stage and the run around it write to the same log in turn
         sequence, head = verify_log(self._path) if self._path.exists() else (0, _GENESIS)
@@ -44,6 +46,7 @@ class AuditLog:
             "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
         }
         line = canonical_json(entry)
+        screen_output(self._path.name, line)
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             with self._path.open("ab") as stream:

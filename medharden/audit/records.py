@@ -14,6 +14,7 @@ import rfc8785
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from medharden.audit.files import write_atomic
+from medharden.audit.screening import screen_words
 from medharden.errors import RunError
 from medharden.record import CaseTable, SubjectTable
 
@@ -81,6 +82,7 @@ def write_cases(path: Path, table: CaseTable) -> str:
 
     Raises:
         OutputError: the file can't be written.
+        PrivacyError: a text in it would be patient data.
     """
     columns: dict[str, Any] = {
         "case": list(table.case),
@@ -96,6 +98,8 @@ def write_cases(path: Path, table: CaseTable) -> str:
         columns[f"{name}.robust"] = subject.robust
         columns[f"{name}.won_by"] = list(subject.won_by)
         columns[f"{name}.referred"] = subject.referred
+    words = {w for values in columns.values() if isinstance(values, list) for w in values}
+    screen_words(path.name, sorted({*words, *columns}))
     buffer = io.BytesIO()
     pq.write_table(pa.table(columns), buffer, compression="zstd")
     return write_atomic(path, buffer.getvalue())

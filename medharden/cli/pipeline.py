@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from medharden.audit import audited, canonical_json, digest_bytes, digest_file, read_record
+from medharden.audit import audited, canonical_json, digest_bytes, digest_file, guarded, read_record
 from medharden.cli.console import out, stage_progress
 from medharden.cli.runtime import keep_freed_memory
 from medharden.cli.verdicts import EXIT_CODES, show_verdict
@@ -53,8 +53,9 @@ def run_all(job: Job) -> int:
             cohort = _load_data(job, protocol, progress)
             _harden(job, original, cohort, protocol, progress)
             _evaluate(job, original, cohort, protocol, progress)
-        decision = gate(job.run)
-        paths = render(job.run)
+        with guarded(cohort.identifiers, (protocol.model_dump_json(), *cohort.classes)):
+            decision = gate(job.run)
+            paths = render(job.run)
     show_verdict(job.run, decision, next(p for p in paths if p.suffix == ".html"))
     return EXIT_CODES[decision.verdict]
 
@@ -110,10 +111,14 @@ def prepare(job: Job) -> None:
 def _load_original(job: Job, protocol: Protocol) -> Classifier:
     if job.model is None:
         raise RunError("no model was given")
-    original = load_classifier(job.model, arch=job.arch, spec=protocol.model, dims=protocol.input.dims)
+    several = protocol.task.multilabel
+    original = load_classifier(
+        job.model, arch=job.arch, spec=protocol.model, dims=protocol.input.dims, multilabel=several
+    )
     record = original.record
+    answers = f"{record.classes} {'findings' if several else 'classes'}"
     out.say(
-        f"model: {record.source}:{record.arch}, {record.parameters / 1e6:.2f} M weights, {record.classes} classes, "
+        f"model: {record.source}:{record.arch}, {record.parameters / 1e6:.2f} M weights, {answers}, "
         f"{record.channels} channel(s)"
     )
     return original

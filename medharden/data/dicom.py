@@ -13,12 +13,13 @@ from pydicom.errors import BytesLengthException, InvalidDicomError
 from pydicom.pixels import apply_color_lut, apply_modality_lut, pixel_array
 from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
+from medharden.data.header import header_identifiers
 from medharden.data.images import collapse
 from medharden.data.preprocessing import Window
 from medharden.data.stored import MALFORMED, StoredImage, check_size, digest_array
 from medharden.errors import DataError
 
-__all__ = ["read_dicom"]
+__all__ = ["functional_groups", "open_dicom", "read_dicom", "rescale_of", "stored_range"]
 
 _GREY = ("MONOCHROME1", "MONOCHROME2")
 _COLOUR = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT")
@@ -32,10 +33,7 @@ def read_dicom(path: Path, dims: int) -> StoredImage:
         DataError: with the reason alone: no pixels, truncated, other frames than `dims` asks for, an unsupported
             photometric interpretation, bit depth or window.
     """
-    try:
-        return _decode(_open(path), dims)
-    except (*MALFORMED, InvalidDicomError, BytesLengthException) as error:
-        raise DataError(f"can't be decoded as DICOM: truncated or damaged ({type(error).__name__})") from None
+    return open_dicom(path, dims)[1]
 
 
 def _open(path: Path) -> Dataset:
@@ -55,7 +53,20 @@ def _open(path: Path) -> Dataset:
     return ds
 
 
-def _decode(ds: Dataset, dims: int) -> StoredImage:
+def open_dicom(path: Path, dims: int) -> tuple[Dataset, StoredImage, npt.NDArray[Any]]:
+    """The data set, its image, and the stored values as decoded: (*spatial) grey, (*spatial, 3) colour.
+
+    Raises:
+        DataError: as `read_dicom`.
+    """
+    try:
+        ds = _open(path)
+        return ds, *_decode(ds, dims)
+    except (*MALFORMED, InvalidDicomError, BytesLengthException) as error:
+        raise DataError(f"can't be decoded as DICOM: truncated or damaged ({type(error).__name__})") from None
+
+
+def _decode(ds: Dataset, dims: int) -> tuple[StoredImage, npt.NDArray[Any]]:
     photometric = _checked(ds, dims)
     try:
         stored = pixel_array(ds)
@@ -69,7 +80,7 @@ def _decode(ds: Dataset, dims: int) -> StoredImage:
         values, window, windows = _grey(ds, stored)
     else:
         values, window, windows = _colour(ds, stored, photometric), _whole_colour(ds, photometric), 1
-    return StoredImage(
+    image = StoredImage(
         values=values,
         window=window,
         format="dicom",
@@ -78,7 +89,9 @@ def _decode(ds: Dataset, dims: int) -> StoredImage:
         windows=windows,
         patient=_text(ds, "PatientID"),
         attributes=_attributes(ds),
+        identifiers=header_identifiers(ds),
     )
+    return image, stored
 
 
 def _checked(ds: Dataset, dims: int) -> str:
@@ -109,23 +122,23 @@ def _grey(ds: Dataset, stored: npt.NDArray[Any]) -> tuple[npt.NDArray[np.float32
         rescaled = apply_modality_lut(stored, ds)
         whole = Window(0.0, float(2 ** int(ds.ModalityLUTSequence[0].LUTDescriptor[2]) - 1))
     else:
-        slope, intercept = _rescale(ds)
+        slope, intercept = rescale_of(ds)
         spread = (-1, *[1] * (stored.ndim - 1))
         rescaled = stored.astype(np.float64)
         if slope.size > 1:
             rescaled = rescaled * slope.reshape(spread) + intercept.reshape(spread)
         else:
             rescaled = rescaled * slope[0] + intercept[0]
-        low, high = _stored_range(ds)
+        low, high = stored_range(ds)
         ends = np.concatenate([low * slope + intercept, high * slope + intercept])
         whole = Window(float(ends.min()), float(ends.max()))
     window, windows = _own_window(ds)
     return rescaled.astype(np.float32)[None], window or whole, windows
 
 
-def _rescale(ds: Dataset) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+def rescale_of(ds: Dataset) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
     """Slope and intercept, one for all frames or one a frame (enhanced multi-frame images)."""
-    groups = _functional_groups(ds, "PixelValueTransformationSequence")
+    groups = functional_groups(ds, "PixelValueTransformationSequence")
     items = [group.PixelValueTransformationSequence[0] for group in groups] or [ds]
     slopes = [_number(item, "RescaleSlope", 1.0) for item in items]
     intercepts = [_number(item, "RescaleIntercept", 0.0) for item in items]
@@ -134,7 +147,7 @@ def _rescale(ds: Dataset) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float
     return np.array(slopes), np.array(intercepts)
 
 
-def _functional_groups(ds: Dataset, name: str) -> list[Dataset]:
+def functional_groups(ds: Dataset, name: str) -> list[Dataset]:
     """The functional groups that hold a sequence: one shared by all frames, or one a frame, or none."""
     for sequence in ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"):
         groups = [group for group in ds.get(sequence) or [] if group.get(name)]
@@ -145,14 +158,15 @@ def _functional_groups(ds: Dataset, name: str) -> list[Dataset]:
     return []
 
 
-def _stored_range(ds: Dataset) -> tuple[int, int]:
+def stored_range(ds: Dataset) -> tuple[int, int]:
+    """Smallest and largest value that the bits stored can hold, signed or unsigned (PS3.5 section 8.1.1)."""
     bits = int(ds.BitsStored)
     return (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) if int(ds.PixelRepresentation) else (0, 2**bits - 1)
 
 
 def _own_window(ds: Dataset) -> tuple[Window | None, int]:
     """The first VOI table or window (PS3.3 C.11.2), tables before windows, and how many the file offers."""
-    groups = _functional_groups(ds, "FrameVOILUTSequence")
+    groups = functional_groups(ds, "FrameVOILUTSequence")
     items = [group.FrameVOILUTSequence[0] for group in groups] or [ds]
     item = items[0]
     tables = list(item.get("VOILUTSequence") or [])

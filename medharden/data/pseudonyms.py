@@ -11,7 +11,7 @@ from pathlib import Path
 
 from medharden.errors import DataError, OutputError
 
-__all__ = ["key_id", "load_pseudonym_key", "pseudonym"]
+__all__ = ["key_id", "keyed_digest", "load_pseudonym_key", "pseudonym"]
 
 _VARIABLE = "MEDHARDEN_PSEUDONYM_KEY"
 _FILE_VARIABLE = "MEDHARDEN_PSEUDONYM_KEY_FILE"
@@ -26,7 +26,18 @@ def pseudonym(key: bytes, kind: str, text: str) -> str:
         kind: `case` or `patient`, so that a case and a patient of the same name differ.
         text: a case's path below the data's root, or a patient identifier.
     """
-    return hmac.new(key, f"{kind}:{text}".encode("utf-8", "surrogateescape"), hashlib.sha256).hexdigest()[:16]
+    return keyed_digest(key, kind, text)[:16]
+
+
+def keyed_digest(key: bytes, kind: str, text: str) -> str:
+    """HMAC-SHA256 over `kind:text` in hexadecimal; whoever lacks the key can't tell which text it stands for.
+
+    Args:
+        key: at least 16 secret bytes.
+        kind: what the text is, so that equal texts of two kinds differ.
+        text: any text; for pixels, their own digest, so that who has an image can't find it in a record.
+    """
+    return hmac.new(key, f"{kind}:{text}".encode("utf-8", "surrogateescape"), hashlib.sha256).hexdigest()
 
 
 def key_id(key: bytes) -> str:

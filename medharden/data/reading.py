@@ -47,6 +47,7 @@ class ReadCase:
     pixels: str
     patient: str
     attributes: dict[str, str]
+    identifiers: tuple[tuple[str, str], ...] = ()
 
 
 class Shelf:
@@ -161,6 +162,7 @@ def _read(read: Callable[[Entry], StoredImage], entry: Entry, spec: Input) -> tu
         pixels=image.pixels,
         patient=image.patient,
         attributes=image.attributes,
+        identifiers=image.identifiers,
     )
     return case, unit
 

@@ -53,6 +53,7 @@ class StoredImage:
         windows: how many windows the file offers; 0 means that `window` is the data type's range.
         patient: the header's patient identifier, or "".
         attributes: `sex`, `age`, `site` and `scanner` where the header has them.
+        identifiers: kind and value of what the header says of who the patient is; they enter no record.
     """
 
     values: npt.NDArray[np.float32]
@@ -63,6 +64,7 @@ class StoredImage:
     windows: int = 0
     patient: str = ""
     attributes: dict[str, str] = field(default_factory=dict)
+    identifiers: tuple[tuple[str, str], ...] = ()
 
 
 def digest_array(array: npt.NDArray[np.generic]) -> str:

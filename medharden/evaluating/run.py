@@ -13,6 +13,7 @@ from medharden.audit import (
     describe_environment,
     digest_bytes,
     digest_file,
+    guarded,
     read_history,
     write_atomic,
     write_cases,
@@ -63,13 +64,15 @@ def evaluate(
     Raises:
         RunError: the cohort is not the one the run was locked to, or the protocol's looks are used up.
         OutputError: the run directory can't be written to.
+        PrivacyError: a record would hold patient data.
     """
     digests = {"cohort": digest_file(run / "cohort.json"), "hardened": digest_file(run / "hardened.safetensors")}
     if digests["cohort"] != digest_bytes(canonical_json(cohort.record) + b"\n"):
         raise RunError(
             f"{run.name} was hardened on other data, or under another pseudonym key; expected the same --data and key"
         )
-    with audited(run, "evaluate", protocol=protocol.digest, **digests) as log:
+    guard = guarded(cohort.identifiers, (protocol.model_dump_json(), *cohort.classes))
+    with guard, audited(run, "evaluate", protocol=protocol.digest, **digests) as log:
         _require_a_look(run, protocol)
         started = datetime.now(UTC).isoformat(timespec="seconds")
         log.append("evaluate.test_split_opened", cases=len(cohort.indices("test")))

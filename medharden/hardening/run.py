@@ -22,6 +22,7 @@ from medharden.audit import (
     canonical_json,
     describe_environment,
     digest_bytes,
+    guarded,
     stream_atomic,
     write_atomic,
     write_record,
@@ -42,7 +43,7 @@ from medharden.models import (
     state_digest,
 )
 from medharden.protocol import Protocol, load_protocol
-from medharden.record import CostRecord, FusionRecord, HardenRecord, Progress
+from medharden.record import CostRecord, HardenRecord, Progress
 
 __all__ = ["harden"]
 
@@ -76,11 +77,13 @@ def harden(
         HardeningError: training collapsed beyond recovery, or the clean path moved.
         RunError: the directory holds another run.
         OutputError: it can't be written to.
+        PrivacyError: a record would hold patient data.
     """
-    with audited(run, "harden", protocol=protocol.digest, model=original.record.file) as log:
+    guard = guarded(cohort.identifiers, (protocol.model_dump_json(), *cohort.classes))
+    with guard, audited(run, "harden", protocol=protocol.digest, model=original.record.file) as log:
         started = datetime.now(UTC).isoformat(timespec="seconds")
         fixed, _ = cohort.batch(cohort.indices("train")[:_FIXED_CASES])
-        check_classifier(original, fixed, cohort.classes)
+        check_classifier(original, fixed, cohort.classes, multilabel=protocol.task.multilabel)
         cohort_digest = _write_inputs(run, cohort, protocol)
         log.append("harden.locked", protocol=protocol.digest, cohort=cohort_digest)
 
@@ -100,7 +103,8 @@ def harden(
         after, identical = state_digest(clean_path), torch.equal(answers, _answers(clean_path, fixed, device))
         if after != before or not identical:
             raise HardeningError("the clean path moved during hardening; this is a defect: nothing was written")
-        digest, description = _write_model(run, clean_path, training, fusion, bias)
+        model = HardenedClassifier(clean_path, training.branch, fusion, bias, multilabel=protocol.task.multilabel)
+        digest, description = _write_model(run, model.cpu())
         record = HardenRecord(
             protocol=protocol.digest,
             cohort=cohort_digest,
@@ -215,11 +219,8 @@ def _answers(model: Classifier, inputs: Tensor, device: str) -> Tensor:
     return model(inputs.to(device)).cpu()  # type: ignore[no-any-return]
 
 
-def _write_model(
-    run: Path, clean_path: Classifier, training: BranchTraining, fusion: FusionRecord, bias: Tensor
-) -> tuple[str, str]:
+def _write_model(run: Path, model: HardenedClassifier) -> tuple[str, str]:
     """Writes the weights and their description; returns both digests."""
-    model = HardenedClassifier(clean_path, training.branch, fusion, bias).cpu()
     description = canonical_json(describe_hardened(model)) + b"\n"
     digest = write_atomic(run / "hardened.safetensors", hardened_bytes(model, description))
     return digest, write_atomic(run / "hardened.json", description)
