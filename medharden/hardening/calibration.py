@@ -5,15 +5,26 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from scipy.optimize import minimize_scalar
 from torch import Tensor
-from torch.nn import functional
 
 from medharden.attacks import pgd
 from medharden.data import Cohort
 from medharden.data.sampling import stratified_sample
-from medharden.models import Classifier, DecisionView, HardenedClassifier, logits_in_batches, mix, probability_gap
+from medharden.models import (
+    Classifier,
+    DecisionView,
+    HardenedClassifier,
+    answered_rightly,
+    logits_in_batches,
+    mix,
+    mix_findings,
+    refers,
+    support,
+    task_loss,
+)
 from medharden.protocol import Protocol
 from medharden.record import Finding, FrontierPoint, FusionRecord, Progress
 from medharden.stats import noninferiority_test, wilson_interval
@@ -21,9 +32,10 @@ from medharden.stats import noninferiority_test, wilson_interval
 __all__ = ["calibrate"]
 
 # up to one half the clean path alone can decide: drawn, never chosen
-_WEIGHTS = (0.05, 0.25, 0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95, 0.99)
+_WEIGHTS = (0.05, 0.25, 0.5, 0.55, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)
+_SUREST = 1 - 1e-9  # of a saturated branch nothing more can be asked
 _NEUTRAL = FusionRecord(
-    mode="clean", weight=0.5, clean_temperature=1.0, robust_temperature=1.0, referral_threshold=1.0, referral_rate=0.0
+    mode="clean", weight=0.5, clean_temperature=1.0, robust_temperature=1.0, referral_threshold=0.0, referral_rate=0.0
 )
 
 
@@ -65,10 +77,10 @@ def calibrate(
     fusion, findings = _guard(fusion, clean, robust, bias, protocol)
     if protocol.fusion.mode != "mixed":
         return fusion, findings if protocol.fusion.mode == "guarded" else ()
-    model = HardenedClassifier(clean_path, branch, fusion, bias)
+    model = HardenedClassifier(clean_path, branch, fusion, bias, multilabel=protocol.task.multilabel)
     patients = [cohort.cases[row].patient for row in cohort.indices("val")]
-    points = _frontier(model, inputs, labels, clean, robust, patients, protocol, progress)
-    weight, finding = _choose(points, protocol)
+    points, right = _frontier(model, inputs, labels, clean, robust, patients, protocol, progress)
+    weight, finding = _choose(points, right, patients, protocol)
     return replace(fusion, weight=weight, frontier=points), finding
 
 
@@ -77,11 +89,12 @@ def fit_temperature(logits: Tensor, labels: Tensor) -> float:
 
     Args:
         logits: (N, K).
-        labels: (N,).
+        labels: (N,) classes, or (N, K) findings.
     """
     logits, labels = logits.double().cpu(), labels.cpu()
+    labels = labels.double() if labels.ndim == 2 else labels
     found = minimize_scalar(
-        lambda t: float(functional.cross_entropy(logits / float(np.exp(t)), labels)),
+        lambda t: float(task_loss(logits / float(np.exp(t)), labels)),
         bounds=(np.log(0.05), np.log(20.0)),
         method="bounded",
     )
@@ -91,19 +104,18 @@ def fit_temperature(logits: Tensor, labels: Tensor) -> float:
 def _guard(
     fusion: FusionRecord, clean: Tensor, robust: Tensor, bias: Tensor, protocol: Protocol
 ) -> tuple[FusionRecord, tuple[Finding, ...]]:
-    """The strictest gap threshold whose referral rate is expected to stay within the budget (upper Wilson limit)."""
-    gap = probability_gap(clean, robust, fusion).cpu().double().numpy()
-    disagree = ((clean + bias).argmax(1) != (robust + bias).argmax(1)).cpu().numpy()
-    cases, level = len(gap), 1 - 2 * protocol.endpoints.alpha
+    """The strictest support threshold whose referral rate is expected within the budget (upper Wilson limit)."""
+    cases, level = len(clean), 1 - 2 * protocol.endpoints.alpha
     affordable = max(
         (k for k in range(cases + 1) if wilson_interval(k, cases, level=level)[1] <= protocol.fusion.referral_budget),
         default=-1,
     )
+    disagree = refers(clean, robust, bias, fusion)
+    own = support(robust, bias, fusion).gather(1, (clean + bias).argmax(1)[:, None]).squeeze(1)
+    agreeing = own[~disagree].double().sigmoid().clamp(max=_SUREST).sort().values
     spare = affordable - int(disagree.sum())
-    agreeing = np.sort(gap[~disagree])[::-1]
     findings: tuple[Finding, ...] = ()
     if spare < 0:
-        threshold = 1.0
         findings = (
             Finding(
                 "fusion.referral_budget",
@@ -112,10 +124,12 @@ def _guard(
                 f"a referral rate within {protocol.fusion.referral_budget:.1%} is not expected to hold.",
             ),
         )
+    elif spare < len(agreeing):
+        fusion = replace(fusion, referral_threshold=float(agreeing[spare]))
     else:
-        threshold = float(agreeing[spare]) if spare < len(agreeing) else 0.0
-    referred = disagree | (gap > threshold)
-    return replace(fusion, referral_threshold=threshold, referral_rate=float(referred.mean())), findings
+        fusion = replace(fusion, referral_threshold=_SUREST)
+    rate = float(refers(clean, robust, bias, fusion).float().mean())
+    return replace(fusion, referral_rate=rate), findings
 
 
 def _frontier(
@@ -127,16 +141,18 @@ def _frontier(
     patients: list[str],
     protocol: Protocol,
     progress: Progress | None,
-) -> tuple[FrontierPoint, ...]:
-    """Clean change and end-to-end robust accuracy for each weight, on validation."""
+) -> tuple[tuple[FrontierPoint, ...], dict[float, npt.NDArray[np.bool_]]]:
+    """Clean change and end-to-end robust accuracy for each weight, on validation; and which cases it answers right."""
     bias, margin = model.decision_bias, _accuracy_margin(protocol)
-    right = (clean + bias).argmax(1) == labels
+    right = answered_rightly(clean + bias, labels)
+    blend = mix_findings if model.multilabel else mix
     rows = stratified_sample(labels.cpu().numpy(), protocol.hardening.probe_cases, protocol.seed)
     sample = torch.as_tensor(rows, device=labels.device)
-    points = []
+    points, answered = [], {}
     for number, weight in enumerate(_WEIGHTS):
         model.fusion = replace(model.fusion, weight=weight)
-        now = (mix(clean, robust, model.fusion) + bias).argmax(1) == labels
+        now = answered_rightly(blend(clean, robust, model.fusion) + bias, labels)
+        answered[weight] = now.cpu().numpy()
         gained, lost = (now & ~right).cpu().numpy(), (~now & right).cpu().numpy()
         test = noninferiority_test(gained, lost, margin=margin, alpha=protocol.endpoints.alpha, patients=patients)
         view = DecisionView(model, bias)
@@ -151,7 +167,7 @@ def _frontier(
             generator=torch.Generator().manual_seed(protocol.seed),
         )
         with torch.no_grad():
-            held = (view(attacked).argmax(1) == labels[sample]) & now[sample]
+            held = answered_rightly(view(attacked), labels[sample]) & now[sample]
         points.append(
             FrontierPoint(
                 weight=weight,
@@ -166,24 +182,49 @@ def _frontier(
         )
         if progress is not None:
             progress("calibrate", number + 1, len(_WEIGHTS))
-    return tuple(points)
+    return tuple(points), answered
 
 
 def _accuracy_margin(protocol: Protocol) -> float:
     return next(m.margin for m in protocol.endpoints.noninferiority if m.metric == "accuracy")
 
 
-def _choose(points: tuple[FrontierPoint, ...], protocol: Protocol) -> tuple[float, tuple[Finding, ...]]:
-    """The most robust weight at which non-inferiority of accuracy is shown on validation; else the safest weight."""
+def _choose(
+    points: tuple[FrontierPoint, ...],
+    right: dict[float, npt.NDArray[np.bool_]],
+    patients: list[str],
+    protocol: Protocol,
+) -> tuple[float, tuple[Finding, ...]]:
+    """The most robust weight at which non-inferiority of accuracy is shown on validation.
+
+    Where a small validation split shows it for none, the most robust weight whose accuracy is within one standard
+    error of the safest weight's: the one-standard-error rule (Breiman et al. 1984, section 3.4.3) on the paired
+    difference, by patient. A case or two of a few hundred do not tell weights apart, and robustness is not given up
+    for them.
+    """
     margin = _accuracy_margin(protocol)
     points = tuple(p for p in points if p.weight > 0.5)
     holding = [p for p in points if p.lower > -margin]
     if holding:
-        return max(holding, key=lambda p: (p.robust, -p.weight)).weight, ()
-    safest = max(p.lower for p in points)
-    chosen = max((p for p in points if p.lower == safest), key=lambda p: (p.robust, -p.weight))
+        return _most_robust(holding).weight, ()
+    lower = max(p.lower for p in points)
+    safest = _most_robust([p for p in points if p.lower == lower])
+    near = [p for p in points if _within_one_error(right[p.weight], right[safest.weight], patients)]
+    chosen = _most_robust(near)
     message = (
         f"On {chosen.cases} validation cases no fusion weight shows non-inferiority at a margin of {margin:g} "
-        f"(best lower limit {safest:.3f}); the weight that loses least was taken."
+        f"(best lower limit {lower:.3f}); the most robust weight within one standard error of the safest was taken."
     )
     return chosen.weight, (Finding("fusion.not_shown_on_validation", "warning", message),)
+
+
+def _most_robust(points: list[FrontierPoint]) -> FrontierPoint:
+    return max(points, key=lambda p: (p.robust, -p.weight))
+
+
+def _within_one_error(mine: npt.NDArray[np.bool_], safest: npt.NDArray[np.bool_], patients: list[str]) -> bool:
+    """Whether accuracy falls behind the safest weight's by at most one standard error of their paired difference."""
+    change = mine.astype(int) - safest.astype(int)
+    _, patient = np.unique(patients, return_inverse=True)
+    error = float(np.sqrt((np.bincount(patient, weights=change) ** 2).sum()))
+    return bool(-change.sum() <= error)

@@ -1,7 +1,16 @@
 """Loading pretrained classifiers, and the hardened model built on one."""
 
+from medharden.models.answers import (
+    answered_rightly,
+    answers,
+    divergence,
+    probabilities,
+    probability_of_truth,
+    task_loss,
+)
 from medharden.models.classifier import Classifier, check_classifier, logits_in_batches, state_digest
-from medharden.models.hardened import Assessment, DecisionView, HardenedClassifier, mix, probability_gap
+from medharden.models.findings import mix_findings
+from medharden.models.hardened import Assessment, DecisionView, HardenedClassifier, mix, refers, support
 from medharden.models.loading import load_classifier
 from medharden.models.storage import describe_hardened, hardened_bytes, load_hardened
 from medharden.models.timm_import import timm_module
@@ -11,14 +20,22 @@ __all__ = [
     "Classifier",
     "DecisionView",
     "HardenedClassifier",
+    "answered_rightly",
+    "answers",
     "check_classifier",
     "describe_hardened",
+    "divergence",
     "hardened_bytes",
     "load_classifier",
     "load_hardened",
     "logits_in_batches",
     "mix",
-    "probability_gap",
+    "mix_findings",
+    "probabilities",
+    "probability_of_truth",
+    "refers",
     "state_digest",
+    "support",
+    "task_loss",
     "timm_module",
 ]

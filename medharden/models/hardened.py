@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Self
 
@@ -9,11 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from medharden.models.classifier import Classifier
+from medharden.models.findings import mix_findings
 from medharden.record import FusionRecord
 
 __all__ = ["Assessment", "DecisionView", "HardenedClassifier"]
-
-_SOFTNESS = 4.0
 
 
 @dataclass(frozen=True)
@@ -32,6 +32,8 @@ class Assessment:
 class HardenedClassifier(nn.Module):
     """One module, one strict state dict: (N, C, *spatial) in [0, 1] in, (N, K) logits out.
 
+    Of a multi-label task each column is a finding, whose logit is above 0 where its probability is above one half.
+
     `clean_path` never trains and both paths are pinned to eval mode: calling `.train()` on this module or on a
     parent of it moves no buffer of either.
 
@@ -40,15 +42,23 @@ class HardenedClassifier(nn.Module):
         robust_branch: a model of the same classes.
         fusion: how the two answers become one.
         decision_bias: (K,) added to logits before the larger one is answered; it carries the protocol's decision
-            threshold, log((1-t)/t) for the positive class, and is 0 at t = 0.5.
+            threshold, log((1-t)/t) for the positive class or for each finding, and is 0 at t = 0.5.
+        multilabel: whether the columns are findings.
     """
 
     decision_bias: Tensor
 
     def __init__(
-        self, clean_path: Classifier, robust_branch: Classifier, fusion: FusionRecord, decision_bias: Tensor
+        self,
+        clean_path: Classifier,
+        robust_branch: Classifier,
+        fusion: FusionRecord,
+        decision_bias: Tensor,
+        *,
+        multilabel: bool = False,
     ) -> None:
         super().__init__()
+        self.multilabel = multilabel
         self.clean_path = clean_path.requires_grad_(False)
         self.robust_branch = robust_branch
         self.fusion = fusion
@@ -63,23 +73,21 @@ class HardenedClassifier(nn.Module):
         return self
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """Logits of the released answer; `mixed` returns log-probabilities."""
+        """Logits of the released answer; `mixed` returns log-probabilities, of findings log-odds."""
         mode = self.fusion.mode
         if mode in ("clean", "guarded"):
             return self.clean_path(inputs)  # type: ignore[no-any-return]
         if mode == "robust":
             return self.robust_branch(inputs)  # type: ignore[no-any-return]
-        return mix(self.clean_path(inputs), self.robust_branch(inputs), self.fusion)
+        combine = mix_findings if self.multilabel else mix
+        return combine(self.clean_path(inputs), self.robust_branch(inputs), self.fusion)
 
     def assess(self, inputs: Tensor) -> Assessment:
         """The released answer and, in `guarded` mode, which cases a reader is told to look at."""
         if self.fusion.mode != "guarded":
             return Assessment(self(inputs), torch.zeros(len(inputs), dtype=torch.bool, device=inputs.device))
         clean, robust = self.clean_path(inputs), self.robust_branch(inputs)
-        agree = (clean + self.decision_bias).argmax(1) == (robust + self.decision_bias).argmax(1)
-        return Assessment(
-            clean, ~agree | (probability_gap(clean, robust, self.fusion) > self.fusion.referral_threshold)
-        )
+        return Assessment(clean, refers(clean, robust, self.decision_bias, self.fusion))
 
     def decision_view(self) -> nn.Module:
         """What an attacker of the released model faces: its decision, and in `guarded` mode its referral too."""
@@ -89,7 +97,7 @@ class HardenedClassifier(nn.Module):
 
 
 class DecisionView(nn.Module):
-    """Logits shifted by the decision threshold, so that the largest column is the decision."""
+    """Logits shifted by the decision threshold: the largest column is the decision, of findings each above 0."""
 
     refers = False
     bias: Tensor
@@ -101,16 +109,16 @@ class DecisionView(nn.Module):
         self.register_buffer("bias", bias)
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """(N, K) logits whose largest column is the decision."""
+        """(N, K) logits whose largest column is the decision, or each of which above 0 is a finding."""
         return self.model(inputs) + self.bias  # type: ignore[no-any-return]
 
 
 class _GuardedView(nn.Module):
-    """(N, K + 1) columns: class j leads only if both paths answer j within the threshold; else referral leads.
+    """(N, K + 1) columns: class j leads only if both paths answer j and the branch supports it; else referral leads.
 
-    Column j is min(lead of j on the clean path, lead of j on the branch, slack of the probability gap), and the
-    last column, 0, stands for referral. The value is exact; its gradient is that of a soft minimum, so that an
-    attacker works on all three conditions at once.
+    Column j is min(lead of j on the clean path, lead of j on the branch, the branch's support of j above the
+    threshold), and the last column, 0, stands for referral. The value is exact; its gradient is that of a soft
+    minimum, so that an attacker works on all three conditions at once.
     """
 
     refers = True
@@ -120,13 +128,10 @@ class _GuardedView(nn.Module):
         self.model = model
 
     def forward(self, inputs: Tensor) -> Tensor:
-        model = self.model
+        model, bias = self.model, self.model.decision_bias
         clean, robust = model.clean_path(inputs), model.robust_branch(inputs)
-        gap = probability_gap(clean, robust, model.fusion)
-        slack = _SOFTNESS * (model.fusion.referral_threshold - gap)
-        conditions = torch.stack(
-            [_lead(clean + model.decision_bias), _lead(robust + model.decision_bias), slack[:, None].expand_as(clean)]
-        )
+        slack = support(robust, bias, model.fusion) - log_odds(model.fusion.referral_threshold)
+        conditions = torch.stack([_lead(clean + bias), _lead(robust + bias), slack])
         hard = conditions.min(dim=0).values
         soft = -torch.logsumexp(-conditions, dim=0)
         columns = hard.detach() + soft - soft.detach()
@@ -154,10 +159,41 @@ def mix(clean: Tensor, robust: Tensor, fusion: FusionRecord) -> Tensor:
     return torch.logsumexp(parts, dim=0)
 
 
-def probability_gap(clean: Tensor, robust: Tensor, fusion: FusionRecord) -> Tensor:
-    """(N,) largest difference of any class's calibrated probability between the two paths, in [0, 1]."""
-    gap = (clean / fusion.clean_temperature).softmax(1) - (robust / fusion.robust_temperature).softmax(1)
-    return gap.abs().amax(1)
+def refers(clean: Tensor, robust: Tensor, bias: Tensor, fusion: FusionRecord) -> Tensor:
+    """(N,) bool: where the paths disagree, or the branch supports the clean path's answer too weakly.
+
+    An attacker moves the clean path at will, so its probability is no evidence; that of the branch for the released
+    answer has to be moved past the threshold.
+
+    Args:
+        clean: (N, K) logits of the clean path.
+        robust: (N, K) logits of the robust branch.
+        bias: (K,) decision bias.
+        fusion: the branch's temperature and `referral_threshold`.
+    """
+    answer = (clean + bias).argmax(1)
+    supported = support(robust, bias, fusion).gather(1, answer[:, None]).squeeze(1)
+    return (answer != (robust + bias).argmax(1)) | (supported < log_odds(fusion.referral_threshold))
+
+
+def support(robust: Tensor, bias: Tensor, fusion: FusionRecord) -> Tensor:
+    """(N, K) log-odds of each class on the branch, calibrated, the decision threshold shifted to one half.
+
+    Args:
+        robust: (N, K) logits of the robust branch.
+        bias: (K,) decision bias.
+        fusion: the branch's temperature.
+    """
+    logits = (robust + bias) / fusion.robust_temperature
+    others = torch.eye(logits.shape[1], dtype=torch.bool, device=logits.device)
+    return logits - logits[:, None, :].masked_fill(others, -torch.inf).logsumexp(2)
+
+
+def log_odds(probability: float) -> float:
+    """log(p / (1 - p)); infinite at 0 and 1."""
+    if probability in (0.0, 1.0):
+        return math.copysign(math.inf, probability - 0.5)
+    return math.log(probability / (1 - probability))
 
 
 def _lead(logits: Tensor) -> Tensor:

@@ -104,7 +104,8 @@ class FusionRecord:
         mode: `clean`, `robust`, `mixed` or `guarded`.
         weight: the robust branch's share in `mixed`, in (0, 1).
         clean_temperature, robust_temperature: fitted by likelihood on validation.
-        referral_threshold: largest probability gap that `guarded` lets pass.
+        referral_threshold: `guarded` refers where the branch's calibrated probability of the answer is below it.
+            The decision threshold is shifted to one half in it.
         referral_rate: share of clean validation cases that `guarded` refers.
         frontier: the fusion weights tried, with what each gave on validation.
     """

@@ -58,7 +58,8 @@ def model_rows(records: RunRecords) -> Rows:
         rows.append(
             (
                 "Referral, calibrated on validation",
-                f"probability gap above {fusion.referral_threshold:.3f}; {percent(fusion.referral_rate)} of clean "
+                f"branch's probability of the answer below {fusion.referral_threshold:.3f}, or another answer; "
+                f"{percent(fusion.referral_rate)} of clean "
                 f"validation cases referred (budget {percent(protocol.fusion.referral_budget)})",
             )
         )
@@ -78,9 +79,7 @@ def data_rows(records: RunRecords) -> Rows:
         ),
         ("Splits", _SPLITS_FROM.get(cohort.splits_from, cohort.splits_from)),
         ("Statistical unit", unit),
-        ("Reference standard", "the labels as supplied; how they were established is not in the records"),
         ("Pseudonyms", f"keyed HMAC, key {cohort.key_id}; no case is named but in findings that need it"),
-        ("Preprocessing fingerprint", cohort.preprocessing),
     )
 
 

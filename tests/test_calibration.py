@@ -1,0 +1,95 @@
+"""Choosing the fusion weight and the referral threshold from validation answers."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from tiny import tiny_protocol
+
+from medharden.hardening import calibration
+from medharden.models import refers, support
+from medharden.record import FrontierPoint, FusionRecord
+from medharden.stats import wilson_interval
+
+CASES = 300
+PATIENTS = [str(i) for i in range(CASES)]
+FUSION = FusionRecord(
+    mode="guarded",
+    weight=0.5,
+    clean_temperature=1.0,
+    robust_temperature=2.0,
+    referral_threshold=0.0,
+    referral_rate=0.0,
+)
+
+
+def point(weight: float, lost: int, robust: float, lower: float) -> FrontierPoint:
+    return FrontierPoint(
+        weight=weight, gained=0, lost=lost, cases=CASES, lower=lower, upper=0.0, robust=robust, attacked=100
+    )
+
+
+def right(lost: int) -> np.ndarray:
+    answers = np.ones(CASES, dtype=bool)
+    answers[:lost] = False
+    return answers
+
+
+@pytest.mark.parametrize(("lost", "chosen"), [(1, 0.99), (2, 0.6), (9, 0.6)])
+def test_a_case_does_not_outweigh_robustness_and_several_do_where_validation_shows_no_weight(
+    lost: int, chosen: float
+) -> None:
+    points = (point(0.6, 0, 0.70, -0.05), point(0.99, lost, 0.85, -0.06))
+    weight, findings = calibration._choose(points, {0.6: right(0), 0.99: right(lost)}, PATIENTS, tiny_protocol())
+    assert weight == chosen
+    assert [f.code for f in findings] == ["fusion.not_shown_on_validation"]
+
+
+def test_the_losses_of_one_patient_are_one_standard_error() -> None:
+    points = (point(0.6, 0, 0.70, -0.05), point(0.99, 4, 0.85, -0.06))
+    one_patient = ["a"] * 4 + PATIENTS[4:]
+    answers = {0.6: right(0), 0.99: right(4)}
+    assert calibration._choose(points, answers, one_patient, tiny_protocol())[0] == 0.99
+    assert calibration._choose(points, answers, PATIENTS, tiny_protocol())[0] == 0.6
+
+
+def test_the_most_robust_weight_that_validation_shows_is_taken_whatever_it_loses() -> None:
+    points = (point(0.6, 0, 0.70, -0.001), point(0.8, 5, 0.8, -0.01), point(0.99, 20, 0.85, -0.5))
+    answers = {p.weight: right(p.lost) for p in points}
+    assert calibration._choose(points, answers, PATIENTS, tiny_protocol()) == (0.8, ())
+
+
+def test_up_to_one_half_no_weight_is_chosen_however_safe() -> None:
+    points = (point(0.5, 0, 0.99, 0.0), point(0.55, 3, 0.1, -0.5))
+    assert calibration._choose(points, {p.weight: right(p.lost) for p in points}, PATIENTS, tiny_protocol())[0] == 0.55
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+def test_the_referral_threshold_uses_the_budget_that_validation_can_carry(classes: int) -> None:
+    draw = torch.Generator().manual_seed(0)
+    clean = 3 * torch.randn(400, classes, generator=draw)
+    robust, bias = clean + 0.2 * torch.randn(400, classes, generator=draw), torch.zeros(classes)
+    rates = []
+    for budget in (0.08, 0.16, 0.24):
+        protocol = tiny_protocol(f"fusion: {{mode: guarded, referral_budget: {budget}}}\n")
+        fusion, findings = calibration._guard(FUSION, clean, robust, bias, protocol)
+        referred = refers(clean, robust, bias, fusion)
+        count = int(referred.sum())
+        assert findings == ()
+        assert fusion.referral_rate == pytest.approx(count / 400)
+        assert wilson_interval(count, 400, level=0.95)[1] <= budget < wilson_interval(count + 1, 400, level=0.95)[1]
+        rates.append(fusion.referral_rate)
+    assert rates[0] < rates[1] < rates[2]
+
+
+def test_a_saturated_branch_that_agrees_refers_nothing() -> None:
+    logits = torch.tensor([[200.0, -200.0]]).repeat(300, 1)
+    fusion, _ = calibration._guard(FUSION, logits, logits, torch.zeros(2), tiny_protocol("fusion: {mode: guarded}\n"))
+    assert fusion.referral_rate == 0
+
+
+def test_support_is_the_calibrated_probability_of_the_class_with_the_decision_threshold_at_one_half() -> None:
+    robust, bias = torch.randn(50, 3), torch.tensor([0.0, 0.7, -0.2])
+    expected = ((robust + bias) / 2.0).softmax(1)
+    torch.testing.assert_close(support(robust, bias, FUSION).sigmoid(), expected)
