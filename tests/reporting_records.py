@@ -30,6 +30,7 @@ from medharden.record import (
     HardenRecord,
     Identity,
     ModelRecord,
+    SanityPoint,
     SubjectOutcome,
     SubjectTable,
     Verdict,
@@ -81,6 +82,7 @@ def make_run(
         started="2026-01-12T11:02:10+00:00",
         finished="2026-01-12T11:09:44+00:00",
         findings=findings,
+        sanity=_sanity(),
     )
     digest = write_record(run / "evaluation.json", evaluation)
     decision = GateDecision(
@@ -256,6 +258,18 @@ def _harden(protocol: str, cohort: str, classes: int, fusion: str) -> HardenReco
         finished="2026-01-12T11:01:58+00:00",
         findings=(Finding("hardening.steps", "info", "Epochs were added to reach the protocol's least steps."),),
     )
+
+
+def _sanity() -> tuple[SanityPoint, ...]:
+    points = []
+    for subject, by_eps, by_steps in (
+        ("original", (9, 2, 0, 0, 0), (12, 4, 2, 2)),
+        ("composite", (28, 24, 15, 4, 0), (29, 25, 24, 24)),
+    ):
+        ratios, steps = (0.5, 1.0, 2.0, 4.0, 127.5), (1, 5, 20, 50)
+        points += [SanityPoint(subject, "eps", r, r * 2 / 255, 20, 32, n) for r, n in zip(ratios, by_eps, strict=True)]
+        points += [SanityPoint(subject, "steps", 1.0, 2 / 255, s, 32, n) for s, n in zip(steps, by_steps, strict=True)]
+    return tuple(points)
 
 
 def _endpoints(classes: tuple[str, ...], verdict: Verdict, cases: CaseTable) -> tuple[Endpoint, ...]:

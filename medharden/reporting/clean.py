@@ -180,7 +180,9 @@ def _endpoint_numbers(e: Endpoint) -> tuple[str, str, str]:
 def _label(e: Endpoint, records: RunRecords) -> str:
     if e.kind == "subgroup":
         return e.name.replace("=", ": ", 1)
-    return endpoint_label(e.name, records.evaluation.classes, records.protocol.task.positive)
+    name = e.name.removeprefix(f"{e.comparator}:")
+    label = endpoint_label(name, records.evaluation.classes, records.protocol.task.positive)
+    return label if e.comparator == "original" else f"{label}, against the {e.comparator} release"
 
 
 def paired_tables(records: RunRecords, kind: str) -> tuple[PairedTable, ...]:

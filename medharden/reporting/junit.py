@@ -14,7 +14,8 @@ __all__ = ["junit_xml"]
 def junit_xml(decision: GateDecision) -> bytes:
     """One test case an endpoint: FAIL and INCONCLUSIVE are failures, INVALID is an error.
 
-    A subgroup is a test case too; where it is INCONCLUSIVE it counts as skipped: it doesn't hold the verdict back.
+    A subgroup is a test case too; where it is INCONCLUSIVE it counts as skipped: it doesn't hold the verdict back. So
+    does an alternative beside one that was shown.
 
     A verdict that no endpoint explains gets a test case of its own, `verdict`, with the reasons.
     """
@@ -30,15 +31,19 @@ def junit_xml(decision: GateDecision) -> bytes:
         ("margins_justified", str(decision.margins_justified).lower()),
     ):
         suite.add_property(name, value)
+    spared = {e.comparator for e in decision.endpoints if e.role == "alternative" and e.verdict is Verdict.PASS}
     for endpoint in decision.endpoints:
-        suite.add_testcase(_case(endpoint.name, classname, endpoint.verdict, _message(endpoint)))
+        case = _case(endpoint.name, classname, endpoint.verdict, _message(endpoint))
+        if _spared(endpoint, spared):
+            case.result = [Skipped(_printable(_message(endpoint)))]
+        suite.add_testcase(case)
     for subgroup in decision.subgroups:
         case = _case(subgroup.name, classname, subgroup.verdict, _message(subgroup))
         if subgroup.verdict is Verdict.INCONCLUSIVE:
             case.result = [Skipped(_printable(_message(subgroup)))]
         suite.add_testcase(case)
     harmed = [s for s in decision.subgroups if s.verdict is Verdict.FAIL]
-    decided = [e.verdict for e in (*decision.endpoints, *harmed)]
+    decided = [e.verdict for e in (*decision.endpoints, *harmed) if not _spared(e, spared)]
     if decision.verdict is not Verdict.PASS and decision.verdict not in decided:
         reasons = "; ".join(decision.reasons) or "the gate gave no reason"
         suite.add_testcase(_case("verdict", classname, decision.verdict, reasons))
@@ -48,6 +53,12 @@ def junit_xml(decision: GateDecision) -> bytes:
     buffer = io.BytesIO()
     xml.write(buffer, pretty=True)
     return buffer.getvalue()
+
+
+def _spared(endpoint: Endpoint, comparators: set[str]) -> bool:
+    """Whether another alternative was shown instead, against the same comparator."""
+    open_one = endpoint.role == "alternative" and endpoint.verdict is Verdict.INCONCLUSIVE
+    return open_one and endpoint.comparator in comparators
 
 
 def _message(endpoint: Endpoint) -> str:

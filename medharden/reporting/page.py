@@ -27,8 +27,19 @@ from medharden.reporting.robust import (
     reconciliation,
     subject_rows,
 )
+from medharden.reporting.sanity import sanity_checks, sanity_rows
+from medharden.reporting.score_charts import reliability_chart, roc_chart, sanity_chart
+from medharden.reporting.scores import auroc_rows, calibrations, reliability_rows, score_panels
 from medharden.reporting.source import RunRecords
-from medharden.reporting.wording import article_15, threat_rows, untested
+from medharden.reporting.statements import (
+    NOT_STATED,
+    harm_rows,
+    preprocessing_rows,
+    risk_rows,
+    sign_rows,
+    stated_rows,
+)
+from medharden.reporting.wording import ATTACKS, LOSSES, article_15, threat_rows, untested
 
 __all__ = ["html_report"]
 
@@ -53,6 +64,8 @@ def html_report(records: RunRecords) -> bytes:
     kinds = [e.kind for e in decision.endpoints]
     margin = next(m.margin for m in protocol.endpoints.noninferiority if m.metric == "accuracy")
     agree, counts = reconciliation(records)
+    panels = score_panels(records)
+    predicted, calibrated = calibrations(records)
     page = _environment().get_template("report.html.j2")
     text = page.render(
         records=records,
@@ -67,6 +80,23 @@ def html_report(records: RunRecords) -> bytes:
         forest=forest_chart(decision.endpoints, tuple(row.label for row in rows)),
         subgroups=subgroups,
         subgroup_forest=forest_chart(decision.subgroups, tuple(row.label for row in subgroups), "subgroup"),
+        harm=harm_rows(records),
+        stated=stated_rows(records),
+        preprocessing=preprocessing_rows(protocol, records.cohort),
+        roc=roc_chart(panels),
+        auroc=auroc_rows(panels, records.cases),
+        reliability=reliability_chart(predicted, calibrated),
+        reliability_rows=reliability_rows(calibrated),
+        calibration=calibrated,
+        predicted=predicted,
+        sanity=sanity_chart(evaluation.sanity),
+        sanity_rows=sanity_rows(evaluation.sanity),
+        sanity_checks=sanity_checks(evaluation),
+        risks=risk_rows(protocol),
+        residual=protocol.report.residual_risk or NOT_STATED,
+        side_effects=protocol.report.side_effects or NOT_STATED,
+        retention=protocol.report.retention or NOT_STATED,
+        signatures=sign_rows(protocol),
         model=model_rows(records),
         data=data_rows(records),
         flow=cohort_flow(records.cohort),
@@ -75,6 +105,8 @@ def html_report(records: RunRecords) -> bytes:
         counts=counts,
         threat=threat_rows(protocol),
         suite=protocol.suite,
+        attacks=ATTACKS,
+        losses=LOSSES,
         subjects=subject_rows(evaluation),
         classes=class_rows(records),
         robustness=robustness_chart(evaluation),

@@ -9,10 +9,12 @@ from medharden.record import Verdict
 from medharden.reporting.numbers import eps_text
 
 __all__ = [
+    "ATTACKS",
     "BRANCH",
     "FUSION",
     "KINDS",
     "LABELS",
+    "LOSSES",
     "MEANING",
     "UNJUSTIFIED",
     "ArticleRow",
@@ -75,6 +77,21 @@ BRANCH = {
 }
 
 
+ATTACKS = {
+    "pgd": "PGD (Madry et al. 2018)",
+    "apgd": "Auto-PGD (Croce & Hein 2020)",
+    "apgd-t": "Auto-PGD towards each other class in turn (Croce & Hein 2020)",
+    "fab": "FAB, minimum norm (Croce & Hein, ICML 2020)",
+    "square": "Square, black box by queries (Andriushchenko et al. 2020)",
+}
+
+LOSSES = {
+    "ce": "cross-entropy",
+    "margin": "margin of logits",
+    "dlr": "difference of logits ratio",
+}
+
+
 @dataclass(frozen=True)
 class ArticleRow:
     """One row of Art. 15(5) of the EU AI Act: the attack named there, whether it was tested, and how."""
@@ -98,8 +115,8 @@ def threat_rows(protocol: Protocol) -> tuple[tuple[str, str], ...]:
     """The threat model in the terms of NIST AI 100-2 E2025 and MITRE ATLAS: term and content."""
     norm = "L-infinity" if protocol.threat.norm == "linf" else "L2"
     return (
-        ("Attack class", "Evasion (MITRE ATLAS AML.T0015, with adversarial data crafted by AML.T0043)"),
-        ("Attacker's objective", "Integrity violation, untargeted: any wrong class counts"),
+        ("Attack class", "Evasion (NISTAML.022; MITRE ATLAS AML.T0015, with adversarial data crafted by AML.T0043)"),
+        ("Attacker's goal", "Integrity violation (NISTAML.02), untargeted: any wrong class counts"),
         (
             "Attacker's knowledge",
             "White box: architecture, weights, fusion and decision threshold of the attacked model",
@@ -156,9 +173,10 @@ def article_15(protocol: Protocol, attacked: int) -> tuple[ArticleRow, ...]:
 def untested(protocol: Protocol) -> tuple[str, ...]:
     """What no number in the report speaks about."""
     other = "L2, L1 and L0 norms" if protocol.threat.norm == "linf" else "L-infinity, L1 and L0 norms"
+    queries = any(attack.attack == "square" for attack in protocol.suite.attacks)
     return (
         f"Other budgets than {eps_text(protocol.threat.eps, protocol.threat.unit)}, {other}, patches and rotations.",
-        "Black-box attacks: query-based, and transferred from other models.",
+        f"Black-box attacks: {'' if queries else 'query-based, and '}transferred from other models.",
         "Physical and acquisition-chain attacks (scanner, positioning, PACS), and natural noise or artefacts.",
         "Poisoned data, poisoned or back-doored weights, model extraction, membership inference.",
         "Populations, sites, scanners and prevalences other than those of the test split, and subgroups within it.",
