@@ -31,7 +31,10 @@ def run_inspection(
     protocol = load_protocol(protocol_name)
     classifier = None
     if model is not None:
-        classifier = load_classifier(model, arch=arch, spec=protocol.model, dims=protocol.input.dims)
+        several = protocol.task.multilabel
+        classifier = load_classifier(
+            model, arch=arch, spec=protocol.model, dims=protocol.input.dims, multilabel=several
+        )
     key = load_pseudonym_key(key_file)
     try:
         with interruptible(data), stage_progress() as progress:
@@ -42,7 +45,8 @@ def run_inspection(
         _show_problems(error)
         return error.exit_code
     if classifier is not None:
-        check_classifier(classifier, cohort.batch(cohort.indices("train")[:_CHECKED_CASES])[0], cohort.classes)
+        inputs, _ = cohort.batch(cohort.indices("train")[:_CHECKED_CASES])
+        check_classifier(classifier, inputs, cohort.classes, multilabel=protocol.task.multilabel)
     parts: list[Any] = [] if classifier is None else [_model_table(classifier)]
     parts += [_split_table(cohort), _data_table(cohort)]
     parts += [f"[yellow]{f.severity}[/] {escape(f.message)}" for f in cohort.record.findings]

@@ -99,7 +99,8 @@ class CarriedAdversary:
             inputs: (n, C, *spatial) clean.
             attacked: (n, C, *spatial) what the branch saw.
             gradient: (n, C, *spatial) of the loss with respect to `attacked`.
-            own_probability: (n,) the branch's probability of the true class on `attacked`.
+            own_probability: (n,) the branch's probability of the true class, or of the least probable truth among
+                findings, on `attacked`.
             radius: common radius r(t).
         """
         if self.regulate:

@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from medharden.hardening.adversary import project, random_direction, uphill
-from medharden.models import Classifier
+from medharden.models import Classifier, divergence, task_loss
 from medharden.protocol import Hardening, ThreatModel
 
 __all__ = ["FreeAdversary", "FreshAdversary"]
@@ -72,10 +71,10 @@ class FreshAdversary:
         logits = branch(point)
         if self.method == "trades":
             with torch.no_grad():
-                target = branch(inputs).softmax(1)
-            loss = functional.kl_div(logits.log_softmax(1), target, reduction="sum")
+                target = branch(inputs)
+            loss = divergence(logits, target, multilabel=labels.ndim == 2, reduction="sum")
         else:
-            loss = functional.cross_entropy(logits, labels, reduction="sum")
+            loss = task_loss(logits, labels, reduction="sum")
         return torch.autograd.grad(loss, point)[0]
 
     def _clip(self, inputs: Tensor, delta: Tensor) -> Tensor:

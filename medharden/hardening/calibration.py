@@ -18,10 +18,12 @@ from medharden.models import (
     DecisionView,
     HardenedClassifier,
     answered_rightly,
+    finding_support,
     logits_in_batches,
     mix,
     mix_findings,
     refers,
+    refers_findings,
     support,
     task_loss,
 )
@@ -110,8 +112,12 @@ def _guard(
         (k for k in range(cases + 1) if wilson_interval(k, cases, level=level)[1] <= protocol.fusion.referral_budget),
         default=-1,
     )
-    disagree = refers(clean, robust, bias, fusion)
-    own = support(robust, bias, fusion).gather(1, (clean + bias).argmax(1)[:, None]).squeeze(1)
+    flag = refers_findings if protocol.task.multilabel else refers
+    disagree = flag(clean, robust, bias, fusion)
+    if protocol.task.multilabel:
+        own = finding_support(clean, robust, bias, fusion).amin(1)
+    else:
+        own = support(robust, bias, fusion).gather(1, (clean + bias).argmax(1)[:, None]).squeeze(1)
     agreeing = own[~disagree].double().sigmoid().clamp(max=_SUREST).sort().values
     spare = affordable - int(disagree.sum())
     findings: tuple[Finding, ...] = ()
@@ -128,7 +134,7 @@ def _guard(
         fusion = replace(fusion, referral_threshold=float(agreeing[spare]))
     else:
         fusion = replace(fusion, referral_threshold=_SUREST)
-    rate = float(refers(clean, robust, bias, fusion).float().mean())
+    rate = float(flag(clean, robust, bias, fusion).float().mean())
     return replace(fusion, referral_rate=rate), findings
 
 

@@ -8,12 +8,11 @@ import time
 
 import numpy as np
 import torch
-from torch.nn import functional
 
 from medharden.data import Cohort
 from medharden.hardening.augmentation import augment
 from medharden.hardening.schedule import learning_rate
-from medharden.models import Classifier
+from medharden.models import Classifier, task_loss
 from medharden.protocol import Hardening
 from medharden.record import Progress
 
@@ -29,7 +28,7 @@ def fine_tune(
     device: str = "cpu",
     progress: Progress | None = None,
 ) -> Classifier:
-    """Trains every weight on the clean training split, with batch statistics; AdamW, one-cycle, cross-entropy.
+    """Trains every weight on the clean training split, with batch statistics; AdamW, one-cycle, (binary) cross-entropy.
 
     Args:
         model: trained in place.
@@ -81,7 +80,7 @@ def _clean_epochs(
             started = time.perf_counter()
             inputs, labels = (t.to(device) for t in cohort.batch(part))
             optimiser.param_groups[0]["lr"] = learning_rate(settings, len(seconds) / total)
-            loss = functional.cross_entropy(model(augment(inputs, settings, generator)), labels)
+            loss = task_loss(model(augment(inputs, settings, generator)), labels)
             optimiser.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             torch.nn.utils.clip_grad_norm_(model.parameters(), settings.grad_clip)

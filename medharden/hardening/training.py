@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from medharden.data import Cohort
 from medharden.errors import HardeningError
@@ -19,7 +18,14 @@ from medharden.hardening.baselines import FreeAdversary, FreshAdversary
 from medharden.hardening.branch import merge, trained_state
 from medharden.hardening.probe import Probe, ProbeResult, collapsed
 from medharden.hardening.schedule import learning_rate, radius_share
-from medharden.models import Classifier, logits_in_batches
+from medharden.models import (
+    Classifier,
+    answered_rightly,
+    divergence,
+    logits_in_batches,
+    probability_of_truth,
+    task_loss,
+)
 from medharden.protocol import Protocol
 from medharden.record import EpochRecord, Finding, Progress
 
@@ -43,6 +49,7 @@ class EpochState:
     steps: int = 0
     best_epoch: int = -1
     best_score: tuple[bool, float] = (False, -1.0)
+    best_constant: tuple[int, ...] = ()
     best: dict[str, Tensor] = field(default_factory=dict)
     good: dict[str, Tensor] = field(default_factory=dict)
     history: list[EpochRecord] = field(default_factory=list)
@@ -67,6 +74,7 @@ class BranchTraining:
         """
         self.branch, self.cohort, self.probe, self.device = branch, cohort, probe, device
         self.protocol, self.settings, self.threat = protocol, protocol.hardening, protocol.input_threat
+        self.multilabel = protocol.task.multilabel
         self.rows = cohort.indices("train")
         self.batches = max(1, len(self.rows) // self.settings.batch_size)
         self.optimiser = torch.optim.AdamW(self._groups(), lr=1.0)
@@ -116,7 +124,7 @@ class BranchTraining:
         reason = "the loss is no longer finite"
         if result is not None:
             best_robust = max((e.val_robust for e in state.history), default=0.0)
-            reason = collapsed(result, self.probe.original, len(self.cohort.classes), best_robust) or ""
+            reason = collapsed(result, self.probe.original, self.probe.classes, best_robust, self.probe.measures) or ""
         if result is None or reason:
             self._recover(reason)
         else:
@@ -179,35 +187,39 @@ class BranchTraining:
         trained = [p for group in self.optimiser.param_groups for p in group["params"]]
         torch.nn.utils.clip_grad_norm_(trained, settings.grad_clip)
         self.optimiser.step()
-        own = logits.detach().softmax(1).gather(1, labels[:, None]).squeeze(1)
+        own = probability_of_truth(logits.detach(), labels)
         gradient = attacked.grad
         if gradient is not None and left_clean < len(part):
             kept = slice(left_clean, None)
             self.adversary.update(part[kept], inputs[kept], attacked.detach()[kept], gradient[kept], own[kept], radius)
-        return float(loss.detach()), float((logits.argmax(1) == labels)[left_clean:].float().mean())
+        return float(loss.detach()), float(answered_rightly(logits, labels)[left_clean:].float().mean())
 
     def _loss(self, logits: Tensor, inputs: Tensor, labels: Tensor, part: Tensor) -> Tensor:
         if self.settings.method == "trades":
             clean = self.branch(inputs)
-            divergence = functional.kl_div(logits.log_softmax(1), clean.softmax(1), reduction="batchmean")
-            return functional.cross_entropy(clean, labels) + self.settings.trades_beta * divergence
-        loss = functional.cross_entropy(logits, labels)
+            apart = divergence(logits, clean, multilabel=self.multilabel)
+            return task_loss(clean, labels) + self.settings.trades_beta * apart
+        loss = task_loss(logits, labels)
         if self.teacher is None:
             return loss
         weight, temperature = self.settings.teacher.weight, self.settings.teacher.temperature
-        target = (self.teacher[part].to(logits) / temperature).softmax(1)
-        divergence = functional.kl_div((logits / temperature).log_softmax(1), target, reduction="batchmean")
-        return (1 - weight) * loss + weight * temperature**2 * divergence
+        taught = self.teacher[part].to(logits) / temperature
+        apart = divergence(logits / temperature, taught, multilabel=self.multilabel)
+        return (1 - weight) * loss + weight * temperature**2 * apart
 
     def _keep(self, result: ProbeResult) -> None:
-        """Best: validation loss of clean cases within the margin first, then robust accuracy, later epochs on ties."""
+        """Best: validation loss of clean cases within the margin first, then robust accuracy, later epochs on ties.
+
+        A finding that the branch alone answers alike for all cases counts as a loss beyond the margin.
+        """
         state = self.state
         state.good = trained_state(self.branch)
         margin = next(m.margin for m in self.protocol.endpoints.noninferiority if m.metric == "accuracy")
         allowed = margin * len(self.cohort.indices("val"))
-        score = (result.lost - result.gained <= allowed, result.robust)
+        score = (result.lost - result.gained <= allowed and not result.constant, result.robust)
         if score >= tuple(state.best_score):
             state.best_score, state.best_epoch, state.best = score, state.epoch, state.good
+            state.best_constant = result.constant
 
     def _recover(self, reason: str) -> None:
         """Back to the last good weights, on with a lower learning rate and other draws."""
@@ -237,6 +249,10 @@ class BranchTraining:
         """
         if not self.state.best:
             raise HardeningError("no epoch gave a branch worth keeping; see the findings in the audit log")
+        if self.state.best_constant:
+            names = ", ".join(self.cohort.classes[k] for k in self.state.best_constant)
+            message = f"The robust branch answers these findings alike for every validation case: {names}."
+            self.state.findings.append(Finding("hardening.constant_findings", "warning", message))
         if not self.state.best_score[0]:
             self.state.findings.append(
                 Finding(

@@ -9,8 +9,16 @@ from medharden.models.answers import (
     task_loss,
 )
 from medharden.models.classifier import Classifier, check_classifier, logits_in_batches, state_digest
-from medharden.models.findings import mix_findings
-from medharden.models.hardened import Assessment, DecisionView, HardenedClassifier, mix, refers, support
+from medharden.models.findings import finding_support, mix_findings
+from medharden.models.hardened import (
+    Assessment,
+    DecisionView,
+    HardenedClassifier,
+    mix,
+    refers,
+    refers_findings,
+    support,
+)
 from medharden.models.loading import load_classifier
 from medharden.models.storage import describe_hardened, hardened_bytes, load_hardened
 from medharden.models.timm_import import timm_module
@@ -25,6 +33,7 @@ __all__ = [
     "check_classifier",
     "describe_hardened",
     "divergence",
+    "finding_support",
     "hardened_bytes",
     "load_classifier",
     "load_hardened",
@@ -34,6 +43,7 @@ __all__ = [
     "probabilities",
     "probability_of_truth",
     "refers",
+    "refers_findings",
     "state_digest",
     "support",
     "task_loss",

@@ -41,7 +41,8 @@ class Classifier(nn.Module):
             inputs: (N, C, *spatial) float32 in [0, 1]; C is the network's channels, or 1.
 
         Returns:
-            (N, K) logits, K >= 2; a one-logit network z becomes (0, z), whose softmax is its sigmoid.
+            (N, K) logits, K >= 2; a one-logit network z becomes (0, z), whose softmax is its sigmoid. Of a
+            multi-label task (N, L) logits, one a finding, L >= 1.
         """
         channels = self.record.channels
         if inputs.shape[1] == 1 and channels > 1:
@@ -70,13 +71,14 @@ def state_digest(module: nn.Module) -> str:
 
 
 @torch.no_grad()
-def check_classifier(model: Classifier, inputs: Tensor, classes: tuple[str, ...]) -> None:
+def check_classifier(model: Classifier, inputs: Tensor, classes: tuple[str, ...], *, multilabel: bool = False) -> None:
     """Runs one small batch and checks that the model fits the data.
 
     Args:
         model: the classifier.
         inputs: (N, C, *spatial) float32 in [0, 1], real cases.
-        classes: the cohort's class names.
+        classes: the cohort's class names, or its findings.
+        multilabel: whether they are findings.
 
     Raises:
         ModelError: the model does not take these inputs, or does not answer with one finite logit a class.
@@ -102,8 +104,9 @@ def check_classifier(model: Classifier, inputs: Tensor, classes: tuple[str, ...]
         found = f"shape {tuple(logits.shape)}" if isinstance(logits, Tensor) else type(logits).__name__
         raise ModelError(f"expected logits of shape (cases, classes), the model returned {found}")
     if logits.shape[1] != len(classes):
+        what = "findings" if multilabel else "classes"
         raise ModelError(
-            f"the model answers {logits.shape[1]} classes, the data have {len(classes)}: {', '.join(classes)}"
+            f"the model answers {logits.shape[1]} {what}, the data have {len(classes)}: {', '.join(classes)}"
         )
     if not bool(torch.isfinite(logits).all()):
         raise ModelError("the model's logits are not finite on the first cases; are mean and std right?")

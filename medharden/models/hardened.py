@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from medharden.models.classifier import Classifier
-from medharden.models.findings import mix_findings
+from medharden.models.findings import findings_refer, guarded_findings, mix_findings
 from medharden.record import FusionRecord
 
 __all__ = ["Assessment", "DecisionView", "HardenedClassifier"]
@@ -87,7 +87,8 @@ class HardenedClassifier(nn.Module):
         if self.fusion.mode != "guarded":
             return Assessment(self(inputs), torch.zeros(len(inputs), dtype=torch.bool, device=inputs.device))
         clean, robust = self.clean_path(inputs), self.robust_branch(inputs)
-        return Assessment(clean, refers(clean, robust, self.decision_bias, self.fusion))
+        flag = refers_findings if self.multilabel else refers
+        return Assessment(clean, flag(clean, robust, self.decision_bias, self.fusion))
 
     def decision_view(self) -> nn.Module:
         """What an attacker of the released model faces: its decision, and in `guarded` mode its referral too."""
@@ -118,7 +119,7 @@ class _GuardedView(nn.Module):
 
     Column j is min(lead of j on the clean path, lead of j on the branch, the branch's support of j above the
     threshold), and the last column, 0, stands for referral. The value is exact; its gradient is that of a soft
-    minimum, so that an attacker works on all three conditions at once.
+    minimum, so that an attacker works on all three conditions at once. Findings: see `guarded_findings`.
     """
 
     refers = True
@@ -130,6 +131,8 @@ class _GuardedView(nn.Module):
     def forward(self, inputs: Tensor) -> Tensor:
         model, bias = self.model, self.model.decision_bias
         clean, robust = model.clean_path(inputs), model.robust_branch(inputs)
+        if model.multilabel:
+            return guarded_findings(clean, robust, bias, model.fusion, log_odds(model.fusion.referral_threshold))
         slack = support(robust, bias, model.fusion) - log_odds(model.fusion.referral_threshold)
         conditions = torch.stack([_lead(clean + bias), _lead(robust + bias), slack])
         hard = conditions.min(dim=0).values
@@ -174,6 +177,11 @@ def refers(clean: Tensor, robust: Tensor, bias: Tensor, fusion: FusionRecord) ->
     answer = (clean + bias).argmax(1)
     supported = support(robust, bias, fusion).gather(1, answer[:, None]).squeeze(1)
     return (answer != (robust + bias).argmax(1)) | (supported < log_odds(fusion.referral_threshold))
+
+
+def refers_findings(clean: Tensor, robust: Tensor, bias: Tensor, fusion: FusionRecord) -> Tensor:
+    """(N,) bool: `refers`, where each column is a finding: the least supported answer decides."""
+    return findings_refer(clean, robust, bias, fusion, log_odds(fusion.referral_threshold))
 
 
 def support(robust: Tensor, bias: Tensor, fusion: FusionRecord) -> Tensor:

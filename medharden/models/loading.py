@@ -19,7 +19,14 @@ from medharden.record import ModelRecord
 __all__ = ["load_classifier", "rebuild_network"]
 
 
-def load_classifier(path: Path, *, arch: str | None = None, spec: ModelSpec | None = None, dims: int = 2) -> Classifier:
+def load_classifier(
+    path: Path,
+    *,
+    arch: str | None = None,
+    spec: ModelSpec | None = None,
+    dims: int = 2,
+    multilabel: bool = False,
+) -> Classifier:
     """Loads a pretrained classifier.
 
     Args:
@@ -28,6 +35,7 @@ def load_classifier(path: Path, *, arch: str | None = None, spec: ModelSpec | No
             `python:` runs code, the user's own, named by the user.
         spec: what the protocol says of the model: architecture, constructor arguments, mean and std.
         dims: spatial dimensions of the data, 2 or 3.
+        multilabel: whether each output is a finding of its own, so that one output is one finding and no class of two.
 
     Returns:
         The classifier in eval mode, on the CPU, in float32: [0, 1] in, logits out.
@@ -37,9 +45,9 @@ def load_classifier(path: Path, *, arch: str | None = None, spec: ModelSpec | No
     """
     spec = spec or ModelSpec()
     if path.is_dir():
-        return _load_bundle(path, arch, spec, dims)
+        return _load_bundle(path, arch, spec, dims, multilabel)
     weights = read_weights(path)
-    return _assemble(weights, _choose_arch(path.name, weights, arch, spec), "", spec, dims)
+    return _assemble(weights, _choose_arch(path.name, weights, arch, spec), "", spec, dims, multilabel)
 
 
 def _choose_arch(name: str, weights: Weights, arch: str | None, spec: ModelSpec) -> Architecture:
@@ -56,7 +64,9 @@ def _choose_arch(name: str, weights: Weights, arch: str | None, spec: ModelSpec)
     return parse_arch(named, dict(spec.arguments))
 
 
-def _assemble(weights: Weights, arch: Architecture, source: str, spec: ModelSpec, dims: int) -> Classifier:
+def _assemble(
+    weights: Weights, arch: Architecture, source: str, spec: ModelSpec, dims: int, multilabel: bool
+) -> Classifier:
     network, state = build_network(arch, weights.state, dims)
     _load_strictly(network, state, f"{arch.source}:{arch.name}")
     outputs, channels = network_size(network, state)
@@ -66,12 +76,12 @@ def _assemble(weights: Weights, arch: Architecture, source: str, spec: ModelSpec
         source=source or arch.source,
         arch=arch.name if not source else f"{arch.source}:{arch.name}",
         arguments=arch.arguments,
-        classes=max(outputs, 2),
+        classes=outputs if multilabel else max(outputs, 2),
         channels=channels,
         dims=dims,
         mean=mean,
         std=std,
-        one_logit=outputs == 1,
+        one_logit=outputs == 1 and not multilabel,
         file=weights.file,
         state=state_digest(network),
         parameters=sum(p.numel() for p in network.parameters()),
@@ -141,7 +151,7 @@ def _fit(values: tuple[float, ...], channels: int, name: str) -> tuple[float, ..
     raise ModelError(f"{name} has {len(values)} values, the model takes {channels} channels; set model.{name}")
 
 
-def _load_bundle(path: Path, arch: str | None, spec: ModelSpec, dims: int) -> Classifier:
+def _load_bundle(path: Path, arch: str | None, spec: ModelSpec, dims: int, multilabel: bool) -> Classifier:
     """Reads a MONAI bundle's `network_def` as data; bundle expressions are refused, never evaluated."""
     if arch is not None:
         raise ModelError("a MONAI bundle names its own network; leave --arch out")
@@ -159,7 +169,7 @@ def _load_bundle(path: Path, arch: str | None, spec: ModelSpec, dims: int) -> Cl
     dims = int(arguments.get("spatial_dims", dims))
     for name in ("model.safetensors", "model.pt", "model.pth"):
         if (path / "models" / name).is_file():
-            return _assemble(read_weights(path / "models" / name), architecture, "bundle", spec, dims)
+            return _assemble(read_weights(path / "models" / name), architecture, "bundle", spec, dims, multilabel)
     raise ModelError("the bundle has no weights: expected models/model.pt or models/model.safetensors")
 
 

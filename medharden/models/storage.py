@@ -24,6 +24,7 @@ from medharden.record import FusionRecord, ModelRecord
 __all__ = ["describe_hardened", "hardened_bytes", "load_hardened"]
 
 _FORMAT = "medharden/hardened/1"
+_FINDINGS = "multilabel"
 _DESCRIPTION = "sha256 of hardened.json"
 
 
@@ -42,11 +43,12 @@ def hardened_bytes(model: HardenedClassifier, description: bytes) -> bytes:
 
 def describe_hardened(model: HardenedClassifier) -> dict[str, Any]:
     """What `hardened.json` holds beside the weights: how to build the module again, and its fusion."""
-    return {
+    described: dict[str, Any] = {
         "format": _FORMAT,
         "original": dataclasses.asdict(model.clean_path.record),
         "fusion": dataclasses.asdict(model.fusion),
     }
+    return described | ({"task": _FINDINGS} if model.multilabel else {})
 
 
 def load_hardened(folder: Path, *, arch: str | None = None) -> HardenedClassifier:
@@ -80,7 +82,8 @@ def load_hardened(folder: Path, *, arch: str | None = None) -> HardenedClassifie
     )
     clean = Classifier(network, record)
     bias = state.get("decision_bias", torch.zeros(record.classes))
-    model = HardenedClassifier(clean, copy.deepcopy(clean), fusion, bias)
+    multilabel = description.get("task") == _FINDINGS
+    model = HardenedClassifier(clean, copy.deepcopy(clean), fusion, bias, multilabel=multilabel)
     try:
         model.load_state_dict(state, strict=True)
     except RuntimeError as error:
