@@ -8,9 +8,9 @@ from attack_models import Convolutional, Linear, Wrapped, answers, generator, th
 from torch import Tensor, nn
 
 from medharden.attacks import apgd, margin, pgd, safe_columns, succeeded
+from medharden.attacks.aims import Aim
 from medharden.attacks.apgd import checkpoints
 from medharden.attacks.apgd import climb as climb_apgd
-from medharden.attacks.losses import cross_entropy
 from medharden.attacks.pgd import climb as climb_pgd
 from medharden.attacks.projections import project, random_start, steepest
 from medharden.attacks.victim import Strongest, Victim, attackable, climb_from
@@ -96,7 +96,7 @@ def test_a_batch_gives_what_its_cases_give_one_by_one(attack: str, norm: str) ->
 
 def _from_start(attack: str, model: nn.Module, inputs: Tensor, labels: Tensor, start: Tensor, limits) -> Tensor:
     with attackable(model):
-        victim = Victim(model, labels, cross_entropy)
+        victim = Victim(model, Aim(labels), "ce")
         return climb_from(CLIMBS[attack], victim, inputs, [start[None]], threat=limits, steps=12).points
 
 
@@ -295,7 +295,11 @@ def test_outputs_that_are_no_logits_are_refused(attack: str, change, said: str) 
 @both
 @pytest.mark.parametrize(
     ("changed", "said"),
-    [({"loss": "dlr"}, "loss must be one of"), ({"steps": 0}, "at least 1, got 0 and 2"), ({"restarts": 0}, "8 and 0")],
+    [
+        ({"loss": "hinge"}, "loss must be one of"),
+        ({"steps": 0}, "at least 1, got 0 and 2"),
+        ({"restarts": 0}, "8 and 0"),
+    ],
 )
 def test_settings_that_name_no_attack_are_refused(attack: str, changed, said: str) -> None:
     with pytest.raises(RangeError, match=said):

@@ -17,10 +17,6 @@ from medharden.protocol import ThreatModel
 
 ATTACKS = {"pgd": pgd, "apgd": apgd}
 SHAPE = (2, 5, 7)
-# PGD's l2 steps add up to 2.5 eps, which turns a start at angle a from the optimum to an angle b, where
-# tan(b / 2) = exp(-2.5) tan(a / 2). cos(b) is .987 for a = 90 degrees and .975 for 108, about the worst that 12 random
-# starts in 70 dimensions come to.
-REACHED = {("pgd", "l2"): 0.97}
 
 
 def _far_cases(model: Linear, inputs: Tensor, norm: str, keep: int = 12) -> tuple[Tensor, Tensor, float]:
@@ -63,7 +59,7 @@ def test_margin_of_a_linear_model_falls_by_eps_times_the_dual_norm(
     nearest = logits.argsort(1, descending=True)[:, 1]
     dual = (model.weight[nearest] - model.weight[labels]).norm(1 if norm == "linf" else 2, dim=1).detach()
     ratio = (_margins(model, found, labels) - _margins(model, inputs, labels)) / (eps * dual)
-    assert (ratio >= REACHED.get((attack, norm), 0.99)).all()
+    assert (ratio >= 0.99).all()
     assert (ratio <= 1.0001).all()
 
 
@@ -81,7 +77,7 @@ def test_optimum_is_reached_where_the_bounds_clip(attack: str, loss: str, norm: 
     best = _clipped_optimum(inputs, uphill, eps, norm)
     clean = _margins(model, inputs, labels)
     ratio = (_margins(model, found, labels) - clean) / (_margins(model, best, labels) - clean)
-    assert (ratio >= REACHED.get((attack, norm), 0.99)).all()
+    assert (ratio >= 0.99).all()
     assert (ratio <= 1.0001).all()
 
 

@@ -1,17 +1,27 @@
-"""White-box attacks for any class count, channel count and dimension, and the suite that runs them in turn."""
+"""White-box and black-box attacks for any class count, several findings, any channel count and dimension; the suite."""
 
+from medharden.attacks.aims import Aim, Sought, wrong_findings
 from medharden.attacks.apgd import apgd
+from medharden.attacks.fab import fab
 from medharden.attacks.losses import cross_entropy, margin, safe_columns, succeeded
 from medharden.attacks.pgd import pgd
+from medharden.attacks.square import square
 from medharden.attacks.suite import SuiteResult, run_suite
+from medharden.attacks.targeted import apgd_targeted
 
 __all__ = [
+    "Aim",
+    "Sought",
     "SuiteResult",
     "apgd",
+    "apgd_targeted",
     "cross_entropy",
+    "fab",
     "margin",
     "pgd",
     "run_suite",
     "safe_columns",
+    "square",
     "succeeded",
+    "wrong_findings",
 ]

@@ -7,9 +7,9 @@ import math
 import torch
 from torch import Tensor, nn
 
-from medharden.attacks.losses import loss_named
+from medharden.attacks.aims import Aim, Sought
 from medharden.attacks.projections import per_case, project, random_start, steepest
-from medharden.attacks.victim import Strongest, Victim, attackable, check_cases, check_counts, climb_from
+from medharden.attacks.victim import Strongest, Victim, attackable, check_cases, check_counts, climb_from, refers
 from medharden.protocol import ThreatModel
 
 __all__ = ["apgd", "checkpoints", "climb"]
@@ -28,6 +28,7 @@ def apgd(
     restarts: int,
     loss: str,
     generator: torch.Generator,
+    finding: Sought = "any",
 ) -> Tensor:
     """Climbs the loss from random starts on the ball's surface, halving each case's step where it stalls.
 
@@ -38,12 +39,13 @@ def apgd(
         model: takes (N, C, *spatial) within the bounds and returns logits (N, K); with a true attribute `refers`,
             (N, K + 1), the last meaning `referred to a human`. Left as it was, in every flag and buffer.
         inputs: (N, C, *spatial) floating point within `threat.bounds`, on the model's device.
-        labels: (N,) class indices, on the same device.
+        labels: (N,) class indices, or (N, K) floating point of 0 and 1, on the same device.
         threat: norm, eps in input units, bounds.
         steps: gradient steps a restart.
         restarts: random starts; a case that has fallen is not attacked again.
-        loss: `ce` or `margin`.
+        loss: `ce`, `margin` or `dlr`.
         generator: a CPU generator, the only source of randomness.
+        finding: of several findings, the one to be changed: its index, `any` or `all`.
 
     Returns:
         (N, C, *spatial) the best point a case, one that succeeds before one of high loss.
@@ -51,9 +53,9 @@ def apgd(
     Raises:
         RangeError: inputs, labels, logits or counts outside what is said above.
     """
-    check_cases(inputs, labels, threat)
+    check_cases(inputs, labels, threat, finding)
     check_counts(steps, restarts)
-    victim = Victim(model, labels, loss_named(loss))
+    victim = Victim(model, Aim(labels, finding, refers(model)), loss)
     starts = (random_start(inputs.shape, threat, [generator], surface=True) for _ in range(restarts))
     with attackable(model):
         return climb_from(climb, victim, inputs, starts, threat=threat, steps=steps).points

@@ -1,4 +1,4 @@
-"""What attacks maximise, over the columns of the logits that do not count as a success.
+"""What attacks on classes maximise, over the columns of the logits that do not count as a success.
 
 A column is safe where answering it is no harm: the true class, and `referred to a human` where the model has such
 a column. With one safe column these losses are the usual cross-entropy and the usual difference of logits.
@@ -6,18 +6,13 @@ a column. With one safe column these losses are the usual cross-entropy and the 
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from medharden.errors import RangeError
 
-__all__ = ["Loss", "cross_entropy", "loss_named", "margin", "safe_columns", "succeeded"]
-
-Loss = Callable[[Tensor, Tensor], Tensor]
-"""(N, columns) logits and (N, columns) safe mask to (N,) values, higher meaning nearer to a success."""
+__all__ = ["cross_entropy", "margin", "safe_columns", "spread", "succeeded"]
 
 
 def safe_columns(labels: Tensor, columns: int, *, refers: bool) -> Tensor:
@@ -93,13 +88,18 @@ def succeeded(logits: Tensor, safe: Tensor) -> Tensor:
     return ~safe.gather(1, logits.argmax(1, keepdim=True)).squeeze(1)
 
 
-def loss_named(name: str) -> Loss:
-    """The loss that a protocol names.
+def spread(logits: Tensor, *, targeted: bool) -> Tensor:
+    """What the difference of logits ratio divides by (Croce & Hein 2020, section 4), so that scale does not matter.
 
-    Raises:
-        RangeError: no such loss.
+    Args:
+        logits: (N, columns).
+        targeted: z_1 - (z_3 + z_4) / 2, from four columns on; else z_1 - z_3, from three columns on.
+
+    Returns:
+        (N,) values above 0; 1 with fewer columns than that.
     """
-    losses: dict[str, Loss] = {"ce": cross_entropy, "margin": margin}
-    if name not in losses:
-        raise RangeError(f"loss must be one of {sorted(losses)}, got {name!r}")
-    return losses[name]
+    if logits.shape[1] < (4 if targeted else 3):
+        return torch.ones_like(logits[:, 0])
+    top = logits.topk(4 if targeted else 3, dim=1).values
+    low = (top[:, 2] + top[:, 3]) / 2 if targeted else top[:, 2]
+    return top[:, 0] - low + 1e-12

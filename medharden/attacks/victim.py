@@ -4,18 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from medharden.attacks.losses import Loss, safe_columns, succeeded
+from medharden.attacks.aims import Aim, Sought, check_sought
 from medharden.attacks.projections import project
 from medharden.errors import RangeError
 from medharden.protocol import ThreatModel
 
-__all__ = ["Climb", "Strongest", "Victim", "attackable", "check_cases", "check_counts", "climb_from", "refers"]
+__all__ = [
+    "Climb",
+    "Held",
+    "Strongest",
+    "Tally",
+    "Victim",
+    "attackable",
+    "check_cases",
+    "check_counts",
+    "climb_from",
+    "refers",
+]
 
 
 def refers(model: nn.Module) -> bool:
@@ -23,29 +34,58 @@ def refers(model: nn.Module) -> bool:
     return bool(getattr(model, "refers", False))
 
 
+@dataclass
+class Held:
+    """A model while it is attacked.
+
+    Attributes:
+        moved: whether its forward pass changed a buffer in eval mode; known once the attack has ended.
+    """
+
+    moved: bool = False
+
+
 @contextmanager
-def attackable(model: nn.Module) -> Iterator[None]:
-    """Eval mode and gradients for as long as it lasts; every submodule's own flag is restored at the end.
+def attackable(model: nn.Module) -> Iterator[Held]:
+    """Eval mode and gradients of the input alone for as long as it lasts; every flag and buffer is restored at the end.
 
     Submodules may differ in mode (a frozen normalisation layer in a training network), so `train(mode)` on the
     whole would not restore them. Inference mode is left, for in it gradients would come out as zero in silence.
     """
     flags = [(module, module.training) for module in model.modules()]
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    buffers = [
+        (module, name, buffer, buffer.detach().clone())
+        for module in model.modules()
+        for name, buffer in module.named_buffers(recurse=False)
+    ]
+    held = Held()
     model.eval()
     try:
         with torch.inference_mode(False), torch.enable_grad():
-            yield
+            for parameter in trained:
+                parameter.requires_grad_(False)
+            yield held
     finally:
         for module, training in flags:
             module.training = training
+        for parameter in trained:
+            parameter.requires_grad_()
+        with torch.no_grad():
+            for module, name, buffer, before in buffers:
+                if not torch.equal(getattr(module, name).nan_to_num(), before.nan_to_num()):
+                    held.moved = True
+                    buffer.copy_(before)
+                setattr(module, name, buffer)
 
 
-def check_cases(inputs: Tensor, labels: Tensor, threat: ThreatModel) -> None:
+def check_cases(inputs: Tensor, labels: Tensor, threat: ThreatModel, finding: Sought = "any") -> None:
     """Refuses what can't be attacked.
 
     Args:
         inputs: expected (N, C, *spatial) floating point within the threat's bounds.
-        labels: expected (N,) integers.
+        labels: expected (N,) integers, or (N, L) floating point of 0 and 1.
+        finding: what is sought.
         threat: whose bounds hold, and whose eps must be in input units already.
 
     Raises:
@@ -57,8 +97,16 @@ def check_cases(inputs: Tensor, labels: Tensor, threat: ThreatModel) -> None:
         raise RangeError(
             f"inputs must be (N, C, *spatial) floating point with N >= 1, got {tuple(inputs.shape)} {inputs.dtype}"
         )
-    if labels.dim() != 1 or labels.is_floating_point() or labels.dtype == torch.bool:
-        raise RangeError(f"labels must be (N,) class indices, got {tuple(labels.shape)} {labels.dtype}")
+    classes = labels.dim() == 1 and not labels.is_floating_point() and labels.dtype != torch.bool
+    findings = labels.dim() == 2 and labels.is_floating_point()
+    if not (classes or findings):
+        raise RangeError(
+            f"labels must be (N,) class indices, got {tuple(labels.shape)} {labels.dtype}; "
+            "several findings a case are (N, L) floating point of 0 and 1"
+        )
+    if findings and not bool(((labels == 0) | (labels == 1)).all()):
+        raise RangeError("labels of several findings must be 0 or 1; leave out cases whose findings are unknown")
+    check_sought(labels, finding)
     if len(inputs) != len(labels):
         raise RangeError(f"inputs and labels must have the same length, got {len(inputs)} and {len(labels)}")
     low, high = threat.bounds
@@ -94,6 +142,9 @@ def _checked(output: Any, cases: int) -> Tensor:
     return output if output.dtype in (torch.float32, torch.float64) else output.float()
 
 
+LOSSES = {"ce": Aim.cross_entropy, "margin": Aim.margin, "dlr": Aim.dlr}
+
+
 @dataclass
 class Tally:
     """How many gradients were asked for, and how many were not finite."""
@@ -108,21 +159,37 @@ class Victim:
 
     Attributes:
         model: in eval mode (`attackable`).
-        labels: (N,) on the model's device.
-        loss: what to raise.
+        aim: the labels, on the model's device, and what counts as a success.
+        loss: what to raise: `ce`, `margin` or `dlr`.
         tally: counts non-finite gradients, which are taken as zero.
+
+    Raises:
+        RangeError: no such loss.
     """
 
     model: nn.Module
-    labels: Tensor
-    loss: Loss
+    aim: Aim
+    loss: str
     tally: Tally = field(default_factory=Tally)
 
-    def answer(self, points: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits (N, columns) of all cases, without gradient, and their safe columns."""
+    def __post_init__(self) -> None:
+        """Refuses a loss of another name."""
+        if self.loss not in LOSSES:
+            raise RangeError(f"loss must be one of {sorted(LOSSES)}, got {self.loss!r}")
+
+    def toward(self, targets: Tensor) -> Victim:
+        """The same victim with losses that push towards (N,) classes or findings."""
+        return replace(self, aim=self.aim.toward(targets))
+
+    def logits(self, points: Tensor) -> Tensor:
+        """Logits (n, columns) at points, without gradient."""
         with torch.no_grad():
-            logits = _checked(self.model(points.clone()), len(points))
-        return logits, safe_columns(self.labels, logits.shape[1], refers=refers(self.model))
+            return _checked(self.model(points.clone()), len(points))
+
+    def value(self, points: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """Loss (n,) and success (n,) at points, without gradient; `rows` (n,) are the victim's cases."""
+        logits, aim = self.logits(points), self.aim.of(rows)
+        return self._loss(aim, logits), aim.won(logits)
 
     def slope(self, points: Tensor, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Loss, input gradient and success at points.
@@ -135,13 +202,13 @@ class Victim:
             Loss (n,), gradient (n, C, *spatial) with non-finite entries set to zero, success (n,) bool.
 
         Raises:
-            RangeError: the model does not return finite logits (n, K), K >= 2.
+            RangeError: the model does not return finite logits of as many columns as the labels ask for.
         """
         points = points.detach().requires_grad_()
         # A copy, for a model may normalise its input in place.
         logits = _checked(self.model(points.clone()), len(points))
-        safe = safe_columns(self.labels[rows], logits.shape[1], refers=refers(self.model))
-        losses = self.loss(logits, safe)
+        aim = self.aim.of(rows)
+        losses = self._loss(aim, logits)
         gradient = torch.zeros_like(points)
         # A model may cut its graph (argmax, no_grad): no gradient then means a zero one.
         if losses.requires_grad:
@@ -150,7 +217,10 @@ class Victim:
         self.tally.asked += len(points)
         self.tally.broken += int(broken.sum())
         gradient = gradient.nan_to_num(nan=0.0, posinf=0.0, neginf=0.0).detach()
-        return losses.detach(), gradient, succeeded(logits.detach(), safe)
+        return losses.detach(), gradient, aim.won(logits.detach())
+
+    def _loss(self, aim: Aim, logits: Tensor) -> Tensor:
+        return LOSSES[self.loss](aim, logits)
 
 
 class Strongest:
@@ -185,7 +255,14 @@ Climb = Callable[[Victim, Tensor, Tensor, Tensor, Strongest, ThreatModel, int], 
 
 
 def climb_from(
-    climb: Climb, victim: Victim, inputs: Tensor, starts: Iterable[Tensor], *, threat: ThreatModel, steps: int
+    climb: Climb,
+    victim: Victim,
+    inputs: Tensor,
+    starts: Iterable[Tensor],
+    *,
+    threat: ThreatModel,
+    steps: int,
+    strongest: Strongest | None = None,
 ) -> Strongest:
     """Climbs from each start in turn, with the cases that still stand.
 
@@ -197,9 +274,10 @@ def climb_from(
             so that a case's start does not depend on the others' fate.
         threat: norm, eps in input units, bounds.
         steps: gradient steps a restart.
+        strongest: what was found before, which is added to.
     """
     inputs = inputs.detach()
-    strongest = Strongest(inputs)
+    strongest = strongest or Strongest(inputs)
     for start in starts:
         rows = strongest.standing
         if len(rows) == 0:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -67,39 +67,87 @@ class Attack(Strict):
     """One attack of the suite.
 
     Attributes:
-        attack: `pgd` (Madry et al. 2018) or `apgd` (Croce & Hein 2020).
-        loss: `ce` (cross-entropy) or `margin` (difference of logits).
-        steps: gradient steps a restart.
-        restarts: independent starts; the first of `pgd` is random too.
+        attack: `pgd` (Madry et al. 2018), `apgd` and `apgd-t` (Croce & Hein 2020; the latter towards each of the other
+            classes, or findings, in turn), `fab` (minimum norm; Croce & Hein 2020) or `square` (black box;
+            Andriushchenko et al. 2020).
+        loss: `ce` (cross-entropy), `margin` (difference of logits) or `dlr` (their ratio to the spread of logits; the
+            margin where there are too few classes for it). `fab` and `square` know the margin alone.
+        steps: gradient steps a restart, a target; queries of `square`.
+        restarts: independent starts; the first of `fab` is the input, all others are random.
+        targets: the most targets of `apgd-t`, nearest first.
     """
 
-    attack: Literal["pgd", "apgd"]
-    loss: Literal["ce", "margin"]
+    attack: Literal["pgd", "apgd", "apgd-t", "fab", "square"]
+    loss: Literal["ce", "margin", "dlr"] = "margin"
     steps: Annotated[int, Field(ge=1)]
     restarts: Annotated[int, Field(ge=1)] = 1
+    targets: Annotated[int, Field(ge=1)] = 9
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Attack:
+        if self.attack in ("fab", "square") and self.loss != "margin":
+            raise ValueError(f"suite.attacks: {self.attack} has no loss but the margin, got {self.loss!r}")
+        return self
 
     @property
     def name(self) -> str:
-        """Such as `apgd-ce-50`, with `x3` for three restarts."""
-        return f"{self.attack}-{self.loss}-{self.steps}" + (f"x{self.restarts}" if self.restarts > 1 else "")
+        """Such as `apgd-ce-50`, with `x3` for three restarts; `fab-40`; `apgd-t-dlr-20to4` for four targets."""
+        loss = "" if self.attack in ("fab", "square") else f"-{self.loss}"
+        targets = f"to{self.targets}" if self.attack == "apgd-t" and self.targets != 9 else ""
+        restarts = f"x{self.restarts}" if self.restarts > 1 else ""
+        return f"{self.attack}{loss}-{self.steps}{targets}{restarts}"
 
 
 _STANDARD = (
     Attack(attack="apgd", loss="ce", steps=50),
-    Attack(attack="apgd", loss="margin", steps=50),
-    Attack(attack="pgd", loss="ce", steps=20),
+    Attack(attack="apgd", loss="dlr", steps=50),
+    Attack(attack="apgd-t", loss="dlr", steps=20),
+    Attack(attack="fab", steps=40),
+    Attack(attack="square", steps=500),
 )
+SUITES: dict[str, tuple[Attack, ...]] = {
+    "fast": (Attack(attack="apgd", loss="ce", steps=20), Attack(attack="apgd", loss="margin", steps=20)),
+    "standard": _STANDARD,
+    "thorough": (
+        Attack(attack="apgd", loss="ce", steps=100, restarts=3),
+        Attack(attack="apgd", loss="dlr", steps=100, restarts=3),
+        Attack(attack="apgd-t", loss="dlr", steps=100),
+        Attack(attack="fab", steps=100, restarts=3),
+        Attack(attack="square", steps=5000),
+    ),
+}
 
 
 class Suite(Strict):
     """The attacks of the evaluation: a case is robust only if none of them wins on it.
 
     Attributes:
+        name: `fast`, `standard` or `thorough`, which name the attacks; `custom` where they are listed.
         attacks: run in this order; a case that has fallen is not attacked again.
         cases: attack at most this many test cases, drawn by class from the seed; null attacks all.
         sanity_cases: how many of them the curves against budget and steps are measured on; 0 measures none.
     """
 
+    name: Literal["fast", "standard", "thorough", "custom"] = "standard"
     attacks: tuple[Attack, ...] = Field(default=_STANDARD, min_length=1)
     cases: Annotated[int, Field(ge=1)] | None = None
     sanity_cases: Annotated[int, Field(ge=0)] = 32
+
+    @model_validator(mode="before")
+    @classmethod
+    def _named(cls, given: Any) -> Any:
+        """A name alone brings its attacks, attacks alone are `custom`."""
+        if not isinstance(given, dict):
+            return given
+        name = given.get("name")
+        if "attacks" not in given and isinstance(name, str) and name in SUITES:
+            return {**given, "attacks": SUITES[name]}
+        return {"name": "custom", **given} if "attacks" in given else given
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Suite:
+        if self.name != "custom" and self.attacks != SUITES[self.name]:
+            raise ValueError(f"suite.name {self.name!r} names other attacks than suite.attacks; leave out one of them")
+        if self.name == "custom" and "attacks" not in self.model_fields_set:
+            raise ValueError("suite.name custom needs suite.attacks")
+        return self

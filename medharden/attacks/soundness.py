@@ -1,0 +1,154 @@
+"""Whether a suite's result can be believed: signs that a model hides from the attacks rather than withstands them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from medharden.attacks.projections import project, steepest
+from medharden.attacks.victim import Tally, Victim
+from medharden.protocol import ThreatModel
+from medharden.record import Finding
+
+__all__ = ["Signs", "climbs", "findings", "look_like_probabilities", "repeats"]
+
+BLIND_SHARE = 0.05  # share of cases without a usable gradient from which the suite's result is no evidence
+MISLED_SHARE = 0.5  # share of cases whose gradient leads nowhere, from which likewise
+BLACK_BOX_SHARE, BLACK_BOX_WINS = 0.05, 3  # share and number of gradient-proof cases that random search may win
+_REPEATED = 1e-4  # largest relative difference between two equal forwards that rounding explains
+_PROBES = (0.01, 0.25)  # steps along the gradient, in eps
+
+
+@dataclass
+class Signs:
+    """What was seen while a suite ran.
+
+    Attributes:
+        looked_at: rightly answered cases.
+        blind: those whose clean gradient is zero or not finite under every loss of the suite.
+        misled: those whose loss rises along no step up the gradient.
+        tally: of gradients that were not finite.
+        refuted: successes that a fresh forward did not confirm.
+        repeatable: whether two equal forwards gave equal logits.
+        probabilities: whether the outputs look like probabilities.
+        trained: whether the model came with layers in training mode.
+        moved: whether the model's buffers moved under attack.
+        black_box: cases that stood against all gradients and faced random search, and how many of them it won.
+    """
+
+    looked_at: int = 0
+    blind: int = 0
+    misled: int = 0
+    tally: Tally = field(default_factory=Tally)
+    refuted: int = 0
+    repeatable: bool = True
+    probabilities: bool = False
+    trained: bool = False
+    moved: bool = False
+    black_box: tuple[int, int] = (0, 0)
+
+
+def repeats(first: Tensor, second: Tensor) -> bool:
+    """Whether two (N, columns) logits of the same inputs differ by no more than rounding."""
+    return bool(((first - second).abs() <= _REPEATED * first.abs().amax().clamp_min(1.0)).all())
+
+
+def look_like_probabilities(logits: Tensor) -> bool:
+    """Whether (N, K) outputs lie in [0, 1] and add up to 1, every case's, as a softmax does; K = 1 can't tell."""
+    inside = (logits >= 0) & (logits <= 1)
+    return logits.shape[1] > 1 and bool(inside.all()) and bool(((logits.sum(1) - 1).abs() < 1e-4).all())
+
+
+def climbs(victim: Victim, inputs: Tensor, threat: ThreatModel) -> tuple[Tensor, Tensor]:
+    """Looks at clean gradients: are they there, and do they lead uphill?
+
+    Args:
+        victim: the model and the labels of all cases.
+        inputs: (N, C, *spatial) clean inputs.
+        threat: norm, eps in input units, bounds.
+
+    Returns:
+        (N,) bool, gradient all zero or not finite; (N,) bool, some step along it raises the loss.
+    """
+    rows = torch.arange(len(inputs), device=inputs.device)
+    loss, gradient, _ = victim.slope(inputs, rows)
+    rises = torch.zeros_like(loss, dtype=torch.bool)
+    for share in _PROBES:
+        there = project(inputs + share * threat.eps * steepest(gradient, threat.norm), inputs, threat)
+        rises |= victim.value(there, rows)[0] > loss
+    return (gradient == 0).flatten(1).all(1), rises
+
+
+def findings(signs: Signs) -> tuple[Finding, ...]:
+    """What a reader of the result must know."""
+    return tuple(Finding(f"attack.{code}", severity, message) for code, severity, message in _said(signs))
+
+
+def _said(signs: Signs) -> Iterator[tuple[str, str, str]]:
+    if signs.blind > BLIND_SHARE * signs.looked_at:
+        yield (
+            "vanishing_gradient",
+            "critical",
+            f"The input gradient is exactly zero or not finite for {signs.blind} of {signs.looked_at} rightly answered "
+            "cases, under every loss of the suite. Attacks that follow gradients are blind there: that they failed is "
+            "no evidence of robustness.",
+        )
+    if signs.misled > MISLED_SHARE * signs.looked_at:
+        yield (
+            "misleading_gradient",
+            "critical",
+            f"For {signs.misled} of {signs.looked_at} rightly answered cases no step along the input gradient raises "
+            "the loss. Attacks that follow such gradients are misled: that they failed is no evidence of robustness.",
+        )
+    cases, wins = signs.black_box
+    if wins >= BLACK_BOX_WINS and wins > BLACK_BOX_SHARE * cases:
+        yield (
+            "black_box_stronger",
+            "critical",
+            f"Random search without gradients won {wins} of the {cases} cases on which every attack with gradients had "
+            "failed: the gradients are masked, and the cases that still stand may fall to a better attack.",
+        )
+    if not signs.repeatable:
+        yield (
+            "random_answers",
+            "critical",
+            "The same input gives different logits each time. Single answers of such a model are no evidence of "
+            "robustness; attack its expected answer, or remove the randomness.",
+        )
+    if signs.moved:
+        yield (
+            "moving_buffers",
+            "critical",
+            "The model's forward pass changes its buffers in evaluation mode, so its answers depend on what it was "
+            "shown before. They were put back after the attacks.",
+        )
+    if signs.probabilities:
+        yield (
+            "probabilities",
+            "critical",
+            "The model returns probabilities where logits are expected: they saturate, which hides gradients, and a "
+            "second softmax spoils every probability that is reported. Return the values before the softmax.",
+        )
+    if signs.tally.broken:
+        yield (
+            "nonfinite_gradient",
+            "warning",
+            f"{signs.tally.broken} of {signs.tally.asked} input gradients held NaN or infinity, which was taken as "
+            "zero; the attacks were weaker for it.",
+        )
+    if signs.refuted:
+        yield (
+            "unconfirmed_success",
+            "warning",
+            f"{signs.refuted} successes were not confirmed by a fresh forward of the same input and were not counted. "
+            "One or two can be rounding at a tie; more mean that the model answers at random.",
+        )
+    if signs.trained:
+        yield (
+            "training_mode",
+            "info",
+            "The model came with layers in training mode; it was attacked in eval mode and given back as it came.",
+        )

@@ -1,0 +1,112 @@
+"""The suite's attacks by the names that protocols give them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+from medharden.attacks.apgd import climb as climb_apgd
+from medharden.attacks.fab import climb as climb_fab
+from medharden.attacks.pgd import climb as climb_pgd
+from medharden.attacks.projections import random_start
+from medharden.attacks.square import climb as climb_square
+from medharden.attacks.square import draw
+from medharden.attacks.targeted import climb_targets
+from medharden.attacks.victim import Strongest, Victim, climb_from
+from medharden.protocol import Attack, ThreatModel
+
+__all__ = ["recipe", "strike"]
+
+Strike = Callable[[Victim, Tensor, Sequence[torch.Generator], ThreatModel, Attack], Strongest]
+
+_LOSSES = {"ce": "cross-entropy", "margin": "difference of logits", "dlr": "difference of logits ratio"}
+
+
+def strike(
+    victim: Victim, inputs: Tensor, generators: Sequence[torch.Generator], threat: ThreatModel, attack: Attack
+) -> Strongest:
+    """Runs one attack of a suite on a batch.
+
+    Args:
+        victim: the model and the labels of all cases, in `attackable`.
+        inputs: (N, C, *spatial) on the model's device.
+        generators: one a case, the only source of randomness.
+        threat: norm, eps in input units, bounds.
+        attack: which one.
+    """
+    return _STRIKES[attack.attack](victim, inputs, generators, threat, attack)
+
+
+def recipe(attack: Attack, threat: ThreatModel, seed: int) -> str:
+    """The whole recipe in words."""
+    loss, steps, starts = _LOSSES[attack.loss], f"{attack.steps} steps", _random_starts(attack.restarts)
+    further = f" and {_random_starts(attack.restarts - 1)}" if attack.restarts > 1 else ""
+    said = {
+        "pgd": f"PGD (Madry et al. 2018) on the {loss}, {steps}, {starts}",
+        "apgd": f"APGD (Croce & Hein 2020) on the {loss}, {steps}, {starts}",
+        "apgd-t": f"targeted APGD (Croce & Hein 2020) on the {loss}, up to {attack.targets} targets, {steps}, {starts}",
+        "fab": f"FAB (Croce & Hein 2020), {steps}, from the input{further}",
+        "square": f"Square (Andriushchenko et al. 2020), {attack.steps} queries, {starts}",
+    }[attack.attack]
+    low, high = threat.bounds
+    return f"{said}, {threat.norm} eps {threat.eps:.6g} within [{low:g}, {high:g}], seed {seed}"
+
+
+def _random_starts(count: int) -> str:
+    return f"{count} random start" + ("s" if count > 1 else "")
+
+
+def _starts(
+    inputs: Tensor, generators: Sequence[torch.Generator], threat: ThreatModel, count: int, *, surface: bool
+) -> Iterator[Tensor]:
+    return (random_start(inputs.shape, threat, generators, surface=surface) for _ in range(count))
+
+
+def _pgd(
+    victim: Victim, inputs: Tensor, generators: Sequence[torch.Generator], threat: ThreatModel, attack: Attack
+) -> Strongest:
+    starts = _starts(inputs, generators, threat, attack.restarts, surface=False)
+    return climb_from(climb_pgd, victim, inputs, starts, threat=threat, steps=attack.steps)
+
+
+def _apgd(
+    victim: Victim, inputs: Tensor, generators: Sequence[torch.Generator], threat: ThreatModel, attack: Attack
+) -> Strongest:
+    starts = _starts(inputs, generators, threat, attack.restarts, surface=True)
+    return climb_from(climb_apgd, victim, inputs, starts, threat=threat, steps=attack.steps)
+
+
+def _targeted(
+    victim: Victim, inputs: Tensor, generators: Sequence[torch.Generator], threat: ThreatModel, attack: Attack
+) -> Strongest:
+    def starts() -> Iterator[Tensor]:
+        return _starts(inputs, generators, threat, attack.restarts, surface=True)
+
+    return climb_targets(victim, inputs, starts, threat=threat, steps=attack.steps, targets=attack.targets)
+
+
+def _fab(
+    victim: Victim, inputs: Tensor, generators: Sequence[torch.Generator], threat: ThreatModel, attack: Attack
+) -> Strongest:
+    def starts() -> Iterator[Tensor]:
+        yield torch.zeros_like(inputs)
+        yield from _starts(inputs, generators, threat, attack.restarts - 1, surface=False)
+
+    return climb_from(climb_fab, victim, inputs, starts(), threat=threat, steps=attack.steps)
+
+
+def _square(
+    victim: Victim, inputs: Tensor, generators: Sequence[torch.Generator], threat: ThreatModel, attack: Attack
+) -> Strongest:
+    strongest = Strongest(inputs)
+    for _ in range(attack.restarts):
+        rows = strongest.standing
+        draws = draw(inputs.shape, attack.steps, threat.norm, generators).of(rows.cpu())
+        if len(rows):
+            climb_square(victim, inputs[rows], rows, draws, strongest, threat, attack.steps)
+    return strongest
+
+
+_STRIKES: dict[str, Strike] = {"pgd": _pgd, "apgd": _apgd, "apgd-t": _targeted, "fab": _fab, "square": _square}

@@ -1,0 +1,97 @@
+"""Targeted APGD (Croce & Hein 2020): towards each of the nearest other answers in turn."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor, nn
+
+from medharden.attacks.aims import Aim, Sought
+from medharden.attacks.apgd import climb
+from medharden.attacks.projections import random_start
+from medharden.attacks.victim import Strongest, Victim, attackable, check_cases, check_counts, climb_from, refers
+from medharden.errors import RangeError
+from medharden.protocol import ThreatModel
+
+__all__ = ["apgd_targeted", "climb_targets"]
+
+
+def apgd_targeted(
+    model: nn.Module,
+    inputs: Tensor,
+    labels: Tensor,
+    *,
+    threat: ThreatModel,
+    steps: int,
+    restarts: int,
+    loss: str,
+    targets: int,
+    generator: torch.Generator,
+    finding: Sought = "any",
+) -> Tensor:
+    """Climbs towards each of the other classes, or of the findings, from its own random starts, nearest first.
+
+    Croce & Hein, "Reliable evaluation of adversarial robustness with an ensemble of diverse parameter-free
+    attacks", ICML 2020, section 4 (APGD-T). Two classes, one finding, or all findings at once have no targets to choose
+    between: it is then APGD.
+
+    Args:
+        model: takes (N, C, *spatial) within the bounds and returns logits (N, K); with a true attribute `refers`,
+            (N, K + 1), the last meaning `referred to a human`. Left as it was, in every flag and buffer.
+        inputs: (N, C, *spatial) floating point within `threat.bounds`, on the model's device.
+        labels: (N,) class indices, or (N, K) floating point of 0 and 1, on the same device.
+        threat: norm, eps in input units, bounds.
+        steps: gradient steps a restart.
+        restarts: random starts a target; a case that has fallen is not attacked again.
+        loss: `dlr`, `margin` or `ce`, each towards the target.
+        targets: the most targets a case.
+        generator: a CPU generator, the only source of randomness.
+        finding: of several findings, the one to be changed: its index, `any` or `all`.
+
+    Returns:
+        (N, C, *spatial) the best point a case, one that succeeds before one of high loss.
+
+    Raises:
+        RangeError: inputs, labels, logits or counts outside what is said above.
+    """
+    check_cases(inputs, labels, threat, finding)
+    check_counts(steps, restarts)
+    if targets < 1:
+        raise RangeError(f"targets must be at least 1, got {targets}")
+    victim = Victim(model, Aim(labels, finding, refers(model)), loss)
+
+    def starts() -> Iterator[Tensor]:
+        return (random_start(inputs.shape, threat, [generator], surface=True) for _ in range(restarts))
+
+    with attackable(model):
+        return climb_targets(victim, inputs, starts, threat=threat, steps=steps, targets=targets).points
+
+
+def climb_targets(
+    victim: Victim,
+    inputs: Tensor,
+    starts: Callable[[], Iterator[Tensor]],
+    *,
+    threat: ThreatModel,
+    steps: int,
+    targets: int,
+) -> Strongest:
+    """Climbs towards each target in turn, with the cases that still stand.
+
+    Args:
+        victim: the model and the labels of all cases.
+        inputs: (N, C, *spatial).
+        starts: draws one (N, C, *spatial) perturbation a restart, anew for each target.
+        threat: norm, eps in input units, bounds.
+        steps: gradient steps a restart.
+        targets: the most targets a case.
+    """
+    rivals = victim.aim.rivals(victim.logits(inputs.detach()), targets)
+    aims = [victim.toward(rivals[:, rank]) for rank in range(rivals.shape[1])] or [victim]
+    strongest = Strongest(inputs.detach())
+    for aimed in aims:
+        climb_from(climb, aimed, inputs, starts(), threat=threat, steps=steps, strongest=strongest)
+        if len(strongest.standing) == 0:
+            break
+    return strongest
