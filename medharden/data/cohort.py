@@ -38,7 +38,7 @@ from medharden.errors import DataError, Problem
 from medharden.protocol import Protocol
 from medharden.record import CaseRecord, CohortRecord, Label, Progress, present
 
-__all__ = ["Case", "Cohort", "SourceSummary", "load_cohort", "locate_case"]
+__all__ = ["Case", "Cohort", "SourceSummary", "list_source", "load_cohort", "locate_case"]
 
 _MOST_SHOWN_VALUES = 32
 
@@ -142,7 +142,7 @@ def load_cohort(
         OutputError: the disk is full.
     """
     name = partial(pseudonym, key, "case")
-    listing = _listing(source, protocol, name, memory_limit)
+    listing = list_source(source, protocol, name, memory_limit)
     classes = check_classes(listing, protocol)
     with tempfile.TemporaryDirectory(prefix="medharden-", dir=scratch) as spill:
         shelf = Shelf(memory_limit, Path(spill))
@@ -216,14 +216,19 @@ def locate_case(source: Path, protocol: Protocol, *, key: bytes, case: str, memo
         known[alias] = text
         return alias
 
-    for entry in _listing(source, protocol, name, memory_limit).entries:
+    for entry in list_source(source, protocol, name, memory_limit).entries:
         name(entry.text)
     if case not in known:
         raise DataError("no case of these data has that pseudonym under this key; were key and data the same then?")
     return known[case]
 
 
-def _listing(source: Path, protocol: Protocol, name: Callable[[str], str], memory_limit: int) -> Listing:
+def list_source(source: Path, protocol: Protocol, name: Callable[[str], str], memory_limit: int) -> Listing:
+    """What a source of any kind holds, before anything is read; `name` gives a case's pseudonym.
+
+    Raises:
+        DataError: there is nothing, or nothing that could be cases.
+    """
     try:
         if source.is_dir():
             table = find_manifest(source, protocol)

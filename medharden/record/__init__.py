@@ -4,6 +4,7 @@ A record holds no patient data: cases and patients appear as keyed pseudonyms, f
 and written through `medharden.audit`. Every number is finite (a JSON record can't hold NaN).
 """
 
+from medharden.record.attack import AttackedCase, AttackRecord
 from medharden.record.cohort import CaseRecord, CohortRecord, Label, ModelRecord, present
 from medharden.record.common import Environment, Finding, Progress, Verdict
 from medharden.record.evaluation import (
@@ -20,6 +21,8 @@ from medharden.record.hardening import BranchRecord, CostRecord, EpochRecord, Fr
 
 __all__ = [
     "AttackOutcome",
+    "AttackRecord",
+    "AttackedCase",
     "BranchRecord",
     "CaseRecord",
     "CaseTable",
