@@ -58,6 +58,8 @@ def protocol(
     looks: int = 1,
     columns: tuple[str, ...] = (),
     more: tuple[tuple[str, float], ...] = (),
+    multiplicity: str = "all",
+    authorised: str | None = None,
 ) -> Protocol:
     why = "A reader's own disagreement is larger." if justified else None
     return Protocol.model_validate(
@@ -73,6 +75,8 @@ def protocol(
             "subgroups": {"columns": columns},
             "endpoints": {
                 "looks": looks,
+                "multiplicity": multiplicity,
+                "authorised": authorised,
                 "noninferiority": (
                     {"metric": "accuracy", "margin": margins[0], "justification": why},
                     {"metric": "recall", "margin": margins[1], "justification": why},
@@ -263,12 +267,12 @@ def evaluation(rules: Protocol, table: CaseTable, classes: tuple[str, ...]) -> E
     )
 
 
-def write_run(run: Path, made: Records) -> None:
+def write_run(run: Path, made: Records, *, weights: bytes = b"weights, for all the gate knows") -> None:
     """Writes the records as a run directory, with the digests that its files really have and the log of its making."""
     log = AuditLog(run / "audit.jsonl")
     (run / "protocol.yaml").write_text(yaml.safe_dump(made.protocol.model_dump(mode="json")), encoding="utf-8")
     write_record(run / "cohort.json", made.cohort)
-    write_atomic(run / "hardened.safetensors", b"weights, for all the gate knows")
+    write_atomic(run / "hardened.safetensors", weights)
     description = write_atomic(run / "hardened.json", b"{}\n")
     found = {"cohort": digest_file(run / "cohort.json"), "hardened": digest_file(run / "hardened.safetensors")}
     cases = write_cases(run / "cases.parquet", made.cases)

@@ -29,6 +29,8 @@ class RunHistory:
         opened: how often the test split was opened.
         finished: how many evaluations came to a record; an interrupted one came to none.
         harden, evaluation: digests of `harden.json` and `evaluation.json` as last recorded, or empty.
+        verdict, decided_on: the last verdict, and the digest of the `evaluation.json` that it is on; or empty.
+        authorised: the authorised release that a decision was last held against, by its weights' digest; or empty.
     """
 
     locks: tuple[Lock, ...] = ()
@@ -37,6 +39,9 @@ class RunHistory:
     finished: int = 0
     harden: str = ""
     evaluation: str = ""
+    verdict: str = ""
+    decided_on: str = ""
+    authorised: str = ""
 
 
 def read_history(path: Path) -> RunHistory:
@@ -55,6 +60,8 @@ def read_history(path: Path) -> RunHistory:
         data = {name: [e["data"] for e in entries if e["event"] == name] for name in set(events)}
         recorded = data.get("evaluate.recorded", [])
         hardened = data.get("harden.recorded", [])
+        decided = data.get("gate.decided", [])
+        compared = [str(d["authorised"]) for d in decided if d.get("authorised")]
         return RunHistory(
             locks=tuple(Lock(str(d["protocol"]), str(d["cohort"])) for d in data.get("harden.locked", [])),
             locked_first=_precedes(events, "harden.locked", "evaluate.test_split_opened"),
@@ -62,6 +69,9 @@ def read_history(path: Path) -> RunHistory:
             finished=len(recorded),
             harden=str(hardened[-1]["record"]) if hardened else "",
             evaluation=str(recorded[-1]["record"]) if recorded else "",
+            verdict=str(decided[-1]["verdict"]) if decided else "",
+            decided_on=str(decided[-1]["evaluation"]) if decided else "",
+            authorised=compared[-1] if compared else "",
         )
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise RunError(f"{path.name} can't be read as a run's log: {type(error).__name__}") from error

@@ -25,8 +25,9 @@ verdict but a `RunError`. INVALID too is a run whose log locked another protocol
 or finished more looks at the test split than the protocol's budget.
 """
 
+from medharden.gating.authorised import Release
 from medharden.gating.decision import decide
 from medharden.gating.digests import RunDigests
 from medharden.gating.run import gate
 
-__all__ = ["RunDigests", "decide", "gate"]
+__all__ = ["Release", "RunDigests", "decide", "gate"]

@@ -6,10 +6,18 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from medharden.audit import RunHistory
+from medharden.gating.authorised import (
+    Release,
+    authorised_endpoints,
+    authorised_findings,
+    binding_problems,
+    release_problems,
+)
 from medharden.gating.digests import RunDigests, mismatches
+from medharden.gating.endpoints import ALTERNATIVE, clean_endpoints, family_verdict
 from medharden.gating.identity import identity_endpoint
 from medharden.gating.looks import history_problems, look_findings
-from medharden.gating.paired import noninferiority_endpoints, robust_gain
+from medharden.gating.paired import robust_gain
 from medharden.gating.records import record_problems
 from medharden.gating.shares import referral, robust_floor
 from medharden.gating.subgroups import subgroup_endpoints, subgroup_findings
@@ -41,6 +49,7 @@ def decide(
     *,
     digests: RunDigests,
     history: RunHistory,
+    release: Release | None = None,
 ) -> GateDecision:
     """Decides on one run; the rules are in the package's docstring.
 
@@ -52,37 +61,60 @@ def decide(
         cases: answers and attacks case by case.
         digests: the run's files as found.
         history: what the run's log says of its lock and of its looks at the test split.
+        release: the last authorised release, compared with beside the original; null where there is none.
 
     Returns:
         The decision with `decided` left empty. INVALID decisions have no endpoints: their numbers mean nothing.
     """
+    given = release.digests.hardened if release else ""
     problems = (
-        (*mismatches(harden, evaluation, digests), *history_problems(protocol, history, digests))
+        (
+            *mismatches(harden, evaluation, digests),
+            *history_problems(protocol, history, digests),
+            *binding_problems(protocol, history, digests, given),
+        )
         or tuple(record_problems(protocol, cohort, harden, evaluation))
         or tuple(shape_problems(cohort, evaluation, cases))
         or tuple(content_problems(protocol, cohort, evaluation, cases))
+        or (tuple(release_problems(cohort, evaluation, release)) if release else ())
     )
     findings = (*cohort.findings, *look_findings(protocol, history))
     if problems:
         return invalid(protocol, digests, problems, findings)
     endpoints = [
         identity_endpoint(harden, evaluation.identity, cases),
-        *noninferiority_endpoints(protocol, cohort.classes, cases),
+        *clean_endpoints(protocol, cohort.classes, cases),
         robust_floor(protocol, cases),
         robust_gain(protocol, cases),
     ]
     if harden.fusion.mode == "guarded":
         endpoints.append(referral(protocol, cases))
+    if release:
+        endpoints += authorised_endpoints(protocol, cohort.classes, cases, release)
+        findings += authorised_findings(cohort, harden, release)
     subgroups = tuple(subgroup_endpoints(protocol, cases))
     harmed = [e for e in subgroups if e.verdict is Verdict.FAIL]
     critical = [f for f in (*cohort.findings, *harden.findings, *evaluation.findings) if f.severity == "critical"]
-    verdicts = [e.verdict for e in (*endpoints, *harmed)] + [_verdict_of(finding) for finding in critical]
-    reasons = [e.reason for e in (*endpoints, *harmed) if e.verdict is not Verdict.PASS]
-    reasons += [f"critical finding {f.code}: {f.message}" for f in critical]
-    verdict = max(verdicts, key=_GRAVITY.index)
+    judged = [(e.verdict, e.reason) for e in (*endpoints, *harmed) if e.role != ALTERNATIVE]
+    judged += _alternatives(endpoints)
+    judged += [(_verdict_of(f), f"critical finding {f.code}: {f.message}") for f in critical]
+    verdict = max((v for v, _ in judged), key=_GRAVITY.index)
+    reasons = [reason for v, reason in judged if v is not Verdict.PASS]
     findings += subgroup_findings(subgroups)
     decision = _decision(verdict, reasons, endpoints, protocol, digests, findings)
-    return replace(decision, subgroups=subgroups)
+    return replace(decision, subgroups=subgroups, authorised=given)
+
+
+def _alternatives(endpoints: list[Endpoint]) -> list[tuple[Verdict, str]]:
+    """What the alternatives against each comparator come to, with the reasons of those that are shown to be worse."""
+    found = []
+    for comparator in dict.fromkeys(e.comparator for e in endpoints if e.role == ALTERNATIVE):
+        family = [e for e in endpoints if e.role == ALTERNATIVE and e.comparator == comparator]
+        verdict, reason = family_verdict(family)
+        found.append((verdict, reason))
+        if verdict is not Verdict.PASS:
+            found += [(e.verdict, e.reason) for e in family if e.verdict is verdict]
+    return found
 
 
 def invalid(

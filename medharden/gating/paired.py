@@ -9,13 +9,12 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from medharden.gating.scores import score_endpoint
 from medharden.gating.words import apart, percent, sample
-from medharden.protocol import Protocol
+from medharden.protocol import Margin, Protocol
 from medharden.record import CaseTable, Endpoint, Verdict
 from medharden.stats import NonInferiority, cases_needed, noninferiority_test, power_to_show, smallest_margin
 
-__all__ = ["Pair", "compare", "noninferiority_endpoints", "paired_endpoint", "robust_gain"]
+__all__ = ["Pair", "answer_endpoints", "compare", "paired_endpoint", "robust_gain"]
 
 Flags = npt.NDArray[np.bool_]
 
@@ -39,21 +38,19 @@ class Pair:
         return f"lower {percent(self.test.level)} limit"
 
 
-def noninferiority_endpoints(protocol: Protocol, classes: tuple[str, ...], cases: CaseTable) -> Iterator[Endpoint]:
-    """Accuracy, each class's recall and what else is asked, on all test cases under the same decision rule."""
+def answer_endpoints(
+    wanted: Margin, protocol: Protocol, classes: tuple[str, ...], cases: CaseTable, alpha: float
+) -> Iterator[Endpoint]:
+    """Accuracy, or each class's recall, on all test cases under the same decision rule."""
     original = cases.subjects["original"].predicted == cases.label
     composite = cases.subjects["composite"].predicted == cases.label
-    for wanted in protocol.endpoints.noninferiority:
-        if wanted.metric not in ("accuracy", "recall"):
-            yield score_endpoint(wanted, protocol, classes, cases)
-            continue
-        if wanted.metric == "accuracy":
-            parts = [("accuracy", "", np.ones(len(cases.label), dtype=np.bool_))]
-        else:
-            parts = [(*_recall_name(protocol, classes, k), cases.label == k) for k in range(len(classes))]
-        for name, of_class, rows in parts:
-            pair = compare(original, composite, rows, cases, wanted.margin, protocol.endpoints.alpha)
-            yield _noninferiority(name, of_class, pair, protocol.endpoints.alpha, wanted.justification or "")
+    if wanted.metric == "accuracy":
+        parts = [("accuracy", "", np.ones(len(cases.label), dtype=np.bool_))]
+    else:
+        parts = [(*_recall_name(protocol, classes, k), cases.label == k) for k in range(len(classes))]
+    for name, of_class, rows in parts:
+        pair = compare(original, composite, rows, cases, wanted.margin, alpha)
+        yield _noninferiority(name, of_class, pair, alpha, wanted.justification or "")
 
 
 def robust_gain(protocol: Protocol, cases: CaseTable) -> Endpoint:

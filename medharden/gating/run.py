@@ -14,9 +14,11 @@ from medharden.audit import (
     read_cases,
     read_history,
     read_record,
+    verify_log,
     write_record,
 )
 from medharden.errors import RunError
+from medharden.gating.authorised import Release
 from medharden.gating.decision import decide, invalid
 from medharden.gating.digests import RunDigests, mismatches
 from medharden.gating.looks import history_problems
@@ -38,7 +40,7 @@ _STAGE = "gate"
 _STEPS = 3
 
 
-def gate(run: Path, *, progress: Progress | None = None) -> GateDecision:
+def gate(run: Path, *, authorised: Path | None = None, progress: Progress | None = None) -> GateDecision:
     """Decides on a run directory and writes `gate.json`.
 
     The verdict goes into `audit.jsonl` first, with the digest of `gate.json`: a decision that was made is on record
@@ -46,6 +48,7 @@ def gate(run: Path, *, progress: Progress | None = None) -> GateDecision:
 
     Args:
         run: the run directory.
+        authorised: the run directory of the last authorised release, which is only read; null where there is none.
         progress: called with `gate`.
 
     Raises:
@@ -54,17 +57,22 @@ def gate(run: Path, *, progress: Progress | None = None) -> GateDecision:
         OutputError: the directory can't be written to.
     """
     _require_all(run)
+    if authorised is not None:
+        _require_all(authorised)
     with audited(run, _STAGE) as log:
         _report(progress, 0)
         protocol = load_protocol(run / "protocol.yaml")
         digests = _digests(run, protocol)
         _report(progress, 1)
-        decision = replace(_decide(run, protocol, digests), decided=datetime.now(UTC).isoformat(timespec="seconds"))
+        decision = replace(
+            _decide(run, protocol, digests, authorised), decided=datetime.now(UTC).isoformat(timespec="seconds")
+        )
         _report(progress, 2)
         log.append(
             f"{_STAGE}.decided",
             verdict=decision.verdict.value,
             gate=digest_bytes(canonical_json(decision) + b"\n"),
+            authorised=decision.authorised,
             **asdict(digests),
         )
         write_record(run / "gate.json", decision)
@@ -72,7 +80,7 @@ def gate(run: Path, *, progress: Progress | None = None) -> GateDecision:
     return decision
 
 
-def _decide(run: Path, protocol: Protocol, digests: RunDigests) -> GateDecision:
+def _decide(run: Path, protocol: Protocol, digests: RunDigests, authorised: Path | None) -> GateDecision:
     harden = read_record(run / "harden.json", HardenRecord)
     evaluation = read_record(run / "evaluation.json", Evaluation)
     # Before anything else is read: a file that was tampered with may be no record any more.
@@ -82,7 +90,33 @@ def _decide(run: Path, protocol: Protocol, digests: RunDigests) -> GateDecision:
         return invalid(protocol, digests, wrong)
     cohort = read_record(run / "cohort.json", CohortRecord)
     return decide(
-        protocol, cohort, harden, evaluation, read_cases(run / "cases.parquet"), digests=digests, history=history
+        protocol,
+        cohort,
+        harden,
+        evaluation,
+        read_cases(run / "cases.parquet"),
+        digests=digests,
+        history=history,
+        release=None if authorised is None else _release(authorised),
+    )
+
+
+def _release(run: Path) -> Release:
+    """The records of an authorised release.
+
+    Raises:
+        RunError: a record is unreadable, or the log does not hang together.
+    """
+    verify_log(run / "audit.jsonl")
+    protocol = load_protocol(run / "protocol.yaml")
+    return Release(
+        protocol=protocol,
+        cohort=read_record(run / "cohort.json", CohortRecord),
+        harden=read_record(run / "harden.json", HardenRecord),
+        evaluation=read_record(run / "evaluation.json", Evaluation),
+        cases=read_cases(run / "cases.parquet"),
+        digests=_digests(run, protocol),
+        history=read_history(run / "audit.jsonl"),
     )
 
 

@@ -28,9 +28,11 @@ __all__ = ["score_endpoint"]
 _POWER = 0.8
 
 
-def score_endpoint(wanted: Margin, protocol: Protocol, classes: tuple[str, ...], cases: CaseTable) -> Endpoint:
+def score_endpoint(
+    wanted: Margin, protocol: Protocol, classes: tuple[str, ...], cases: CaseTable, alpha: float
+) -> Endpoint:
     """Whether the composite is worse by less than the margin; for Brier, worse is higher."""
-    rises, level = wanted.metric == "brier", 1.0 - 2.0 * protocol.endpoints.alpha
+    rises, level = wanted.metric == "brier", 1.0 - 2.0 * alpha
     change = _change(wanted.metric, protocol, classes, cases, level)
     verdict, text = _verdict(change, wanted.margin, rises)
     smallest, needed = _plan(change, wanted.margin)

@@ -63,8 +63,9 @@ def content_problems(
     yield from _sample(protocol, cases)
     rule = protocol.decision_rule(len(cohort.classes))
     positive = cohort.classes.index(protocol.task.positive) if protocol.task.positive is not None else 0
+    threshold = None if rule == "argmax" else protocol.task.threshold_of(cohort.classes[positive])
     for name, subject in cases.subjects.items():
-        problem = _answers(subject, None if rule == "argmax" else protocol.task.threshold, positive)
+        problem = _answers(subject, threshold, positive)
         if problem:
             yield f"cases.parquet, {name}: {problem}"
         if np.any(subject.robust & ~((subject.predicted == cases.label) & cases.attacked)):

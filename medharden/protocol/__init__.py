@@ -1,7 +1,7 @@
 """Frozen, strict protocols: every scientific choice of a run, and its digest."""
 
 from medharden.protocol.attacking import Attack, Suite, ThreatModel
-from medharden.protocol.deciding import Endpoints, Margin, Robustness, Subgroups
+from medharden.protocol.deciding import CO_PRIMARY, Endpoints, Margin, Robustness, Subgroups
 from medharden.protocol.imaging import Input, Intensity
 from medharden.protocol.loading import DEFAULT_PROTOCOL, load_protocol, parse_protocol, shipped_protocols
 from medharden.protocol.reported import Hazard, Signatory, Statements
@@ -17,6 +17,7 @@ from medharden.protocol.schema import (
 from medharden.protocol.tasking import Task
 
 __all__ = [
+    "CO_PRIMARY",
     "DEFAULT_PROTOCOL",
     "Attack",
     "Columns",

@@ -8,10 +8,13 @@ from pydantic import Field, model_validator
 
 from medharden.protocol.base import Fraction, OpenFraction, Strict
 
-__all__ = ["FINDING_METRICS", "Endpoints", "Margin", "Robustness", "Subgroups"]
+__all__ = ["CO_PRIMARY", "FINDING_METRICS", "Endpoints", "Margin", "Robustness", "Subgroups"]
 
 FINDING_METRICS = ("finding_accuracy", "finding_auroc")
 """Metrics of multi-label tasks alone."""
+
+CO_PRIMARY = ("accuracy", "recall")
+"""Clean metrics that every protocol holds, and that must pass whatever else may."""
 
 
 class Margin(Strict):
@@ -41,10 +44,15 @@ class Robustness(Strict):
 
 
 class Endpoints(Strict):
-    """What the gate decides on; all must pass.
+    """What the gate decides on.
 
     Attributes:
         alpha: one-sided error of each endpoint; 0.025 goes with 95 % intervals.
+        multiplicity: `all` endpoints must pass, so alpha is not split. `any-holm`: accuracy, recall and the robustness
+            endpoints are co-primary and must all pass; of the other metrics one suffices, each held against Holm's
+            share of alpha, unless one of them is shown to be worse.
+        authorised: SHA-256 of the `hardened.safetensors` of the last authorised release, which the gate then asks for:
+            the new release must be non-inferior to it too. Null where there is none.
         looks: how many evaluations of the test split may be finished. Each adds up to alpha to the chance of passing
             wrongly; an evaluation after the last is refused, and a run with more is INVALID.
         noninferiority: clean endpoints; accuracy and recall must be there, so that no other metric decides alone.
@@ -52,6 +60,8 @@ class Endpoints(Strict):
     """
 
     alpha: Annotated[float, Field(gt=0, lt=0.5)] = 0.025
+    multiplicity: Literal["all", "any-holm"] = "all"
+    authorised: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
     looks: Annotated[int, Field(ge=1)] = 1
     noninferiority: tuple[Margin, ...] = (
         Margin(metric="accuracy", margin=0.02),
@@ -62,10 +72,16 @@ class Endpoints(Strict):
     @model_validator(mode="after")
     def _complete(self) -> Endpoints:
         metrics = [m.metric for m in self.noninferiority]
-        if len(set(metrics)) != len(metrics) or not {"accuracy", "recall"} <= set(metrics):
+        if len(set(metrics)) != len(metrics) or not set(CO_PRIMARY) <= set(metrics):
             raise ValueError(
                 "endpoints.noninferiority must hold accuracy and recall, and no metric twice: an accuracy that is kept "
                 f"by trading one class for another is a clinical loss; got {metrics}"
+            )
+        others = len(metrics) - len(CO_PRIMARY)
+        if self.multiplicity == "any-holm" and others < 2:
+            raise ValueError(
+                "endpoints.multiplicity any-holm needs two metrics or more beside accuracy and recall, of which any "
+                f"may pass; got {others}"
             )
         return self
 

@@ -27,6 +27,8 @@ class Endpoint:
         power: chance that so many cases show the margin at the observed discordance if nothing is truly lost, or null.
         method: the interval's name and source.
         justification: the protocol's clinical reason for the limit.
+        comparator: `original`, or `authorised` where the last authorised release is what was compared with.
+        role: `co-primary`, which must pass, or `alternative`, of which one suffices (multiplicity `any-holm`).
     """
 
     name: str
@@ -46,6 +48,8 @@ class Endpoint:
     justification: str
     reason: str
     power: float | None = None
+    comparator: str = "original"
+    role: str = "co-primary"
 
 
 @dataclass(frozen=True)
@@ -54,6 +58,7 @@ class GateDecision:
 
     Attributes:
         subgroups: changes of accuracy in the declared subgroups; of these a FAIL alone counts for the verdict.
+        authorised: SHA-256 of the authorised release's `hardened.safetensors`, or empty where none was compared with.
     """
 
     verdict: Verdict
@@ -67,3 +72,4 @@ class GateDecision:
     decided: str = ""
     findings: tuple[Finding, ...] = field(default=())
     subgroups: tuple[Endpoint, ...] = field(default=())
+    authorised: str = ""
