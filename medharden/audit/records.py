@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 import rfc8785
@@ -16,7 +17,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 from medharden.audit.files import write_atomic
 from medharden.audit.screening import screen_words
 from medharden.errors import RunError
-from medharden.record import CaseTable, SubjectTable
+from medharden.record import CaseTable, FindingTable, SubjectTable
 
 __all__ = ["canonical_json", "read_cases", "read_record", "write_cases", "write_record"]
 
@@ -87,17 +88,19 @@ def write_cases(path: Path, table: CaseTable) -> str:
     columns: dict[str, Any] = {
         "case": list(table.case),
         "patient": list(table.patient),
-        "label": table.label,
+        **_spread("label", table.label),
         "attacked": table.attacked,
     }
     columns |= {f"{_GROUP}{name}": list(values) for name, values in table.groups.items()}
     for name, subject in table.subjects.items():
-        columns[f"{name}.predicted"] = subject.predicted
-        for k in range(subject.probabilities.shape[1]):
-            columns[f"{name}.probability.{k}"] = subject.probabilities[:, k]
+        columns |= _spread(f"{name}.predicted", subject.predicted)
+        columns |= _spread(f"{name}.probability", subject.probabilities)
         columns[f"{name}.robust"] = subject.robust
         columns[f"{name}.won_by"] = list(subject.won_by)
         columns[f"{name}.referred"] = subject.referred
+        if subject.findings is not None:
+            columns |= _spread(f"{name}.finding_robust", subject.findings.robust)
+            columns |= _spread(f"{name}.attacked_probability", subject.findings.attacked_probabilities)
     words = {w for values in columns.values() if isinstance(values, list) for w in values}
     screen_words(path.name, sorted({*words, *columns}))
     buffer = io.BytesIO()
@@ -115,11 +118,13 @@ def read_cases(path: Path) -> CaseTable:
         # neither `read_table` nor `to_numpy`: they bring in pandas, which takes longer than the rest of the gate
         table = pq.ParquetFile(pa.BufferReader(path.read_bytes())).read()
         columns = {name: np.array(table.column(name).to_pylist()) for name in table.column_names}
-        names = [c.removesuffix(".predicted") for c in columns if c.endswith(".predicted") and not c.startswith(_GROUP)]
+        ends = (".predicted", ".predicted.0")
+        heads = [c.removesuffix(".0") for c in columns if c.endswith(ends) and not c.startswith(_GROUP)]
+        names = [c.removesuffix(".predicted") for c in heads]
         return CaseTable(
             case=tuple(columns["case"].tolist()),
             patient=tuple(columns["patient"].tolist()),
-            label=columns["label"].astype(np.int64),
+            label=_gathered("label", columns).astype(np.int64),
             attacked=columns["attacked"].astype(np.bool_),
             subjects={name: _subject(name, columns) for name in names},
             groups={c.removeprefix(_GROUP): tuple(columns[c].tolist()) for c in columns if c.startswith(_GROUP)},
@@ -129,11 +134,31 @@ def read_cases(path: Path) -> CaseTable:
 
 
 def _subject(name: str, columns: dict[str, Any]) -> SubjectTable:
-    classes = sum(c.startswith(f"{name}.probability.") for c in columns)
+    findings = None
+    if f"{name}.finding_robust.0" in columns:
+        findings = FindingTable(
+            robust=_gathered(f"{name}.finding_robust", columns).astype(np.bool_),
+            attacked_probabilities=_gathered(f"{name}.attacked_probability", columns).astype(np.float64),
+        )
     return SubjectTable(
-        predicted=columns[f"{name}.predicted"].astype(np.int64),
-        probabilities=np.stack([columns[f"{name}.probability.{k}"] for k in range(classes)], axis=1),
+        predicted=_gathered(f"{name}.predicted", columns).astype(np.int64),
+        probabilities=_gathered(f"{name}.probability", columns),
         robust=columns[f"{name}.robust"].astype(np.bool_),
         won_by=tuple(columns[f"{name}.won_by"].tolist()),
         referred=columns[f"{name}.referred"].astype(np.bool_),
+        findings=findings,
     )
+
+
+def _spread(name: str, values: npt.NDArray[Any]) -> dict[str, npt.NDArray[Any]]:
+    """One column of this name, or of a table one column for each of its own: `name.0`, `name.1`, ..."""
+    if values.ndim == 1:
+        return {name: values}
+    return {f"{name}.{k}": values[:, k] for k in range(values.shape[1])}
+
+
+def _gathered(name: str, columns: dict[str, npt.NDArray[Any]]) -> npt.NDArray[Any]:
+    """What `_spread` spread."""
+    if name in columns:
+        return columns[name]
+    return np.stack([columns[f"{name}.{k}"] for k in range(sum(c.startswith(f"{name}.") for c in columns))], axis=1)

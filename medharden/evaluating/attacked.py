@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from medharden.attacks import SuiteResult, run_suite
+from medharden.attacks import Aim, SuiteResult, run_suite
 from medharden.evaluating.subjects import Subject
 from medharden.models import logits_in_batches
 from medharden.protocol import Protocol
@@ -67,6 +67,8 @@ def with_transfer(
 
 
 def _wrong_and_unreferred(logits: Tensor, labels: Tensor, view: nn.Module) -> Tensor:
+    if labels.ndim == 2:
+        return Aim(labels, refers=bool(getattr(view, "refers", False))).won(logits)
     answer = logits.argmax(1)
     wrong = answer != labels
     return wrong & (answer != logits.shape[1] - 1) if getattr(view, "refers", False) else wrong

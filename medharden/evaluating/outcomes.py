@@ -8,9 +8,11 @@ from torch import Tensor
 
 from medharden.attacks import SuiteResult
 from medharden.data import Cohort, group_values
+from medharden.evaluating.findings import Pushed
 from medharden.evaluating.subjects import Subject
+from medharden.models import answers, probabilities
 from medharden.protocol import Protocol
-from medharden.record import CaseTable, Finding, Identity, SubjectOutcome, SubjectTable
+from medharden.record import CaseTable, Finding, FindingTable, Identity, SubjectOutcome, SubjectTable
 
 __all__ = ["case_table", "findings_of", "outcome_of"]
 
@@ -22,6 +24,7 @@ def case_table(
     results: dict[str, SuiteResult],
     labels: Tensor,
     sample: Tensor,
+    pushed: dict[str, Pushed],
 ) -> CaseTable:
     """Every test case with each subject's answer, and what the attacks did to it."""
     cases = [cohort.cases[i] for i in cohort.indices("test")]
@@ -34,27 +37,44 @@ def case_table(
         patient=tuple(c.patient for c in cases),
         label=truth.astype(np.int64),
         attacked=attacked,
-        subjects={s.name: _subject_table(s, results[s.name], truth, rows) for s in subjects},
+        subjects={s.name: _subject_table(s, results[s.name], truth, rows, pushed.get(s.name)) for s in subjects},
         groups=group_values(cases, protocol.subgroups),
     )
 
 
 def _subject_table(
-    subject: Subject, result: SuiteResult, truth: npt.NDArray[np.int64], rows: npt.NDArray[np.int64]
+    subject: Subject,
+    result: SuiteResult,
+    truth: npt.NDArray[np.int64],
+    rows: npt.NDArray[np.int64],
+    pushed: Pushed | None,
 ) -> SubjectTable:
-    predicted = (subject.logits + subject.bias).argmax(1).cpu().numpy().astype(np.int64)
-    right = predicted == truth
+    several = truth.ndim == 2
+    predicted = answers(subject.logits + subject.bias, multilabel=several).cpu().numpy().astype(np.int64)
+    right = (predicted == truth).all(axis=1) if several else predicted == truth
     won = np.where(right, "", "clean").astype(object)
     won[rows] = np.where(right[rows], np.array(result.won_by, dtype=object), "clean")
     robust = np.zeros(len(truth), dtype=np.bool_)
     robust[rows] = right[rows] & (won[rows] == "")
+    shares = probabilities(subject.logits.double(), multilabel=several).cpu().numpy()
     return SubjectTable(
         predicted=predicted,
-        probabilities=subject.logits.double().softmax(1).cpu().numpy(),
+        probabilities=shares,
         robust=robust,
         won_by=tuple(won.tolist()),
         referred=subject.referred.cpu().numpy(),
+        findings=None if pushed is None else _finding_table(subject, pushed, shares, rows),
     )
+
+
+def _finding_table(
+    subject: Subject, pushed: Pushed, clean: npt.NDArray[np.float64], rows: npt.NDArray[np.int64]
+) -> FindingTable:
+    robust = np.zeros(clean.shape, dtype=np.bool_)
+    robust[rows] = pushed.robust.cpu().numpy()
+    attacked = clean.copy()
+    attacked[rows] = (pushed.logits - subject.bias).double().sigmoid().cpu().numpy()
+    return FindingTable(robust=robust, attacked_probabilities=attacked)
 
 
 def outcome_of(subject: Subject, result: SuiteResult, table: CaseTable) -> SubjectOutcome:
@@ -63,7 +83,7 @@ def outcome_of(subject: Subject, result: SuiteResult, table: CaseTable) -> Subje
     return SubjectOutcome(
         name=subject.name,
         n=len(table.label),
-        clean_correct=int((rows.predicted == table.label).sum()),
+        clean_correct=int(table.right(subject.name).sum()),
         attacked=int(table.attacked.sum()),
         robust_correct=int(rows.robust.sum()),
         referred=int(rows.referred.sum()),
@@ -82,9 +102,11 @@ def findings_of(
     for name, result in results.items():
         found += [Finding(f.code, f.severity, f"{name}: {f.message}") for f in result.findings]
     released = table.subjects["composite"]
-    if np.unique(released.predicted).size == 1:
+    if len(np.unique(released.predicted, axis=0)) == 1:
         message = "The release gives every test case the same answer; a constant answer is robust and useless."
         found.append(Finding("evaluation.constant_answer", "critical", message))
+    if table.multilabel:
+        found += _constant_findings(table, protocol.task.classes or ())
     if protocol.suite.cases is not None and protocol.suite.cases < len(table.label):
         message = f"Attacks ran on {int(table.attacked.sum())} of {len(table.label)} test cases, drawn by class."
         found.append(Finding("evaluation.sampled", "info", message))
@@ -93,3 +115,15 @@ def findings_of(
         message = f"The test cases have no attribute {', '.join(unknown)}, in which the protocol asks for subgroups."
         found.append(Finding("evaluation.subgroups_unknown", "warning", message))
     return tuple(found)
+
+
+def _constant_findings(table: CaseTable, names: tuple[str, ...]) -> list[Finding]:
+    """Findings that the release answers alike for every case, and the original does not."""
+    before, after = (table.subjects[name].predicted for name in ("original", "composite"))
+    lost = [
+        name for k, name in enumerate(names) if len(set(after[:, k].tolist())) == 1 < len(set(before[:, k].tolist()))
+    ]
+    if not lost:
+        return []
+    message = f"The release answers these findings alike for every test case, the original does not: {', '.join(lost)}."
+    return [Finding("evaluation.constant_finding", "warning", message)]

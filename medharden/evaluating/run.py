@@ -24,6 +24,7 @@ from medharden.data.sampling import stratified_sample
 from medharden.errors import RunError
 from medharden.evaluating.attacked import attack_all, with_transfer
 from medharden.evaluating.examples import examples_of
+from medharden.evaluating.findings import Pushed, push_all
 from medharden.evaluating.outcomes import case_table, findings_of, outcome_of
 from medharden.evaluating.sanity import sanity_curves, sanity_findings
 from medharden.evaluating.subjects import identity_of, subjects_of
@@ -58,8 +59,8 @@ def evaluate(
         original: the model loaded anew from its file; null compares with the stored clean path only, and says so.
         batch_size: cases a pass; does not change what is measured, and the bits are compared within equal batches.
         device: such as `cpu` or `cuda:0`.
-        with_examples: store a few cases as pictures for the report. Off for patient images.
-        progress: called with `attack original`, `attack branch`, `attack release`, `sanity curves`.
+        with_examples: store a few cases as pictures for the report. Off for patient images; none of multi-label tasks.
+        progress: called with `attack original`, `attack branch`, `attack release`, `attack findings`, `sanity curves`.
 
     Raises:
         RunError: the cohort is not the one the run was locked to, or the protocol's looks are used up.
@@ -86,10 +87,15 @@ def evaluate(
         )
         results = attack_all(subjects, inputs[sample], labels[sample], protocol, batch_size, device, progress)
         results["composite"] = with_transfer(subjects[-1], results, inputs[sample], labels[sample], batch_size)
+        pushed: dict[str, Pushed] = {}
+        if protocol.task.multilabel:
+            pushed, results = push_all(
+                subjects, results, inputs[sample], labels[sample], protocol, batch_size, progress
+            )
         sanity = sanity_curves(subjects, inputs[sample], labels[sample], protocol, batch_size, device, progress)
-        table = case_table(cohort, protocol, subjects, results, labels, sample)
+        table = case_table(cohort, protocol, subjects, results, labels, sample, pushed)
         cases_digest = write_cases(run / "cases.parquet", table)
-        if with_examples:
+        if with_examples and not protocol.task.multilabel:
             write_atomic(run / "examples.safetensors", examples_of(subjects, results, inputs[sample], labels[sample]))
         outcomes = tuple(outcome_of(s, results[s.name], table) for s in subjects)
         record = Evaluation(

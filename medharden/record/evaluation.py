@@ -9,7 +9,16 @@ import numpy.typing as npt
 
 from medharden.record.common import Environment, Finding
 
-__all__ = ["AttackOutcome", "CaseTable", "Evaluation", "Identity", "SanityPoint", "SubjectOutcome", "SubjectTable"]
+__all__ = [
+    "AttackOutcome",
+    "CaseTable",
+    "Evaluation",
+    "FindingTable",
+    "Identity",
+    "SanityPoint",
+    "SubjectOutcome",
+    "SubjectTable",
+]
 
 
 @dataclass(frozen=True)
@@ -133,15 +142,30 @@ class Evaluation:
 
 
 @dataclass(frozen=True)
+class FindingTable:
+    """What attacks did to each finding of a multi-label task, whatever they did to the others.
+
+    Attributes:
+        robust: (N, L) the finding is answered rightly under every attack; False where the case was not attacked.
+        attacked_probabilities: (N, L) in [0, 1], of the finding where an attack pushed it furthest to its wrong side
+            without being referred; on clean input where the case was not attacked.
+    """
+
+    robust: npt.NDArray[np.bool_]
+    attacked_probabilities: npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
 class SubjectTable:
     """What one subject answered, case by case; rows as in the `CaseTable` that holds it.
 
     Attributes:
-        predicted: (N,) the answered class under the protocol's decision threshold.
+        predicted: (N,) the answered class under the protocol's decision threshold; (N, L) in {0, 1} of findings.
         probabilities: (N, K) in [0, 1], clean input.
         robust: (N,) right under every attack; False where the case was not attacked.
         won_by: (N,) name of the attack that won, `clean` where the answer was wrong without any attack, else "".
         referred: (N,) flagged for referral on clean input (`guarded` only).
+        findings: of a multi-label task, each finding under attack.
     """
 
     predicted: npt.NDArray[np.int64]
@@ -149,6 +173,7 @@ class SubjectTable:
     robust: npt.NDArray[np.bool_]
     won_by: tuple[str, ...]
     referred: npt.NDArray[np.bool_]
+    findings: FindingTable | None = None
 
 
 @dataclass(frozen=True)
@@ -157,7 +182,7 @@ class CaseTable:
 
     Attributes:
         case, patient: (N,) pseudonyms.
-        label: (N,) index of the true class.
+        label: (N,) index of the true class, or (N, L) in {0, 1}: the true findings of a multi-label task.
         attacked: (N,) whether the case was in the attacked sample.
         subjects: by name: `original`, `robust_branch`, `composite`.
         groups: by declared column: (N,) the case's group, such as `F` or `40 to 59`.
@@ -169,3 +194,13 @@ class CaseTable:
     attacked: npt.NDArray[np.bool_]
     subjects: dict[str, SubjectTable]
     groups: dict[str, tuple[str, ...]] = field(default_factory=dict)
+
+    @property
+    def multilabel(self) -> bool:
+        """Whether a case has several findings, or none."""
+        return self.label.ndim == 2
+
+    def right(self, name: str) -> npt.NDArray[np.bool_]:
+        """(N,) whether a subject's clean answer is right, with every finding."""
+        equal: npt.NDArray[np.bool_] = self.subjects[name].predicted == self.label
+        return np.all(equal, axis=1) if self.multilabel else equal
