@@ -1,4 +1,4 @@
-"""The gate's verdicts on valid records, one line a rule and a border."""
+"""What a decision says beside its verdict: endpoints, numbers, findings, subgroups."""
 
 from __future__ import annotations
 
@@ -7,201 +7,18 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from gating_changes import (
-    Change,
-    column,
     counted,
-    critical,
     digests,
-    evaluated,
     grouped,
-    hardened,
-    identity,
     logged,
     same,
-    scored,
 )
-from gating_factory import Records, protocol, records
+from gating_factory import protocol, records
 
 from medharden.record import CohortRecord, Finding, Verdict
 from medharden.stats import cases_needed, power_to_show, smallest_margin
 
 PASS, INCONCLUSIVE, FAIL, INVALID = Verdict.PASS, Verdict.INCONCLUSIVE, Verdict.FAIL, Verdict.INVALID
-
-GUARDED = protocol(mode="guarded")
-BY_SEX = protocol(columns=("sex",))
-AUROC = protocol(more=(("auroc", 0.02),))
-BRIER = protocol(more=(("brier", 0.02),))
-BALANCED = protocol(more=(("balanced_accuracy", 0.03),))
-WIDE_BY_SEX = protocol(columns=("sex",), margins=(0.1, 0.2))
-VERDICTS = [
-    # G2, G4, and zero discordance: equal answers are not enough, the cases must be many
-    ("all endpoints pass", records(), same, PASS, ""),
-    ("equal accuracy on few cases", records(20, wrong=0), same, INCONCLUSIVE, "accuracy: lower 95 % limit"),
-    ("188 equal answers", records(188, rules=protocol(margins=(0.02, 0.2))), same, INCONCLUSIVE, "-0.02002 is below"),
-    ("189 equal answers", records(189, rules=protocol(margins=(0.02, 0.2))), same, PASS, ""),
-    ("100 equal answers, guarded", records(100, rules=GUARDED), same, INCONCLUSIVE, "lower 95 % limit"),
-    ("few cases of each class", records(190), same, PASS, ""),
-    (
-        "too few cases of each class",
-        records(140, rules=protocol(margins=(0.1, 0.05))),
-        same,
-        INCONCLUSIVE,
-        "sensitivity",
-    ),
-    ("few gained and lost", records(gained=3, lost=3), same, PASS, ""),
-    ("more gained and lost", records(gained=9, lost=9), same, INCONCLUSIVE, "9 gained, 9 lost"),
-    ("a loss as large as the margin", records(lost=8), same, FAIL, "accuracy: the observed change -0.020 uses up"),
-    ("a loss just below the margin", records(lost=7), same, INCONCLUSIVE, "not shown: needs about"),
-    ("a loss too near the margin", records(1000, lost=19), same, INCONCLUSIVE, "too near the margin"),
-    ("a gain", records(gained=8), same, PASS, ""),
-    ("doubled rows add nothing", records(400, cases_a_patient=4), same, INCONCLUSIVE, "400 of 100 patients"),
-    ("two cases a patient, no discordance", records(400, cases_a_patient=2), same, PASS, ""),
-    # G8: identity
-    (
-        "identity: not compared with a file",
-        records(),
-        identity(against="none"),
-        INCONCLUSIVE,
-        "identity: the clean path",
-    ),
-    ("identity: a buffer changed", records(), identity(state_equal=False), FAIL, "identity: the clean path is not"),
-    ("identity: a logit changed", records(), identity(logits_equal=False, max_abs_difference=1.5e-8), FAIL, "1.5e-08"),
-    ("identity: a difference that is called equal", records(), identity(max_abs_difference=1e-9), FAIL, "1e-09"),
-    ("identity: some cases left out", records(), identity(cases=399), INCONCLUSIVE, "399 of 400"),
-    ("identity: moved during hardening", records(), hardened(clean_state_after="9" * 64), FAIL, "moved the clean path"),
-    ("identity: logits moved", records(), hardened(clean_logits_identical=False), FAIL, "moved the clean path"),
-    (
-        "identity: moved, and no file",
-        records(),
-        lambda r: identity(against="none")(hardened(clean_state_after="9")(r)),
-        FAIL,
-        "moved",
-    ),
-    # G11: robust, above the floor and better than the original
-    ("floor: reached by the limit", records(rules=protocol(floor=0.55)), same, PASS, ""),
-    (
-        "floor: reached by the estimate alone",
-        records(rules=protocol(floor=0.6)),
-        same,
-        INCONCLUSIVE,
-        "robust_floor: lower",
-    ),
-    ("floor: missed", records(rules=protocol(floor=0.61)), same, FAIL, "robust_floor: robust accuracy 0.600 is below"),
-    ("floor: of nothing, and no gain", records(rules=protocol(floor=0.0), robust=(0, 0)), same, FAIL, "robust_gain"),
-    ("gain: worse than the original", records(robust=(240, 200)), same, FAIL, "not better than the original"),
-    ("gain: none", records(robust=(200, 200)), same, FAIL, "0 gained, 0 lost"),
-    ("gain: too small to show", records(robust=(200, 203)), same, INCONCLUSIVE, "a gain under attack is not shown"),
-    ("gain: by sample", records(rules=protocol(sample=100), attacked=100, robust=(10, 60)), same, PASS, ""),
-    (
-        "gain: by few patients",
-        records(rules=protocol(margins=(0.3, 0.4), floor=0.0), cases_a_patient=80, robust=(0, 80)),
-        same,
-        INCONCLUSIVE,
-        "robust_gain",
-    ),
-    (
-        "a constant answer",
-        records(),
-        evaluated(findings=critical("evaluation.constant_answer")),
-        INCONCLUSIVE,
-        "critical",
-    ),
-    (
-        "gradient masking",
-        records(),
-        evaluated(findings=critical("attack.vanishing_gradient")),
-        FAIL,
-        "attack.vanishing",
-    ),
-    ("collapse", records(), hardened(findings=critical("hardening.collapse")), FAIL, "hardening.collapse"),
-    ("a warning does not count", records(), evaluated(findings=(Finding("attack.x", "warning", "m"),)), PASS, ""),
-    # G13: looks within the budget
-    ("two looks of two", records(rules=protocol(looks=2)), logged(opened=2, finished=2), PASS, ""),
-    ("an interrupted look", records(), logged(opened=2), PASS, ""),
-    ("locked twice alike, as a resumed run", records(), lambda r: logged(locks=r.history.locks * 2)(r), PASS, ""),
-    # G3: AUROC and balanced accuracy beside the others, never alone
-    ("equal scores of many patients", records(1000, rules=AUROC), same, PASS, ""),
-    ("equal scores of few patients", records(300, rules=AUROC), same, INCONCLUSIVE, "auroc: lower 95 % limit"),
-    ("a ranking that got worse", records(rules=AUROC), scored("composite", -0.29, of=slice(100, 400)), FAIL, "auroc"),
-    ("the same AUROC, a shifted threshold", records(1000, rules=AUROC, lost=20), same, FAIL, "accuracy"),
-    (
-        "three classes, each against the rest",
-        records(1200, classes=("A", "B", "C"), rules=protocol(positive=None, more=(("auroc", 0.02),))),
-        same,
-        PASS,
-        "",
-    ),
-    (
-        "a class of one patient",
-        records(4, rules=protocol(more=(("auroc", 0.02),)), cases_a_patient=4, wrong=0),
-        same,
-        INCONCLUSIVE,
-        "auroc: lower 95 % limit -1.000 is below",
-    ),
-    ("balanced accuracy kept", records(rules=BALANCED), same, PASS, ""),
-    ("balanced accuracy used up", records(rules=BALANCED, lost=12), same, FAIL, "balanced_accuracy: the observed"),
-    ("balanced accuracy open", records(rules=BALANCED, lost=7), same, INCONCLUSIVE, "balanced_accuracy: lower"),
-    ("few of each class", records(100, rules=BALANCED, gained=2, lost=2), same, INCONCLUSIVE, "at this variance"),
-    # G15: Brier, where higher is worse
-    ("a better calibration", records(rules=BRIER), scored("composite", 0.05), PASS, ""),
-    ("a copy with worse calibration", records(rules=BRIER), scored("composite", -0.25), FAIL, "brier: the observed"),
-    ("a calibration hardly worse", records(1600, rules=BRIER), scored("composite", -0.01), PASS, ""),
-    (
-        "a calibration that may be worse",
-        records(rules=BRIER),
-        scored("composite", -0.29, of=slice(380, 400)),
-        INCONCLUSIVE,
-        "brier: upper 95 % limit 0.021 is above 0.020 (n = 400)",
-    ),
-    ("equal scores, no variance", records(rules=BRIER), same, PASS, ""),
-    ("equal scores of 100, no variance", records(100, rules=BRIER), same, INCONCLUSIVE, "brier: upper 95 % limit"),
-    # G14: subgroups; the 20 cases that are wrong anyway come first, then the lost ones
-    ("subgroups without a change", records(rules=BY_SEX), grouped("sex", 200), PASS, ""),
-    ("a subgroup of 3", records(rules=BY_SEX), grouped("sex", 3), PASS, ""),
-    ("a subgroup that only it harms", records(rules=WIDE_BY_SEX, lost=15), grouped("sex", 40), FAIL, "harm is shown"),
-    ("harm in 19 cases is too few to say", records(rules=WIDE_BY_SEX, lost=15, wrong=0), grouped("sex", 19), PASS, ""),
-    (
-        "harm in 20 cases",
-        records(rules=WIDE_BY_SEX, lost=15, wrong=0),
-        grouped("sex", 20),
-        FAIL,
-        "sex=A: harm is shown",
-    ),
-    ("a loss that is not shown", records(rules=WIDE_BY_SEX, lost=8), grouped("sex", 60), PASS, ""),
-    # guarded: the referral budget
-    ("referral: within the budget", records(rules=GUARDED, referred=10), same, PASS, ""),
-    (
-        "referral: within by the estimate alone",
-        records(rules=GUARDED, referred=20),
-        same,
-        INCONCLUSIVE,
-        "referral: upper",
-    ),
-    ("referral: exceeded", records(rules=GUARDED, referred=21), same, FAIL, "referral: clean referral rate"),
-    ("referral: without a budget in other modes", records(referred=90), same, PASS, ""),
-    # several classes
-    ("three classes", records(900, classes=("A", "B", "C"), rules=protocol(positive=None)), same, PASS, ""),
-    (
-        "three classes, one too rare",
-        records(200, classes=("A", "B", "C"), rules=protocol(positive=None, floor=0.0)),
-        same,
-        INCONCLUSIVE,
-        "recall:C",
-    ),
-    ("a decision threshold", records(rules=protocol(threshold=0.3)), same, PASS, ""),
-    ("sum of 1.00005", records(), column("composite", "probabilities", (399, 0), 0.20005), PASS, ""),
-]
-
-
-@pytest.mark.parametrize(
-    ("made", "change", "verdict", "reason"), [v[1:] for v in VERDICTS], ids=[v[0] for v in VERDICTS]
-)
-def test_verdict(made: Records, change: Change, verdict: Verdict, reason: str) -> None:
-    decision = change(made).decide()
-    assert decision.verdict is verdict, decision.reasons
-    assert any(reason in r for r in decision.reasons) if reason else decision.reasons == ()
-    assert bool(decision.endpoints) == (verdict is not INVALID)
-    assert all(e.verdict is not PASS or e.reason not in decision.reasons for e in decision.endpoints)
 
 
 def test_a_passing_run_names_its_endpoints_numbers_and_parents() -> None:
