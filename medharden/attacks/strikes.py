@@ -9,6 +9,7 @@ from torch import Tensor
 
 from medharden.attacks.apgd import climb as climb_apgd
 from medharden.attacks.fab import climb as climb_fab
+from medharden.attacks.fab import toward_nearest
 from medharden.attacks.pgd import climb as climb_pgd
 from medharden.attacks.projections import random_start
 from medharden.attacks.square import climb as climb_square
@@ -43,11 +44,12 @@ def recipe(attack: Attack, threat: ThreatModel, seed: int) -> str:
     """The whole recipe in words."""
     loss, steps, starts = _LOSSES[attack.loss], f"{attack.steps} steps", _random_starts(attack.restarts)
     further = f" and {_random_starts(attack.restarts - 1)}" if attack.restarts > 1 else ""
+    targets = f"up to {attack.targets} target" + ("s" if attack.targets > 1 else "")
     said = {
         "pgd": f"PGD (Madry et al. 2018) on the {loss}, {steps}, {starts}",
         "apgd": f"APGD (Croce & Hein 2020) on the {loss}, {steps}, {starts}",
-        "apgd-t": f"targeted APGD (Croce & Hein 2020) on the {loss}, up to {attack.targets} targets, {steps}, {starts}",
-        "fab": f"FAB (Croce & Hein 2020), {steps}, from the input{further}",
+        "apgd-t": f"targeted APGD (Croce & Hein 2020) on the {loss}, {targets}, {steps}, {starts}",
+        "fab": f"FAB (Croce & Hein 2020), {targets}, {steps}, from the input{further}",
         "square": f"Square (Andriushchenko et al. 2020), {attack.steps} queries, {starts}",
     }[attack.attack]
     low, high = threat.bounds
@@ -94,7 +96,10 @@ def _fab(
         yield torch.zeros_like(inputs)
         yield from _starts(inputs, generators, threat, attack.restarts - 1, surface=False)
 
-    return climb_from(climb_fab, victim, inputs, starts(), threat=threat, steps=attack.steps)
+    strongest = Strongest(inputs)
+    for aimed in toward_nearest(victim, inputs, threat, attack.targets):
+        climb_from(climb_fab, aimed, inputs, starts(), threat=threat, steps=attack.steps, strongest=strongest)
+    return strongest
 
 
 def _square(

@@ -74,7 +74,7 @@ class Attack(Strict):
             margin where there are too few classes for it). `fab` and `square` know the margin alone.
         steps: gradient steps a restart, a target; queries of `square`.
         restarts: independent starts; the first of `fab` is the input, all others are random.
-        targets: the most targets of `apgd-t`, nearest first.
+        targets: the most targets of `apgd-t` and `fab`, nearest first.
     """
 
     attack: Literal["pgd", "apgd", "apgd-t", "fab", "square"]
@@ -93,7 +93,7 @@ class Attack(Strict):
     def name(self) -> str:
         """Such as `apgd-ce-50`, with `x3` for three restarts; `fab-40`; `apgd-t-dlr-20to4` for four targets."""
         loss = "" if self.attack in ("fab", "square") else f"-{self.loss}"
-        targets = f"to{self.targets}" if self.attack == "apgd-t" and self.targets != 9 else ""
+        targets = f"to{self.targets}" if self.attack in ("apgd-t", "fab") and self.targets != 9 else ""
         restarts = f"x{self.restarts}" if self.restarts > 1 else ""
         return f"{self.attack}{loss}-{self.steps}{targets}{restarts}"
 
@@ -102,7 +102,7 @@ _STANDARD = (
     Attack(attack="apgd", loss="ce", steps=50),
     Attack(attack="apgd", loss="dlr", steps=50),
     Attack(attack="apgd-t", loss="dlr", steps=20),
-    Attack(attack="fab", steps=40),
+    Attack(attack="fab", steps=40, targets=3),
     Attack(attack="square", steps=500),
 )
 SUITES: dict[str, tuple[Attack, ...]] = {
