@@ -10,6 +10,7 @@ from medharden.reporting.junit import junit_xml
 from medharden.reporting.machine import machine_report
 from medharden.reporting.markdown import markdown_summary
 from medharden.reporting.page import html_report
+from medharden.reporting.pdf import pdf_report
 from medharden.reporting.source import read_run
 
 __all__ = ["draw_frontier", "markdown_summary", "render"]
@@ -29,9 +30,11 @@ def render(run: Path) -> tuple[Path, ...]:
         OutputError: the directory can't be written to.
     """
     records = read_run(run)
+    machine, page = canonical_json(machine_report(records)) + b"\n", html_report(records)
     contents = {
-        "report.json": canonical_json(machine_report(records)) + b"\n",
-        "report.html": html_report(records),
+        "report.json": machine,
+        "report.html": page,
+        "report.pdf": pdf_report(page, machine, records),
         "gate.junit.xml": junit_xml(records.decision),
     }
     for name, data in contents.items():

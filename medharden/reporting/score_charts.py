@@ -31,12 +31,12 @@ def roc_chart(panels: tuple[ScorePanel, ...]) -> Markup | None:
         return None
     columns = min(3, len(shown))
     rows = -(-len(shown) // columns)
-    side = 2.6 if columns == 1 else (_WIDTH - 0.5) / columns - 0.32
+    side = 2.6 if columns == 1 else (_WIDTH - 0.62) / columns - 0.32
     height = 0.3 + rows * (side + 0.64)
     with mpl.rc_context(_BASE):
         figure = Figure(figsize=(_WIDTH, height))
         for i, panel in enumerate(shown):
-            left = (0.55 + (i % columns) * (side + 0.34)) / _WIDTH
+            left = (0.68 + (i % columns) * (side + 0.34)) / _WIDTH
             bottom = 1 - (0.5 + (i // columns) * (side + 0.64) + side) / height
             axes = figure.add_axes((left, bottom, side / _WIDTH, side / height))
             _roc_panel(axes, panel, ticks=i % columns == 0)
@@ -95,7 +95,7 @@ def reliability_chart(what: str, found: tuple[Calibration, ...]) -> Markup | Non
     side, height = 2.6, 3.45
     with mpl.rc_context(_BASE):
         figure = Figure(figsize=(_WIDTH, height))
-        axes = figure.add_axes((0.55 / _WIDTH, 0.5 / height, side / _WIDTH, side / height))
+        axes = figure.add_axes((0.68 / _WIDTH, 0.5 / height, side / _WIDTH, side / height))
         style_axes(axes, grid="both")
         axes.plot([0, 1], [0, 1], color=COLOURS["line"], linewidth=1)
         for aside, one in zip((-0.006, 0.006), found, strict=True):

@@ -64,7 +64,7 @@ def _harm(metric: str, subject: str, positive: str | None, classes: tuple[str, .
         return f"Findings missed{named}"
     if metric == "specificity":
         return f"False alarms{named}"
-    return f"Wrong answers{named}"
+    return subject
 
 
 def stated_rows(records: RunRecords) -> Rows:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import re
 import warnings
+from importlib.resources import files
 from typing import Literal
 
 import matplotlib as mpl
@@ -13,7 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
-__all__ = ["COLOURS", "short", "style_axes", "to_svg"]
+__all__ = ["COLOURS", "light_palette", "short", "standalone", "style_axes", "to_svg"]
 
 # Stand-ins that become CSS variables in the page, so that one drawing serves light, dark and paper.
 COLOURS = {
@@ -85,6 +87,21 @@ def to_svg(figure: Figure, name: str, description: str) -> Markup:
     box = view.group(1) if view else "0 0 360 200"
     # Everything that came from a record was escaped by matplotlib's XML writer or is escaped here.
     return Markup(f'<svg role="img" aria-label="{escape(description)}" viewBox="{box}">{body}')  # noqa: S704
+
+
+@functools.cache
+def light_palette() -> dict[str, str]:
+    """The page's colours on white paper, by the names of its CSS variables."""
+    style = (files("medharden.reporting") / "templates" / "style.css").read_text(encoding="utf-8")
+    return dict(re.findall(r"--([a-z-]+): (#[0-9a-f]{6});", style[: style.index("@media")]))
+
+
+def standalone(svg: str, palette: dict[str, str]) -> str:
+    """A chart of the page as a file of its own: namespace, colours and font written out."""
+    drawing = svg.replace("<svg ", '<svg xmlns="http://www.w3.org/2000/svg" ', 1)
+    for name, colour in palette.items():
+        drawing = drawing.replace(f"var(--{name})", colour)
+    return drawing.replace("var(--sans)", "'DejaVu Sans'")
 
 
 def _own_ids(drawing: str, name: str) -> str:

@@ -1,0 +1,85 @@
+"""The PDF: the same words as the page, archivable, the same bytes every time, and no way in for markup."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+from pypdf import PdfReader
+from reporting_records import make_run
+
+from medharden.record import Finding
+from medharden.reporting import render
+
+ATTACK = '#panic("x") $x_1$ *b* <script>alert(1)</script> \\ `code` #image("/etc/passwd") @ref \u5fc3\u202e\x07'
+
+
+def words(path: Path) -> str:
+    return " ".join(" ".join(page.extract_text() for page in PdfReader(path).pages).split())
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = make_run(tmp_path_factory.mktemp("run"), examples=(1, 16, 16))
+    render(folder)
+    return folder
+
+
+def test_the_text_can_be_extracted_and_says_what_the_page_says(run: Path) -> None:
+    text = words(run / "report.pdf")
+    first = " ".join(PdfReader(run / "report.pdf").pages[0].extract_text().split())
+    for said in ("PASS", "97.5% → 96.5%", "Findings missed (pneumonia)", "What was not tested"):
+        assert said in first
+    for said in (
+        "the counts reconcile",
+        "NISTAML.022",
+        "Expected calibration error",
+        "Sanity of the attack",
+        "Sign-off",
+    ):
+        assert said in text
+    page = (run / "report.html").read_text(encoding="utf-8")
+    for heading in re.findall(r"<h3>([^<]+)</h3>", page):
+        assert heading in text
+
+
+def test_it_declares_pdf_a_3a_and_pdf_ua_1_and_holds_what_they_need(run: Path) -> None:
+    reader = PdfReader(run / "report.pdf")
+    data = (run / "report.pdf").read_bytes()
+    assert b"<pdfaid:part>3</pdfaid:part><pdfaid:conformance>A</pdfaid:conformance>" in data
+    assert b"<pdfuaid:part>1</pdfuaid:part>" in data
+    catalogue = reader.root_object
+    assert catalogue["/Lang"] == "en"
+    assert catalogue["/MarkInfo"]["/Marked"]
+    assert catalogue["/OutputIntents"][0]["/S"] == "/GTS_PDFA1"
+    assert "/StructTreeRoot" in catalogue
+    assert "/Encrypt" not in reader.trailer
+    fonts = {name for page in reader.pages for name in page["/Resources"].get("/Font", {})}
+    assert fonts
+    for page in reader.pages:
+        for font in page["/Resources"].get("/Font", {}).values():
+            below = font.get_object()["/DescendantFonts"][0].get_object()
+            assert {"/FontFile2", "/FontFile3"} & set(below["/FontDescriptor"].get_object())
+
+
+def test_the_machine_report_travels_with_it(run: Path) -> None:
+    attached = PdfReader(run / "report.pdf").attachments
+    assert attached["report.json"] == [(run / "report.json").read_bytes()]
+    assert json.loads(attached["report.json"][0])["verdict"] == "PASS"
+
+
+def test_text_from_records_is_set_as_it_stands(tmp_path: Path) -> None:
+    folder = make_run(
+        tmp_path,
+        classes=(ATTACK, "]#"),
+        title=f"#eval(1) {ATTACK}",
+        findings=(Finding("x.y", "critical", f"= heading {ATTACK}"),),
+    )
+    render(folder)
+    text = words(folder / "report.pdf")
+    assert '#panic("x") $x_1$ *b* <script>alert(1)</script>' in text
+    assert "[U+5FC3][U+202E]" in text
+    assert "root:" not in text
+    assert "\u202e" not in text
