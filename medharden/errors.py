@@ -5,6 +5,7 @@
     ├── ModelError                 a model file that can't be loaded as what it is said to be
     ├── DataError                  cases that can't be used; carries every problem found
     ├── RunError                   a run directory that lacks a record, or holds another run's
+    ├── KeyFileError               a key for signatures that can't be used
     ├── OutputError                a place that can't be written to
     ├── PrivacyError               an output that would hold patient data, and was withheld
     ├── RangeError                 a tensor outside the range or shape a function takes
@@ -23,6 +24,7 @@ __all__ = [
     "DataError",
     "HardeningError",
     "Interrupted",
+    "KeyFileError",
     "MedHardenError",
     "ModelError",
     "OutputError",
@@ -71,6 +73,10 @@ class DataError(MedHardenError):
 
 class RunError(MedHardenError):
     """A run directory that lacks a record, or holds another run's."""
+
+
+class KeyFileError(MedHardenError):
+    """A key for signatures that can't be used."""
 
 
 class OutputError(MedHardenError):

@@ -118,8 +118,9 @@ def test_an_untouched_log_hangs_together(tmp_path: Path) -> None:
         lambda lines: [lines[0], lines[1].replace(b'"number":1', b'"number":9'), *lines[2:]],
         lambda lines: [*lines[:3], lines[3][:-5]],
         lambda lines: [*lines, b"{}"],
+        lambda lines: [lines[0] + b"\r" + lines[1], *lines[2:]],
     ],
-    ids=["first dropped", "middle dropped", "reordered", "edited", "torn", "appended"],
+    ids=["first dropped", "middle dropped", "reordered", "edited", "torn", "appended", "line end changed"],
 )
 def test_a_tampered_log_is_caught_and_not_continued(tmp_path: Path, tamper) -> None:
     path = make_log(tmp_path)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import platform
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 
+from medharden import __version__
 from medharden.record import Environment
 
 __all__ = ["describe_environment"]
@@ -21,13 +24,24 @@ def describe_environment(device: str, threads: int) -> Environment:
         threads: CPU threads of one operation.
     """
     return Environment(
-        medharden=_version("medharden"),
+        medharden=__version__,
         python=platform.python_version(),
         platform=f"{platform.system()} {platform.machine()}, {os.cpu_count()} CPUs",
         packages={name: _version(name) for name in _PACKAGES},
         device=device,
         threads=threads,
+        code=_code(),
     )
+
+
+def _code() -> str:
+    """SHA-256 over names and content of the package's source files, in the order of their names."""
+    package = Path(__file__).resolve().parent.parent
+    total = hashlib.sha256()
+    for path in sorted(package.rglob("*.py"), key=lambda p: p.relative_to(package).as_posix()):
+        content = hashlib.sha256(path.read_bytes()).hexdigest()
+        total.update(f"{path.relative_to(package).as_posix()}\0{content}\n".encode())
+    return total.hexdigest()
 
 
 def _version(package: str) -> str:

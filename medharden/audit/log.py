@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from medharden import __version__
 from medharden.audit.files import digest_bytes
 from medharden.audit.records import canonical_json
 from medharden.audit.screening import screen_output
@@ -73,7 +74,8 @@ def verify_log(path: Path) -> tuple[int, str]:
     except OSError as error:
         raise RunError(f"{path.name} can't be read: {error.strerror}") from error
     head, count = _GENESIS, 0
-    for number, line in enumerate(data.splitlines(), start=1):
+    lines = data.split(b"\n")  # not `splitlines`: it would take a carriage return for a line's end
+    for number, line in enumerate(lines[:-1] if lines[-1] == b"" else lines, start=1):
         try:
             entry = json.loads(line)
             intact = entry["previous"] == head and entry["sequence"] == count and canonical_json(entry) == line
@@ -88,12 +90,14 @@ def verify_log(path: Path) -> tuple[int, str]:
 
 
 @contextmanager
-def audited(run: Path, stage: str, **data: Any) -> Iterator[AuditLog]:
+def audited(run: Path, stage: str, *, closed: bool = True, **data: Any) -> Iterator[AuditLog]:
     """Logs a stage from before it opens anything until it ends, however it ends.
 
     Args:
         run: the run directory; its `audit.jsonl` is continued.
         stage: such as `harden`; the events are `harden.started` and `harden.finished`, `.failed` or `.interrupted`.
+        closed: whether success is logged too. A signature is made over the log's end, so nothing may follow it: the
+            signature's file says that it succeeded.
         **data: plain JSON values for the first event, no patient data.
 
     Yields:
@@ -101,7 +105,7 @@ def audited(run: Path, stage: str, **data: Any) -> Iterator[AuditLog]:
     """
     log = AuditLog(run / "audit.jsonl")
     try:
-        log.append(f"{stage}.started", **data)
+        log.append(f"{stage}.started", medharden=__version__, **data)
         yield log
     except (KeyboardInterrupt, Interrupted):
         log.append(f"{stage}.interrupted")
@@ -110,4 +114,5 @@ def audited(run: Path, stage: str, **data: Any) -> Iterator[AuditLog]:
         # the type alone: a message may carry what a file's header said
         log.append(f"{stage}.failed", error=type(error).__name__)
         raise
-    log.append(f"{stage}.finished")
+    if closed:
+        log.append(f"{stage}.finished")

@@ -121,8 +121,8 @@ def _refuse(name: str, kinds: tuple[str, ...]) -> None:
     if kinds:
         raise PrivacyError(
             f"{name} would hold patient data ({', '.join(kinds)}) and was withheld: nothing was written under its "
-            "name. Look for them in the protocol's texts, the class names and the columns declared for subgroups; if there "
-            "are none, this is a defect in medharden"
+            "name. Look for them in the protocol's texts, the class names and the columns declared for subgroups; if "
+            "there are none, this is a defect in medharden"
         )
 
 

@@ -10,6 +10,7 @@ import typer
 
 from medharden import __version__
 from medharden.cli.console import out
+from medharden.cli.evidence import evidence_app
 
 __all__ = ["app"]
 
@@ -25,6 +26,7 @@ app = typer.Typer(
 )
 protocol_app = typer.Typer(help="List, show, validate and plan protocols.", no_args_is_help=True)
 app.add_typer(protocol_app, name="protocol")
+app.add_typer(evidence_app)
 
 
 class Format(StrEnum):
@@ -33,22 +35,6 @@ class Format(StrEnum):
     TEXT = "text"
     JSON = "json"
     MARKDOWN = "markdown"
-
-
-class Plain(StrEnum):
-    """How other results are printed."""
-
-    TEXT = "text"
-    JSON = "json"
-
-
-class Meaning(StrEnum):
-    """What a signature means (21 CFR 11.50(a)(3))."""
-
-    AUTHORSHIP = "authorship"
-    REVIEW = "review"
-    APPROVAL = "approval"
-    RESPONSIBILITY = "responsibility"
 
 
 Model = Annotated[Path, typer.Argument(metavar="MODEL", help="Checkpoint, state dict or MONAI bundle folder.")]
@@ -157,6 +143,36 @@ def evaluate(
 
 
 @app.command()
+def attack(
+    model: Annotated[Path, typer.Argument(metavar="MODEL", help="Model file or bundle folder, or a run directory.")],
+    data: Data,
+    write: Annotated[Path, typer.Option("--write", help="New or empty folder for images and records.")],
+    protocol: Annotated[
+        str | None, typer.Option("--protocol", help="Name or path; default: the run's own, else `default`.")
+    ] = None,
+    arch: Arch = None,
+    split: Annotated[str, typer.Option("--split", help="train, val or test.")] = "test",
+    case: Annotated[
+        list[str] | None, typer.Option("--case", help="Pseudonym of a case to attack; may be given again.")
+    ] = None,
+    device: Device = "cpu",
+    workers: Workers = 2,
+    key_file: KeyFile = None,
+    form: Annotated[Format, typer.Option("--format", help="How to print the outcome: text or json.")] = Format.TEXT,
+    as_json: Annotated[bool, typer.Option("--json", help="The same as --format json.")] = False,
+    quiet: Quiet = False,
+) -> None:
+    """Attack images in their files' own values, write them as files, and score the files."""
+    if form is Format.MARKDOWN:
+        raise typer.BadParameter("attack prints text or json", param_hint="--format")
+    out.json, out.quiet = as_json or form is Format.JSON, quiet
+    from medharden.cli.attacked import AttackJob, run_attack
+
+    cases = tuple(case or ())
+    run_attack(AttackJob(model, data, write, protocol, arch, split, cases, device, workers, key_file))
+
+
+@app.command()
 def gate(
     run: Run,
     authorised: Annotated[
@@ -207,79 +223,6 @@ def demo(
     from medharden.cli.demo import run_demo
 
     raise typer.Exit(run_demo(out_dir))
-
-
-@app.command()
-def keygen(
-    path: Annotated[Path, typer.Argument(metavar="FILE", help="Private key to write; FILE.pub is the public one.")],
-    as_json: Json = False,
-) -> None:
-    """Make a key pair (Ed25519) for `medharden sign`."""
-    out.json = as_json
-    from medharden.cli.verification import run_keygen
-
-    run_keygen(path)
-
-
-@app.command()
-def sign(
-    run: Run,
-    key: Annotated[Path, typer.Option("--key", help="Your private key (PEM).")],
-    name: Annotated[str, typer.Option("--name", help="Who you are, in print.")],
-    role: Annotated[str, typer.Option("--role", help="As what you sign, such as 'quality manager'.")],
-    meaning: Annotated[Meaning, typer.Option("--meaning", help="What your signature means.")],
-    reason: Annotated[str, typer.Option("--reason", help="Why you sign.")],
-    supersede: Annotated[bool, typer.Option("--supersede", help="Drop the signatures of an earlier state.")] = False,
-    as_json: Json = False,
-) -> None:
-    """Sign a run directory, with its verdict and provenance; several people may, one after the other."""
-    out.json = as_json
-    from medharden.cli.verification import run_sign
-    from medharden.verifying import Signatory
-
-    run_sign(run, key, Signatory(name, role, meaning.value, reason), supersede=supersede)
-
-
-@app.command()
-def verify(
-    run: Run,
-    keys: Annotated[
-        list[Path] | None, typer.Option("--key", help="Public key (PEM) to check signatures under; may be repeated.")
-    ] = None,
-    require_signature: Annotated[
-        bool, typer.Option("--require-signature", help="Not verified unless a signature is, under a --key.")
-    ] = False,
-    model: Annotated[
-        Path | None, typer.Option("--model", help="The original file, to compare the clean path with bit for bit.")
-    ] = None,
-    data: Annotated[Path | None, typer.Option("--data", help="The run's data, to run both models on.")] = None,
-    arch: Arch = None,
-    workers: Workers = 2,
-    key_file: KeyFile = None,
-    form: Annotated[Plain, typer.Option("--format", help="How to print what was found.")] = Plain.TEXT,
-    as_json: Annotated[bool, typer.Option("--json", help="The same as --format json.")] = False,
-) -> None:
-    """Check a run directory offline: every file's digest, the log, the signatures; exit code 5 names what is wrong."""
-    out.json = as_json or form is Plain.JSON
-    from medharden.cli.verification import Check, run_verify
-
-    raise typer.Exit(
-        run_verify(Check(run, tuple(keys or ()), require_signature, model, data, arch, key_file, workers))
-    )
-
-
-@app.command()
-def diff(
-    first: Annotated[Path, typer.Argument(metavar="RUN_A", help="Run directory.")],
-    second: Annotated[Path, typer.Argument(metavar="RUN_B", help="Run directory to compare with it.")],
-    form: Annotated[Plain, typer.Option("--format", help="How to print the differences.")] = Plain.TEXT,
-    as_json: Annotated[bool, typer.Option("--json", help="The same as --format json.")] = False,
-) -> None:
-    """Show what changed from one run to another: protocol, model, data, environment, endpoints and verdict."""
-    out.json = as_json or form is Plain.JSON
-    from medharden.cli.comparison import run_diff
-
-    run_diff(first, second)
 
 
 @protocol_app.command("list")

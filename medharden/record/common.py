@@ -39,7 +39,11 @@ class Finding:
 
 @dataclass(frozen=True)
 class Environment:
-    """What the run ran on; reproducibility is claimed for the same stack only."""
+    """What the run ran on; reproducibility is claimed for the same stack only.
+
+    Attributes:
+        code: SHA-256 over medharden's own source files: a version may be changed where it lies.
+    """
 
     medharden: str
     python: str
@@ -47,3 +51,4 @@ class Environment:
     packages: dict[str, str]
     device: str
     threads: int
+    code: str = ""

@@ -1,0 +1,108 @@
+"""The commands about a finished run directory: `keygen`, `sign`, `verify`, `diff`."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from medharden.cli.console import out
+
+__all__ = ["evidence_app"]
+
+evidence_app = typer.Typer()
+
+Run = Annotated[Path, typer.Argument(metavar="RUN", help="Run directory.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+JsonToo = Annotated[bool, typer.Option("--json", help="The same as --format json.")]
+
+
+class Plain(StrEnum):
+    """How results are printed."""
+
+    TEXT = "text"
+    JSON = "json"
+
+
+class Meaning(StrEnum):
+    """What a signature means (21 CFR 11.50(a)(3))."""
+
+    AUTHORSHIP = "authorship"
+    REVIEW = "review"
+    APPROVAL = "approval"
+    RESPONSIBILITY = "responsibility"
+
+
+@evidence_app.command()
+def keygen(
+    path: Annotated[Path, typer.Argument(metavar="FILE", help="Private key to write; FILE.pub is the public one.")],
+    as_json: Json = False,
+) -> None:
+    """Make a key pair (Ed25519) for `medharden sign`."""
+    out.json = as_json
+    from medharden.cli.verification import run_keygen
+
+    run_keygen(path)
+
+
+@evidence_app.command()
+def sign(
+    run: Run,
+    key: Annotated[Path, typer.Option("--key", help="Your private key (PEM).")],
+    name: Annotated[str, typer.Option("--name", help="Who you are, in print.")],
+    role: Annotated[str, typer.Option("--role", help="As what you sign, such as 'quality manager'.")],
+    meaning: Annotated[Meaning, typer.Option("--meaning", help="What your signature means.")],
+    reason: Annotated[str, typer.Option("--reason", help="Why you sign.")],
+    supersede: Annotated[bool, typer.Option("--supersede", help="Drop the signatures of an earlier state.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Sign a run directory, with its verdict and provenance; several people may, one after the other."""
+    out.json = as_json
+    from medharden.cli.verification import run_sign
+    from medharden.verifying import Signatory
+
+    run_sign(run, key, Signatory(name, role, meaning.value, reason), supersede=supersede)
+
+
+@evidence_app.command()
+def verify(
+    run: Run,
+    keys: Annotated[
+        list[Path] | None, typer.Option("--key", help="Public key (PEM) to check signatures under; may be repeated.")
+    ] = None,
+    require_signature: Annotated[
+        bool, typer.Option("--require-signature", help="Not verified unless a signature is, under a --key.")
+    ] = False,
+    model: Annotated[
+        Path | None, typer.Option("--model", help="The original file, to compare the clean path with bit for bit.")
+    ] = None,
+    data: Annotated[Path | None, typer.Option("--data", help="The run's data, to run both models on.")] = None,
+    arch: Annotated[
+        str | None, typer.Option("--arch", help="timm:NAME, monai:NAME, or python:MODULE:CLASS (runs that code).")
+    ] = None,
+    workers: Annotated[int, typer.Option("--workers", min=1, help="Threads that read files.")] = 2,
+    key_file: Annotated[Path | None, typer.Option("--key-file", help="Pseudonym key of the run.")] = None,
+    form: Annotated[Plain, typer.Option("--format", help="How to print what was found.")] = Plain.TEXT,
+    as_json: JsonToo = False,
+) -> None:
+    """Check a run directory offline: every file's digest, the log, the signatures; exit code 5 names what is wrong."""
+    out.json = as_json or form is Plain.JSON
+    from medharden.cli.verification import Check, run_verify
+
+    raise typer.Exit(run_verify(Check(run, tuple(keys or ()), require_signature, model, data, arch, key_file, workers)))
+
+
+@evidence_app.command()
+def diff(
+    first: Annotated[Path, typer.Argument(metavar="RUN_A", help="Run directory.")],
+    second: Annotated[Path, typer.Argument(metavar="RUN_B", help="Run directory to compare with it.")],
+    form: Annotated[Plain, typer.Option("--format", help="How to print the differences.")] = Plain.TEXT,
+    as_json: JsonToo = False,
+) -> None:
+    """Show what changed from one run to another: protocol, model, data, environment, endpoints and verdict."""
+    out.json = as_json or form is Plain.JSON
+    from medharden.cli.comparison import run_diff
+
+    run_diff(first, second)

@@ -1,0 +1,125 @@
+"""`medharden keygen`, `sign` and `verify`: need no torch, but to run the clean path."""
+
+from __future__ import annotations
+
+import os
+import sys
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import typer
+from rich.console import Group
+from rich.markup import escape
+from rich.table import Table
+
+from medharden.audit.keys import load_signing_key, write_key_pair
+from medharden.cli.console import out, stage_progress
+from medharden.errors import KeyFileError
+from medharden.verifying import Signatory, Verification, sign, verify
+
+__all__ = ["FAULTY", "Check", "run_keygen", "run_sign", "run_verify"]
+
+FAULTY = 5
+"""The exit code of a run directory that is not as it was recorded."""
+
+_PASSPHRASE = "MEDHARDEN_SIGNING_PASSPHRASE"  # noqa: S105 - a variable's name
+
+
+@dataclass(frozen=True)
+class Check:
+    """What `verify` was asked to check."""
+
+    run: Path
+    public_keys: tuple[Path, ...]
+    require_signature: bool
+    model: Path | None
+    data: Path | None
+    arch: str | None
+    key_file: Path | None
+    workers: int
+
+
+def run_keygen(path: Path) -> None:
+    """Makes a key pair and prints where it lies."""
+    beside, key = write_key_pair(path)
+    lines = (
+        f"wrote {escape(str(path))}: the private key, for you alone; keep it out of run directories",
+        f"wrote {escape(str(beside))}: the public key, for whoever verifies",
+        f"key {key.key_id}",
+    )
+    out.show("\n".join(lines), {"private": str(path), "public": str(beside), "key": key.key_id})
+
+
+def run_sign(run: Path, key_file: Path, who: Signatory, *, supersede: bool) -> None:
+    """Signs a run directory and prints what was signed."""
+    if key_file.resolve().is_relative_to(run.resolve()):
+        raise KeyFileError("the private key lies in the run directory, which is for sharing; keep it elsewhere")
+    key = load_signing_key(key_file, _passphrase(key_file))
+    path = sign(run, key, who, supersede=supersede)
+    machine = {"signature": str(path), "key": key.public.key_id, **asdict(who)}
+    said = f"signed by {escape(who.name)}, {escape(who.role)}: {who.meaning}"
+    out.show(f"{said}\nwrote {escape(str(path))}\nkey {key.public.key_id}", machine)
+
+
+def run_verify(check: Check) -> int:
+    """Checks a run directory, prints what was found and returns the exit code."""
+    key = None
+    if check.data is not None:
+        from medharden.data import load_pseudonym_key
+
+        key = load_pseudonym_key(check.key_file)
+    with stage_progress() as progress:
+        found = verify(
+            check.run,
+            public_keys=check.public_keys,
+            require_signature=check.require_signature,
+            model=check.model,
+            data=check.data,
+            arch=check.arch,
+            pseudonym_key=key,
+            workers=check.workers,
+            progress=progress,
+        )
+    code = 0 if found.verified else FAULTY
+    machine = asdict(found) | {"verified": found.verified, "signed": found.signed, "exit_code": code}
+    out.show(_shown(found), machine)
+    return code
+
+
+def _passphrase(path: Path) -> bytes | None:
+    """From the environment, or asked for on a terminal; None for a key that is not encrypted."""
+    given = os.environ.get(_PASSPHRASE)
+    if given:
+        return given.encode()
+    try:
+        encrypted = b"ENCRYPTED" in path.read_bytes()
+    except OSError:
+        return None  # reading the key says what is wrong
+    if encrypted and sys.stdin.isatty():
+        return str(typer.prompt(f"Passphrase of {path.name}", hide_input=True, err=True)).encode()
+    return None
+
+
+def _shown(found: Verification) -> Group:
+    parts: list[Table | str] = []
+    if found.signatures:
+        table = Table("signed by", "role", "meaning", "reason", "time", "key", "", box=None, padding=(0, 1))
+        for s in found.signatures:
+            state = "[green]verified[/]" if s.verified else "[yellow]not verified[/]"
+            cells = (s.name, s.role, s.meaning, s.reason, s.time, s.key[:16])
+            table.add_row(*(escape(cell) for cell in cells), state)
+        parts.append(table)
+    if found.clean_path is not None:
+        c = found.clean_path
+        state = "equal" if c.state_equal else "different"
+        answers = f"; logits of {c.cases} cases {'equal bit for bit' if c.logits_equal else 'different'}"
+        parts.append(f"clean path: weights {state}{answers if c.cases else ''}")
+    parts.append(f"{len(found.covered)} files as recorded" if found.verified else f"{len(found.faults)} files wrong")
+    parts += [f"[red]wrong[/] {escape(f.file)}: {escape(f.reason)}" for f in found.faults]
+    parts += [f"[yellow]not covered[/] {escape(name)}" for name in found.uncovered]
+    parts += [f"· {escape(note)}" for note in found.notes]
+    if found.head:
+        parts.append(f"log: {found.events} events, head {found.head}")
+    word = "[bold green]verified[/]" if found.verified else "[bold red]not verified[/]"
+    parts.append(f"{word}{f' · the verdict on record is {escape(found.verdict)}' if found.verdict else ''}")
+    return Group(*parts)

@@ -1,0 +1,21 @@
+"""Signs run directories, checks them offline, and tells two apart; imports torch only to run the clean path."""
+
+from medharden.verifying.check import check_run
+from medharden.verifying.comparing import Change, Comparison, compare
+from medharden.verifying.outcome import CleanPath, Fault, SignatureFound, Verification
+from medharden.verifying.signing import Signatory, sign
+from medharden.verifying.verify import verify
+
+__all__ = [
+    "Change",
+    "CleanPath",
+    "Comparison",
+    "Fault",
+    "Signatory",
+    "SignatureFound",
+    "Verification",
+    "check_run",
+    "compare",
+    "sign",
+    "verify",
+]

@@ -1,0 +1,131 @@
+"""`sign()`: a person's signature over a whole run directory, its verdict and its provenance."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from medharden.audit import AuditLog, audited, canonical_json, digest_bytes, digest_file, verify_log, write_atomic
+from medharden.audit.envelopes import Envelope, bundle_bytes, envelope_bytes, read_envelope, sign_payload
+from medharden.audit.inventory import ATTESTATIONS, LOG, SIGNATURES, file_digests, run_statement
+from medharden.audit.keys import SigningKey
+from medharden.errors import RunError
+from medharden.verifying.check import check_run
+from medharden.verifying.logged import read_logged
+from medharden.verifying.signed import signature_names
+from medharden.verifying.statements import provenance_statement, verdict_statement
+
+__all__ = ["Signatory", "sign"]
+
+_LONGEST = 400
+_MEANINGS = ("authorship", "review", "approval", "responsibility")
+
+
+@dataclass(frozen=True)
+class Signatory:
+    """Who signs, as what, why, and what the signature means.
+
+    Attributes:
+        meaning: `authorship`, `review`, `approval` or `responsibility` (21 CFR 11.50(a)(3)).
+    """
+
+    name: str
+    role: str
+    meaning: str
+    reason: str
+
+
+def sign(run: Path, key: SigningKey, who: Signatory, *, supersede: bool = False) -> Path:
+    """Signs a run directory; several may, one after the other.
+
+    The signature lists every file with its digest and holds the head of the log, in which it is begun first. The
+    attestations of verdict and provenance get a signature of the same key.
+
+    Args:
+        run: the run directory, with a verdict.
+        key: the signer's.
+        who: name, role, meaning and reason, which everybody who gets the directory can read.
+        supersede: drop the signatures of an earlier state; the log keeps that there were any.
+
+    Returns:
+        The signature's path.
+
+    Raises:
+        RunError: the directory is not as it was recorded, holds no verdict, or has a signature of this key already.
+        OutputError: it can't be written to.
+    """
+    _require_words(who)
+    if not (run / "gate.json").is_file():
+        raise RunError(f"{run.name} holds no verdict to sign; run `medharden gate` first")
+    earlier = signature_names(run)
+    _require_sound(run, key, earlier, supersede=supersede)
+    number = 1 if supersede else len(earlier) + 1
+    taken = {Path(name).name for name in earlier}
+    target = next(n for n in (f"{k:02d}-{_slug(who.role)}.sig.json" for k in range(number, 1000)) if n not in taken)
+    name = f"{SIGNATURES}/{target}"
+    if supersede:
+        _drop(run, earlier)
+    said = asdict(who) | {"time": datetime.now(UTC).isoformat(timespec="seconds")}
+    with audited(run, "sign", closed=False, file=name, key=key.public.key_id, **said):
+        digests = file_digests(run)
+        attested = {n: _attest(run, n, digests, key) for n in ATTESTATIONS}
+        events, head = verify_log(run / LOG)
+        extra = {"attestations": attested, "log": {"events": events, "head": head}, "signature": said}
+        payload = canonical_json(run_statement(digests, extra))
+        write_atomic(run / name, bundle_bytes(sign_payload(payload, key)))
+    return run / name
+
+
+def _require_words(who: Signatory) -> None:
+    for field, text in (("name", who.name), ("role", who.role), ("reason", who.reason)):
+        if not text.strip() or len(text) > _LONGEST or not text.isprintable():
+            raise RunError(f"the signer's {field} must be one line of 1 to {_LONGEST} characters")
+    if who.meaning not in _MEANINGS:
+        raise RunError(f"a signature means one of {', '.join(_MEANINGS)}; found {who.meaning!r}")
+
+
+def _require_sound(run: Path, key: SigningKey, earlier: tuple[str, ...], *, supersede: bool) -> None:
+    """A signature says that the directory is whole, so it is checked first; what is superseded is not held against."""
+    found = check_run(run)
+    faults = [
+        f
+        for f in found.faults
+        if not (supersede and (f.file in ATTESTATIONS or f.file.startswith(SIGNATURES) or SIGNATURES in f.reason))
+    ]
+    if faults:
+        shown = "; ".join(f"{f.file} {f.reason}" for f in faults[:5])
+        hint = "" if supersede or not earlier else " (--supersede drops signatures of an earlier state)"
+        raise RunError(f"{run.name} was not signed, since it is not as it was recorded: {shown}{hint}")
+    if not supersede and key.public.key_id in {s.key for s in found.signatures}:
+        raise RunError("this key has signed this state already; another signer needs a key of their own")
+
+
+def _drop(run: Path, names: tuple[str, ...]) -> None:
+    """Deletes what is superseded, after the log says so."""
+    gone = [n for n in (*names, *ATTESTATIONS) if (run / n).is_file()]
+    begun = read_logged(run).signatures  # of one whose writing was cut off there is no file
+    AuditLog(run / LOG).append("sign.superseded", signatures=begun, digests={n: digest_file(run / n) for n in gone})
+    for name in gone:
+        (run / name).unlink()
+
+
+def _attest(run: Path, name: str, digests: Mapping[str, str], key: SigningKey) -> str:
+    """Adds a signature to an attestation, or makes it; returns the SHA-256 of its statement."""
+    if (run / name).is_file():
+        earlier = read_envelope((run / name).read_bytes())
+    else:
+        earlier = Envelope(canonical_json(_statement(run, name, digests)), {})
+    write_atomic(run / name, envelope_bytes(sign_payload(earlier.payload, key, earlier.signatures)))
+    return digest_bytes(earlier.payload)
+
+
+def _statement(run: Path, name: str, digests: Mapping[str, str]) -> dict[str, Any]:
+    return (verdict_statement if name == ATTESTATIONS[0] else provenance_statement)(run, digests)
+
+
+def _slug(role: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "-", role.lower()).strip("-")[:40] or "signer"

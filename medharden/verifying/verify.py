@@ -1,0 +1,62 @@
+"""`verify()`: a run directory against its own records, signatures and, where given, the original model and data."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from medharden.audit.keys import load_public_key
+from medharden.errors import RunError
+from medharden.record import Progress
+from medharden.verifying.check import check_run
+from medharden.verifying.outcome import Verification
+
+__all__ = ["verify"]
+
+
+def verify(
+    run: Path,
+    *,
+    public_keys: Sequence[Path] = (),
+    require_signature: bool = False,
+    model: Path | None = None,
+    data: Path | None = None,
+    arch: str | None = None,
+    pseudonym_key: bytes | None = None,
+    workers: int = 2,
+    progress: Progress | None = None,
+) -> Verification:
+    """Checks a run directory offline; writes nothing.
+
+    Args:
+        run: the run directory.
+        public_keys: files of the keys to check signatures under.
+        require_signature: whether it is a fault that none could be checked.
+        model: the original's file, to compare the clean path with bit for bit.
+        data: the run's data, to run both on.
+        arch: as for hardening.
+        pseudonym_key: the run's, needed with data.
+        workers: threads that read files.
+        progress: called with `read` and `compare`.
+
+    Raises:
+        RunError: there is no run directory, or data were given without a model.
+        KeyFileError: a key can't be read.
+        MedHardenError: model or data can't be loaded.
+    """
+    if data is not None and (model is None or pseudonym_key is None):
+        raise RunError("--data runs the clean path beside the original: expected --model with it")
+    found = check_run(run, [load_public_key(path) for path in public_keys], require_signature=require_signature)
+    if model is None:
+        return found
+    from medharden.verifying.clean_path import check_clean_path
+
+    broken = {f.file for f in found.faults} & {"hardened.safetensors", "hardened.json", "harden.json", "protocol.yaml"}
+    if broken:
+        skipped = "the clean path was not run: its files are not what they should be"
+        return replace(found, notes=(*found.notes, skipped))
+    clean_path, faults = check_clean_path(
+        run, model, data, arch=arch, key=pseudonym_key, workers=workers, progress=progress
+    )
+    return replace(found, clean_path=clean_path, faults=(*found.faults, *faults))
