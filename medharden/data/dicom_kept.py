@@ -25,7 +25,8 @@ _NUMBERS = frozenset(
     RRIntervalVector TimeSlotVector SliceVector AngularViewVector TimeSliceVector
     KVP DataCollectionDiameter ReconstructionDiameter DistanceSourceToDetector DistanceSourceToPatient
     GantryDetectorTilt TableHeight ExposureTime XRayTubeCurrent Exposure ExposureInuAs GeneratorPower FocalSpots
-    RevolutionTime SingleCollimationWidth TotalCollimationWidth TableSpeed TableFeedPerRotation SpiralPitchFactor CTDIvol
+    RevolutionTime SingleCollimationWidth TotalCollimationWidth TableSpeed TableFeedPerRotation SpiralPitchFactor
+    CTDIvol
     RepetitionTime EchoTime EchoTrainLength EchoNumbers InversionTime FlipAngle NumberOfAverages ImagingFrequency
     MagneticFieldStrength NumberOfPhaseEncodingSteps PercentSampling PercentPhaseFieldOfView PixelBandwidth
     AcquisitionMatrix SAR
