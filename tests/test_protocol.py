@@ -15,7 +15,14 @@ MINIMAL = "schema_version: 1\nname: tiny\ntitle: Tiny\nintended_use: None\nthrea
 
 
 def test_the_shipped_protocols_are_the_documented_ones_and_all_valid() -> None:
-    assert sorted(shipped_protocols()) == ["chest-xray-binary", "ct-slice-hu", "default", "demo", "volume-3d"]
+    assert sorted(shipped_protocols()) == [
+        "chest-xray-binary",
+        "chest-xray-multilabel",
+        "ct-slice-hu",
+        "default",
+        "demo",
+        "volume-3d",
+    ]
     for name in shipped_protocols():
         assert load_protocol(name).name == name
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
+from medharden.gating.findings import score_names
 from medharden.gating.paired import answer_endpoints
 from medharden.gating.scores import score_endpoint
 from medharden.gating.words import apart, percent
@@ -95,7 +96,8 @@ def _endpoints(
     wanted: Margin, protocol: Protocol, classes: tuple[str, ...], cases: CaseTable, alpha: float
 ) -> Iterator[Endpoint]:
     """The endpoints of one metric at one alpha. A new metric is added here."""
-    if wanted.metric in CO_PRIMARY:
+    if wanted.metric in (*CO_PRIMARY, "finding_accuracy"):
         yield from answer_endpoints(wanted, protocol, classes, cases, alpha)
-    else:
-        yield score_endpoint(wanted, protocol, classes, cases, alpha)
+        return
+    for name, finding in score_names(wanted, classes):
+        yield score_endpoint(wanted, protocol, classes, cases, alpha, name=name, finding=finding)

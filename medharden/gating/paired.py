@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from medharden.gating.findings import answer_parts
 from medharden.gating.words import apart, percent, sample
 from medharden.protocol import Margin, Protocol
 from medharden.record import CaseTable, Endpoint, Verdict
@@ -41,7 +42,12 @@ class Pair:
 def answer_endpoints(
     wanted: Margin, protocol: Protocol, classes: tuple[str, ...], cases: CaseTable, alpha: float
 ) -> Iterator[Endpoint]:
-    """Accuracy, or each class's recall, on all test cases under the same decision rule."""
+    """Accuracy, or each class's or finding's recall, on all test cases under the same decision rule."""
+    if cases.multilabel:
+        for title, before, after, kept, owners in answer_parts(wanted, classes, cases):
+            pair = compare(before, after, kept, owners, wanted.margin, alpha)
+            yield _noninferiority(title, "", pair, alpha, wanted.justification or "")
+        return
     original = cases.subjects["original"].predicted == cases.label
     composite = cases.subjects["composite"].predicted == cases.label
     if wanted.metric == "accuracy":

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 
+from medharden.gating.findings import coverage_problems
 from medharden.protocol import Protocol
 from medharden.record import CaseRecord, CohortRecord, Evaluation, HardenRecord
 
@@ -29,6 +30,7 @@ def record_problems(
     if harden.fusion.mode != protocol.fusion.mode:
         yield f"harden.json released the fusion {harden.fusion.mode!r}; the protocol asks for {protocol.fusion.mode!r}"
     yield from _splits(cohort.cases)
+    yield from _copies(protocol, cohort)
     yield from _suite(protocol, evaluation)
 
 
@@ -41,6 +43,12 @@ def _classes(protocol: Protocol, cohort: CohortRecord, evaluation: Evaluation) -
         yield f"cohort.json has the classes {list(classes)}; the protocol has {list(task.classes)}"
     if task.positive is not None and task.positive not in classes:
         yield f"the protocol's positive class {task.positive!r} is not among the cohort's {list(classes)}"
+    if task.multilabel != cohort.multilabel:
+        yield f"cohort.json has labels of another kind of task than the protocol's {task.kind}"
+    elif task.multilabel:
+        yield from coverage_problems(classes, cohort.split("test"))
+    if task.multilabel or cohort.multilabel:
+        return
     present = {case.label for case in cohort.split("test")}
     missing = [name for label, name in enumerate(classes) if label not in present]
     if missing:
@@ -59,6 +67,17 @@ def _splits(cases: tuple[CaseRecord, ...]) -> Iterator[str]:
     pixels = _shared((case.pixels, case.split) for case in cases)
     if pixels:
         yield f"{pixels} images are in more than one split, pixel for pixel: the test split is not independent"
+
+
+def _copies(protocol: Protocol, cohort: CohortRecord) -> Iterator[str]:
+    copies = [p for p in cohort.alike if protocol.splits.is_copy(p.case, p.other, p.bits)]
+    if copies:
+        nearest = min(copies, key=lambda p: p.bits)
+        yield (
+            f"{len(copies)} pairs of images in different splits look like copies, the nearest {nearest.case} and "
+            f"{nearest.other} with {nearest.bits} of 256 bits different: the test split is not independent; remove "
+            "them, or name them under the protocol's splits.reviewed"
+        )
 
 
 def _shared(pairs: Iterator[tuple[str, str]]) -> int:

@@ -12,6 +12,7 @@ from statistics import NormalDist
 import numpy as np
 
 from medharden.errors import RangeError
+from medharden.gating.findings import finding_difference
 from medharden.gating.words import apart, percent
 from medharden.protocol import Margin, Protocol
 from medharden.record import CaseTable, Endpoint, Verdict
@@ -29,19 +30,36 @@ _POWER = 0.8
 
 
 def score_endpoint(
-    wanted: Margin, protocol: Protocol, classes: tuple[str, ...], cases: CaseTable, alpha: float
+    wanted: Margin,
+    protocol: Protocol,
+    classes: tuple[str, ...],
+    cases: CaseTable,
+    alpha: float,
+    *,
+    name: str,
+    finding: int | None = None,
 ) -> Endpoint:
-    """Whether the composite is worse by less than the margin; for Brier, worse is higher."""
+    """Whether the composite is worse by less than the margin; for Brier, worse is higher.
+
+    Args:
+        wanted: metric and margin.
+        protocol: names the positive class.
+        classes: in the order of the model's outputs.
+        cases: `original` in it is the comparator.
+        alpha: one-sided error.
+        name: of the endpoint.
+        finding: whose score it is, where it is of one finding.
+    """
     rises, level = wanted.metric == "brier", 1.0 - 2.0 * alpha
-    change = _change(wanted.metric, protocol, classes, cases, level)
+    change = _change(wanted.metric, finding, protocol, classes, cases, level)
     verdict, text = _verdict(change, wanted.margin, rises)
     smallest, needed = _plan(change, wanted.margin)
     patients = "" if change.patients == change.cases else f" of {change.patients} patients"
-    text = f"{wanted.metric}: {text} (n = {change.cases}{patients})"
+    text = f"{name}: {text} (n = {change.cases}{patients})"
     if verdict is Verdict.INCONCLUSIVE and needed is not None and needed > change.cases:
         text += f"; not shown: needs about {needed} cases at this variance"
     return Endpoint(
-        name=wanted.metric,
+        name=name,
         kind="brier" if rises else "noninferiority",
         verdict=verdict,
         estimate=change.estimate,
@@ -60,12 +78,16 @@ def score_endpoint(
     )
 
 
-def _change(metric: str, protocol: Protocol, classes: tuple[str, ...], cases: CaseTable, level: float) -> Difference:
+def _change(
+    metric: str, finding: int | None, protocol: Protocol, classes: tuple[str, ...], cases: CaseTable, level: float
+) -> Difference:
     """New minus old; the widest limits there are where too few patients allow no estimate."""
     try:
+        if cases.multilabel:
+            return finding_difference(metric, finding, cases, level)
         return _estimated(metric, protocol, classes, cases, level)
     except RangeError:
-        far = 2.0 if metric == "brier" else 1.0
+        far = 2.0 if metric == "brier" and not cases.multilabel else 1.0
         method = "not estimated: it takes cases of two patients or more in every class"
         people = len(set(cases.patient))
         return Difference(0.0, (-far, far), level, 0.0, 1.0, len(cases.case), people, method, degenerate=True)

@@ -21,8 +21,7 @@ __all__ = ["subgroup_endpoints", "subgroup_findings"]
 
 def subgroup_endpoints(protocol: Protocol, cases: CaseTable) -> Iterator[Endpoint]:
     """The change of accuracy in each group of each declared column, against the margin of accuracy."""
-    original = cases.subjects["original"].predicted == cases.label
-    composite = cases.subjects["composite"].predicted == cases.label
+    original, composite = cases.right("original"), cases.right("composite")
     margin = next(m for m in protocol.endpoints.noninferiority if m.metric == "accuracy")
     for column, values in cases.groups.items():
         groups = np.asarray(values)

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 import numpy.typing as npt
 
+from medharden.gating.findings import finding_problem
 from medharden.gating.records import COMPARED
 from medharden.protocol import Protocol
 from medharden.record import CaseTable, CohortRecord, Evaluation, SubjectOutcome, SubjectTable
@@ -37,6 +38,11 @@ def shape_problems(cohort: CohortRecord, evaluation: Evaluation, cases: CaseTabl
         ]
         if subject.probabilities.ndim != 2 or subject.probabilities.shape[1] != len(cohort.classes):
             yield f"cases.parquet has {name} probabilities that are not one for each of {len(cohort.classes)} classes"
+    width = (len(cohort.classes),) if cohort.multilabel else ()
+    answered = [("label", cases.label), *((f"{name}.predicted", s.predicted) for name, s in cases.subjects.items())]
+    for name, values in answered:
+        if values.shape[1:] != width:
+            yield f"cases.parquet has {name} of {list(values.shape[1:])} columns a case; expected {list(width)}"
     for name, length in columns:
         if length != rows:
             yield f"cases.parquet has {length} values of {name} for {rows} cases"
@@ -53,7 +59,8 @@ def content_problems(
     The table's shape must have been found right before.
     """
     test = {case.case: case for case in cohort.split("test")}
-    if any(test[case].label != label for case, label in zip(cases.case, cases.label.tolist(), strict=True)):
+    labels = [tuple(np.flatnonzero(row).tolist()) for row in cases.label] if cases.multilabel else cases.label.tolist()
+    if any(test[case].label != label for case, label in zip(cases.case, labels, strict=True)):
         yield "cases.parquet has labels that differ from cohort.json"
     if any(test[case].patient != patient for case, patient in zip(cases.case, cases.patient, strict=True)):
         yield "cases.parquet has patients that differ from cohort.json"
@@ -65,10 +72,13 @@ def content_problems(
     positive = cohort.classes.index(protocol.task.positive) if protocol.task.positive is not None else 0
     threshold = None if rule == "argmax" else protocol.task.threshold_of(cohort.classes[positive])
     for name, subject in cases.subjects.items():
-        problem = _answers(subject, threshold, positive)
+        if cases.multilabel:
+            problem = finding_problem(subject, protocol, cohort.classes, cases)
+        else:
+            problem = _answers(subject, threshold, positive)
         if problem:
             yield f"cases.parquet, {name}: {problem}"
-        if np.any(subject.robust & ~((subject.predicted == cases.label) & cases.attacked)):
+        if np.any(subject.robust & ~(cases.right(name) & cases.attacked)):
             yield f"cases.parquet, {name}: a case counts as robust that was wrong when clean or was not attacked"
         yield from _counts(evaluation.subject(name), subject, cases)
 
@@ -110,7 +120,7 @@ def _follows(
 def _counts(outcome: SubjectOutcome, subject: SubjectTable, cases: CaseTable) -> Iterator[str]:
     counted = (
         ("n", outcome.n, len(cases.case)),
-        ("clean_correct", outcome.clean_correct, int((subject.predicted == cases.label).sum())),
+        ("clean_correct", outcome.clean_correct, int(cases.right(outcome.name).sum())),
         ("attacked", outcome.attacked, int(cases.attacked.sum())),
         ("robust_correct", outcome.robust_correct, int(subject.robust.sum())),
         ("referred", outcome.referred, int(subject.referred.sum())),

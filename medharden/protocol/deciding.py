@@ -28,12 +28,21 @@ class Margin(Strict):
             `auroc` and `brier` are means over findings, `finding_accuracy` is the mean share of findings answered
             rightly, and `finding_auroc` one AUROC endpoint a finding.
         margin: the largest loss that is clinically acceptable, as a proportion (0.02 is two points).
+        findings: of a multilabel task, of which findings `recall` or `finding_auroc` is asked; null asks it of all. The
+            others are in the report and decide nothing.
         justification: why, in clinical words; null where nobody has justified it, and every verdict says so.
     """
 
     metric: Literal["accuracy", "recall", "balanced_accuracy", "auroc", "brier", "finding_accuracy", "finding_auroc"]
     margin: OpenFraction
+    findings: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
     justification: str | None = None
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Margin:
+        if self.findings is not None and self.metric not in ("recall", "finding_auroc"):
+            raise ValueError(f"endpoints.noninferiority: findings are for recall and finding_auroc, not {self.metric}")
+        return self
 
 
 class Robustness(Strict):

@@ -22,6 +22,7 @@ __all__ = [
     "Hardening",
     "ModelSpec",
     "Protocol",
+    "Reviewed",
     "Splits",
     "Teacher",
 ]
@@ -56,25 +57,54 @@ class ModelSpec(Strict):
     std: tuple[Annotated[float, Field(gt=0)], ...] | None = None
 
 
+class Reviewed(Strict):
+    """Two cases that look like copies of one image, and that a person found to be of different patients.
+
+    Attributes:
+        cases: their pseudonyms.
+        justification: how that was found out.
+    """
+
+    cases: tuple[str, str]
+    justification: Annotated[str, Field(min_length=1)]
+
+
 class Splits(Strict):
     """Shares of patients in each split, where the data give no splits of their own.
 
     Attributes:
         train, val, test: they add up to 1.
-        near_duplicate_bits: cases of different splits whose perceptual hashes differ by so many of 256 bits at most are
-            reported; null looks for none.
+        near_duplicate_bits: cases of different splits whose perceptual hashes differ by so many of 256 bits at most
+            count as copies: made splits keep them together, given splits that part them are refused, and a run with
+            them is INVALID. Null looks for none.
+        similar_bits: cases of different splits within so many bits are reported; null reports none.
+        reviewed: pairs that are no copies though they look so.
     """
 
     train: OpenFraction = 0.6
     val: OpenFraction = 0.2
     test: OpenFraction = 0.2
     near_duplicate_bits: Annotated[int, Field(ge=0, le=64)] | None = 16
+    similar_bits: Annotated[int, Field(ge=0, le=64)] | None = 40
+    reviewed: tuple[Reviewed, ...] = ()
 
     @model_validator(mode="after")
     def _consistent(self) -> Splits:
         if abs(self.train + self.val + self.test - 1.0) > 1e-9:
             raise ValueError(f"splits must add up to 1, got {self.train + self.val + self.test:g}")
         return self
+
+    def is_copy(self, one: str, other: str, bits: int) -> bool:
+        """Whether two cases count as copies of one image.
+
+        Args:
+            one: a case's pseudonym.
+            other: another's.
+            bits: by which their perceptual hashes differ.
+        """
+        if self.near_duplicate_bits is None or bits > self.near_duplicate_bits:
+            return False
+        return all({one, other} != set(pair.cases) for pair in self.reviewed)
 
 
 class Teacher(Strict):
@@ -188,6 +218,11 @@ class Protocol(Strict):
         unfit = sorted(asked & ({"balanced_accuracy"} if self.task.multilabel else set(FINDING_METRICS)))
         if unfit:
             raise ValueError(f"endpoints.noninferiority: {', '.join(unfit)} is not for task.kind {self.task.kind}")
+        named = {name for m in self.endpoints.noninferiority for name in m.findings or ()}
+        if not named <= set(self.task.classes or () if self.task.multilabel else ()):
+            raise ValueError(
+                f"endpoints.noninferiority: {sorted(named)} are not all findings of a multilabel task.classes"
+            )
         if self.task.multilabel and "noninferiority" not in self.endpoints.model_fields_set:
             raise ValueError(
                 "task.kind multilabel needs endpoints.noninferiority written out: all that it lists are co-primary, "

@@ -10,7 +10,7 @@ from medharden.stats.clusters import (
 )
 from medharden.stats.difference import Difference
 from medharden.stats.hypotheses import clustered_mcnemar, holm, mcnemar
-from medharden.stats.means import brier_difference, cluster_t_difference
+from medharden.stats.means import brier_difference, cluster_t_difference, finding_brier_difference
 from medharden.stats.noninferiority import NonInferiority, noninferiority_test
 from medharden.stats.paired import newcombe_interval, tango_interval, tango_statistic
 from medharden.stats.power import cases_needed, power_to_show, smallest_margin
@@ -33,6 +33,7 @@ __all__ = [
     "clustered_mcnemar",
     "design_effect",
     "effective_cases",
+    "finding_brier_difference",
     "holm",
     "independent_standard_error",
     "macro_auroc_difference",

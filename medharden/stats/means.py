@@ -12,7 +12,7 @@ from medharden.stats.clusters import cluster_standard_error
 from medharden.stats.difference import Difference, Floats, flags, patient_codes, unchanged_limit
 from medharden.stats.numerics import student_quantile, student_tail
 
-__all__ = ["brier_difference", "cluster_t_difference"]
+__all__ = ["brier_difference", "cluster_t_difference", "finding_brier_difference"]
 
 _SAME = 1e-6  # what float32 probabilities differ by without meaning it
 _NO_ERROR = 1e-12  # a standard error that rounding alone makes
@@ -80,6 +80,40 @@ def brier_difference(
         raise RangeError(f"expected whole labels in [0, {new.shape[1]})")
     right = np.arange(new.shape[1]) == truth[:, None]
     return _by_patient(((new - right) ** 2 - (old - right) ** 2).sum(axis=1), 2.0, level, patients)
+
+
+def finding_brier_difference(
+    probabilities_new: npt.ArrayLike,
+    probabilities_old: npt.ArrayLike,
+    labels: npt.ArrayLike,
+    *,
+    level: float = 0.95,
+    patients: Sequence[str] | None = None,
+) -> Difference:
+    """Brier score of several findings, new minus old: (p - y)^2 averaged over findings, in [0, 1]; below 0 is better.
+
+    As `brier_difference`, with the mean over findings as a case's score: a patient's findings move together, and the
+    standard error is taken by patient.
+
+    Args:
+        probabilities_new: (N, L) in [0, 1].
+        probabilities_old: (N, L), the same.
+        labels: (N, L) bool.
+        level: two-sided, in (0, 1).
+        patients: (N,) whose case it is; null where each case is a patient of its own.
+
+    Raises:
+        RangeError: shapes that differ, what is no probability, or fewer than two patients.
+    """
+    new, old = np.asarray(probabilities_new, dtype=np.float64), np.asarray(probabilities_old, dtype=np.float64)
+    truth = np.asarray(labels, dtype=np.bool_)
+    if truth.ndim != 2 or new.shape != truth.shape or old.shape != truth.shape:
+        raise RangeError(f"expected (N, L) probabilities and labels, got {new.shape}, {old.shape} and {truth.shape}")
+    for given in (new, old):
+        # written so that NaN fails
+        if not np.all((given >= 0.0) & (given <= 1.0)):
+            raise RangeError("expected probabilities in [0, 1]")
+    return _by_patient(((new - truth) ** 2 - (old - truth) ** 2).mean(axis=1), 1.0, level, patients)
 
 
 def _by_patient(values: Floats, bound: float, level: float, patients: Sequence[str] | None) -> Difference:

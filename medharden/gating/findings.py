@@ -1,0 +1,112 @@
+"""Endpoints of multi-label tasks: what is compared of each finding, and of all together.
+
+accuracy            a case is right only with every finding right
+finding_accuracy    share of right answers over cases and findings; findings of a patient count as one cluster
+recall              sensitivity and specificity of each finding
+auroc               mean over findings, each patient's influence summed over them
+finding_auroc       one endpoint a finding
+brier               squared error, mean over findings
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import numpy as np
+import numpy.typing as npt
+
+from medharden.protocol import Margin, Protocol
+from medharden.record import CaseRecord, CaseTable, SubjectTable
+from medharden.stats import Difference, auroc_difference, finding_brier_difference, macro_auroc_difference
+
+__all__ = ["Part", "answer_parts", "coverage_problems", "finding_difference", "finding_problem", "score_names"]
+
+_TIE_TOLERANCE = 1e-5  # answers are taken on float32 logits: a probability this near the threshold may fall either way
+
+Flags = npt.NDArray[np.bool_]
+Part = tuple[str, Flags, Flags, Flags, CaseTable]
+"""An endpoint's name, whether the original and the composite are right, which rows count, and whose they are."""
+
+
+def answer_parts(wanted: Margin, classes: tuple[str, ...], cases: CaseTable) -> Iterator[Part]:
+    """What is compared case by case, or answer by answer, for accuracy, finding_accuracy and recall."""
+    truth = cases.label
+    before, after = (cases.subjects[name].predicted == truth for name in ("original", "composite"))
+    if wanted.metric == "accuracy":
+        yield "accuracy", before.all(axis=1), after.all(axis=1), np.ones(len(truth), dtype=np.bool_), cases
+    elif wanted.metric == "finding_accuracy":
+        owners = tuple(np.repeat(np.asarray(cases.patient), truth.shape[1]).tolist())
+        every = np.ones(truth.size, dtype=np.bool_)
+        yield "finding_accuracy", before.ravel(), after.ravel(), every, replace(cases, patient=owners)
+    else:
+        for k in _chosen(wanted, classes):
+            for name, state in (("sensitivity", 1), ("specificity", 0)):
+                yield f"{name}:{classes[k]}", before[:, k], after[:, k], truth[:, k] == state, cases
+
+
+def score_names(wanted: Margin, classes: tuple[str, ...]) -> tuple[tuple[str, int | None], ...]:
+    """Names of a score's endpoints, each with its finding where it is of one."""
+    if wanted.metric != "finding_auroc":
+        return ((wanted.metric, None),)
+    return tuple((f"auroc:{classes[k]}", k) for k in _chosen(wanted, classes))
+
+
+def finding_difference(metric: str, finding: int | None, cases: CaseTable, level: float) -> Difference:
+    """New minus old of a score over findings, or of one finding's AUROC.
+
+    Raises:
+        RangeError: too few patients with or without a finding.
+    """
+    new, old = cases.subjects["composite"].probabilities, cases.subjects["original"].probabilities
+    truth = cases.label == 1
+    if metric == "brier":
+        return finding_brier_difference(new, old, truth, level=level, patients=cases.patient)
+    if finding is not None:
+        one = truth[:, finding]
+        return auroc_difference(new[:, finding], old[:, finding], one, level=level, patients=cases.patient)
+    return macro_auroc_difference(new, old, truth, level=level, patients=cases.patient)
+
+
+def coverage_problems(classes: tuple[str, ...], test: tuple[CaseRecord, ...]) -> Iterator[str]:
+    """One sentence for what keeps a finding's recall from being estimated, or makes a label none."""
+    labels = [case.label for case in test]
+    if any(isinstance(label, int) or not set(label) <= set(range(len(classes))) for label in labels):
+        yield f"cohort.json has test labels that are no findings among {len(classes)}"
+        return
+    held = [sum(k in label for label in labels if not isinstance(label, int)) for k in range(len(classes))]
+    lacking = [name for name, count in zip(classes, held, strict=True) if count in (0, len(test))]
+    if lacking:
+        yield f"the test split has no case with, or none without {', '.join(lacking)}: recall can't be estimated"
+
+
+def finding_problem(subject: SubjectTable, protocol: Protocol, classes: tuple[str, ...], cases: CaseTable) -> str:
+    """What is wrong with a subject's probabilities, answers and attacked findings, or nothing."""
+    p, answer = subject.probabilities, subject.predicted
+    if not np.isfinite(p).all():
+        return "a probability is not finite"
+    if p.min() < 0.0 or p.max() > 1.0:
+        return "a probability lies outside 0 to 1"
+    if answer.shape != p.shape or not np.isin(answer, (0, 1)).all():
+        return "an answer is neither 0 nor 1"
+    above = p - np.array([protocol.task.threshold_of(name) for name in classes])
+    if not np.where(answer == 1, above >= -_TIE_TOLERANCE, above <= _TIE_TOLERANCE).all():
+        return "an answer doesn't follow from its probability under the protocol's threshold"
+    found = subject.findings
+    if found is None:
+        return "there is no outcome of each finding under attack"
+    if found.robust.shape != p.shape or found.attacked_probabilities.shape != p.shape:
+        return "the outcomes under attack are not one for each finding"
+    attacked = found.attacked_probabilities
+    if not np.isfinite(attacked).all() or attacked.min() < 0.0 or attacked.max() > 1.0:
+        return "a probability under attack lies outside 0 to 1"
+    if np.any(found.robust & ~((answer == cases.label) & cases.attacked[:, None])):
+        return "a finding counts as robust that was wrong when clean or was not attacked"
+    if np.any(subject.robust & ~found.robust.all(axis=1)):
+        return "a case counts as robust of which a finding fell"
+    return ""
+
+
+def _chosen(wanted: Margin, classes: tuple[str, ...]) -> list[int]:
+    """The findings that an endpoint is asked of, in the classes' order."""
+    return [k for k, name in enumerate(classes) if wanted.findings is None or name in wanted.findings]
