@@ -73,7 +73,16 @@ def test_a_curve_that_rises_is_named_with_what_was_raised() -> None:
     assert "more steps leaves 8 cases more standing, of 32" in finding.message
 
 
-def test_transferred_perturbations_that_beat_the_suite_are_a_warning() -> None:
+def test_doubt_about_the_release_is_critical_and_about_the_original_a_warning() -> None:
+    for name, severity in (("composite", "critical"), ("original", "warning")):
+        points = tuple(SanityPoint(name, "eps", r, 0.05 * r, 20, 32, 20) for r in (1.0, 20.0))
+        points += (SanityPoint(name, "steps", 1.0, 0.05, 20, 32, 20),)
+        assert [(f.code, f.severity) for f in sanity_findings(points, ())] == [
+            ("sanity.whole_range_survived", severity)
+        ]
+
+
+def test_transferred_perturbations_that_beat_the_suite_are_named() -> None:
     attacks = (AttackOutcome("pgd", "r", 100, 10, 1.0), AttackOutcome("transfer-original", "r", 90, 30, 0.0))
     (finding,) = sanity_findings((), (SubjectOutcome("composite", 100, 100, 100, 60, 0, attacks),))
     assert finding.code == "sanity.transfer_beats_white_box"

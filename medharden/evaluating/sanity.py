@@ -100,12 +100,12 @@ def sanity_findings(points: tuple[SanityPoint, ...], outcomes: tuple[SubjectOutc
                 f"{name}: {last.robust} of {last.cases} cases survive an attack that may change everything, so the "
                 "attack does not find what is there; measured robustness may be masked gradients."
             )
-            found.append(Finding("sanity.whole_range_survived", "warning", message))
+            found.append(Finding("sanity.whole_range_survived", _gravity(name), message))
         for curve, what in ((by_eps, "a larger budget"), (by_steps, "more steps")):
             rise = max(b.robust - a.robust for i, a in enumerate(curve) for b in curve[i:])
             if rise > _tolerated(last.cases):
                 message = f"{name}: {what} leaves {rise} cases more standing, of {last.cases}; the attack is unsound."
-                found.append(Finding("sanity.accuracy_rises", "warning", message))
+                found.append(Finding("sanity.accuracy_rises", _gravity(name), message))
     for outcome in outcomes:
         missed = sum(a.wins for a in outcome.attacks if a.name.startswith("transfer"))
         if missed > _tolerated(outcome.attacked):
@@ -113,9 +113,14 @@ def sanity_findings(points: tuple[SanityPoint, ...], outcomes: tuple[SubjectOutc
                 f"{outcome.name}: {missed} of {outcome.attacked} cases fell to transferred perturbations after the "
                 "white-box suite had failed on them, so the suite is weaker than it should be."
             )
-            found.append(Finding("sanity.transfer_beats_white_box", "warning", message))
+            found.append(Finding("sanity.transfer_beats_white_box", _gravity(outcome.name), message))
     return tuple(found)
 
 
 def _tolerated(cases: int) -> float:
     return max(1.0, _TOLERATED * cases)
+
+
+def _gravity(subject: str) -> str:
+    """What makes the attack on the release doubtful holds its verdict up; on another subject it is worth knowing."""
+    return "critical" if subject == "composite" else "warning"
