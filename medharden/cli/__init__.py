@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import traceback
 
@@ -16,6 +17,8 @@ def main() -> None:
     from medharden.cli.app import app
     from medharden.cli.console import report_error
 
+    # a scheduler that ends a job early is answered as Ctrl-C is: the log is closed, and the run can go on
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         app()
     except MedHardenError as error:

@@ -23,6 +23,7 @@ from medharden.models import Classifier, load_classifier, load_hardened
 from medharden.protocol import Protocol, load_protocol
 from medharden.record import Evaluation, HardenRecord, Progress
 from medharden.reporting import render
+from medharden.verifying import write_bom
 
 __all__ = ["Job", "interruptible", "run_all", "run_evaluation"]
 
@@ -45,9 +46,9 @@ class Job:
 
 def run_all(job: Job) -> int:
     """Load, harden, evaluate, gate, report; returns the gate's exit code."""
-    protocol = load_protocol(job.protocol)
     prepare(job)
     with interruptible(job.run), audited(job.run, "run"):
+        protocol = load_protocol(job.protocol)
         with stage_progress() as progress:
             original = _load_original(job, protocol)
             cohort = _load_data(job, protocol, progress)
@@ -56,6 +57,7 @@ def run_all(job: Job) -> int:
         with guarded(cohort.identifiers, (protocol.model_dump_json(), *cohort.classes)):
             decision = gate(job.run)
             paths = render(job.run)
+            write_bom(job.run)
     show_verdict(job.run, decision, next(p for p in paths if p.suffix == ".html"))
     return EXIT_CODES[decision.verdict]
 
@@ -68,7 +70,7 @@ def run_evaluation(job: Job) -> None:
             f"{job.run} is no run directory: it has no protocol.yaml; expected what `medharden harden` wrote"
         )
     prepare(job)
-    with interruptible(job.run), stage_progress() as progress:
+    with interruptible(job.run), audited(job.run, "run"), stage_progress() as progress:
         original = None if job.model is None else _load_original(job, protocol)
         cohort = _load_data(job, protocol, progress)
         record = _attack(job, original, cohort, protocol, progress)

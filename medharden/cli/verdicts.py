@@ -37,7 +37,9 @@ def run_gate(run: Path, *, authorised: Path | None = None, as_markdown: bool = F
 
 def run_report(run: Path) -> None:
     """Renders a run's records and prints what was written."""
-    paths = render(run)
+    from medharden.verifying import write_bom
+
+    paths = (*render(run), write_bom(run))
     lines = "\n".join(f"wrote {escape(str(p))}" for p in paths)
     out.show(lines, {"written": [str(p) for p in paths]})
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -73,7 +74,8 @@ def evaluate(
             f"{run.name} was hardened on other data, or under another pseudonym key; expected the same --data and key"
         )
     guard = guarded(cohort.identifiers, (protocol.model_dump_json(), *cohort.classes))
-    with guard, audited(run, "evaluate", protocol=protocol.digest, **digests) as log:
+    opened: dict[str, Any] = {"protocol": protocol.digest, **digests}
+    with guard, audited(run, "evaluate", **opened) as log:
         _require_a_look(run, protocol)
         started = datetime.now(UTC).isoformat(timespec="seconds")
         log.append("evaluate.test_split_opened", cases=len(cohort.indices("test")))
@@ -95,8 +97,10 @@ def evaluate(
         sanity = sanity_curves(subjects, inputs[sample], labels[sample], protocol, batch_size, device, progress)
         table = case_table(cohort, protocol, subjects, results, labels, sample, pushed)
         cases_digest = write_cases(run / "cases.parquet", table)
+        files = {}
         if with_examples and not protocol.task.multilabel:
-            write_atomic(run / "examples.safetensors", examples_of(subjects, results, inputs[sample], labels[sample]))
+            pictures = examples_of(subjects, results, inputs[sample], labels[sample])
+            files["examples.safetensors"] = write_atomic(run / "examples.safetensors", pictures)
         outcomes = tuple(outcome_of(s, results[s.name], table) for s in subjects)
         record = Evaluation(
             protocol=protocol.digest,
@@ -115,7 +119,8 @@ def evaluate(
             findings=(*findings_of(identity, results, table, protocol), *sanity_findings(sanity, outcomes)),
             sanity=sanity,
         )
-        log.append("evaluate.recorded", cases=cases_digest, record=write_record(run / "evaluation.json", record))
+        written = write_record(run / "evaluation.json", record)
+        log.append("evaluate.recorded", cases=cases_digest, record=written, files=files)
         return record
 
 

@@ -84,8 +84,9 @@ def harden(
         started = datetime.now(UTC).isoformat(timespec="seconds")
         fixed, _ = cohort.batch(cohort.indices("train")[:_FIXED_CASES])
         check_classifier(original, fixed, cohort.classes, multilabel=protocol.task.multilabel)
-        cohort_digest = _write_inputs(run, cohort, protocol)
-        log.append("harden.locked", protocol=protocol.digest, cohort=cohort_digest)
+        cohort_digest, settled = _write_inputs(run, cohort, protocol)
+        files = {"protocol.yaml": settled}
+        log.append("harden.locked", protocol=protocol.digest, cohort=cohort_digest, files=files)
 
         clean_path = copy.deepcopy(original).requires_grad_(False).to(device)
         before, answers = state_digest(clean_path), _answers(clean_path, fixed, device)
@@ -130,7 +131,8 @@ def harden(
             finished=datetime.now(UTC).isoformat(timespec="seconds"),
             findings=(*training.state.findings, *findings),
         )
-        log.append("harden.recorded", hardened=digest, record=write_record(run / "harden.json", record))
+        written = write_record(run / "harden.json", record)
+        log.append("harden.recorded", hardened=digest, record=written, files={"hardened.json": description})
         (run / _CHECKPOINT).unlink(missing_ok=True)
         return record
 
@@ -150,8 +152,8 @@ def _log_odds_against(threshold: float) -> float:
     return math.log((1 - threshold) / threshold)
 
 
-def _write_inputs(run: Path, cohort: Cohort, protocol: Protocol) -> str:
-    """Locks protocol and cohort into the run directory before anything is trained."""
+def _write_inputs(run: Path, cohort: Cohort, protocol: Protocol) -> tuple[str, str]:
+    """Locks protocol and cohort before anything is trained; returns the digests of cohort and protocol file."""
     record = canonical_json(cohort.record) + b"\n"
     digest = digest_bytes(record)
     existing, settled = run / "cohort.json", run / "protocol.yaml"
@@ -160,8 +162,8 @@ def _write_inputs(run: Path, cohort: Cohort, protocol: Protocol) -> str:
     if settled.exists() and load_protocol(settled).digest != protocol.digest:
         raise RunError(f"{run.name} holds a run under another protocol; choose another --out")
     dumped = yaml.safe_dump(protocol.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
-    write_atomic(settled, dumped.encode())
-    return write_atomic(existing, record)
+    written = write_atomic(settled, dumped.encode())
+    return write_atomic(existing, record), written
 
 
 def _prepare(

@@ -1,10 +1,11 @@
-"""Renders a run's records to `report.html`, `report.json` and `gate.junit.xml`; computes nothing of its own."""
+"""Renders a run's records as page, PDF, model card, JSON and JUnit XML; computes nothing of its own."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from medharden.audit import canonical_json, write_atomic
+from medharden.audit import AuditLog, canonical_json, write_atomic
+from medharden.reporting.card import model_card
 from medharden.reporting.frontier import draw_frontier
 from medharden.reporting.junit import junit_xml
 from medharden.reporting.machine import machine_report
@@ -23,7 +24,7 @@ def render(run: Path) -> tuple[Path, ...]:
         run: the run directory, gate decision included.
 
     Returns:
-        The paths of `report.json`, `report.html` and `gate.junit.xml`.
+        The paths of `report.json`, `report.html`, `report.pdf`, `model-card.md` and `gate.junit.xml`.
 
     Raises:
         RunError: a record is missing, unreadable or another run's.
@@ -35,8 +36,9 @@ def render(run: Path) -> tuple[Path, ...]:
         "report.json": machine,
         "report.html": page,
         "report.pdf": pdf_report(page, machine, records),
+        "model-card.md": model_card(records),
         "gate.junit.xml": junit_xml(records.decision),
     }
-    for name, data in contents.items():
-        write_atomic(run / name, data)
+    written = {name: write_atomic(run / name, data) for name, data in contents.items()}
+    AuditLog(run / "audit.jsonl").append("report.recorded", files=written)
     return tuple(run / name for name in contents)

@@ -1,5 +1,6 @@
 """Signs run directories, checks them offline, and tells two apart; imports torch only to run the clean path."""
 
+from medharden.verifying.bom import write_bom
 from medharden.verifying.check import check_run
 from medharden.verifying.comparing import Change, Comparison, compare
 from medharden.verifying.outcome import CleanPath, Fault, SignatureFound, Verification
@@ -18,4 +19,5 @@ __all__ = [
     "compare",
     "sign",
     "verify",
+    "write_bom",
 ]

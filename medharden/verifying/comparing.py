@@ -102,7 +102,7 @@ def _flat(value: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any
 def _data(cohort: Mapping[str, Any]) -> dict[str, Any]:
     """Counts by split and class, patients, and what else the cohort's record says beside its cases."""
     cases = cohort.get("cases", [])
-    left_out = ("cases", "excluded", "findings", "formats")
+    left_out = ("alike", "cases", "excluded", "findings", "formats")
     said = {k: v for k, v in cohort.items() if k not in left_out} | dict(_flat(cohort.get("formats", {}), "formats."))
     counts = Counter((c["split"], str(c["label"])) for c in cases)
     people: dict[str, set[str]] = {}
