@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 from gating_factory import Records
 
-from medharden.record import Finding
+from medharden.record import AlikePair, Finding
 
 Change = Callable[[Records], Records]
 
@@ -64,6 +64,12 @@ def planted(position: int, **changes: object) -> Change:
         return replace(r, cohort=replace(r.cohort, cases=tuple(cases)))
 
     return change
+
+
+def alike(*bits: int) -> Change:
+    """Says that `case00003`, `case00004` and so on look like `train0`."""
+    pairs = tuple(AlikePair(f"case{3 + n:05d}", "train0", distance) for n, distance in enumerate(bits))
+    return lambda r: replace(r, cohort=replace(r.cohort, alike=pairs))
 
 
 def column(subject: str, name: str, index: object, value: object) -> Change:

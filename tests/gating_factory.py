@@ -60,6 +60,7 @@ def protocol(
     more: tuple[tuple[str, float], ...] = (),
     multiplicity: str = "all",
     authorised: str | None = None,
+    splits: dict[str, object] | None = None,
 ) -> Protocol:
     why = "A reader's own disagreement is larger." if justified else None
     return Protocol.model_validate(
@@ -73,6 +74,7 @@ def protocol(
             "fusion": {"mode": mode, "referral_budget": budget},
             "suite": {"cases": sample, "attacks": ({"attack": "pgd", "loss": "ce", "steps": 20},)},
             "subgroups": {"columns": columns},
+            "splits": splits or {},
             "endpoints": {
                 "looks": looks,
                 "multiplicity": multiplicity,

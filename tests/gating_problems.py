@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 from gating_changes import (
+    alike,
     column,
     counted,
     digests,
@@ -25,6 +26,8 @@ from gating_factory import DIGESTS, protocol, records
 from medharden.audit import Lock
 
 __all__ = ["PROBLEMS"]
+
+REVIEWED = protocol(splits={"reviewed": ({"cases": ("train0", "case00003"), "justification": "Twins."},)})
 
 PROBLEMS = [
     # G1: digests
@@ -185,5 +188,19 @@ PROBLEMS = [
     ("G12", "a patient in two splits", records(), planted(-1, patient="patient00003"), "1 patients have cases in more"),
     ("G12", "an image in two splits", records(), planted(-1, pixels="pixels-case00003"), "1 images are in more"),
     ("G12", "an image in train and val", records(), planted(-1, pixels="pixels-train0"), "1 images are in more"),
+    (
+        "G12",
+        "a copy of a training image",
+        records(),
+        alike(16),
+        "1 pairs of images in different splits look like copies",
+    ),
+    (
+        "G12",
+        "copies of which one was reviewed",
+        records(rules=REVIEWED),
+        alike(3, 2),
+        "the nearest case00004 and train0 with 2 of",
+    ),
     ("G12", "a case named twice", records(), planted(-1, case="case00003"), "more than once"),
 ]

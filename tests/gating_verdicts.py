@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gating_changes import column, critical, evaluated, grouped, hardened, identity, logged, same, scored
+from gating_changes import alike, column, critical, evaluated, grouped, hardened, identity, logged, same, scored
 from gating_factory import protocol, records
 
 from medharden.record import Finding, Verdict
@@ -17,6 +17,7 @@ AUROC = protocol(more=(("auroc", 0.02),))
 BRIER = protocol(more=(("brier", 0.02),))
 BALANCED = protocol(more=(("balanced_accuracy", 0.03),))
 WIDE_BY_SEX = protocol(columns=("sex",), margins=(0.1, 0.2))
+REVIEWED = protocol(splits={"reviewed": ({"cases": ("train0", "case00003"), "justification": "Twins."},)})
 BOTH = protocol(more=(("auroc", 0.02), ("brier", 0.02)))
 ANY = protocol(more=(("auroc", 0.02), ("brier", 0.02)), multiplicity="any-holm")
 WIDER_ANY = protocol(more=(("auroc", 0.027), ("brier", 0.02)), multiplicity="any-holm")
@@ -213,6 +214,17 @@ VERDICTS = [
         "a warning does not count",
         records(),
         evaluated(findings=(Finding("attack.x", "warning", "m"),)),
+        PASS,
+        "",
+    ),
+    # G12: images that look alike
+    ("G12", "similar, and no copy", records(), alike(17), PASS, ""),
+    ("G12", "a copy that was reviewed", records(rules=REVIEWED), alike(3), PASS, ""),
+    (
+        "G12",
+        "a copy where none was looked for",
+        records(rules=protocol(splits={"near_duplicate_bits": None})),
+        alike(0),
         PASS,
         "",
     ),

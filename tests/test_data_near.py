@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +12,9 @@ from PIL import Image
 from scipy.ndimage import gaussian_filter
 
 from medharden.data import load_cohort
-from medharden.data.near import NearPair, near_duplicate_finding, near_duplicates
-from medharden.protocol import Protocol, parse_protocol
+from medharden.data.near import NearPair, near_duplicate_findings, near_duplicates
+from medharden.errors import DataError
+from medharden.protocol import Protocol, Splits, parse_protocol
 
 KEY = b"a key for tests, sixteen bytes or more"
 HEAD = "schema_version: 1\nname: near\ntitle: Near\nintended_use: Tests.\nthreat: {eps: 0.01}\n"
@@ -69,17 +71,31 @@ def test_pictures_of_one_value_are_no_duplicates_of_each_other() -> None:
 
 
 def test_the_finding_lists_ten_pairs_and_counts_all() -> None:
-    pairs = [NearPair(n, n + 20, n) for n in range(12)]
-    names, splits = [f"case-{n}" for n in range(40)], ["train"] * 20 + ["test"] * 20
-    [finding] = near_duplicate_finding(pairs, names, splits)
-    assert finding.severity == "warning"
+    pairs = [NearPair(n, n + 20, n + 17) for n in range(12)]
+    names, splits, limits = [f"case-{n}" for n in range(40)], ["train"] * 20 + ["test"] * 20, Splits()
+    [finding] = near_duplicate_findings(pairs, names, splits, limits)
+    assert (finding.code, finding.severity) == ("data.near_duplicates", "warning")
     assert finding.message.startswith("12 pairs of cases")
-    assert "case-0 (train) and case-20 (test), 0 bits" in finding.message
+    assert "case-0 (train) and case-20 (test), 17 bits" in finding.message
     assert "case-9 (train)" in finding.message
     assert "case-10 (train)" not in finding.message
     assert "and 2 more" in finding.message
-    assert near_duplicate_finding([], names, splits) == []
-    assert "more" not in near_duplicate_finding(pairs[:10], names, splits)[0].message
+    assert near_duplicate_findings([], names, splits, limits) == []
+    assert "more" not in near_duplicate_findings(pairs[:10], names, splits, limits)[0].message
+
+
+def test_reviewed_pairs_are_listed_apart_and_a_check_that_was_not_made_is_said() -> None:
+    names, splits = ["a", "b", "c", "d"], ["train", "test"] * 2
+    pairs = [NearPair(0, 1, 16), NearPair(2, 3, 17)]
+    similar, reviewed = near_duplicate_findings(pairs, names, splits, Splits())
+    assert (similar.code, reviewed.code) == ("data.near_duplicates", "data.near_duplicates_reviewed")
+    assert "c (train) and d (test), 17 bits" in similar.message
+    assert "a (train) and b (test), 16 bits." in reviewed.message
+    found = near_duplicate_findings(pairs, names, splits, Splits(near_duplicate_bits=None))
+    assert [(f.code, f.severity) for f in found] == [
+        ("data.near_duplicates", "warning"),
+        ("data.near_duplicates_unchecked", "info"),
+    ]
 
 
 def protocol(more: str = "") -> Protocol:
@@ -99,18 +115,53 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_a_cohort_reports_near_duplicates_by_pseudonym(folder: Path) -> None:
-    cohort = load_cohort(folder, protocol(), key=KEY)
-    [finding] = [f for f in cohort.record.findings if f.code == "data.near_duplicates"]
-    assert finding.message.startswith("1 pairs")
-    named = [c for c in cohort.cases if c.case in finding.message]
-    assert sorted(c.split for c in named) == ["test", "train"]
-    assert "Jane" not in finding.message
+def test_given_splits_that_part_a_copy_from_its_image_are_refused_by_pseudonym(folder: Path) -> None:
+    with pytest.raises(DataError, match=r"1 pairs of cases lie in two splits(.|\n)*looks like a copy of") as caught:
+        load_cohort(folder, protocol(), key=KEY)
+    [problem] = caught.value.problems
+    assert "Jane" not in str(caught.value)
+    assert "splits.reviewed" in str(caught.value)
+    assert re.fullmatch(
+        r"in (train|test) looks like a copy of \w+ in (train|test): \d+ of 256 bits of their perceptual hashes differ",
+        problem.reason,
+    )
+
+
+def test_a_pair_that_a_person_reviewed_is_accepted_on_record(folder: Path) -> None:
+    with pytest.raises(DataError) as caught:
+        load_cohort(folder, protocol(), key=KEY)
+    [problem] = caught.value.problems
+    other = problem.reason.split()[7]
+    reviewed = f'splits: {{reviewed: [{{cases: ["{other}", "{problem.case}"], justification: "Sisters."}}]}}\n'
+    record = load_cohort(folder, protocol(reviewed), key=KEY).record
+    [pair] = record.alike
+    assert {pair.case, pair.other} == {problem.case, other}
+    assert pair.bits <= 16
+    assert "data.near_duplicates_reviewed" in [f.code for f in record.findings]
+    with pytest.raises(DataError):
+        load_cohort(folder, protocol(reviewed.replace(other, "someone")), key=KEY)
+
+
+def test_made_splits_keep_a_copy_with_its_image(folder: Path, tmp_path: Path) -> None:
+    flat = tmp_path / "flat"
+    for path in folder.rglob("*.png"):
+        if "flat" not in path.parts:
+            (flat / path.parent.name).mkdir(parents=True, exist_ok=True)
+            (flat / path.parent.name / path.name).write_bytes(path.read_bytes())
+    for seed in range(6):
+        cohort = load_cohort(flat, protocol(f"seed: {seed}\n"), key=KEY)
+        assert cohort.record.splits_from == "made"
+        assert cohort.record.alike == ()
 
 
 def test_a_protocol_may_look_for_none(folder: Path) -> None:
-    cohort = load_cohort(folder, protocol("splits: {near_duplicate_bits: null}\n"), key=KEY)
-    assert not [f for f in cohort.record.findings if f.code == "data.near_duplicates"]
+    none = "splits: {near_duplicate_bits: null, similar_bits: null}\n"
+    record = load_cohort(folder, protocol(none), key=KEY).record
+    assert record.alike == ()
+    assert [f.code for f in record.findings if "near" in f.code] == ["data.near_duplicates_unchecked"]
+    warned = load_cohort(folder, protocol("splits: {near_duplicate_bits: null}\n"), key=KEY).record
+    assert len(warned.alike) == 1
+    assert "data.near_duplicates" in [f.code for f in warned.findings]
 
 
 def test_ordinary_chest_x_rays_of_different_patients_are_not_flagged(test_data: Path) -> None:

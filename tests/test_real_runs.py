@@ -53,6 +53,7 @@ name: breast-ultrasound
 title: Breast ultrasound, a foreign architecture
 task: {classes: [malignant, other], positive: malignant}
 input: {channels: gray, unusable: exclude}
+splits: {near_duplicate_bits: null}
 model: {mean: [0.5], std: [0.5]}
 threat: {eps: 2, unit: 1/255}
 hardening: {epochs: 6, min_steps: 1, learning_rate: 1.0e-3}

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 
 from medharden.data.layout import Entry, Listing
+from medharden.data.near import NearPair
 from medharden.data.reading import ReadCase
 from medharden.data.splits import SPLITS, Member, contradictions, leaks, shared_pixels
 from medharden.errors import DataError, Problem
@@ -86,8 +87,16 @@ def refuse(problems: Sequence[Problem], total: int, *, exclude: bool, counted: s
         raise DataError(_listed(head, problems, advice), tuple(problems))
 
 
-def refuse_leaks(members: Sequence[Member], grouped: bool, names: Sequence[str]) -> None:
-    """Stops where given splits share a patient or identical pixels.
+def refuse_leaks(
+    members: Sequence[Member], grouped: bool, names: Sequence[str], copies: Sequence[NearPair] = ()
+) -> None:
+    """Stops where given splits share a patient, identical pixels or a copy of an image.
+
+    Args:
+        members: the cases, each with its split.
+        grouped: whether the data name patients.
+        names: their pseudonyms.
+        copies: pairs that count as copies, in one split or in two.
 
     Raises:
         DataError: with pairs of pseudonyms.
@@ -96,8 +105,23 @@ def refuse_leaks(members: Sequence[Member], grouped: bool, names: Sequence[str])
         Problem(names[a], f"in {members[a].split} has {what} as {names[b]} in {members[b].split}")
         for a, b, what in leaks(members, grouped)
     ]
+    looked = [
+        Problem(
+            names[p.first],
+            f"in {members[p.first].split} looks like a copy of {names[p.second]} in {members[p.second].split}: "
+            f"{p.bits} of 256 bits of their perceptual hashes differ",
+        )
+        for p in copies
+        if members[p.first].split != members[p.second].split and members[p.first].pixels != members[p.second].pixels
+    ]
+    problems += looked
     if problems:
         advice = "keep each patient in one split, or leave the splits to medharden, which makes them by patient"
+        if looked:
+            advice += (
+                "; look at what seem to be copies (`medharden inspect --locate CASE`), remove one of each, or name "
+                "them under splits.reviewed in the protocol, with a justification, if they are of different patients"
+            )
         head = f"the splits are not disjoint: {len(problems)} pairs of cases lie in two splits"
         raise DataError(_listed(head, problems, advice), tuple(problems))
 

@@ -30,13 +30,13 @@ from medharden.data.findings import unclear_words
 from medharden.data.identifiers import Identifiers, gather_identifiers
 from medharden.data.layout import Entry, Listing, list_folder
 from medharden.data.manifest import find_manifest, list_manifest
-from medharden.data.near import near_duplicate_finding, near_duplicates
+from medharden.data.near import Hashes, NearPair, near_duplicate_findings, near_pairs, picture_hashes
 from medharden.data.pseudonyms import key_id, keyed_digest, pseudonym
 from medharden.data.reading import ReadCase, Shelf, assemble, read_cases
 from medharden.data.splits import SPLITS, Member, make_splits
 from medharden.errors import DataError, Problem
 from medharden.protocol import Protocol
-from medharden.record import CaseRecord, CohortRecord, Label, Progress, present
+from medharden.record import AlikePair, CaseRecord, CohortRecord, Label, Progress, present
 
 __all__ = ["Case", "Cohort", "SourceSummary", "list_source", "load_cohort", "locate_case"]
 
@@ -165,16 +165,17 @@ def load_cohort(
         numbers = list(kept)
         members = [_member(listing.entries[n], kept[n], labels[n]) for n in numbers]
         grouped = any(_patient(listing.entries[n], kept[n]) for n in numbers)
-        splits, origin = _splits(members, protocol, grouped, [name(listing.entries[n].text) for n in numbers])
-        check_coverage(splits, [m.label for m in members], classes)
+        names = [name(listing.entries[n].text) for n in numbers]
         inputs = assemble(shelf, numbers, shape, limit=memory_limit, scratch=scratch)
+        hashes = [] if _farthest(protocol) is None else picture_hashes(inputs)
+        splits, origin = _splits(members, protocol, grouped, names, _copies(hashes, members, names, protocol))
+        check_coverage(splits, [m.label for m in members], classes)
     cases = tuple(
         _case(listing.entries[n], kept[n], member, split, key)
         for n, member, split in zip(numbers, members, splits, strict=True)
     )
-    bits = protocol.splits.near_duplicate_bits
-    pairs = () if bits is None else near_duplicates(inputs, splits, bits)
-    alike = near_duplicate_finding(pairs, [c.case for c in cases], splits)
+    pairs = near_pairs(hashes, splits, _farthest(protocol) or 0)
+    alike = near_duplicate_findings(pairs, names, splits, protocol.splits)
     source_summary = _summary(cases, list(kept.values()))
     record = CohortRecord(
         classes=classes,
@@ -188,6 +189,7 @@ def load_cohort(
         excluded=tuple((p.case, p.reason) for p in problems),
         preprocessing=_fingerprint(protocol, shape, inputs[splits.index("test")], key),
         findings=(*listing.findings, *findings_of(listing, kept, members, protocol, len(problems)), *alike),
+        alike=tuple(AlikePair(names[p.first], names[p.second], p.bits) for p in pairs),
     )
     identifiers = gather_identifiers(source, listing, results, protocol)
     return Cohort(classes, cases, inputs, record, source_summary, identifiers)
@@ -268,19 +270,39 @@ def _grouping(entry: Entry, case: ReadCase) -> str:
     return f"patient\0{patient}" if patient else f"case\0{entry.text}"
 
 
-def _splits(members: list[Member], protocol: Protocol, grouped: bool, names: list[str]) -> tuple[list[str], str]:
+def _farthest(protocol: Protocol) -> int | None:
+    """Up to how many bits pairs are looked for; null where none are."""
+    limits = protocol.splits
+    wanted = [bits for bits in (limits.near_duplicate_bits, limits.similar_bits) if bits is not None]
+    return max(wanted) if wanted else None
+
+
+def _copies(hashes: Hashes, members: list[Member], names: list[str], protocol: Protocol) -> list[NearPair]:
+    """Pairs of different patients that count as copies of one image."""
+    bits = protocol.splits.near_duplicate_bits
+    if bits is None:
+        return []
+    pairs = near_pairs(hashes, [m.patient for m in members], bits)
+    return [p for p in pairs if protocol.splits.is_copy(names[p.first], names[p.second], p.bits)]
+
+
+def _splits(
+    members: list[Member], protocol: Protocol, grouped: bool, names: list[str], copies: list[NearPair]
+) -> tuple[list[str], str]:
     """Each case's split and where the splits come from; leakage between given splits is refused."""
     shares = {name: float(getattr(protocol.splits, name)) for name in SPLITS}
     given = {m.split for m in members}
     if given == {""}:
-        return make_splits(members, shares, protocol.seed), "made"
-    refuse_leaks(members, grouped, names)
+        return make_splits(members, shares, protocol.seed, [(p.first, p.second) for p in copies]), "made"
+    refuse_leaks(members, grouped, names, copies)
     if given != {"train", "test"}:
         return [m.split for m in members], "given"
     held = shares["train"] + shares["val"]
     train = [n for n, m in enumerate(members) if m.split == "train"]
     two = {"train": shares["train"] / held, "val": shares["val"] / held}
-    made = dict(zip(train, make_splits([members[n] for n in train], two, protocol.seed), strict=True))
+    place = {n: k for k, n in enumerate(train)}
+    together = [(place[p.first], place[p.second]) for p in copies if p.first in place and p.second in place]
+    made = dict(zip(train, make_splits([members[n] for n in train], two, protocol.seed, together), strict=True))
     return [made.get(n, m.split) for n, m in enumerate(members)], "given, val made"
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from medharden.record import Label, present
@@ -30,23 +30,26 @@ class Member:
     split: str
 
 
-def make_splits(members: Sequence[Member], shares: dict[str, float], seed: int) -> list[str]:
+def make_splits(
+    members: Sequence[Member], shares: dict[str, float], seed: int, together: Iterable[tuple[int, int]] = ()
+) -> list[str]:
     """Assigns whole groups of patients to splits, each class or finding, and the cases without any, by the shares.
 
-    Patients who share identical pixels form one group. Groups come largest first, equal ones in an order drawn from
-    the seed and their patients' identifiers, and each goes to the split that lacks most of what it holds; so the
-    result depends on neither file order nor the pseudonym key.
+    Patients who share identical pixels, or a pair of `together`, form one group. Groups come largest first, equal ones
+    in an order drawn from the seed and their patients' identifiers, and each goes to the split that lacks most of what
+    it holds; so the result depends on neither file order nor the pseudonym key.
 
     Args:
         members: the cases.
         shares: split to its share; adding up to 1.
         seed: of the order.
+        together: pairs of members that must not be parted.
 
     Returns:
         The split of each member.
     """
     groups: dict[str, list[int]] = defaultdict(list)
-    for place, group in enumerate(_groups(members)):
+    for place, group in enumerate(_groups(members, together)):
         groups[group].append(place)
     totals = Counter(k for m in members for k in _kinds(m.label))
     filled = {split: Counter[int]() for split in shares}
@@ -104,8 +107,8 @@ def shared_pixels(members: Sequence[Member]) -> list[list[int]]:
     return [places for places in same.values() if len(places) > 1]
 
 
-def _groups(members: Sequence[Member]) -> list[str]:
-    """Each member's group, named by the least of its patients: union-find over shared pixels."""
+def _groups(members: Sequence[Member], together: Iterable[tuple[int, int]]) -> list[str]:
+    """Each member's group, named by the least of its patients: union-find over shared pixels and given pairs."""
     parent = {m.patient: m.patient for m in members}
 
     def root(patient: str) -> str:
@@ -114,8 +117,8 @@ def _groups(members: Sequence[Member]) -> list[str]:
             patient = parent[patient]
         return patient
 
-    for places in shared_pixels(members):
-        for place in places[1:]:
-            low, high = sorted((root(members[places[0]].patient), root(members[place].patient)))
-            parent[high] = low
+    same = ((places[0], place) for places in shared_pixels(members) for place in places[1:])
+    for one, other in (*same, *together):
+        low, high = sorted((root(members[one].patient), root(members[other].patient)))
+        parent[high] = low
     return [root(m.patient) for m in members]

@@ -11,6 +11,7 @@ from medharden.protocol.schema import (
     Hardening,
     ModelSpec,
     Protocol,
+    Reviewed,
     Splits,
     Teacher,
 )
@@ -30,6 +31,7 @@ __all__ = [
     "Margin",
     "ModelSpec",
     "Protocol",
+    "Reviewed",
     "Robustness",
     "Signatory",
     "Splits",

@@ -5,7 +5,7 @@ and written through `medharden.audit`. Every number is finite (a JSON record can
 """
 
 from medharden.record.attack import AttackedCase, AttackRecord
-from medharden.record.cohort import CaseRecord, CohortRecord, Label, ModelRecord, present
+from medharden.record.cohort import AlikePair, CaseRecord, CohortRecord, Label, ModelRecord, present
 from medharden.record.common import Environment, Finding, Progress, Verdict
 from medharden.record.evaluation import (
     AttackOutcome,
@@ -21,6 +21,7 @@ from medharden.record.gate import Endpoint, GateDecision
 from medharden.record.hardening import BranchRecord, CostRecord, EpochRecord, FrontierPoint, FusionRecord, HardenRecord
 
 __all__ = [
+    "AlikePair",
     "AttackOutcome",
     "AttackRecord",
     "AttackedCase",

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from medharden.record.common import Finding
 
-__all__ = ["CaseRecord", "CohortRecord", "Label", "ModelRecord", "present"]
+__all__ = ["AlikePair", "CaseRecord", "CohortRecord", "Label", "ModelRecord", "present"]
 
 Label = int | tuple[int, ...]
 """Index of a case's class; of a multi-label task the rising indices of its findings, `()` for none."""
@@ -36,6 +36,15 @@ class CaseRecord:
 
 
 @dataclass(frozen=True)
+class AlikePair:
+    """Two cases of different splits that look alike: pseudonyms, and how many of 256 bits of their hashes differ."""
+
+    case: str
+    other: str
+    bits: int
+
+
+@dataclass(frozen=True)
 class CohortRecord:
     """What data a run saw (`cohort.json`).
 
@@ -47,6 +56,7 @@ class CohortRecord:
         shape: one input's shape (C, *spatial).
         grouped_by: `patient` where the data name patients, `case` where each case stands for one.
         excluded: cases left out, with reasons (only where the protocol allows exclusion).
+        alike: pairs across splits within the protocol's `splits.similar_bits`, or `near_duplicate_bits`.
         preprocessing: SHA-256 of the preprocessing recipe and of the keyed digest of the first test case's model input.
     """
 
@@ -61,6 +71,7 @@ class CohortRecord:
     excluded: tuple[tuple[str, str], ...]
     preprocessing: str
     findings: tuple[Finding, ...] = ()
+    alike: tuple[AlikePair, ...] = ()
 
     def split(self, name: str) -> tuple[CaseRecord, ...]:
         """The cases of one split, in their recorded order."""
