@@ -4,7 +4,8 @@
     python tests/benchmarks/side_by_side.py --data DIR --model MODEL --protocol FILE --out results.jsonl VARIANT ...
 
 A variant is TRAINER:EPOCHS:SEED, such as `art:8:0`. One line of results a variant is appended; a variant whose line
-is there is not trained again, so the run goes on where it stopped. The test split is not read. Trainers:
+is there is not trained again, so the run goes on where it stopped; at the end all results are printed as a table. The
+test split is not read. Trainers:
 
 - `medharden-norm`, `medharden-full`: the carried adversary, learning rates 3e-3 and 1e-3 (as in compare.py).
 - `art`: AdversarialTrainerMadryPGD of the Adversarial Robustness Toolbox, every weight of a copy of the original. The
@@ -247,25 +248,44 @@ def measure(name: str, original: Classifier, data: Path, base: Protocol) -> dict
     }
 
 
+def table(results: list[dict[str, float]]) -> str:
+    """The results as Markdown."""
+    rows = [
+        "| Trainer : epochs : seed | Clean (gained/lost) | Robust | Forward, backward a step | Seconds, of processor |",
+        "|---|---|---|---|---|",
+    ]
+    for r in results:
+        cases = r["cases"]
+        rows.append(
+            f"| {r['variant']} | {r['clean'] / cases:.3f} ({r['gained']}/{r['lost']}) "
+            f"| {r['robust'] / cases:.3f} ({r['robust']}) "
+            f"| {r['forward passes a step']:.1f}, {r['backward passes a step']:.1f} "
+            f"| {r['seconds']:.0f}, {r['processor seconds']:.0f} |"
+        )
+    return "\n".join(rows)
+
+
 def main() -> None:
-    """Measures the variants that are not in the results yet."""
+    """Measures the variants that are not in the results yet, and prints all results."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     for option in ("--data", "--model", "--protocol", "--out"):
         parser.add_argument(option, type=Path, required=True)
-    parser.add_argument("variants", nargs="+", metavar="VARIANT")
+    parser.add_argument("variants", nargs="*", metavar="VARIANT")
     arguments = parser.parse_args()
     keep_freed_memory()
     protocol = load_protocol(arguments.protocol)
     original = load_classifier(arguments.model, spec=protocol.model, dims=protocol.input.dims).requires_grad_(False)
     original = original.to(memory_format=torch.channels_last)
     lines = arguments.out.read_text(encoding="utf-8").splitlines() if arguments.out.exists() else []
-    done = {json.loads(line)["variant"] for line in lines}
+    results = [json.loads(line) for line in lines]
+    done = {result["variant"] for result in results}
     for name in arguments.variants:
         if name not in done:
             result = measure(name, original, arguments.data, protocol)
             with arguments.out.open("a", encoding="utf-8") as stream:
                 stream.write(json.dumps(result) + "\n")
-            print(json.dumps(result), flush=True)
+            results.append(result)
+    print(table(results))
 
 
 if __name__ == "__main__":
