@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 
 from medharden.record import Endpoint, GateDecision
 
-__all__ = ["markdown_summary"]
+__all__ = ["markdown_summary", "plain"]
 
 _HEADS = ("verdict", "estimate", "limits", "held against", "n", "patients", "can show", "needed", "power")
+
+# Each would begin markup somewhere; an entity shows as the letter everywhere.
+_MARKS = "<>|[]`*~\\!$"
 
 
 def markdown_summary(decision: GateDecision) -> str:
@@ -16,7 +20,7 @@ def markdown_summary(decision: GateDecision) -> str:
     lines = [
         f"## medharden gate: {decision.verdict}",
         "",
-        f"Protocol {_plain(decision.protocol_name)}, digest `{decision.protocol[:16]}`, "
+        f"Protocol {plain(decision.protocol_name)}, digest `{decision.protocol[:16]}`, "
         f"hardened weights `{decision.hardened[:16]}`.",
         *_table("endpoint", decision.endpoints),
         *_table("subgroup", decision.subgroups),
@@ -36,17 +40,21 @@ def _table(what: str, endpoints: Sequence[Endpoint]) -> Iterator[str]:
         needed = "" if e.needed is None else str(e.needed)
         power = "" if e.power is None else f"{e.power:.2f}"
         numbers = (f"{e.estimate:+.3f}", limits, f"{e.limit:+.3f}", str(e.n), str(e.patients), smallest, needed, power)
-        yield f"| {' | '.join((_plain(e.name), str(e.verdict), *numbers))} |"
+        yield f"| {' | '.join((plain(e.name), str(e.verdict), *numbers))} |"
 
 
 def _list(title: str, entries: Sequence[str]) -> Iterator[str]:
     if entries:
-        yield from ("", f"### {title}", "", *(f"- {_plain(entry)}" for entry in entries))
+        yield from ("", f"### {title}", "", *(f"- {plain(entry)}" for entry in entries))
 
 
-def _plain(text: str) -> str:
-    """Names of classes and groups come from outside: no markup, no new line, no new cell."""
-    shown = "".join(c if c.isprintable() else " " for c in text)
-    for mark, safe in (("&", "&amp;"), ("<", "&lt;"), (">", "&gt;"), ("|", "&#124;"), ("[", "&#91;"), ("`", "&#96;")):
-        shown = shown.replace(mark, safe)
-    return shown
+def plain(text: str) -> str:
+    """Text from outside, such as names of classes: no markup, no link, no new line, no new cell."""
+    shown = " ".join("".join(c if c.isprintable() else " " for c in text).split())
+    shown = shown.replace("&", "&amp;")
+    for mark in _MARKS:
+        shown = shown.replace(mark, f"&#{ord(mark)};")
+    shown = re.sub(r"(?<!\w)_|_(?!\w)", "&#95;", shown)  # within a word it is a letter
+    # what would begin a heading, a rule or a list at the start of a line
+    shown = re.sub(r"^[#+=-]|(?<=^\d)[.)]", lambda found: f"&#{ord(found.group(0))};", shown)
+    return shown.replace("://", "&#58;//").replace("www.", "www&#46;")
