@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from medharden.errors import RangeError
-from medharden.protocol import Protocol
+from medharden.protocol import Margin, Protocol
 from medharden.stats import cases_needed, power_to_show, smallest_margin
 
 __all__ = ["Plan", "PlanRow", "plan"]
@@ -56,19 +56,22 @@ def plan(protocol: Protocol, counts: Mapping[str, int], *, cases: int | None, di
 
     Args:
         protocol: margins and alpha.
-        counts: test cases of each class, by name; empty where only their number is known.
+        counts: test cases of each class, or with each finding, by name; empty where only their number is known.
         cases: test cases in all, or null.
         discordance: psi in [0, 1], from an earlier comparison.
 
     Raises:
         RangeError: a discordance outside [0, 1], or classes of more cases than there are.
     """
-    if cases is not None and sum(counts.values()) > cases:
+    findings = protocol.task.multilabel
+    if cases is not None and not findings and sum(counts.values()) > cases:
         raise RangeError(f"expected classes that add up to {cases} cases at most, got {sum(counts.values())}")
     rows = []
     for wanted in protocol.endpoints.noninferiority:
         if wanted.metric == "accuracy":
             rows.append(_row("accuracy", wanted.margin, cases, protocol.endpoints.alpha, discordance))
+        elif wanted.metric == "recall" and findings:
+            rows += _of_findings(wanted, protocol, counts, cases, discordance)
         elif wanted.metric == "recall":
             named: Mapping[str, int | None] = counts or {"of each class": None}
             rows += [
@@ -77,6 +80,19 @@ def plan(protocol: Protocol, counts: Mapping[str, int], *, cases: int | None, di
             ]
     unplanned = tuple(m.metric for m in protocol.endpoints.noninferiority if m.metric not in _COUNTED)
     return Plan(protocol.endpoints.alpha, discordance, tuple(rows), unplanned)
+
+
+def _of_findings(
+    wanted: Margin, protocol: Protocol, counts: Mapping[str, int], cases: int | None, discordance: float
+) -> list[PlanRow]:
+    """Sensitivity over the cases with a finding, specificity over those without, of each finding that is asked of."""
+    rows = []
+    for name in wanted.findings or protocol.task.classes or ():
+        held = counts.get(name)
+        free = None if held is None or cases is None else cases - held
+        for metric, n in (("sensitivity", held), ("specificity", free)):
+            rows.append(_row(f"{metric} {name}", wanted.margin, n, protocol.endpoints.alpha, discordance))
+    return rows
 
 
 def _recall(protocol: Protocol, name: str, classes: int) -> str:

@@ -14,6 +14,7 @@ from medharden.cli.console import out, stage_progress
 from medharden.errors import ProtocolError
 from medharden.planning import Plan, plan
 from medharden.protocol import Protocol, load_protocol
+from medharden.record import present
 
 __all__ = ["run_plan"]
 
@@ -66,8 +67,8 @@ def _given(protocol: Protocol, cases: int | None, positives: int | None) -> dict
         raise ProtocolError(f"--positives {positives} needs --cases of as many at least")
     names = protocol.task.classes or ()
     positive = protocol.task.positive
-    if len(names) > 2:
-        raise ProtocolError("--positives is for two classes; for more, count the cohort with --data")
+    if len(names) > 2 or protocol.task.multilabel:
+        raise ProtocolError("--positives is for two classes; for more, or for findings, count the cohort with --data")
     negative = next((n for n in names if n != positive), "negative") if positive is not None else "negative"
     return {negative: cases - positives, positive or "positive": positives}
 
@@ -81,7 +82,7 @@ def _counted(
     with stage_progress() as progress:
         cohort = load_cohort(data, protocol, key=load_pseudonym_key(key_file), progress=progress, workers=workers)
     test = cohort.record.split("test")
-    numbers = Counter(case.label for case in test)
+    numbers = Counter(k for case in test for k in present(case.label))
     patients = len({case.patient for case in test})
     notes.append(f"the test split has {len(test)} cases of {patients} patients")
     return len(test), {name: numbers[k] for k, name in enumerate(cohort.classes)}

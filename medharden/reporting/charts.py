@@ -152,7 +152,8 @@ def training_chart(harden: HardenRecord, cohort: CohortRecord) -> Markup | None:
         _training_key(figure, reference is not None)
         if best is not None:
             _epoch_label(top, best.epoch, (min(x), max(x)))
-    said = f"Validation accuracy over {len(epochs)} epochs: clean {percent(epochs[-1].val_clean)} and attacked "
+    measure = "mean AUROC" if cohort.multilabel else "accuracy"
+    said = f"Validation {measure} over {len(epochs)} epochs: clean {percent(epochs[-1].val_clean)} and attacked "
     said += f"{percent(epochs[-1].val_robust)} in the last"
     if best is not None:
         said += f"; the kept epoch is {best.epoch}: {percent(best.val_clean)} and {percent(best.val_robust)}"
@@ -186,9 +187,12 @@ def _training_key(figure: Figure, reference: bool) -> None:
 
 
 def _original_clean(harden: HardenRecord, cohort: CohortRecord) -> float | None:
-    """The original's clean accuracy on validation: the branch's, less what it gained, plus what it lost."""
+    """The original's clean accuracy on validation: the branch's, less what it gained, plus what it lost.
+
+    Of a multi-label task the epochs hold AUROC, of which cases gained and lost say nothing: None.
+    """
     cases = len(cohort.split("val"))
-    if cases == 0:
+    if cases == 0 or cohort.multilabel:
         return None
     found = [e.val_clean - (e.val_gained - e.val_lost) / cases for e in harden.epochs]
     return found[0] if max(found) - min(found) < 1e-6 else None

@@ -107,8 +107,8 @@ def endpoint_label(name: str, classes: tuple[str, ...], positive: str | None) ->
     if name in LABELS:
         return LABELS[name]
     metric, _, subject = name.partition(":")
-    if metric == "recall":
-        return f"Recall of {subject}"
+    if metric in ("recall", "sensitivity", "specificity", "auroc") and subject:
+        return f"{LABELS.get(metric, metric.capitalize())} of {subject}"
     if metric in ("sensitivity", "specificity") and positive in classes and len(classes) == 2:
         negative = classes[1 - classes.index(positive)]
         return f"{metric.capitalize()} ({positive if metric == 'sensitivity' else negative})"

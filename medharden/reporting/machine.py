@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
-from medharden.record import CohortRecord, SubjectOutcome
+from medharden.record import CohortRecord, SubjectOutcome, present
 from medharden.reporting.clean import all_findings
+from medharden.reporting.findings import finding_figures
 from medharden.reporting.robust import SPLITS, excluded_counts
 from medharden.reporting.source import RunRecords
 from medharden.reporting.wording import article_15, untested
@@ -28,6 +29,8 @@ def machine_report(records: RunRecords) -> dict[str, Any]:
         "endpoints": [{**asdict(e), "verdict": e.verdict.value} for e in decision.endpoints],
         "subgroups": [{**asdict(e), "verdict": e.verdict.value} for e in decision.subgroups],
         "subjects": [_subject(s) for s in evaluation.subjects],
+        **_by_finding(records),
+        "sanity": [asdict(p) for p in evaluation.sanity],
         "identity": asdict(evaluation.identity),
         "threat": evaluation.threat,
         "decision_threshold": evaluation.decision_threshold,
@@ -61,6 +64,12 @@ def machine_report(records: RunRecords) -> dict[str, Any]:
     }
 
 
+def _by_finding(records: RunRecords) -> dict[str, Any]:
+    """Each finding under attack; nothing for classes."""
+    figures = [f.as_json() for f in finding_figures(records)]
+    return {"by_finding": figures} if figures else {}
+
+
 def _subject(subject: SubjectOutcome) -> dict[str, Any]:
     return {
         **asdict(subject),
@@ -77,7 +86,7 @@ def _cohort(cohort: CohortRecord) -> dict[str, Any]:
     counts = []
     for k, name in enumerate(cohort.classes):
         for split in SPLITS:
-            held = [c for c in cohort.cases if c.label == k and c.split == split]
+            held = [c for c in cohort.cases if k in present(c.label) and c.split == split]
             patients = len({c.patient for c in held})
             counts.append({"class": name, "split": split, "cases": len(held), "patients": patients})
     return {

@@ -8,6 +8,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from medharden.reporting.charts import forest_chart, frontier_chart, robustness_chart, training_chart
 from medharden.reporting.clean import all_findings, endpoint_rows, paired_tables, subgroup_rows, summary
+from medharden.reporting.findings import finding_figures, finding_rows
 from medharden.reporting.numbers import moment
 from medharden.reporting.pictures import gallery
 from medharden.reporting.provenance import (
@@ -109,6 +110,7 @@ def html_report(records: RunRecords) -> bytes:
         losses=LOSSES,
         subjects=subject_rows(evaluation),
         classes=class_rows(records),
+        by_finding=finding_rows(finding_figures(records)),
         robustness=robustness_chart(evaluation),
         training=training_chart(harden, records.cohort),
         frontier=frontier_chart(harden.fusion, margin, 1 - 2 * protocol.endpoints.alpha),

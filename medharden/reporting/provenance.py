@@ -138,6 +138,8 @@ def protocol_text(records: RunRecords) -> str:
 
 def _decided(records: RunRecords) -> str:
     threshold, positive = records.evaluation.decision_threshold, records.protocol.task.positive
+    if records.protocol.task.multilabel:
+        return f"each finding by itself, called present above the probability {threshold}"
     if threshold == "argmax" or positive is None:
         return "the most probable one is answered"
     return f"{positive} is answered from probability {threshold}"

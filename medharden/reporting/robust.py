@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from medharden.protocol import Protocol
-from medharden.record import CohortRecord, Evaluation, FusionRecord, HardenRecord, SubjectOutcome
+from medharden.record import CohortRecord, Evaluation, FusionRecord, HardenRecord, SubjectOutcome, present
 from medharden.reporting.numbers import count, duration, percent, percent_interval, points
 from medharden.reporting.source import COMPARED, RunRecords
 from medharden.stats import wilson_interval
@@ -139,7 +139,7 @@ def _subject(s: SubjectOutcome) -> SubjectRows:
 def class_rows(records: RunRecords) -> tuple[ClassRow, ...]:
     """Counts of the case table by class, as shares: a model that answers one class only shows here at once."""
     cases = records.cases
-    if cases is None:
+    if cases is None or cases.multilabel:
         return ()
     rows = []
     for k, name in enumerate(records.evaluation.classes):
@@ -183,10 +183,15 @@ def frontier_rows(fusion: FusionRecord) -> tuple[FrontierRow, ...]:
 
 
 def cohort_flow(cohort: CohortRecord) -> tuple[FlowRow, ...]:
-    """Classes by splits, then all classes: cases and distinct patients; the last cell is over all splits."""
-    rows = []
-    for k, name in [*enumerate(cohort.classes), (None, "All classes")]:
-        held = [c for c in cohort.cases if k is None or c.label == k]
+    """Classes or findings by splits, then all cases: cases and distinct patients; the last cell is over all splits."""
+    rows, held_by = (
+        [],
+        [(name, [c for c in cohort.cases if k in present(c.label)]) for k, name in enumerate(cohort.classes)],
+    )
+    if cohort.multilabel:
+        held_by.append(("No finding", [c for c in cohort.cases if not present(c.label)]))
+    held_by.append(("All cases" if cohort.multilabel else "All classes", list(cohort.cases)))
+    for name, held in held_by:
         groups = [[c for c in held if c.split == split] for split in SPLITS] + [held]
         rows.append(FlowRow(name, tuple((count(len(g)), count(len({c.patient for c in g}))) for g in groups)))
     return tuple(rows)

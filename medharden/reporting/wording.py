@@ -54,6 +54,7 @@ KINDS = {
 LABELS = {
     "identity": "Clean path",
     "auroc": "AUROC",
+    "finding_accuracy": "Accuracy, mean over findings",
     "brier": "Brier score",
     "robust_floor": "Robust accuracy, released",
     "robust_gain": "Robust gain over original",
