@@ -15,7 +15,8 @@ import torch
 from command import assert_clear, environment, medharden
 from tiny import ARCH, PROTOCOL, tiny_cohort, tiny_model, tiny_protocol, write_archive
 
-from medharden.audit import AuditLog, digest_file, read_history
+from medharden.audit import AuditLog, digest_file, look_at, read_history, read_ledger, read_record, record_look
+from medharden.record import CohortRecord, HardenRecord
 
 EASY = "endpoints: {looks: 3, noninferiority: [{metric: accuracy, margin: 0.1}, {metric: recall, margin: 0.2}]}\n"
 
@@ -119,6 +120,30 @@ def test_evaluate_refuses_to_open_the_test_split_once_the_looks_are_used_up(
     assert_clear(evaluated, 1, "evaluated 3 times", "endpoints.looks allows 3")
     assert read_history(tmp_path / "run" / "audit.jsonl") == before
     assert medharden("gate", tmp_path / "run", cwd=shop).returncode in (0, 4)
+
+
+def test_looks_are_counted_over_copies_of_a_run_by_a_ledger(
+    done: subprocess.CompletedProcess[str], shop: Path, tmp_path: Path
+) -> None:
+    """The protocol allows three looks: two are in the ledger, a copy's is the third, and another copy's is refused."""
+    for name in ("one", "two"):
+        shutil.copytree(shop / "run", tmp_path / name)
+    ledger, cohort = tmp_path / "looks.jsonl", read_record(shop / "run" / "cohort.json", CohortRecord)
+    original = read_record(shop / "run" / "harden.json", HardenRecord).original.state
+    for earlier in ("first", "second"):
+        record_look(ledger, look_at(cohort, original, "", earlier))
+    given = ("--data", "tiny.npz", "--model", "model.pt", "--arch", ARCH, "--ledger", ledger)
+    evaluated = medharden("evaluate", tmp_path / "one", *given, cwd=shop)
+    assert evaluated.returncode == 0, evaluated.stderr
+    found = read_ledger(ledger, key_id=cohort.key_id)
+    assert found.looks[2].evaluation == digest_file(tmp_path / "one" / "evaluation.json")
+    assert_clear(medharden("gate", tmp_path / "one", "--ledger", ledger, cwd=shop), 0, "evaluated 3 times")
+    assert_clear(medharden("gate", tmp_path / "two", "--ledger", ledger, cwd=shop), 5, "not in the ledger")
+    before = read_history(tmp_path / "two" / "audit.jsonl").opened
+    refused = medharden("evaluate", tmp_path / "two", *given, cwd=shop)
+    assert_clear(refused, 1, "holds 3 looks", "endpoints.looks allows 3")
+    assert read_history(tmp_path / "two" / "audit.jsonl").opened == before
+    assert read_ledger(ledger, key_id=cohort.key_id) == found
 
 
 @pytest.mark.parametrize(

@@ -3,13 +3,16 @@
 from medharden.audit.environment import describe_environment
 from medharden.audit.files import digest_bytes, digest_file, stream_atomic, write_atomic
 from medharden.audit.history import Lock, RunHistory, read_history
+from medharden.audit.ledger import Ledger, Look, look_at, read_ledger, record_look
 from medharden.audit.log import AuditLog, audited, verify_log
 from medharden.audit.records import canonical_json, read_cases, read_record, write_cases, write_record
 from medharden.audit.screening import guarded
 
 __all__ = [
     "AuditLog",
+    "Ledger",
     "Lock",
+    "Look",
     "RunHistory",
     "audited",
     "canonical_json",
@@ -17,9 +20,12 @@ __all__ = [
     "digest_bytes",
     "digest_file",
     "guarded",
+    "look_at",
     "read_cases",
     "read_history",
+    "read_ledger",
     "read_record",
+    "record_look",
     "stream_atomic",
     "verify_log",
     "write_atomic",

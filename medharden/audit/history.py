@@ -31,6 +31,7 @@ class RunHistory:
         harden, evaluation: digests of `harden.json` and `evaluation.json` as last recorded, or empty.
         verdict, decided_on: the last verdict, and the digest of the `evaluation.json` that it is on; or empty.
         authorised: the authorised release that a decision was last held against, by its weights' digest; or empty.
+        in_ledger: whether the last finished evaluation was recorded in a ledger of looks.
     """
 
     locks: tuple[Lock, ...] = ()
@@ -42,6 +43,7 @@ class RunHistory:
     verdict: str = ""
     decided_on: str = ""
     authorised: str = ""
+    in_ledger: bool = False
 
 
 def read_history(path: Path) -> RunHistory:
@@ -72,6 +74,7 @@ def read_history(path: Path) -> RunHistory:
             verdict=str(decided[-1]["verdict"]) if decided else "",
             decided_on=str(decided[-1]["evaluation"]) if decided else "",
             authorised=compared[-1] if compared else "",
+            in_ledger=bool(recorded[-1].get("ledger")) if recorded else False,
         )
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise RunError(f"{path.name} can't be read as a run's log: {type(error).__name__}") from error

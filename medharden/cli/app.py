@@ -54,6 +54,9 @@ KeyFile = Annotated[Path | None, typer.Option("--key-file", help="Pseudonym key;
 Pictures = Annotated[
     bool, typer.Option("--pictures", help="Put example images into the report. They are patient data.")
 ]
+Ledger = Annotated[
+    Path | None, typer.Option("--ledger", help="File that counts looks at test splits over several run directories.")
+]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print the end result alone.")]
 
@@ -85,6 +88,7 @@ def harden(
     workers: Workers = 2,
     key_file: KeyFile = None,
     pictures: Pictures = False,
+    ledger: Ledger = None,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -92,7 +96,7 @@ def harden(
     out.json, out.quiet = as_json, quiet
     from medharden.cli.pipeline import Job, run_all
 
-    job = Job(model, data, protocol, out_dir, arch, device, batch_size, workers, key_file, pictures)
+    job = Job(model, data, protocol, out_dir, arch, device, batch_size, workers, key_file, pictures, ledger)
     raise typer.Exit(run_all(job))
 
 
@@ -132,6 +136,7 @@ def evaluate(
     workers: Workers = 2,
     key_file: KeyFile = None,
     pictures: Pictures = False,
+    ledger: Ledger = None,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -139,7 +144,7 @@ def evaluate(
     out.json, out.quiet = as_json, quiet
     from medharden.cli.pipeline import Job, run_evaluation
 
-    run_evaluation(Job(model, data, "", run, arch, device, batch_size, workers, key_file, pictures))
+    run_evaluation(Job(model, data, "", run, arch, device, batch_size, workers, key_file, pictures, ledger))
 
 
 @app.command()
@@ -179,6 +184,7 @@ def gate(
         Path | None,
         typer.Option("--authorised", help="Run directory of the last authorised release, to compare with too."),
     ] = None,
+    ledger: Ledger = None,
     form: Annotated[Format, typer.Option("--format", help="How to print the decision.")] = Format.TEXT,
     as_json: Annotated[bool, typer.Option("--json", help="The same as --format json.")] = False,
     quiet: Quiet = False,
@@ -187,7 +193,8 @@ def gate(
     out.json, out.quiet = as_json or form is Format.JSON, quiet
     from medharden.cli.verdicts import run_gate
 
-    raise typer.Exit(run_gate(run, authorised=authorised, as_markdown=form is Format.MARKDOWN and not as_json))
+    as_markdown = form is Format.MARKDOWN and not as_json
+    raise typer.Exit(run_gate(run, authorised=authorised, ledger=ledger, as_markdown=as_markdown))
 
 
 @app.command()

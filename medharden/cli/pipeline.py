@@ -42,6 +42,7 @@ class Job:
     workers: int
     key_file: Path | None
     pictures: bool
+    ledger: Path | None = None
 
 
 def run_all(job: Job) -> int:
@@ -49,13 +50,15 @@ def run_all(job: Job) -> int:
     prepare(job)
     with interruptible(job.run), audited(job.run, "run"):
         protocol = load_protocol(job.protocol)
+        threat = protocol.input_threat
+        out.say(f"protocol: {protocol.name}, {threat.norm} eps {threat.eps:.4g} of the input range")
         with stage_progress() as progress:
             original = _load_original(job, protocol)
             cohort = _load_data(job, protocol, progress)
             _harden(job, original, cohort, protocol, progress)
             _evaluate(job, original, cohort, protocol, progress)
         with guarded(cohort.identifiers, (protocol.model_dump_json(), *cohort.classes)):
-            decision = gate(job.run)
+            decision = gate(job.run, ledger=job.ledger)
             paths = render(job.run)
             write_bom(job.run)
     show_verdict(job.run, decision, next(p for p in paths if p.suffix == ".html"))
@@ -175,5 +178,6 @@ def _attack(
         batch_size=job.batch_size,
         device=job.device,
         with_examples=job.pictures,
+        ledger=job.ledger,
         progress=progress,
     )

@@ -24,9 +24,11 @@ EXIT_CODES = {Verdict.PASS: 0, Verdict.FAIL: 3, Verdict.INCONCLUSIVE: 4, Verdict
 _COLOURS = {Verdict.PASS: "green", Verdict.FAIL: "red", Verdict.INCONCLUSIVE: "yellow", Verdict.INVALID: "magenta"}
 
 
-def run_gate(run: Path, *, authorised: Path | None = None, as_markdown: bool = False) -> int:
+def run_gate(
+    run: Path, *, authorised: Path | None = None, ledger: Path | None = None, as_markdown: bool = False
+) -> int:
     """Decides, prints and returns the exit code."""
-    decision = gate(run, authorised=authorised)
+    decision = gate(run, authorised=authorised, ledger=ledger)
     if as_markdown:
         sys.stdout.write(markdown_summary(decision))
         _add_to_step_summary(decision)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -9,13 +10,18 @@ from typing import Any
 import torch
 
 from medharden.audit import (
+    Look,
     audited,
     canonical_json,
     describe_environment,
     digest_bytes,
     digest_file,
     guarded,
+    look_at,
     read_history,
+    read_ledger,
+    read_record,
+    record_look,
     write_atomic,
     write_cases,
     write_record,
@@ -31,7 +37,7 @@ from medharden.evaluating.sanity import sanity_curves, sanity_findings
 from medharden.evaluating.subjects import identity_of, subjects_of
 from medharden.models import Classifier, HardenedClassifier
 from medharden.protocol import Protocol
-from medharden.record import Evaluation, Progress
+from medharden.record import CohortRecord, Evaluation, HardenRecord, Progress
 
 __all__ = ["evaluate"]
 
@@ -46,6 +52,7 @@ def evaluate(
     batch_size: int = 64,
     device: str = "cpu",
     with_examples: bool = False,
+    ledger: Path | None = None,
     progress: Progress | None = None,
 ) -> Evaluation:
     """Opens the test split: clean answers of all cases, attacks on all or on the protocol's sample.
@@ -61,10 +68,12 @@ def evaluate(
         batch_size: cases a pass; does not change what is measured, and the bits are compared within equal batches.
         device: such as `cpu` or `cuda:0`.
         with_examples: store a few cases as pictures for the report. Off for patient images; none of multi-label tasks.
+        ledger: a file that counts looks over several run directories; null counts in this one alone.
         progress: called with `attack original`, `attack branch`, `attack release`, `attack findings`, `sanity curves`.
 
     Raises:
-        RunError: the cohort is not the one the run was locked to, or the protocol's looks are used up.
+        RunError: the cohort is not the one the run was locked to, the protocol's looks are used up, or the ledger is
+            none.
         OutputError: the run directory can't be written to.
         PrivacyError: a record would hold patient data.
     """
@@ -77,6 +86,10 @@ def evaluate(
     opened: dict[str, Any] = {"protocol": protocol.digest, **digests}
     with guard, audited(run, "evaluate", **opened) as log:
         _require_a_look(run, protocol)
+        original_state = read_record(run / "harden.json", HardenRecord).original.state
+        look = look_at(cohort.record, original_state, digests["hardened"])
+        if ledger is not None:
+            _require_a_look_in(ledger, look, cohort.record, protocol)
         started = datetime.now(UTC).isoformat(timespec="seconds")
         log.append("evaluate.test_split_opened", cases=len(cohort.indices("test")))
         model = model.to(device)
@@ -119,8 +132,11 @@ def evaluate(
             findings=(*findings_of(identity, results, table, protocol), *sanity_findings(sanity, outcomes)),
             sanity=sanity,
         )
-        written = write_record(run / "evaluation.json", record)
-        log.append("evaluate.recorded", cases=cases_digest, record=written, files=files)
+        # The ledger first: a result that anyone can read is one that was counted.
+        written = digest_bytes(canonical_json(record) + b"\n")
+        head = "" if ledger is None else record_look(ledger, replace(look, evaluation=written))
+        write_record(run / "evaluation.json", record)
+        log.append("evaluate.recorded", cases=cases_digest, record=written, files=files, ledger=head)
         return record
 
 
@@ -141,4 +157,15 @@ def _require_a_look(run: Path, protocol: Protocol) -> None:
             f"the test split of {run.name} was evaluated {finished} times, and the protocol's endpoints.looks allows "
             f"{budget}: evaluating until a verdict pleases makes it worthless. The finished evaluation stands; to look "
             "again, harden a new run under a protocol that states more looks"
+        )
+
+
+def _require_a_look_in(ledger: Path, look: Look, cohort: CohortRecord, protocol: Protocol) -> None:
+    """The same where a ledger has looks of other run directories at these images and this original."""
+    past, budget = read_ledger(ledger, key_id=look.key_id, new=True).before(look, cohort), protocol.endpoints.looks
+    if past >= budget:
+        raise RunError(
+            f"{ledger.name} holds {past} looks at images of this test split for this original, and the protocol's "
+            f"endpoints.looks allows {budget}: a verdict that is the best of several is worth less than it says. Take "
+            "test cases that were not looked at, or harden a new run under a protocol that states more looks"
         )

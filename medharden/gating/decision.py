@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import replace
 
-from medharden.audit import RunHistory
+from medharden.audit import Ledger, RunHistory
 from medharden.gating.authorised import (
     Release,
     authorised_endpoints,
@@ -16,7 +16,7 @@ from medharden.gating.authorised import (
 from medharden.gating.digests import RunDigests, mismatches
 from medharden.gating.endpoints import ALTERNATIVE, clean_endpoints, family_verdict
 from medharden.gating.identity import identity_endpoint
-from medharden.gating.looks import history_problems, look_findings
+from medharden.gating.looks import history_problems, ledger_problems, look_findings
 from medharden.gating.paired import robust_gain
 from medharden.gating.records import record_problems
 from medharden.gating.shares import referral, robust_floor
@@ -50,6 +50,7 @@ def decide(
     digests: RunDigests,
     history: RunHistory,
     release: Release | None = None,
+    ledger: Ledger | None = None,
 ) -> GateDecision:
     """Decides on one run; the rules are in the package's docstring.
 
@@ -62,6 +63,7 @@ def decide(
         digests: the run's files as found.
         history: what the run's log says of its lock and of its looks at the test split.
         release: the last authorised release, compared with beside the original; null where there is none.
+        ledger: looks over several run directories; null where none was named.
 
     Returns:
         The decision with `decided` left empty. INVALID decisions have no endpoints: their numbers mean nothing.
@@ -77,8 +79,9 @@ def decide(
         or tuple(shape_problems(cohort, evaluation, cases))
         or tuple(content_problems(protocol, cohort, evaluation, cases))
         or (tuple(release_problems(cohort, evaluation, release)) if release else ())
+        or (tuple(ledger_problems(protocol, cohort, harden, digests, ledger)) if ledger else ())
     )
-    findings = (*cohort.findings, *look_findings(protocol, history))
+    findings = (*cohort.findings, *look_findings(protocol, cohort, harden, digests, history, ledger))
     if problems:
         return invalid(protocol, digests, problems, findings)
     endpoints = [
@@ -102,7 +105,7 @@ def decide(
     reasons = [reason for v, reason in judged if v is not Verdict.PASS]
     findings += subgroup_findings(subgroups)
     decision = _decision(verdict, reasons, endpoints, protocol, digests, findings)
-    return replace(decision, subgroups=subgroups, authorised=given)
+    return replace(decision, subgroups=subgroups, authorised=given, ledger=ledger.head if ledger else "")
 
 
 def _alternatives(endpoints: list[Endpoint]) -> list[tuple[Verdict, str]]:

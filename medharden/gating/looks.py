@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from medharden.audit import RunHistory
+from medharden.audit import Ledger, RunHistory, look_at
 from medharden.gating.digests import RunDigests
 from medharden.protocol import Protocol
-from medharden.record import Finding
+from medharden.record import CohortRecord, Finding, HardenRecord
 
-__all__ = ["history_problems", "look_findings"]
+__all__ = ["history_problems", "ledger_problems", "look_findings"]
 
 
 def history_problems(protocol: Protocol, history: RunHistory, digests: RunDigests) -> Iterator[str]:
@@ -30,13 +30,48 @@ def history_problems(protocol: Protocol, history: RunHistory, digests: RunDigest
         )
 
 
-def look_findings(protocol: Protocol, history: RunHistory) -> tuple[Finding, ...]:
-    """Findings where the test split was opened more than once, or an evaluation of it came to no record."""
+def ledger_problems(
+    protocol: Protocol, cohort: CohortRecord, harden: HardenRecord, digests: RunDigests, ledger: Ledger
+) -> Iterator[str]:
+    """Whether the ledger has this evaluation, and not more looks up to it than the protocol allows."""
+    if not ledger.holds(digests.evaluation):
+        yield "evaluation.json is not in the ledger: its look at the test split was not counted"
+        return
+    looks = _counted(cohort, harden, digests, ledger)
+    if looks > protocol.endpoints.looks:
+        yield (
+            f"by the ledger, this evaluation is look {looks} at images of this test split for this original; the "
+            f"protocol's endpoints.looks allows {protocol.endpoints.looks}"
+        )
+
+
+def _counted(cohort: CohortRecord, harden: HardenRecord, digests: RunDigests, ledger: Ledger) -> int:
+    """Which look at this test split for this original the evaluation is, by the ledger."""
+    look = look_at(cohort, harden.original.state, digests.hardened, digests.evaluation)
+    return 1 + ledger.before(look, cohort)
+
+
+def look_findings(
+    protocol: Protocol,
+    cohort: CohortRecord,
+    harden: HardenRecord,
+    digests: RunDigests,
+    history: RunHistory,
+    ledger: Ledger | None,
+) -> tuple[Finding, ...]:
+    """Findings where the test split was looked at more than once, or not all looks can be told."""
     found = []
-    if history.finished > 1:
-        bound = min(history.finished * protocol.endpoints.alpha, 1.0)
+    if ledger is None and history.in_ledger:
         message = (
-            f"The test split was evaluated {history.finished} times. Whoever keeps the best of them passes wrongly "
+            "The evaluation was counted in a ledger of looks that this decision did not read: looks of other run "
+            "directories are not in it. Name the ledger with --ledger."
+        )
+        found.append(Finding("gate.ledger_not_read", "warning", message))
+    looks = max(history.finished, 0 if ledger is None else _counted(cohort, harden, digests, ledger))
+    if looks > 1:
+        bound = min(looks * protocol.endpoints.alpha, 1.0)
+        message = (
+            f"The test split was evaluated {looks} times. Whoever keeps the best of them passes wrongly "
             f"with a chance of up to {bound:.3g} an endpoint, not {protocol.endpoints.alpha:g}."
         )
         found.append(Finding("gate.repeated_look", "warning", message))

@@ -13,6 +13,7 @@ from medharden.audit import (
     digest_file,
     read_cases,
     read_history,
+    read_ledger,
     read_record,
     verify_log,
     write_record,
@@ -40,7 +41,9 @@ _STAGE = "gate"
 _STEPS = 3
 
 
-def gate(run: Path, *, authorised: Path | None = None, progress: Progress | None = None) -> GateDecision:
+def gate(
+    run: Path, *, authorised: Path | None = None, ledger: Path | None = None, progress: Progress | None = None
+) -> GateDecision:
     """Decides on a run directory and writes `gate.json`.
 
     The verdict goes into `audit.jsonl` first, with the digest of `gate.json`: a decision that was made is on record
@@ -49,6 +52,7 @@ def gate(run: Path, *, authorised: Path | None = None, progress: Progress | None
     Args:
         run: the run directory.
         authorised: the run directory of the last authorised release, which is only read; null where there is none.
+        ledger: the ledger of looks that evaluations were counted in, which is only read; null where there is none.
         progress: called with `gate`.
 
     Raises:
@@ -65,7 +69,7 @@ def gate(run: Path, *, authorised: Path | None = None, progress: Progress | None
         digests = _digests(run, protocol)
         _report(progress, 1)
         decision = replace(
-            _decide(run, protocol, digests, authorised), decided=datetime.now(UTC).isoformat(timespec="seconds")
+            _decide(run, protocol, digests, authorised, ledger), decided=datetime.now(UTC).isoformat(timespec="seconds")
         )
         _report(progress, 2)
         log.append(
@@ -80,7 +84,9 @@ def gate(run: Path, *, authorised: Path | None = None, progress: Progress | None
     return decision
 
 
-def _decide(run: Path, protocol: Protocol, digests: RunDigests, authorised: Path | None) -> GateDecision:
+def _decide(
+    run: Path, protocol: Protocol, digests: RunDigests, authorised: Path | None, ledger: Path | None
+) -> GateDecision:
     harden = read_record(run / "harden.json", HardenRecord)
     evaluation = read_record(run / "evaluation.json", Evaluation)
     # Before anything else is read: a file that was tampered with may be no record any more.
@@ -98,6 +104,7 @@ def _decide(run: Path, protocol: Protocol, digests: RunDigests, authorised: Path
         digests=digests,
         history=history,
         release=None if authorised is None else _release(authorised),
+        ledger=None if ledger is None else read_ledger(ledger, key_id=cohort.key_id),
     )
 
 

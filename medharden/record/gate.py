@@ -59,6 +59,7 @@ class GateDecision:
     Attributes:
         subgroups: changes of accuracy in the declared subgroups; of these a FAIL alone counts for the verdict.
         authorised: SHA-256 of the authorised release's `hardened.safetensors`, or empty where none was compared with.
+        ledger: hash of the last line of the ledger of looks that was read, or empty where none was.
     """
 
     verdict: Verdict
@@ -73,3 +74,4 @@ class GateDecision:
     findings: tuple[Finding, ...] = field(default=())
     subgroups: tuple[Endpoint, ...] = field(default=())
     authorised: str = ""
+    ledger: str = ""
