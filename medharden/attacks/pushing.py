@@ -11,14 +11,14 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from medharden.attacks.projections import project, random_start, steepest
+from medharden.attacks.projections import per_case, project, random_start, steepest
 from medharden.attacks.victim import attackable
 from medharden.protocol import ThreatModel
 
 __all__ = ["push_finding", "wrongness"]
 
 _REACH = 2.5  # steps add up to so many radii
-_FAR = 1e4  # what is referred scores below every logit
+_FAR = 1e3  # what is referred scores below every logit
 
 
 def push_finding(
@@ -59,7 +59,7 @@ def push_finding(
                 gradient = torch.autograd.grad(value.sum(), at)[0].nan_to_num(0.0, 0.0, 0.0)
                 moved = at.detach() + _REACH * threat.eps / steps * steepest(gradient, threat.norm)
                 at = project(moved, inputs, threat)
-    return best
+    return torch.where(per_case(furthest < -_FAR, best), inputs, best)
 
 
 def wrongness(logits: Tensor, labels: Tensor, *, refers: bool) -> Tensor:
