@@ -1,0 +1,124 @@
+"""The page in a real browser: desktop and phone, light and dark, on paper, for keyboards and for screen readers."""
+
+from __future__ import annotations
+
+import io
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pypdf import PdfReader
+from reporting_records import make_run
+
+from medharden.record import Finding, Verdict
+from medharden.reporting.page import html_report
+from medharden.reporting.source import read_run
+
+BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+pytestmark = pytest.mark.skipif(BROWSER is None, reason="no chromium on the path: install it to open the report in it")
+LONG = "consolidation_with_a_name_that_no_one_would_ever_write_without_a_single_space_in_it"
+
+
+@dataclass
+class Opened:
+    """A page, what it said on the console, and what it asked the network for."""
+
+    page: Any
+    said: list[str]
+    asked: list[str]
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install '.[test]'")
+    with api.sync_playwright() as tool:
+        opened = tool.chromium.launch(executable_path=BROWSER, args=["--no-sandbox"])
+        yield opened
+        opened.close()
+
+
+@pytest.fixture(scope="module")
+def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A passing run with pictures, and a failing one with unfriendly names."""
+    folder = tmp_path_factory.mktemp("pages")
+    runs = {
+        "two": make_run(folder / "two", examples=(1, 16, 16)),
+        "three": make_run(
+            folder / "three",
+            classes=("<script>alert(1)</script>", LONG, "\u05d1\u05d3\u05d9\u05e7\u05d4"),
+            title='"><img src=https://example.org/x onerror=alert(2)>',
+            verdict=Verdict.FAIL,
+            findings=(Finding("x.y", "critical", f"{LONG} <iframe src=https://example.org></iframe>"),),
+        ),
+    }
+    for name, run in runs.items():
+        (folder / f"{name}.html").write_bytes(html_report(read_run(run)))
+    return {name: folder / f"{name}.html" for name in runs}
+
+
+def opened(browser: Any, path: Path, width: int, scheme: str, **context: Any) -> Opened:
+    page = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme, **context).new_page()
+    said: list[str] = []
+    asked: list[str] = []
+    page.on("console", lambda message: said.append(message.text))
+    page.on("pageerror", lambda error: said.append(str(error)))
+    page.on("dialog", lambda dialog: (said.append(dialog.message), dialog.dismiss()))
+    page.on("request", lambda request: None if request.url.startswith("data:") else asked.append(request.url))
+    page.goto(path.as_uri())
+    return Opened(page, said, asked)
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [1280, 390])
+@pytest.mark.parametrize("name", ["two", "three"])
+def test_the_page_is_quiet_fits_and_is_accessible(
+    browser: Any, pages: dict[str, Path], name: str, width: int, scheme: str
+) -> None:
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe is not installed")
+    view = opened(browser, pages[name], width, scheme, bypass_csp=True)
+    assert view.said == []
+    assert view.asked == [pages[name].as_uri()]
+    assert view.page.evaluate("document.documentElement.scrollWidth") <= width
+    found = axe.Axe().run(view.page).response
+    assert len(found["passes"]) > 15
+    grave = [v for v in found["violations"] if v["impact"] in ("serious", "critical")]
+    assert [(v["id"], v["nodes"][0]["html"][:120]) for v in grave] == []
+    view.page.context.close()
+
+
+def test_it_works_without_scripts_and_every_section_is_reached_by_keyboard(
+    browser: Any, pages: dict[str, Path]
+) -> None:
+    view = opened(browser, pages["two"], 1280, "light", java_script_enabled=False)
+    assert view.page.locator("h1").inner_text() == "Pneumonia on frontal chest radiographs"
+    view.page.keyboard.press("Tab")
+    assert view.page.locator(":focus").inner_text() == "Skip to the report"
+    reached = []
+    for _ in range(8):
+        view.page.keyboard.press("Tab")
+        reached.append(view.page.locator(":focus").get_attribute("href"))
+    assert reached[0] == "#model"
+    assert reached[-1] == "#sign"
+    view.page.context.close()
+
+
+def test_it_prints_on_a4_with_the_verdict_first_and_nothing_cut_off(browser: Any, pages: dict[str, Path]) -> None:
+    view = opened(browser, pages["two"], 1280, "dark")
+    printed = PdfReader(io.BytesIO(view.page.pdf(prefer_css_page_size=True)))
+    box = printed.pages[0].mediabox
+    assert (round(box.width), round(box.height)) == (595, 842)
+    assert 5 < len(printed.pages) < 20
+    assert "PASS" in printed.pages[0].extract_text()
+    view.page.emulate_media(media="print")
+    view.page.set_viewport_size({"width": 680, "height": 960})  # the width of A4 between its margins, in CSS pixels
+    wide = view.page.evaluate(
+        "[...document.querySelectorAll('table, figure, pre')]"
+        ".filter(e => e.getBoundingClientRect().right > innerWidth + 1)"
+        ".map(e => e.innerText.slice(0, 60))"
+    )
+    assert wide == []
+    assert view.page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
+    view.page.context.close()
