@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import dataclasses
 import json
 import re
 import signal
@@ -10,6 +12,7 @@ import sys
 import time
 from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 import pydicom
 import pytest
@@ -19,15 +22,25 @@ from stored_models import STRIPES, write_stripes
 from tiny import KEY, tiny_protocol, write_archive
 
 from medharden.attacking import Target, attack
-from medharden.audit import digest_file, read_record
+from medharden.audit import canonical_json, digest_file, read_record
+from medharden.cli.attacked import AttackJob, run_attack
+from medharden.cli.console import out
 from medharden.cli.pipeline import Job, run_all
 from medharden.data import Cohort, load_cohort, write_phantom_cohort
 from medharden.data.carrier import input_of
 from medharden.data.carrying import StoredCases, read_back, stored_cases
 from medharden.errors import DataError, OutputError, ProtocolError, RunError
-from medharden.models import Classifier, DecisionView, load_classifier, state_digest
+from medharden.models import (
+    Classifier,
+    DecisionView,
+    HardenedClassifier,
+    describe_hardened,
+    hardened_bytes,
+    load_classifier,
+    state_digest,
+)
 from medharden.protocol import Protocol, parse_protocol
-from medharden.record import AttackRecord
+from medharden.record import AttackRecord, FusionRecord
 
 TEXT = """
 schema_version: 1
@@ -196,6 +209,75 @@ def test_a_real_ct_slice_is_attacked_as_its_vendor_stored_it(test_data: Path, tm
         change = np.abs(ds.pixel_array.astype(int) - source.pixel_array.astype(int)).max()
         assert 0 < change * float(source.RescaleSlope) <= 4
         assert (found.clean, found.search, found.file, found.difference) == (True, False, False, 0.0)
+
+
+def run_directory(shop: Path, folder: Path, mode: str) -> Path:
+    """What `harden` leaves of a model: the stripes on both paths."""
+    clean = load_classifier(shop / "model.pt", arch=STRIPES)
+    fusion = FusionRecord(mode, 0.6, 1.0, 1.0, referral_threshold=0.9, referral_rate=0.0)
+    model = HardenedClassifier(clean, copy.deepcopy(clean), fusion, torch.zeros(2))
+    description = canonical_json(describe_hardened(model)) + b"\n"
+    folder.mkdir()
+    (folder / "hardened.json").write_bytes(description)
+    (folder / "hardened.safetensors").write_bytes(hardened_bytes(model, description))
+    (folder / "protocol.yaml").write_text(TEXT)
+    return folder
+
+
+@pytest.mark.parametrize("mode", ["mixed", "guarded"])
+def test_of_a_run_directory_the_composite_is_attacked_under_the_runs_own_protocol(
+    shop: Path, tmp_path: Path, mode: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("MEDHARDEN_PSEUDONYM_KEY", KEY.decode())
+    monkeypatch.setattr(out, "json", True)
+    job = AttackJob(
+        run_directory(shop, tmp_path / "run", mode), shop / "data", tmp_path / "out", None, STRIPES, "test", (),
+        "cpu", 1, None,
+    )  # fmt: skip
+    run_attack(job)
+    said = json.loads(capsys.readouterr().out)
+    assert (said["subject"], said["n"], said["file_accuracy"]) == ("composite", 6, 0.0)
+    assert read_record(tmp_path / "out" / "attack.json", AttackRecord).protocol == parse_protocol(TEXT, "x").digest
+    other = dataclasses.replace(job, protocol="default", write=tmp_path / "other")
+    with pytest.raises(ProtocolError, match="another input or task than the run"):
+        run_attack(other)
+
+
+def test_volumes_are_attacked_in_their_own_grid_and_come_back_as_nifti(tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    affine = np.diag([-2.0, 2.0, 2.0, 1.0])  # right to left: the loader turns the first axis
+    for n in range(24):
+        array = random.integers(0, 1000, (8, 9, 10), dtype=np.int16)
+        array[:4] += np.int16(40 * (n % 2))
+        image = nib.Nifti1Image(array, affine)
+        image.header.set_slope_inter(0.5, 1)
+        (tmp_path / "data" / "ab"[n % 2]).mkdir(parents=True, exist_ok=True)
+        nib.save(image, tmp_path / "data" / "ab"[n % 2] / f"{n}.nii.gz")
+    text = TEXT.replace(
+        "input: {channels: gray, intensity: {mode: window, low: -160, high: 240}}",
+        "input: {dims: 3, size: [4, 9, 5], intensity: {mode: percentile, low: 1, high: 99}}",
+    ).replace("cases: 6", "cases: 4")
+    protocol = parse_protocol(text, "volumes.yaml")
+    cohort = load_cohort(tmp_path / "data", protocol, key=KEY)
+    files = stored_cases(tmp_path / "data", protocol, key=KEY)
+
+    class Halves(torch.nn.Module):
+        """The brighter the half that the label speaks of, the likelier is b."""
+
+        def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+            score = 300 * (inputs[:, 0, 2:].mean((1, 2, 3)) - inputs[:, 0, :2].mean((1, 2, 3)) - 0.02)
+            return torch.stack([-score, score], dim=1)
+
+    record = attack(Target("original", Halves(), "digest"), cohort, files, protocol, tmp_path / "out")
+    assert record.clean_correct >= 3
+    assert record.search_correct == record.file_correct < record.clean_correct
+    for case in record.cases:
+        assert case.counts == 8  # 4 units at a slope of 0.5
+        if case.name:
+            before, after = (nib.load(p) for p in (files.entries[case.case].path, tmp_path / "out" / case.name))
+            change = np.abs(np.asanyarray(after.dataobj) - np.asanyarray(before.dataobj)).max()
+            assert change == case.largest * 0.5 <= 4
+            np.testing.assert_array_equal(before.affine, after.affine)
 
 
 # --- what it refuses ---------------------------------------------------------------------------------------------

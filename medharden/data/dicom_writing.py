@@ -6,7 +6,7 @@ import hashlib
 import hmac
 import io
 import uuid
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +57,7 @@ class Marks:
     patient: str
     number: int
     change: str
-    key: bytes
+    key: bytes = field(repr=False)
     origin: str
 
 
