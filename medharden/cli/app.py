@@ -199,7 +199,7 @@ def gate(
 
 @app.command()
 def report(run: Run, as_json: Json = False) -> None:
-    """Write report.html, report.json and gate.junit.xml from a run's records."""
+    """Write report.html, report.pdf, model-card.md, report.json and gate.junit.xml from a run's records."""
     out.json = as_json
     from medharden.cli.verdicts import run_report
 
