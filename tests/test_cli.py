@@ -70,6 +70,9 @@ def test_harden_runs_through_to_a_pass_and_reports_it_to_machines(
         "gate.junit.xml",
         "report.html",
         "report.json",
+        "report.pdf",
+        "model-card.md",
+        "bom.cdx.json",
         "audit.jsonl",
     }
 
