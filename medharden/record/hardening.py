@@ -18,7 +18,8 @@ class EpochRecord:
         loss: mean training loss.
         radius: mean regulated radius as a fraction of eps.
         train_robust: share of training cases right on their carried perturbation.
-        val_clean, val_robust: accuracy on validation, clean and under the probe attack.
+        val_clean, val_robust: accuracy on validation, clean and under the probe attack; of a multi-label task the mean
+            AUROC over findings.
         val_gained, val_lost: validation cases the branch got right and the original wrong, and the reverse.
         seconds: wall clock of the training steps alone.
         probe_seconds: wall clock of the probe.

@@ -105,7 +105,10 @@ def _body(records: RunRecords) -> Iterator[str]:
     yield from _list("Not claimed", _CLAIMS)
     yield "\n## Use\n\n```python\nfrom pathlib import Path\n\nfrom medharden import load_hardened\n\n"
     yield 'model = load_hardened(Path("run"))\nlogits = model(inputs)  # (N, C, *spatial) float32 in [0, 1] to (N, K)\n'
-    yield "answer = (logits + model.decision_bias).argmax(1)\n```\n"
+    answer = (
+        "logits + model.decision_bias > 0" if protocol.task.multilabel else "(logits + model.decision_bias).argmax(1)"
+    )
+    yield f"answer = {answer}\n```\n"
     yield from _terms(
         "Provenance",
         (

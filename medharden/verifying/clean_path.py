@@ -47,7 +47,8 @@ def check_clean_path(
     protocol = load_protocol(run / "protocol.yaml")
     record = read_record(run / "harden.json", HardenRecord)
     released = load_hardened(run, arch=arch).clean_path
-    original = load_classifier(model, arch=arch, spec=protocol.model, dims=protocol.input.dims)
+    several = protocol.task.multilabel
+    original = load_classifier(model, arch=arch, spec=protocol.model, dims=protocol.input.dims, multilabel=several)
     faults = []
     if original.record.file != record.original.file:
         faults.append(Fault("harden.json", "was made with another model file than the one given"))
