@@ -32,7 +32,7 @@ from torch import Tensor, nn
 from medharden.attacks import Aim, pgd, run_suite
 from medharden.protocol import Attack, Suite, ThreatModel
 
-SEED, CASES, EPOCHS, BATCH = 0, 200, 30, 100
+SEED, CASES, EPOCHS, BATCH = 0, 200, 12, 100
 BUDGETS = {"linf": 0.1, "l2": 1.0}
 VOLUME_BUDGETS = {"linf": 0.15, "l2": 4.0}
 
@@ -129,7 +129,7 @@ def labels_of(task: str, digit: Tensor) -> Tensor:
 
 
 def network_of(task: str, train: tuple[Tensor, Tensor], training: str, threat: ThreatModel, path: Path) -> nn.Module:
-    """A small residual network, trained with or without PGD of 7 steps, kept under `path`."""
+    """A small residual network, trained with or without PGD of 5 steps, kept under `path`."""
     inputs, labels = train
     torch.manual_seed(SEED)
     outputs = labels.shape[1] if labels.dim() == 2 else int(labels.max()) + 1
@@ -150,7 +150,7 @@ def network_of(task: str, train: tuple[Tensor, Tensor], training: str, threat: T
             batch = inputs[rows]
             if training == "adversarial":
                 batch = pgd(
-                    model, batch, labels[rows], threat=limits, steps=7, restarts=1, loss="ce", generator=generator
+                    model, batch, labels[rows], threat=limits, steps=5, restarts=1, loss="ce", generator=generator
                 )
             optimiser.zero_grad()
             objective(model(batch), labels[rows]).backward()
@@ -163,7 +163,7 @@ def network_of(task: str, train: tuple[Tensor, Tensor], training: str, threat: T
 class SmallResidual(nn.Module):
     """One convolution, two residual blocks with stride 2 between, and a linear layer; for 2D or 3D."""
 
-    def __init__(self, outputs: int, dims: int, width: int = 12) -> None:
+    def __init__(self, outputs: int, dims: int, width: int = 8) -> None:
         super().__init__()
         conv = nn.Conv2d if dims == 2 else nn.Conv3d
         self.first = conv(1, width, 3, padding=1, stride=2 if dims == 3 else 1)
