@@ -110,8 +110,9 @@ def test_the_reference_verifier_of_model_signing_takes_a_signature_of_an_ecdsa_k
 
     from medharden.audit.keys import load_signing_key
 
-    if importlib.util.find_spec("model_signing") is None:
-        pytest.skip("model-signing is not installed")
+    absent = [name for name in ("model_signing", "OpenSSL") if importlib.util.find_spec(name) is None]
+    if absent:
+        pytest.skip(f"model-signing and pyOpenSSL are not both installed: no module {absent[0]}")
     import model_signing
 
     private = ec.generate_private_key(ec.SECP256R1())
