@@ -18,6 +18,7 @@ import pydicom
 import pytest
 import torch
 from command import assert_clear, environment, medharden
+from PIL import Image
 from stored_models import STRIPES, write_stripes
 from tiny import KEY, tiny_protocol, write_archive
 
@@ -287,6 +288,45 @@ def test_a_folder_that_holds_something_is_refused_before_anything_is_read(shop: 
     (tmp_path / "kept.txt").write_text("mine")
     assert_clear(run(shop, str(tmp_path)), 1, "holds something already")
     assert [p.name for p in tmp_path.iterdir()] == ["kept.txt"]
+
+
+def test_a_folder_inside_the_data_is_refused(shop: Path) -> None:
+    inside = shop / "data" / "out"
+    with pytest.raises(OutputError, match="lies inside --data"):
+        run_attack(AttackJob(shop / "model.pt", shop / "data", inside, str(shop / "stripes.yaml"), STRIPES, "test", (),
+                             "cpu", 1, None))  # fmt: skip
+
+
+def test_several_findings_a_case_are_attacked_at_once(tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    rows = ["path,bright,wide,split"]
+    for n in range(36):
+        bright, wide = n % 2, n // 2 % 2
+        image = random.integers(90, 110, (8, 8)) + 30 * bright
+        image[:, 4:] += 30 * wide
+        Image.fromarray(image.astype(np.uint8)).save(tmp_path / f"{n}.png")
+        rows.append(f"{n}.png,{bright},{wide},{('train', 'val', 'test')[n // 12]}")
+    (tmp_path / "manifest.csv").write_text("\n".join(rows) + "\n")
+    text = TEXT.replace(
+        "input: {channels: gray, intensity: {mode: window, low: -160, high: 240}}",
+        "task: {kind: multilabel, classes: [bright, wide]}\n"
+        "endpoints: {noninferiority: [{metric: accuracy, margin: 0.1}, {metric: recall, margin: 0.1}]}",
+    ).replace("eps: 4, unit: HU", "eps: 20, unit: counts")
+    protocol = parse_protocol(text, "several.yaml")
+    cohort = load_cohort(tmp_path, protocol, key=KEY)
+
+    class Means(torch.nn.Module):
+        """Bright on the left; wider where the right is brighter still."""
+
+        def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+            left, right = inputs[..., :4].mean((1, 2, 3)), inputs[..., 4:].mean((1, 2, 3))
+            return torch.stack([left - 115 / 255, right - left - 15 / 255], dim=1)
+
+    files = stored_cases(tmp_path, protocol, key=KEY)
+    record = attack(Target("original", Means(), "digest"), cohort, files, protocol, tmp_path / "out")
+    assert (record.clean_correct, record.search_correct, record.file_correct) == (6, 0, 0)
+    lines = (tmp_path / "out" / "manifest.csv").read_text().splitlines()
+    assert lines[0] == "path,patient,split,bright,wide"
 
 
 def test_unknown_cases_and_splits_are_refused(shop: Path, tmp_path: Path) -> None:

@@ -53,6 +53,8 @@ def run_attack(job: AttackJob) -> None:
     protocol = _protocol(job)
     if job.write.exists() and (not job.write.is_dir() or any(job.write.iterdir())):
         raise OutputError(f"{job.write.name} holds something already; expected a new or empty folder as --write")
+    if job.data.is_dir() and job.write.resolve().is_relative_to(job.data.resolve()):
+        raise OutputError("--write lies inside --data, where the images would be taken for cases; choose another place")
     try:
         with stage_progress() as progress:
             key = load_pseudonym_key(job.key_file)
