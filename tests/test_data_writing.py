@@ -232,7 +232,7 @@ def test_a_written_ct_slice_has_no_error_that_its_source_has_not(test_data, tmp_
 
 
 @pytest.mark.parametrize(
-    "name", ["MR_small.dcm", "MR_small_bigendian.dcm", "693_J2KI.dcm", "SC_rgb_small_odd.dcm", "examples_overlay.dcm"]
+    "name", ["MR_small.dcm", "MR_small_bigendian.dcm", "693_J2KI.dcm", "SC_rgb_small_odd.dcm", "JPEG2000.dcm"]
 )
 def test_other_kinds_and_encodings_come_back_uncompressed_and_conformant(tmp_path, name):
     found = get_testdata_file(name, download=False)

@@ -114,6 +114,8 @@ def kept_elements(ds: Dataset) -> Dataset:
     for keyword in _EMPTY_WHERE_PRESENT:
         if keyword in ds and keyword not in kept:
             setattr(kept, keyword, [] if keyword.endswith("Sequence") else None)
+    if "BodyPartExamined" in kept and not kept.BodyPartExamined and "Laterality" not in kept:
+        kept.Laterality = None  # the part may be one of a pair (Type 2C)
     return kept
 
 
