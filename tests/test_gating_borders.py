@@ -1,0 +1,134 @@
+"""Verdicts exactly at their borders: which side a limit that equals its bound falls on."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from gating_changes import grouped, scored
+from gating_factory import Records, protocol, records
+
+from medharden.gating.endpoints import family_verdict
+from medharden.gating.scores import score_endpoint
+from medharden.protocol import Margin
+from medharden.record import Endpoint, Verdict
+from medharden.stats import (
+    auroc_difference,
+    balanced_accuracy_difference,
+    brier_difference,
+    holm,
+    tango_interval,
+    wilson_interval,
+)
+
+PASS, INCONCLUSIVE, FAIL = Verdict.PASS, Verdict.INCONCLUSIVE, Verdict.FAIL
+MORE = (("balanced_accuracy", 0.03), ("auroc", 0.02), ("brier", 0.02))
+
+
+def endpoint(made: Records, name: str) -> Endpoint:
+    decision = made.decide()
+    return {e.name: e for e in (*decision.endpoints, *decision.subgroups)}[name]
+
+
+def just_above(value: float) -> float:
+    return float(np.nextafter(value, 2.0))
+
+
+def test_a_lower_limit_that_equals_the_margin_does_not_show_it() -> None:
+    margin = -tango_interval(3, 5, 400)[0]
+    at = records(rules=protocol(margins=(margin, 0.1)), gained=3, lost=5)
+    wider = records(rules=protocol(margins=(just_above(margin), 0.1)), gained=3, lost=5)
+    assert endpoint(at, "accuracy").verdict is INCONCLUSIVE
+    assert endpoint(wider, "accuracy").verdict is PASS
+
+
+def test_an_observed_loss_of_the_margin_fails_and_one_just_below_does_not() -> None:
+    at = records(rules=protocol(margins=(0.02, 0.5)), lost=8)
+    assert endpoint(at, "accuracy").verdict is FAIL
+    wider = records(rules=protocol(margins=(just_above(0.02), 0.5)), lost=8)
+    assert endpoint(wider, "accuracy").verdict is INCONCLUSIVE
+
+
+def test_a_floor_and_a_budget_are_met_by_a_limit_that_equals_them() -> None:
+    lower = wilson_interval(240, 400)[0]
+    assert endpoint(records(rules=protocol(floor=lower)), "robust_floor").verdict is PASS
+    assert endpoint(records(rules=protocol(floor=just_above(lower))), "robust_floor").verdict is INCONCLUSIVE
+    assert endpoint(records(rules=protocol(floor=0.6)), "robust_floor").verdict is INCONCLUSIVE
+    upper = wilson_interval(10, 400)[1]
+    within = records(rules=protocol(mode="guarded", budget=upper), referred=10)
+    assert endpoint(within, "referral").verdict is PASS
+    smaller = protocol(mode="guarded", budget=float(np.nextafter(upper, 0.0)))
+    assert endpoint(records(rules=smaller, referred=10), "referral").verdict is INCONCLUSIVE
+    assert (
+        endpoint(records(rules=protocol(mode="guarded", budget=0.025), referred=10), "referral").verdict is INCONCLUSIVE
+    )
+
+
+def test_harm_in_a_subgroup_is_shown_beyond_the_margin_alone() -> None:
+    upper = tango_interval(0, 15, 40)[1]
+    for margin, verdict in ((-upper, INCONCLUSIVE), (float(np.nextafter(-upper, 0.0)), FAIL)):
+        rules = protocol(columns=("sex",), margins=(margin, 0.9))
+        assert endpoint(grouped("sex", 40)(records(rules=rules, lost=15, wrong=0)), "sex=A").verdict is verdict
+
+
+@pytest.mark.parametrize("patients", [1, 4])
+def test_score_endpoints_hold_the_numbers_of_their_methods(patients: int) -> None:
+    rules = protocol(more=MORE, positive="NORMAL")
+    made = scored("composite", -0.1)(records(rules=rules, gained=3, lost=9, cases_a_patient=patients))
+    old, new, label = made.cases.subjects["original"], made.cases.subjects["composite"], made.cases.label
+    who, before, after = made.cases.patient, old.predicted == label, new.predicted == label
+    expected = {
+        "balanced_accuracy": balanced_accuracy_difference(after & ~before, before & ~after, label, patients=who),
+        "auroc": auroc_difference(new.probabilities[:, 0], old.probabilities[:, 0], label == 0, patients=who),
+        "brier": brier_difference(new.probabilities, old.probabilities, label, patients=who),
+    }
+    for name, change in expected.items():
+        found = endpoint(made, name)
+        assert (found.estimate, found.lower, found.upper) == (change.estimate, *change.interval)
+        assert (found.n, found.patients, found.level, found.method) == (400, 400 // patients, 0.95, change.method)
+        # power .80 of a normal estimate: its half width, times (z.975 + z.80) / z.975
+        half = (change.interval[1] - change.interval[0]) / 2
+        assert found.smallest_margin == pytest.approx(half * (1.959964 + 0.841621) / 1.959964, rel=1e-6)
+        assert found.needed == np.ceil(400 * (found.smallest_margin / abs(found.limit)) ** 2)
+
+
+def test_brier_passes_below_its_margin_alone() -> None:
+    base = scored("composite", -0.01)(records(rules=protocol(more=(("brier", 0.5),))))
+    upper = endpoint(base, "brier").upper
+    for margin, verdict in ((upper, INCONCLUSIVE), (just_above(upper), PASS)):
+        made = scored("composite", -0.01)(records(rules=protocol(more=(("brier", margin),))))
+        assert endpoint(made, "brier").verdict is verdict
+
+
+def one_sided_p(made: Records, margin: Margin) -> float:
+    """The smallest alpha at which the endpoint's limit shows it, by bisection."""
+    low, high = 1e-6, 0.499
+    for _ in range(16):
+        middle = (low * high) ** 0.5
+        found = score_endpoint(margin, made.protocol, made.cohort.classes, made.cases, middle, name=margin.metric)
+        low, high = (low, middle) if found.verdict is PASS else (middle, high)
+    return high
+
+
+@pytest.mark.parametrize(
+    ("gained", "lost", "spread", "margins"),
+    [(3, 3, -0.02, (0.02, 0.012, 0.05)), (0, 1, 0.02, (0.01, 0.009, 0.012))],
+)
+def test_steps_on_limits_decide_as_holm_does_on_p_values(
+    gained: int, lost: int, spread: float, margins: tuple[float, float, float]
+) -> None:
+    names = ("balanced_accuracy", "auroc", "brier")
+    rules = protocol(more=tuple(zip(names, margins, strict=True)), multiplicity="any-holm")
+    made = scored("composite", spread)(records(rules=rules, gained=gained, lost=lost))
+    expected = holm([one_sided_p(made, m) for m in rules.endpoints.noninferiority[2:]]) <= 0.025
+    assert [endpoint(made, name).verdict is PASS for name in names] == expected.tolist()
+
+
+def test_a_family_is_as_its_members() -> None:
+    one = replace(endpoint(records(), "accuracy"), role="alternative")
+    passed, open_one, harmed = (replace(one, verdict=v) for v in (PASS, INCONCLUSIVE, FAIL))
+    assert family_verdict([passed, passed])[0] is PASS
+    assert family_verdict([open_one, passed])[0] is PASS
+    assert family_verdict([open_one, open_one])[0] is INCONCLUSIVE
+    assert family_verdict([passed, harmed])[0] is FAIL
