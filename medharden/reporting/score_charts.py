@@ -99,11 +99,10 @@ def reliability_chart(what: str, found: tuple[Calibration, ...]) -> Markup | Non
         style_axes(axes, grid="both")
         axes.plot([0, 1], [0, 1], color=COLOURS["line"], linewidth=1)
         for aside, one in zip((-0.006, 0.006), found, strict=True):
-            colour, mark, line = _LOOKS[one.subject]
+            colour, mark, _ = _LOOKS[one.subject]
             x = [b.probability + aside for b in one.bins]
             for at, b in zip(x, one.bins, strict=True):
                 axes.plot([at, at], list(b.interval), color=COLOURS[colour], linewidth=1.2, alpha=0.6)
-            axes.plot(x, [b.happened for b in one.bins], linestyle=line, linewidth=1.0, color=COLOURS[colour])
             axes.plot(x, [b.happened for b in one.bins], mark, markersize=5, color=COLOURS[colour])
         _unit_axes(axes)
         axes.set_xlabel(f"predicted {short(what, 44)}")
