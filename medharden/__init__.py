@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from medharden.models import Classifier, HardenedClassifier, load_classifier, load_hardened
     from medharden.protocol import Protocol, load_protocol
     from medharden.reporting import render
+    from medharden.verifying import sign, verify
 
 __version__ = "0.1.0"
 __all__ = [
@@ -35,6 +36,8 @@ __all__ = [
     "load_protocol",
     "load_pseudonym_key",
     "render",
+    "sign",
+    "verify",
 ]
 
 _HOMES = {
@@ -46,6 +49,7 @@ _HOMES = {
     "models": ("Classifier", "HardenedClassifier", "load_classifier", "load_hardened"),
     "protocol": ("Protocol", "load_protocol"),
     "reporting": ("render",),
+    "verifying": ("sign", "verify"),
 }
 
 

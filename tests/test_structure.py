@@ -69,7 +69,7 @@ def test_every_public_name_of_a_face_exists() -> None:
     subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
 
 
-@pytest.mark.parametrize("command", ["--help", "harden --help", "gate --help", "protocol list"])
+@pytest.mark.parametrize("command", ["--help", "harden --help", "gate --help", "verify --help", "protocol list"])
 def test_help_and_protocols_import_no_torch(command: str) -> None:
     code = (
         "import sys\n"
@@ -86,6 +86,6 @@ def test_the_package_offers_its_public_names_and_imports_nothing_until_one_is_us
         "import sys, medharden\n"
         "assert 'torch' not in sys.modules and 'numpy' not in sys.modules\n"
         "missing = [n for n in medharden.__all__ if not callable(getattr(medharden, n))]\n"
-        "assert len(medharden.__all__) == 16 and not missing, missing\n"
+        "assert len(medharden.__all__) == 18 and not missing, missing\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=120)

@@ -199,9 +199,11 @@ def test_what_nothing_vouches_for_is_named_and_no_fault(signed: tuple[Path, Path
     (run / "notes.txt").write_text("added later")
     (run / "export").mkdir()
     (run / "export" / "model.onnx").write_bytes(b"x")
+    (run / "signatures" / "deep").mkdir()
+    (run / "signatures" / "deep" / "x").write_bytes(b"x")
     found = verify(run, public_keys=[public])
     assert found.verified
-    assert found.uncovered == ("export/model.onnx", "notes.txt")
+    assert found.uncovered == ("export/model.onnx", "notes.txt", "signatures/deep/x")
 
 
 def test_a_link_in_place_of_a_file_is_a_fault(signed: tuple[Path, Path], tmp_path: Path) -> None:

@@ -4,8 +4,8 @@ from medharden.verifying.bom import write_bom
 from medharden.verifying.check import check_run
 from medharden.verifying.comparing import Change, Comparison, compare
 from medharden.verifying.outcome import CleanPath, Fault, SignatureFound, Verification
+from medharden.verifying.run import verify
 from medharden.verifying.signing import Signatory, sign
-from medharden.verifying.verify import verify
 
 __all__ = [
     "Change",

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from medharden.audit import digest_bytes, digest_file
-from medharden.audit.inventory import LOG, list_files
+from medharden.audit.inventory import LOG, SIGNATURES, list_files
 from medharden.audit.keys import PublicKey
 from medharden.errors import RunError
 from medharden.verifying.logged import Logged, read_logged
@@ -51,12 +51,18 @@ def check_run(run: Path, keys: Sequence[PublicKey] = (), *, require_signature: b
         faults=_first_of_each(faults),
         signatures=tuple(signed.found),
         covered=tuple(sorted(covered)),
-        uncovered=tuple(sorted(set(digests) - covered)),
+        uncovered=tuple(sorted({*digests, *_below_signatures(run)} - covered)),
         notes=tuple(_notes(logged, signed, keys)),
         verdict=str((read_json(run / "gate.json") or {}).get("verdict", "")),
         events=len(logged.lines),
         head=digest_bytes(logged.lines[-1]) if logged.lines else "",
     )
+
+
+def _below_signatures(run: Path) -> Iterable[str]:
+    """Files in folders of the signatures' folder, where nothing belongs and nothing is looked for."""
+    deeper = (run / SIGNATURES).glob("*/**/*")
+    return (path.relative_to(run).as_posix() for path in deeper if path.is_file())
 
 
 def _against_log(logged: Logged, digests: dict[str, str]) -> Iterable[Fault]:
