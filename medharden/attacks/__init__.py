@@ -6,13 +6,16 @@ from medharden.attacks.fab import fab
 from medharden.attacks.losses import cross_entropy, margin, safe_columns, succeeded
 from medharden.attacks.pgd import pgd
 from medharden.attacks.square import square
+from medharden.attacks.state import Keep, SuiteState
 from medharden.attacks.suite import SuiteResult, run_suite
 from medharden.attacks.targeted import apgd_targeted
 
 __all__ = [
     "Aim",
+    "Keep",
     "Sought",
     "SuiteResult",
+    "SuiteState",
     "apgd",
     "apgd_targeted",
     "cross_entropy",

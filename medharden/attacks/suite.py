@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from medharden.attacks.aims import Aim, Sought, wrong_findings
 from medharden.attacks.projections import within
-from medharden.attacks.soundness import Signs, climbs, findings, look_like_probabilities, repeats
+from medharden.attacks.soundness import climbs, findings, look_like_probabilities, repeats
+from medharden.attacks.state import Keep, SuiteState
 from medharden.attacks.strikes import recipe, strike
 from medharden.attacks.victim import Victim, attackable, check_cases, refers
 from medharden.errors import RangeError
@@ -55,10 +56,8 @@ class _Run:
     seed: int
     batch_size: int
     device: str
-    adversarial: Tensor
-    margins: Tensor
-    won_by: list[str]
-    signs: Signs = field(default_factory=Signs)
+    state: SuiteState
+    keep: Keep | None
 
     def batches(self, rows: Tensor) -> tuple[Tensor, ...]:
         return torch.split(rows, self.batch_size) if len(rows) else ()
@@ -68,11 +67,7 @@ class _Run:
         return Aim(aim.labels.to(self.device), aim.finding, aim.refers)
 
     def victim(self, rows: Tensor, loss: str) -> Victim:
-        return Victim(self.model, self.aim_of(rows), loss, self.signs.tally)
-
-    @property
-    def standing(self) -> Tensor:
-        return torch.tensor([row for row, name in enumerate(self.won_by) if not name], dtype=torch.long)
+        return Victim(self.model, self.aim_of(rows), loss, self.state.signs.tally)
 
 
 def run_suite(
@@ -88,6 +83,8 @@ def run_suite(
     device: str = "cpu",
     progress: Progress | None = None,
     stage: str = "attack",
+    saved: SuiteState | None = None,
+    keep: Keep | None = None,
 ) -> SuiteResult:
     """Runs attacks in order, each on the cases that none before it has won.
 
@@ -114,6 +111,9 @@ def run_suite(
         device: where the model is and batches are moved.
         progress: called after each batch with cases x attacks done and in all.
         stage: what `progress` is told this is.
+        saved: how far an interrupted run of the same suite, model, cases, threat, seed and batch size came: it goes on
+            from there, to the same result. Whoever hands it over answers for their being the same.
+        keep: called with the state after each batch.
 
     Raises:
         RangeError: inputs, labels or logits outside what is said above, or a batch size below 1.
@@ -129,40 +129,50 @@ def run_suite(
         seed=seed,
         batch_size=batch_size,
         device=device,
-        adversarial=inputs.detach().clone(),
-        margins=torch.zeros(len(inputs)),
-        won_by=[""] * len(inputs),
-        signs=Signs(trained=any(module.training for module in model.modules())),
+        state=saved or SuiteState.at_the_start(inputs),
+        keep=keep,
     )
-    outcomes = []
+    state = run.state
+    state.check(inputs, len(suite))
+    state.signs.trained = any(module.training for module in model.modules())
     with attackable(model) as held:
-        _answer_clean(run)
-        _look_at_gradients(run, suite)
-        for place, attack in enumerate(suite):
-            outcomes.append(_run_attack(run, place, attack, len(suite), progress, stage))
+        _answer_twice(run)
+        if not state.looked:
+            _answer_clean(run)
+            _look_at_gradients(run, suite)
+            state.looked = True
+        for place in range(len(state.outcomes), len(suite)):
+            _run_attack(run, place, suite[place], len(suite), progress, stage)
         wrong = _wrong_findings(run)
-    run.signs.moved = held.moved
-    return SuiteResult(run.adversarial, tuple(run.won_by), tuple(outcomes), findings(run.signs), wrong)
+    state.signs.moved = held.moved
+    return SuiteResult(state.adversarial, tuple(state.won_by), tuple(state.outcomes), findings(state.signs), wrong)
+
+
+def _answer_twice(run: _Run) -> None:
+    """Notes whether the same batch gets the same answer again."""
+    inputs = run.inputs[: run.batch_size].to(run.device)
+    victim = run.victim(torch.arange(len(inputs)), "margin")
+    run.state.signs.repeatable = repeats(victim.logits(inputs), victim.logits(inputs))
 
 
 def _answer_clean(run: _Run) -> None:
     """Marks the cases whose clean answer is wrong, and notes every case's clean margin loss."""
-    run.signs.probabilities = not run.aim.multilabel
-    for number, rows in enumerate(run.batches(torch.arange(len(run.inputs)))):
-        inputs, victim = run.inputs[rows].to(run.device), run.victim(rows, "margin")
-        logits = victim.logits(inputs)
-        run.margins[rows] = victim.aim.margin(logits).to(run.margins)
-        run.signs.probabilities &= look_like_probabilities(logits)
-        if number == 0:
-            run.signs.repeatable = repeats(logits, victim.logits(inputs))
+    state, alike = run.state, not run.aim.multilabel
+    for rows in run.batches(torch.arange(len(run.inputs))):
+        victim = run.victim(rows, "margin")
+        logits = victim.logits(run.inputs[rows].to(run.device))
+        state.margins[rows] = victim.aim.margin(logits).to(state.margins)
+        alike &= look_like_probabilities(logits)
         for row in rows[victim.aim.won(logits).cpu()].tolist():
-            run.won_by[row] = CLEAN
+            state.won_by[row] = CLEAN
+    state.signs.probabilities = alike
 
 
 def _look_at_gradients(run: _Run, suite: tuple[Attack, ...]) -> None:
     """Counts rightly answered cases whose clean gradient is none, or leads nowhere, under every loss of the suite."""
-    right = torch.tensor([not name for name in run.won_by])
-    run.signs.looked_at = int(right.sum())
+    signs = run.state.signs
+    right = torch.tensor([not name for name in run.state.won_by])
+    signs.looked_at = int(right.sum())
     blind, misled = (right & bool(suite)).clone(), (right & bool(suite)).clone()
     for loss in dict.fromkeys(attack.loss for attack in suite):
         for rows in run.batches(misled.nonzero().squeeze(1)):
@@ -170,28 +180,32 @@ def _look_at_gradients(run: _Run, suite: tuple[Attack, ...]) -> None:
             blind[rows] &= none.cpu()
             misled[rows] &= ~rises.cpu()
     # Where there is no gradient nothing rises: the blind are among the misled, and are said to be blind.
-    run.signs.blind, run.signs.misled = int(blind.sum()), int((misled & ~blind).sum())
+    signs.blind, signs.misled = int(blind.sum()), int((misled & ~blind).sum())
 
 
-def _run_attack(
-    run: _Run, place: int, attack: Attack, attacks: int, progress: Progress | None, stage: str
-) -> AttackOutcome:
-    """Runs one attack on the cases that stand, and notes what it won."""
-    started = time.perf_counter()
-    cases, attacked, wins = len(run.inputs), run.standing, 0
-    done = place * cases + cases - len(attacked)
-    for rows in run.batches(attacked):
-        wins += _attack_batch(run, place, attack, rows)
-        done += len(rows)
+def _run_attack(run: _Run, place: int, attack: Attack, attacks: int, progress: Progress | None, stage: str) -> None:
+    """Runs one attack on the cases that stand, or on those of them that an interrupted run had left."""
+    state, cases = run.state, len(run.inputs)
+    if state.left is None:
+        state.left = state.standing
+        state.attacked, state.wins, state.seconds = len(state.left), 0, 0.0
+    while state.left:
+        started, rows = time.perf_counter(), torch.tensor(state.left[: run.batch_size])
+        wins = _attack_batch(run, place, attack, rows)
+        state.left, state.wins = state.left[run.batch_size :], state.wins + wins
+        state.seconds += time.perf_counter() - started
+        if run.keep:
+            run.keep(state)
         if progress:
-            progress(stage, done, attacks * cases)
-    if progress and len(attacked) == 0:
-        progress(stage, done, attacks * cases)
+            progress(stage, (place + 1) * cases - len(state.left), attacks * cases)
+    if progress and state.attacked == 0:
+        progress(stage, (place + 1) * cases, attacks * cases)
     if attack.attack == "square" and place > 0:
-        run.signs.black_box = (len(attacked), wins)
-    return AttackOutcome(
-        attack.name, recipe(attack, run.threat, run.seed), len(attacked), wins, time.perf_counter() - started
+        state.signs.black_box = (state.attacked, state.wins)
+    state.outcomes.append(
+        AttackOutcome(attack.name, recipe(attack, run.threat, run.seed), state.attacked, state.wins, state.seconds)
     )
+    state.left = None
 
 
 def _attack_batch(run: _Run, place: int, attack: Attack, rows: Tensor) -> int:
@@ -203,13 +217,14 @@ def _attack_batch(run: _Run, place: int, attack: Attack, rows: Tensor) -> int:
     # A point outside the threat would be a mistake of ours; leaving it uncounted would flatter the model.
     assert bool(within(best.points, inputs, run.threat).all()), "an attack left the threat model"  # noqa: S101
     logits = victim.logits(best.points)
-    won, margins = victim.aim.won(logits), victim.aim.margin(logits).to(run.margins)
-    run.signs.refuted += int((best.fallen & ~won).sum())
-    stronger = won.cpu() | (margins > run.margins[rows])
-    run.adversarial[rows[stronger]] = best.points[stronger.to(best.points.device)].to(run.adversarial)
-    run.margins[rows[stronger]] = margins[stronger]
+    won, margins = victim.aim.won(logits), victim.aim.margin(logits).to(run.state.margins)
+    state = run.state
+    state.signs.refuted += int((best.fallen & ~won).sum())
+    stronger = won.cpu() | (margins > state.margins[rows])
+    state.adversarial[rows[stronger]] = best.points[stronger.to(best.points.device)].to(state.adversarial)
+    state.margins[rows[stronger]] = margins[stronger]
     for row in rows[won.cpu()].tolist():
-        run.won_by[row] = attack.name
+        state.won_by[row] = attack.name
     return int(won.sum())
 
 
@@ -220,7 +235,7 @@ def _wrong_findings(run: _Run) -> Tensor | None:
     found = []
     for rows in run.batches(torch.arange(len(run.inputs))):
         aim = run.aim_of(rows)
-        logits = run.victim(rows, "margin").logits(run.adversarial[rows].to(run.device))
+        logits = run.victim(rows, "margin").logits(run.state.adversarial[rows].to(run.device))
         found.append(wrong_findings(logits[:, : aim.labels.shape[1]], aim.labels).cpu())
     return torch.cat(found)
 

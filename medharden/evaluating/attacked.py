@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import torch
 from torch import Tensor, nn
 
+from medharden import __version__
 from medharden.attacks import Aim, SuiteResult, run_suite
+from medharden.audit import digest_bytes
+from medharden.evaluating.resuming import Partial, key_of
 from medharden.evaluating.subjects import Subject
-from medharden.models import logits_in_batches
+from medharden.models import logits_in_batches, state_digest
 from medharden.protocol import Protocol
 from medharden.record import AttackOutcome, Progress
 
@@ -24,24 +29,57 @@ def attack_all(
     batch_size: int,
     device: str,
     progress: Progress | None,
+    run: Path | None = None,
 ) -> dict[str, SuiteResult]:
-    """Runs the protocol's suite on each subject; results by the subject's name."""
+    """Runs the protocol's suite on each subject; results by the subject's name.
+
+    With a run directory, an interrupted evaluation of the same models, cases and protocol is gone on with.
+    """
     stages = {"original": "attack original", "robust_branch": "attack branch", "composite": "attack release"}
-    return {
-        s.name: run_suite(
-            s.view,
-            inputs,
-            labels,
-            threat=protocol.input_threat,
-            suite=protocol.suite.attacks,
-            seed=protocol.seed,
-            batch_size=batch_size,
-            device=device,
-            progress=progress,
-            stage=stages[s.name],
-        )
-        for s in subjects
-    }
+    results = {}
+    for s in subjects:
+        partial = None
+        if run is not None:
+            partial = Partial(run, s.name, inputs, _key(s, inputs, labels, protocol, batch_size, device))
+        try:
+            results[s.name] = run_suite(
+                s.view,
+                inputs,
+                labels,
+                threat=protocol.input_threat,
+                suite=protocol.suite.attacks,
+                seed=protocol.seed,
+                batch_size=batch_size,
+                device=device,
+                progress=progress,
+                stage=stages[s.name],
+                saved=partial.load() if partial else None,
+                keep=partial.keep if partial else None,
+            )
+        finally:
+            # After an interrupt too: the next evaluation need not repeat what this one did.
+            if partial:
+                partial.write()
+    return results
+
+
+def _key(subject: Subject, inputs: Tensor, labels: Tensor, protocol: Protocol, batch_size: int, device: str) -> str:
+    """What a subject's result depends on: its weights, the cases, the protocol, batches and the stack."""
+    cases = [t.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes() for t in (inputs, labels)]
+    return key_of(
+        medharden=__version__,
+        torch=str(torch.__version__),
+        subject=subject.name,
+        model=state_digest(subject.view),
+        # What a state does not say: the layers, and how the release makes one answer of two.
+        layers=repr(subject.view),
+        fusion=str(getattr(getattr(subject.view, "model", None), "fusion", None)),
+        inputs=digest_bytes(cases[0]),
+        labels=digest_bytes(cases[1]),
+        protocol=protocol.digest,
+        batch_size=batch_size,
+        device=device,
+    )
 
 
 @torch.no_grad()

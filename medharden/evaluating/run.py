@@ -33,6 +33,7 @@ from medharden.evaluating.attacked import attack_all, with_transfer
 from medharden.evaluating.examples import examples_of
 from medharden.evaluating.findings import Pushed, push_all
 from medharden.evaluating.outcomes import case_table, findings_of, outcome_of
+from medharden.evaluating.resuming import clear
 from medharden.evaluating.sanity import sanity_curves, sanity_findings
 from medharden.evaluating.subjects import identity_of, subjects_of
 from medharden.models import Classifier, HardenedClassifier
@@ -100,7 +101,7 @@ def evaluate(
         sample = torch.as_tensor(
             stratified_sample(labels.cpu().numpy(), protocol.suite.cases, protocol.seed), device=device
         )
-        results = attack_all(subjects, inputs[sample], labels[sample], protocol, batch_size, device, progress)
+        results = attack_all(subjects, inputs[sample], labels[sample], protocol, batch_size, device, progress, run)
         results["composite"] = with_transfer(subjects[-1], results, inputs[sample], labels[sample], batch_size)
         pushed: dict[str, Pushed] = {}
         if protocol.task.multilabel:
@@ -137,6 +138,7 @@ def evaluate(
         head = "" if ledger is None else record_look(ledger, replace(look, evaluation=written))
         write_record(run / "evaluation.json", record)
         log.append("evaluate.recorded", cases=cases_digest, record=written, files=files, ledger=head)
+        clear(run)
         return record
 
 

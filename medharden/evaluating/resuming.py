@@ -1,0 +1,101 @@
+"""What an interrupted evaluation leaves behind, and how the next one goes on from it.
+
+Beside the run's records, `evaluate.SUBJECT.partial` holds how far the suite came against a subject, under a digest of
+all that its result depends on. Of the attacked inputs it holds the bits in which they differ from the clean ones, and
+no image. The files are removed once the evaluation is recorded.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from medharden.attacks import SuiteState
+from medharden.attacks.soundness import Signs
+from medharden.attacks.victim import Tally
+from medharden.audit import canonical_json, digest_bytes, write_atomic
+from medharden.record import AttackOutcome
+
+__all__ = ["Partial", "clear", "key_of"]
+
+_SECONDS = 60.0  # least time between two writes; longer where a write takes long
+_PATIENCE = 20
+
+
+def key_of(**depends: Any) -> str:
+    """SHA-256 over everything that a suite's result depends on, as canonical JSON."""
+    return digest_bytes(canonical_json(depends))
+
+
+def clear(run: Path) -> None:
+    """Removes what interrupted evaluations of a run left."""
+    for path in run.glob("evaluate.*.partial"):
+        path.unlink(missing_ok=True)
+
+
+class Partial:
+    """The file of one subject.
+
+    Args:
+        run: the run directory.
+        subject: its name.
+        inputs: (n, C, *spatial) float32 clean inputs of the attacked cases.
+        key: from `key_of`; a file under another key is of another evaluation and is not read.
+    """
+
+    def __init__(self, run: Path, subject: str, inputs: Tensor, key: str) -> None:
+        self.path = run / f"evaluate.{subject}.partial"
+        self.inputs, self.key = inputs.cpu(), key
+        self.state: SuiteState | None = None
+        self.due = time.monotonic() + _SECONDS
+
+    def load(self) -> SuiteState | None:
+        """How far an interrupted evaluation came; null where there is none under this key."""
+        try:
+            with safe_open(self.path, framework="pt") as file:
+                metadata = file.metadata() or {}
+                if metadata.get("key") != self.key:
+                    return None
+                changed, margins = file.get_tensor("changed"), file.get_tensor("margins")
+        except (OSError, SafetensorError):
+            return None
+        told = json.loads(metadata["state"])
+        told["signs"]["tally"] = Tally(**told["signs"]["tally"])
+        told["signs"]["black_box"] = tuple(told["signs"]["black_box"])
+        told["signs"] = Signs(**told["signs"])
+        told["outcomes"] = [AttackOutcome(**outcome) for outcome in told["outcomes"]]
+        adversarial = (self.inputs.view(torch.int32) ^ changed).view(torch.float32)
+        return SuiteState(adversarial=adversarial, margins=margins, **told)
+
+    def keep(self, state: SuiteState) -> None:
+        """Takes note of the state, and writes it from time to time."""
+        self.state = state
+        if time.monotonic() >= self.due:
+            self.write()
+
+    def write(self) -> None:
+        """Writes the last state that was noted, if any.
+
+        Raises:
+            OutputError: the run directory can't be written to.
+        """
+        if self.state is None:
+            return
+        started = time.monotonic()
+        state = self.state
+        # The exclusive or of the bits: exact, unlike a difference, and no picture.
+        changed = state.adversarial.cpu().contiguous().view(torch.int32) ^ self.inputs.contiguous().view(torch.int32)
+        told = {k: v for k, v in vars(state).items() if k not in ("adversarial", "margins", "signs", "outcomes")}
+        told["signs"] = asdict(state.signs)
+        told["outcomes"] = [asdict(outcome) for outcome in state.outcomes]
+        data = save({"changed": changed, "margins": state.margins}, {"key": self.key, "state": json.dumps(told)})
+        write_atomic(self.path, data)
+        self.due = time.monotonic() + max(_SECONDS, _PATIENCE * (time.monotonic() - started))

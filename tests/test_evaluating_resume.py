@@ -1,0 +1,130 @@
+"""An evaluation that was interrupted goes on where it stopped, to the same result, and only if nothing has changed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from attack_models import Convolutional, Linear, answers, uniform
+from torch import Tensor, nn
+
+from medharden.attacks import SuiteState, run_suite
+from medharden.errors import RangeError
+from medharden.evaluating.attacked import attack_all
+from medharden.evaluating.resuming import clear
+from medharden.evaluating.subjects import Subject
+from medharden.models import DecisionView
+from medharden.protocol import Protocol, parse_protocol
+
+CASES = 12
+
+
+def _protocol(steps: int = 6) -> Protocol:
+    attacks = f"[{{attack: pgd, loss: ce, steps: {steps}}}, {{attack: apgd, steps: 5}}, {{attack: square, steps: 8}}]"
+    text = (
+        f"schema_version: 1\nname: t\ntitle: t\nintended_use: t\nthreat: {{eps: 0.01}}\nsuite: {{attacks: {attacks}}}\n"
+    )
+    return parse_protocol(text, "t.yaml")
+
+
+def _setting() -> tuple[nn.Module, Tensor, Tensor]:
+    model, inputs = Convolutional(1, 3).eval(), uniform(CASES, 1, 9, 9, seed=2)
+    with torch.no_grad():
+        model.head[3].bias -= model(inputs).mean(0)
+    return model, inputs, answers(model, inputs)
+
+
+class Passes(nn.Module):
+    """Counts what is asked of a model, outside its state, and may stop at some point as Ctrl-C would."""
+
+    def __init__(self, model: nn.Module, stop: int = 0) -> None:
+        super().__init__()
+        self.model, self.asked, self.stop = model, 0, stop
+
+    def __repr__(self) -> str:
+        return "Passes"
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.asked += 1
+        if self.asked == self.stop:
+            raise KeyboardInterrupt
+        return self.model(x)
+
+
+def _attack(model: nn.Module, inputs: Tensor, labels: Tensor, run: Path | None, steps: int = 6):
+    none = torch.zeros(len(inputs), dtype=torch.bool)
+    subject = Subject(
+        "original", DecisionView(model, torch.zeros(3)), torch.zeros(3), torch.zeros(len(inputs), 3), none
+    )
+    return attack_all((subject,), inputs, labels, _protocol(steps), 5, "cpu", None, run)["original"]
+
+
+def test_an_interrupted_evaluation_goes_on_to_the_same_result_without_repeating_itself(tmp_path: Path) -> None:
+    network, inputs, labels = _setting()
+    whole = Passes(network)
+    expected = _attack(whole, inputs, labels, None)
+    for stop in (whole.asked // 3, whole.asked // 2, whole.asked - 6):
+        first = Passes(network, stop)
+        with pytest.raises(KeyboardInterrupt):
+            _attack(first, inputs, labels, tmp_path)
+        assert list(tmp_path.glob("evaluate.original.partial"))
+        second = Passes(network)
+        result = _attack(second, inputs, labels, tmp_path)
+        assert result.won_by == expected.won_by
+        assert torch.equal(result.adversarial, expected.adversarial)
+        assert [(o.name, o.cases, o.wins) for o in result.outcomes] == [
+            (o.name, o.cases, o.wins) for o in expected.outcomes
+        ]
+        assert result.findings == expected.findings
+        # One batch is repeated, and the first answers are asked for twice more.
+        assert second.asked < whole.asked - stop + 25
+        clear(tmp_path)
+        assert not list(tmp_path.iterdir())
+
+
+def test_what_was_done_under_another_protocol_model_or_data_is_not_gone_on_with(tmp_path: Path) -> None:
+    network, inputs, labels = _setting()
+    whole = Passes(network)
+    _attack(whole, inputs, labels, tmp_path)
+    again = Passes(network)
+    _attack(again, inputs, labels, tmp_path)
+    assert again.asked < whole.asked / 4
+    for change in ("protocol", "model", "data", "labels"):
+        anew = Passes(network)
+        other, steps, moved = inputs.clone(), 6, labels.clone()
+        if change == "protocol":
+            steps = 7
+        if change == "model":
+            with torch.no_grad():
+                network.head[3].bias[0] += 1e-3
+        if change == "data":
+            other[0, 0, 0, 0] = 0.123
+        if change == "labels":
+            moved[0] = (moved[0] + 1) % 3
+        _attack(anew, other, moved, tmp_path, steps)
+        assert anew.asked > whole.asked / 2, change
+
+
+def test_a_damaged_file_is_as_good_as_none(tmp_path: Path) -> None:
+    network, inputs, labels = _setting()
+    (tmp_path / "evaluate.original.partial").write_bytes(b"no safetensors")
+    assert _attack(network, inputs, labels, tmp_path).won_by == _attack(network, inputs, labels, None).won_by
+
+
+def test_what_is_left_behind_holds_no_image(tmp_path: Path) -> None:
+    network, inputs, labels = _setting()
+    _attack(network, inputs, labels, tmp_path)
+    data = (tmp_path / "evaluate.original.partial").read_bytes()
+    for case in inputs:
+        assert case.numpy().tobytes() not in data
+        assert case[0, 0].numpy().tobytes() not in data
+
+
+def test_a_state_of_other_cases_is_refused() -> None:
+    model, inputs = Linear((1, 4, 4), 2), uniform(6, 1, 4, 4)
+    with pytest.raises(RangeError, match=r"can't go on from a state of \(5, 1, 4, 4\) inputs"):
+        run_suite(
+            model, inputs, answers(model, inputs), threat=_protocol().threat, suite=_protocol().suite.attacks, seed=0,
+            batch_size=4, saved=SuiteState.at_the_start(inputs[:5]),
+        )  # fmt: skip
