@@ -374,7 +374,7 @@ def test_ctrl_c_leaves_nothing_behind_and_says_so(shop: Path, tmp_path: Path) ->
 
 
 def test_hardening_refuses_a_threat_on_stored_values_before_it_reads_anything(shop: Path, tmp_path: Path) -> None:
-    fixed = {"run": tmp_path / "run", "arch": STRIPES, "device": "cpu", "batch_size": 8, "workers": 1, "key_file": None}
+    fixed = {"run": tmp_path / "run", "arch": STRIPES, "device": "cpu", "batch_size": 8, "workers": 1}
     job = Job(
         shop / "model.pt", tmp_path / "absent", str(shop / "stripes.yaml"), key_file=None, pictures=False, **fixed
     )
