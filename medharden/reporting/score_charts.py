@@ -39,7 +39,7 @@ def roc_chart(panels: tuple[ScorePanel, ...]) -> Markup | None:
             left = (0.68 + (i % columns) * (side + 0.34)) / _WIDTH
             bottom = 1 - (0.5 + (i // columns) * (side + 0.64) + side) / height
             axes = figure.add_axes((left, bottom, side / _WIDTH, side / height))
-            _roc_panel(axes, panel, ticks=i % columns == 0)
+            _roc_panel(axes, panel, ticks=i % columns == 0, longest=40 if columns == 1 else 30 - 5 * columns)
         _key(figure, height)
     said = "; ".join(
         f"{p.name}: "
@@ -53,7 +53,7 @@ def roc_chart(panels: tuple[ScorePanel, ...]) -> Markup | None:
     return to_svg(figure, "roc", f"ROC curves on the clean test cases. {said}.")
 
 
-def _roc_panel(axes: Axes, panel: ScorePanel, *, ticks: bool) -> None:
+def _roc_panel(axes: Axes, panel: ScorePanel, *, ticks: bool, longest: int) -> None:
     style_axes(axes, grid="both")
     axes.plot([0, 1], [0, 1], color=COLOURS["line"], linewidth=1)
     for name in COMPARED:
@@ -64,7 +64,7 @@ def _roc_panel(axes: Axes, panel: ScorePanel, *, ticks: bool) -> None:
     _unit_axes(axes)
     if not ticks:
         axes.tick_params(labelleft=False)
-    axes.set_title(short(panel.name, 40 if ticks else 20), loc="left", fontsize=9, color=COLOURS["ink"], pad=4)
+    axes.set_title(short(panel.name, longest), loc="left", fontsize=9, color=COLOURS["ink"], pad=4)
     axes.set_xlabel("false positive rate")
     if ticks:
         axes.set_ylabel("sensitivity")
