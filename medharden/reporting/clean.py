@@ -17,7 +17,7 @@ from medharden.reporting.numbers import (
     telling_digits,
 )
 from medharden.reporting.source import RunRecords
-from medharden.reporting.wording import KINDS, LABELS, MEANING, UNJUSTIFIED, threat_words
+from medharden.reporting.wording import FINDING_LABELS, KINDS, LABELS, MEANING, UNJUSTIFIED, threat_words
 from medharden.stats import wilson_interval
 
 __all__ = [
@@ -182,6 +182,8 @@ def _label(e: Endpoint, records: RunRecords) -> str:
         return e.name.replace("=", ": ", 1)
     name = e.name.removeprefix(f"{e.comparator}:")
     label = endpoint_label(name, records.evaluation.classes, records.protocol.task.positive)
+    if records.protocol.task.multilabel:
+        label = FINDING_LABELS.get(name, label)
     return label if e.comparator == "original" else f"{label}, against the {e.comparator} release"
 
 

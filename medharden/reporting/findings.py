@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from medharden.reporting.numbers import count, percent, percent_interval
+from medharden.reporting.robust import subject_label
 from medharden.reporting.source import COMPARED, RunRecords
 from medharden.stats import auroc, wilson_interval
 
@@ -51,11 +52,11 @@ class FindingFigures:
 
 @dataclass(frozen=True)
 class FindingRow:
-    """One finding, formatted: by subject, AUROC, sensitivity and specificity as (clean, attacked, interval)."""
+    """One finding, formatted: each model with its AUROC, sensitivity and specificity as (clean, attacked, interval)."""
 
     name: str
     cases: str
-    cells: tuple[tuple[str, str, str], ...]
+    models: tuple[tuple[str, tuple[tuple[str, str, str], ...]], ...]
 
 
 def finding_figures(records: RunRecords) -> tuple[FindingFigures, ...]:
@@ -95,7 +96,7 @@ def finding_rows(figures: tuple[FindingFigures, ...]) -> tuple[FindingRow, ...]:
     for name in dict.fromkeys(f.finding for f in figures):
         own = [f for f in figures if f.finding == name]
         said = f"{count(own[0].positives)} with, {count(own[0].negatives)} without"
-        rows.append(FindingRow(name, said, tuple(cell for f in own for cell in _cells(f))))
+        rows.append(FindingRow(name, said, tuple((subject_label(f.subject), _cells(f)) for f in own)))
     return tuple(rows)
 
 

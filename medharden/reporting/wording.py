@@ -11,6 +11,7 @@ from medharden.reporting.numbers import eps_text
 __all__ = [
     "ATTACKS",
     "BRANCH",
+    "FINDING_LABELS",
     "FUSION",
     "KINDS",
     "LABELS",
@@ -59,6 +60,12 @@ LABELS = {
     "robust_floor": "Robust accuracy, released",
     "robust_gain": "Robust gain over original",
     "referral": "Referral of clean cases",
+}
+
+FINDING_LABELS = {
+    "accuracy": "Accuracy, every finding right",
+    "auroc": "AUROC, mean over findings",
+    "brier": "Brier score, mean over findings",
 }
 
 FUSION = {
@@ -115,9 +122,10 @@ def threat_words(threat: ThreatModel, intensity: Intensity) -> str:
 def threat_rows(protocol: Protocol) -> tuple[tuple[str, str], ...]:
     """The threat model in the terms of NIST AI 100-2 E2025 and MITRE ATLAS: term and content."""
     norm = "L-infinity" if protocol.threat.norm == "linf" else "L2"
+    wrong = "finding" if protocol.task.multilabel else "class"
     return (
         ("Attack class", "Evasion (NISTAML.022; MITRE ATLAS AML.T0015, with adversarial data crafted by AML.T0043)"),
-        ("Attacker's goal", "Integrity violation (NISTAML.02), untargeted: any wrong class counts"),
+        ("Attacker's goal", f"Integrity violation (NISTAML.02), untargeted: any wrong {wrong} counts"),
         (
             "Attacker's knowledge",
             "White box: architecture, weights, fusion and decision threshold of the attacked model",
