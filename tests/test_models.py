@@ -369,6 +369,11 @@ def test_the_attacker_s_view_of_guarded_leads_with_an_answer_exactly_where_it_is
     assert torch.equal(column[answered], (assessment.logits + bias).argmax(1)[answered])
 
 
+@pytest.mark.parametrize("mode", ["mixed", "guarded"])
+def test_the_attacker_s_view_is_in_the_mode_of_its_model(mode: str) -> None:
+    assert not any(module.training for module in hardened(mode).decision_view().modules())
+
+
 def test_the_decision_threshold_shifts_the_attacked_decision_and_not_the_logits() -> None:
     threshold = 0.2
     bias = torch.tensor([0.0, torch.logit(torch.tensor(1 - threshold))])

@@ -106,7 +106,7 @@ class DecisionView(nn.Module):
     def __init__(self, model: nn.Module, bias: Tensor) -> None:
         """Takes a model of K classes and its (K,) decision bias."""
         super().__init__()
-        self.model = model
+        self.model, self.training = model, model.training
         self.register_buffer("bias", bias)
 
     def forward(self, inputs: Tensor) -> Tensor:
@@ -126,7 +126,7 @@ class _GuardedView(nn.Module):
 
     def __init__(self, model: HardenedClassifier) -> None:
         super().__init__()
-        self.model = model
+        self.model, self.training = model, model.training
 
     def forward(self, inputs: Tensor) -> Tensor:
         model, bias = self.model, self.model.decision_bias
