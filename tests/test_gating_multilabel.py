@@ -144,6 +144,12 @@ def test_thresholds_of_each_finding_decide_what_follows_from_a_probability() -> 
         (lambda t: {"predicted": t.predicted + 2}, "neither 0 nor 1"),
         (lambda t: {"robust": np.ones_like(t.robust)}, "of which a finding fell"),
         (lambda t: {"predicted": t.predicted[:, :1]}, "columns a case"),
+        (lambda t: {"probabilities": t.probabilities * np.nan}, "a probability is not finite"),
+        (lambda t: {"findings": replace(t.findings, robust=t.findings.robust[:, :1])}, "not one for each finding"),
+        (
+            lambda t: {"findings": replace(t.findings, attacked_probabilities=t.probabilities - 1.0)},
+            "a probability under attack lies outside 0 to 1",
+        ),
         (lambda t: {"findings": FindingTable(t.findings.robust | True, t.findings.attacked_probabilities)}, "robust"),
     ],
 )
@@ -160,6 +166,15 @@ def test_a_finding_that_no_test_case_has_can_not_be_judged() -> None:
     decision = replace(made, cohort=replace(made.cohort, cases=cases)).decide()
     assert decision.verdict is Verdict.INVALID
     assert "Hernia" in " ".join(decision.reasons)
+
+
+def test_labels_that_are_no_findings_or_of_another_task_are_invalid() -> None:
+    made = run()
+    for label, reason in (((2,), "no findings among 2"), (1, "another kind of task")):
+        cases = tuple(replace(c, label=label) for c in made.cohort.cases)
+        decision = replace(made, cohort=replace(made.cohort, cases=cases)).decide()
+        assert decision.verdict is Verdict.INVALID
+        assert reason in " ".join(decision.reasons)
 
 
 def test_the_brier_score_of_one_finding_is_half_that_of_two_classes() -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from gating_factory import records
+from gating_factory import ENVIRONMENT, records
+
+from medharden.record import AttackedCase, AttackRecord, present
 
 
 def test_an_evaluation_gives_shares_by_subject_and_names_no_other() -> None:
@@ -13,3 +15,19 @@ def test_an_evaluation_gives_shares_by_subject_and_names_no_other() -> None:
     assert evaluation.subject("original").robust_accuracy == 0.15
     with pytest.raises(KeyError, match="branch"):
         evaluation.subject("branch")
+
+
+def test_a_label_says_which_classes_or_findings_are_there() -> None:
+    assert present(3) == (3,)
+    assert present((0, 2)) == (0, 2)
+    assert present(()) == ()
+
+
+def test_an_attack_record_counts_what_stayed_right_before_search_and_file() -> None:
+    cases = tuple(
+        AttackedCase("c", "p", *outcome, "", 2, 0, 0, 0.0, "", "")
+        for outcome in ((True, True, True), (True, True, False), (True, False, False), (False, False, False))
+    )
+    words = ("0" * 64, "1" * 64, "composite", "test", ("a", "b"), "linf", "argmax")
+    record = AttackRecord(*words, cases, (), ENVIRONMENT, "2026-01-01", "2026-01-01")
+    assert (record.clean_correct, record.search_correct, record.file_correct) == (3, 2, 1)
