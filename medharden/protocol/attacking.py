@@ -140,6 +140,9 @@ class Suite(Strict):
         if not isinstance(given, dict):
             return given
         name = given.get("name")
+        if isinstance(given.get("attacks"), list):
+            # JSON has lists alone; behind a validator such as this one pydantic no longer takes them for tuples.
+            given = {**given, "attacks": tuple(given["attacks"])}
         if "attacks" not in given and isinstance(name, str) and name in SUITES:
             return {**given, "attacks": SUITES[name]}
         return {"name": "custom", **given} if "attacks" in given else given
