@@ -103,6 +103,14 @@ VERDICTS = [
         "brier: a loss beyond the margin is shown",
     ),
     ("G4", "alternatives shown, recall lost", records(1000, rules=ANY, lost=20), same, FAIL, "accuracy: the observed"),
+    (
+        "G4",
+        "an alternative shown to be lower",
+        records(rules=ANY, lost=30),
+        same,
+        FAIL,
+        "auroc: a loss beyond the margin is shown: upper 97.5 % limit -0.045 is below -0.020",
+    ),
     # G8: identity
     (
         "G8",

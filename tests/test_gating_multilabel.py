@@ -168,6 +168,13 @@ def test_a_finding_that_no_test_case_has_can_not_be_judged() -> None:
     assert "Hernia" in " ".join(decision.reasons)
 
 
+def test_a_finding_that_ranks_worse_has_a_lower_area() -> None:
+    changes = {e.name: e.estimate for e in run(missed=12).decide().endpoints}
+    assert changes["auroc:Hernia"] < -0.05
+    assert changes["auroc"] < -0.02
+    assert changes["auroc:Effusion"] == 0.0
+
+
 def test_labels_that_are_no_findings_or_of_another_task_are_invalid() -> None:
     made = run()
     for label, reason in (((2,), "no findings among 2"), (1, "another kind of task")):
