@@ -53,7 +53,7 @@ class Partial:
 
     def __init__(self, run: Path, subject: str, inputs: Tensor, key: str) -> None:
         self.path = run / f"evaluate.{subject}.partial"
-        self.inputs, self.key = inputs.cpu(), key
+        self.inputs, self.device, self.key = inputs.cpu(), inputs.device, key
         self.state: SuiteState | None = None
         self.due = time.monotonic() + _SECONDS
 
@@ -72,7 +72,7 @@ class Partial:
         told["signs"]["black_box"] = tuple(told["signs"]["black_box"])
         told["signs"] = Signs(**told["signs"])
         told["outcomes"] = [AttackOutcome(**outcome) for outcome in told["outcomes"]]
-        adversarial = (self.inputs.view(torch.int32) ^ changed).view(torch.float32)
+        adversarial = (self.inputs.contiguous().view(torch.int32) ^ changed).view(torch.float32).to(self.device)
         return SuiteState(adversarial=adversarial, margins=margins, **told)
 
     def keep(self, state: SuiteState) -> None:
