@@ -51,7 +51,7 @@ def test_patients_are_balanced_and_load_as_a_cohort_grouped_by_patient(phantom):
     assert sorted(labels.values()) == ["lesion"] * 15 + ["no_lesion"] * 15
     cohort = load_cohort(phantom, sized(64, 64, intensity=window(-160.0, 240.0)), key=KEY)
     assert cohort.record.grouped_by == "patient"
-    assert cohort.record.findings == ()
+    assert {f.code for f in cohort.record.findings} <= {"data.near_duplicates"}  # phantoms are all drawn alike
     assert set(cohort.source.attributes) == {"sex", "age", "site", "scanner"}
     assert (len(cohort.source.attributes["site"]), len(cohort.source.attributes["scanner"])) == (3, 2)
 
