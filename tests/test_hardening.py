@@ -118,6 +118,20 @@ def test_augmentation_lets_the_gradient_reach_the_unaugmented_frame() -> None:
     assert float(inputs.grad.sum()) == pytest.approx(augmented.numel())
 
 
+def test_tones_vary_from_case_to_case_within_the_range_and_let_the_gradient_through_even_where_it_is_black() -> None:
+    inputs = torch.cat([torch.zeros(2, 1, 4, 4), torch.full((200, 1, 4, 4), 0.5)]).requires_grad_(True)
+    toned = augment(inputs, Hardening(photometric=0.2), torch.Generator().manual_seed(3))
+    means = toned.detach().flatten(1).mean(1)[2:]
+    # gamma alone moves 0.5 to 0.43 or 0.57; contrast is about 0.5; brightness multiplies
+    assert 0.5**1.23 / 1.35 < float(means.min()) < 0.45
+    assert 0.55 < float(means.max()) < 1
+    assert float(toned.detach().min()) >= 0
+    toned.sum().backward()
+    assert torch.isfinite(inputs.grad).all()
+    unchanged = augment(inputs, Hardening(), torch.Generator().manual_seed(3))
+    assert torch.equal(unchanged, inputs)
+
+
 def test_the_schedule_rises_then_falls_and_the_radius_ramps_to_its_full_size() -> None:
     settings = Hardening(learning_rate=1.0, warmup=0.25, ramp=0.5)
     rates = [learning_rate(settings, n / 100) for n in range(100)]

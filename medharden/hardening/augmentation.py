@@ -10,13 +10,16 @@ from medharden.protocol import Hardening
 
 __all__ = ["augment"]
 
+_DARKEST = 1e-2
+
 
 def augment(inputs: Tensor, settings: Hardening, generator: torch.Generator) -> Tensor:
-    """Mirrors cases left to right and shifts the batch, as the protocol says.
+    """Mirrors cases left to right, shifts the batch and varies each case's tones, as the protocol says.
 
     Args:
         inputs: (N, C, *spatial) in [0, 1].
-        settings: `flip` (each case with probability 1/2, last axis) and `shift` (one shift a batch, in pixels).
+        settings: `flip` (each case with probability 1/2, last axis), `shift` (one shift a batch, in pixels) and
+            `photometric` (each case's gamma, contrast and brightness).
         generator: on the CPU.
 
     Returns:
@@ -33,4 +36,12 @@ def augment(inputs: Tensor, settings: Hardening, generator: torch.Generator) -> 
         inputs = functional.pad(inputs, [most] * (2 * dims), mode="replicate")
         for axis, (start, length) in enumerate(zip(starts, lengths, strict=True)):
             inputs = inputs.narrow(axis + 2, start, length)
-    return inputs
+    return _vary_tones(inputs, settings.photometric, generator) if settings.photometric else inputs
+
+
+def _vary_tones(inputs: Tensor, most: float, generator: torch.Generator) -> Tensor:
+    """x to clip(((x^g - 1/2) c + 1/2) b), the logarithms of g, c and b uniform within `most`, for each case."""
+    drawn = (torch.rand((3, len(inputs)), generator=generator) * 2 - 1) * most
+    gamma, contrast, brightness = drawn.exp().to(inputs).view(3, -1, *(1,) * (inputs.ndim - 1))
+    toned = inputs.clamp(min=_DARKEST) ** gamma  # at 0 the slope of a root is infinite
+    return (((toned - 0.5) * contrast + 0.5) * brightness).clamp(0, 1)

@@ -138,6 +138,7 @@ class Hardening(Strict):
         grad_clip: largest gradient norm.
         flip: whether training mirrors images left to right (keep false where sides matter, as on chest X-rays).
         shift: largest random translation, in pixels.
+        photometric: largest random change of each case's gamma, contrast and brightness, as a logarithm of the factor.
         probe_steps, probe_cases: the per-epoch probe attack on validation.
     """
 
@@ -161,6 +162,7 @@ class Hardening(Strict):
     grad_clip: Annotated[float, Field(gt=0)] = 1.0
     flip: bool = False
     shift: Annotated[int, Field(ge=0)] = 0
+    photometric: Annotated[float, Field(ge=0, le=1)] = 0.0
     probe_steps: Annotated[int, Field(ge=1)] = 5
     probe_cases: Annotated[int, Field(ge=1)] = 100
 
