@@ -24,9 +24,9 @@ FUSION = FusionRecord(
 )
 
 
-def point(weight: float, lost: int, robust: float, lower: float) -> FrontierPoint:
+def point(weight: float, lost: int, robust: float) -> FrontierPoint:
     return FrontierPoint(
-        weight=weight, gained=0, lost=lost, cases=CASES, lower=lower, upper=0.0, robust=robust, attacked=100
+        weight=weight, gained=0, lost=lost, cases=CASES, lower=-1.0, upper=0.0, robust=robust, attacked=100
     )
 
 
@@ -36,33 +36,50 @@ def right(lost: int) -> np.ndarray:
     return answers
 
 
+def choose(
+    lost: dict[float, int], robust: dict[float, float], *, margin: float = 0.001, patients: list[str] | None = None
+) -> tuple[float, list[str]]:
+    points = tuple(point(weight, lost[weight], robust[weight]) for weight in lost)
+    answers = {0.0: right(0)} | {weight: right(count) for weight, count in lost.items()}
+    parts = (calibration._Part(np.arange(CASES), margin),)
+    weight, findings = calibration._choose(points, answers, parts, np.asarray(patients or PATIENTS), 0.025)
+    return weight, [f.code for f in findings]
+
+
 @pytest.mark.parametrize(("lost", "chosen"), [(1, 0.99), (2, 0.6), (9, 0.6)])
 def test_a_case_does_not_outweigh_robustness_and_several_do_where_validation_shows_no_weight(
     lost: int, chosen: float
 ) -> None:
-    points = (point(0.6, 0, 0.70, -0.05), point(0.99, lost, 0.85, -0.06))
-    weight, findings = calibration._choose(points, {0.6: right(0), 0.99: right(lost)}, PATIENTS, tiny_protocol())
+    weight, findings = choose({0.6: 0, 0.99: lost}, {0.6: 0.70, 0.99: 0.85})
     assert weight == chosen
-    assert [f.code for f in findings] == ["fusion.not_shown_on_validation"]
+    assert findings == ["fusion.not_shown_on_validation"]
 
 
 def test_the_losses_of_one_patient_are_one_standard_error() -> None:
-    points = (point(0.6, 0, 0.70, -0.05), point(0.99, 4, 0.85, -0.06))
-    one_patient = ["a"] * 4 + PATIENTS[4:]
-    answers = {0.6: right(0), 0.99: right(4)}
-    assert calibration._choose(points, answers, one_patient, tiny_protocol())[0] == 0.99
-    assert calibration._choose(points, answers, PATIENTS, tiny_protocol())[0] == 0.6
+    lost, robust = {0.6: 0, 0.99: 4}, {0.6: 0.70, 0.99: 0.85}
+    assert choose(lost, robust, patients=["a"] * 4 + PATIENTS[4:])[0] == 0.99
+    assert choose(lost, robust)[0] == 0.6
 
 
 def test_the_most_robust_weight_that_validation_shows_is_taken_whatever_it_loses() -> None:
-    points = (point(0.6, 0, 0.70, -0.001), point(0.8, 5, 0.8, -0.01), point(0.99, 20, 0.85, -0.5))
-    answers = {p.weight: right(p.lost) for p in points}
-    assert calibration._choose(points, answers, PATIENTS, tiny_protocol()) == (0.8, ())
+    lost = {0.6: 0, 0.8: 5, 0.99: 40}
+    assert choose(lost, {0.6: 0.70, 0.8: 0.8, 0.99: 0.85}, margin=0.06) == (0.8, [])
 
 
 def test_up_to_one_half_no_weight_is_chosen_however_safe() -> None:
-    points = (point(0.5, 0, 0.99, 0.0), point(0.55, 3, 0.1, -0.5))
-    assert calibration._choose(points, {p.weight: right(p.lost) for p in points}, PATIENTS, tiny_protocol())[0] == 0.55
+    assert choose({0.5: 0, 0.55: 3}, {0.5: 0.99, 0.55: 0.1})[0] == 0.55
+
+
+def test_a_weight_that_gains_accuracy_and_loses_a_class_is_not_taken() -> None:
+    labels = torch.tensor([0] * 200 + [1] * 100)
+    protocol = tiny_protocol()
+    before, harmful = np.ones(CASES, dtype=bool), np.ones(CASES, dtype=bool)
+    before[:60], harmful[200:250] = False, False
+    answers = {0.0: before, 0.6: before, 0.99: harmful}
+    points = (point(0.6, 0, 0.70), point(0.99, 50, 0.85))
+    weight, _ = calibration._choose(points, answers, calibration._parts(labels, protocol), np.asarray(PATIENTS), 0.025)
+    assert int(harmful.sum()) > int(before.sum())
+    assert weight == 0.6
 
 
 @pytest.mark.parametrize("classes", [2, 3])

@@ -40,8 +40,9 @@ def augment(inputs: Tensor, settings: Hardening, generator: torch.Generator) -> 
 
 
 def _vary_tones(inputs: Tensor, most: float, generator: torch.Generator) -> Tensor:
-    """x to clip(((x^g - 1/2) c + 1/2) b), the logarithms of g, c and b uniform within `most`, for each case."""
+    """Makes x into clip(((x^g - 1/2) c + 1/2) b), the logarithms of g, c and b uniform within `most`, for each case."""
     drawn = (torch.rand((3, len(inputs)), generator=generator) * 2 - 1) * most
     gamma, contrast, brightness = drawn.exp().to(inputs).view(3, -1, *(1,) * (inputs.ndim - 1))
     toned = inputs.clamp(min=_DARKEST) ** gamma  # at 0 the slope of a root is infinite
-    return (((toned - 0.5) * contrast + 0.5) * brightness).clamp(0, 1)
+    varied: Tensor = (((toned - 0.5) * contrast + 0.5) * brightness).clamp(0, 1)
+    return varied

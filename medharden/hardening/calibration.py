@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -82,7 +82,7 @@ def calibrate(
     model = HardenedClassifier(clean_path, branch, fusion, bias, multilabel=protocol.task.multilabel)
     patients = [cohort.cases[row].patient for row in cohort.indices("val")]
     points, right = _frontier(model, inputs, labels, clean, robust, patients, protocol, progress)
-    weight, finding = _choose(points, right, patients, protocol)
+    weight, finding = _choose(points, right, _parts(labels, protocol), np.asarray(patients), protocol.endpoints.alpha)
     return replace(fusion, weight=weight, frontier=points), finding
 
 
@@ -154,7 +154,7 @@ def _frontier(
     blend = mix_findings if model.multilabel else mix
     rows = stratified_sample(labels.cpu().numpy(), protocol.hardening.probe_cases, protocol.seed)
     sample = torch.as_tensor(rows, device=labels.device)
-    points, answered = [], {}
+    points, answered = [], {0.0: right.cpu().numpy()}
     for number, weight in enumerate(_WEIGHTS):
         model.fusion = replace(model.fusion, weight=weight)
         now = answered_rightly(blend(clean, robust, model.fusion) + bias, labels)
@@ -195,42 +195,87 @@ def _accuracy_margin(protocol: Protocol) -> float:
     return next(m.margin for m in protocol.endpoints.noninferiority if m.metric == "accuracy")
 
 
+@dataclass(frozen=True)
+class _Part:
+    """The validation cases that an endpoint is about, and its margin."""
+
+    rows: npt.NDArray[np.intp]
+    margin: float
+
+
+def _parts(labels: Tensor, protocol: Protocol) -> tuple[_Part, ...]:
+    """All cases for accuracy and, where classes are asked for their recall, those of each class."""
+    margins, truth = {m.metric: m.margin for m in protocol.endpoints.noninferiority}, labels.cpu().numpy()
+    parts = [_Part(np.arange(len(truth)), margins["accuracy"])]
+    if truth.ndim == 1 and "recall" in margins:
+        parts += [_Part(np.flatnonzero(truth == k), margins["recall"]) for k in np.unique(truth)]
+    return tuple(parts)
+
+
 def _choose(
     points: tuple[FrontierPoint, ...],
     right: dict[float, npt.NDArray[np.bool_]],
-    patients: list[str],
-    protocol: Protocol,
+    parts: tuple[_Part, ...],
+    patients: npt.NDArray[np.str_],
+    alpha: float,
 ) -> tuple[float, tuple[Finding, ...]]:
-    """The most robust weight at which non-inferiority of accuracy is shown on validation.
+    """The most robust weight at which accuracy and each class's recall are shown non-inferior on validation.
 
-    Where a small validation split shows it for none, the most robust weight whose accuracy is within one standard
-    error of the safest weight's: the one-standard-error rule (Breiman et al. 1984, section 3.4.3) on the paired
+    Where a small validation split shows it for none, the most robust weight that in each of them is within one standard
+    error of the safest weight: the one-standard-error rule (Breiman et al. 1984, section 3.4.3) on the paired
     difference, by patient. A case or two of a few hundred do not tell weights apart, and robustness is not given up
-    for them.
+    for them. The safest weight is the one whose worst limit lies least below its margin.
+
+    Args:
+        points: what each weight gave.
+        right: for each weight which cases are answered rightly; weight 0 is the original.
+        parts: of `_parts`.
+        patients: (N,) of the cases.
+        alpha: one-sided level.
     """
-    margin = _accuracy_margin(protocol)
     points = tuple(p for p in points if p.weight > 0.5)
-    holding = [p for p in points if p.lower > -margin]
+    slack = {
+        p.weight: min(_slack(right[p.weight], right[0.0], part, patients, alpha) for part in parts) for p in points
+    }
+    holding = [p for p in points if slack[p.weight] > 0]
     if holding:
         return _most_robust(holding).weight, ()
-    lower = max(p.lower for p in points)
-    safest = _most_robust([p for p in points if p.lower == lower])
-    near = [p for p in points if _within_one_error(right[p.weight], right[safest.weight], patients)]
+    most = max(slack.values())
+    safest = right[_most_robust([p for p in points if slack[p.weight] == most]).weight]
+    near = [p for p in points if all(_within_one_error(right[p.weight], safest, part, patients) for part in parts)]
     chosen = _most_robust(near)
     message = (
-        f"On {chosen.cases} validation cases no fusion weight shows non-inferiority at a margin of {margin:g} "
-        f"(best lower limit {lower:.3f}); the most robust weight within one standard error of the safest was taken."
+        f"On {chosen.cases} validation cases no fusion weight shows non-inferiority of accuracy and of each class's "
+        f"recall at the protocol's margins (the best misses one by {-most:.3f}); the most robust weight within one "
+        "standard error of the safest was taken."
     )
     return chosen.weight, (Finding("fusion.not_shown_on_validation", "warning", message),)
+
+
+def _slack(
+    now: npt.NDArray[np.bool_],
+    before: npt.NDArray[np.bool_],
+    part: _Part,
+    patients: npt.NDArray[np.str_],
+    alpha: float,
+) -> float:
+    """How far the lower limit of the change lies above -margin; below 0 it is not shown."""
+    now, before = now[part.rows], before[part.rows]
+    test = noninferiority_test(
+        now & ~before, before & ~now, margin=part.margin, alpha=alpha, patients=patients[part.rows].tolist()
+    )
+    return test.interval[0] + part.margin
 
 
 def _most_robust(points: list[FrontierPoint]) -> FrontierPoint:
     return max(points, key=lambda p: (p.robust, -p.weight))
 
 
-def _within_one_error(mine: npt.NDArray[np.bool_], safest: npt.NDArray[np.bool_], patients: list[str]) -> bool:
-    """Whether accuracy falls behind the safest weight's by at most one standard error of their paired difference."""
-    change = mine.astype(int) - safest.astype(int)
-    _, patient = np.unique(patients, return_inverse=True)
+def _within_one_error(
+    mine: npt.NDArray[np.bool_], safest: npt.NDArray[np.bool_], part: _Part, patients: npt.NDArray[np.str_]
+) -> bool:
+    """Whether it falls behind the safest weight by at most one standard error of their paired difference."""
+    change = mine[part.rows].astype(int) - safest[part.rows].astype(int)
+    _, patient = np.unique(patients[part.rows], return_inverse=True)
     error = float(np.sqrt((np.bincount(patient, weights=change) ** 2).sum()))
     return bool(-change.sum() <= error)

@@ -138,7 +138,8 @@ class Hardening(Strict):
         grad_clip: largest gradient norm.
         flip: whether training mirrors images left to right (keep false where sides matter, as on chest X-rays).
         shift: largest random translation, in pixels.
-        photometric: largest random change of each case's gamma, contrast and brightness, as a logarithm of the factor.
+        photometric: largest random change of each case's gamma, contrast and brightness, as a logarithm of the factor;
+            0 where values are calibrated, as Hounsfield units are.
         probe_steps, probe_cases: the per-epoch probe attack on validation.
     """
 
@@ -162,7 +163,7 @@ class Hardening(Strict):
     grad_clip: Annotated[float, Field(gt=0)] = 1.0
     flip: bool = False
     shift: Annotated[int, Field(ge=0)] = 0
-    photometric: Annotated[float, Field(ge=0, le=1)] = 0.0
+    photometric: Annotated[float, Field(ge=0, le=1)] = 0.2
     probe_steps: Annotated[int, Field(ge=1)] = 5
     probe_cases: Annotated[int, Field(ge=1)] = 100
 
