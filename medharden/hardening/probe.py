@@ -18,6 +18,7 @@ from medharden.stats import auroc
 __all__ = ["Probe", "ProbeResult", "collapsed"]
 
 _KEPT_SHARE = 0.25
+_LEARNED = 0.4  # below it, while the radius still rises, probe accuracy swings by itself
 
 
 @dataclass(frozen=True)
@@ -164,6 +165,6 @@ def collapsed(
     chance = 1 / classes
     if now.balanced < chance + _KEPT_SHARE * (original.balanced - chance):
         return f"{measures[0]} on validation fell to {now.balanced:.3f} (original {original.balanced:.3f})"
-    if best_robust > 0.2 and now.robust < 0.5 * best_robust:
+    if best_robust > _LEARNED and now.robust < 0.5 * best_robust:
         return f"{measures[1]} under the probe attack fell from {best_robust:.3f} to {now.robust:.3f}"
     return None
