@@ -76,6 +76,21 @@ SHIFTS: dict[str, Callable[[Tensor], Tensor]] = {
 }
 
 
+def flat(inputs: Tensor) -> Tensor:
+    """Half the contrast about each image's own mean."""
+    mean = inputs.mean(dim=(1, 2, 3), keepdim=True)
+    return (0.5 * (inputs - mean) + mean).clamp(0, 1)
+
+
+# what a branch without tone variation in its training fails on
+TONES: dict[str, Callable[[Tensor], Tensor]] = {
+    "brightness 0.7": lambda inputs: 0.7 * inputs,
+    "brightness 0.5": lambda inputs: 0.5 * inputs,
+    "contrast 0.5": flat,
+    "gamma 0.6": lambda inputs: inputs.clamp(min=1e-4) ** 0.6,
+}
+
+
 class LastEpochs:
     """A probe that measures nothing until the last epoch: the attack comes afterwards, on all of validation."""
 
@@ -119,16 +134,18 @@ def measure(name: str, original: Classifier, data: Path, base: Protocol) -> dict
     attacked = run_suite(
         view, inputs, labels, threat=protocol.input_threat, suite=SUITE, seed=protocol.seed, batch_size=64
     )
-    shifts = {}
-    for shift, transform in {"none": lambda x: x, **SHIFTS}.items():
+
+    def changed(transform: Callable[[Tensor], Tensor]) -> list[float]:
         shifted = transform(inputs)
         mine, theirs = right(branch, shifted, labels), right(original, shifted, labels)
-        shifts[shift] = [int((mine & ~theirs).sum()), int((~mine & theirs).sum()), float(theirs.float().mean())]
+        return [int((mine & ~theirs).sum()), int((~mine & theirs).sum()), float(theirs.float().mean())]
+
     return {
         "variant": name,
         "cases": len(labels),
         "robust": sum(won == "" for won in attacked.won_by) / len(labels),
-        "gained, lost, original": shifts,
+        "gained, lost, original": {n: changed(t) for n, t in {"none": lambda x: x, **SHIFTS}.items()},
+        "tones: gained, lost, original": {n: changed(t) for n, t in TONES.items()},
         "passes": training.adversary.passes,
         "steps": training.state.steps,
         "seconds": round(seconds, 1),
