@@ -119,15 +119,19 @@ def test_augmentation_lets_the_gradient_reach_the_unaugmented_frame() -> None:
 
 
 def test_tones_vary_from_case_to_case_within_the_range_and_let_the_gradient_through_even_where_it_is_black() -> None:
-    inputs = torch.cat([torch.zeros(2, 1, 4, 4), torch.full((200, 1, 4, 4), 0.5)]).requires_grad_(True)
+    inputs = torch.cat([torch.zeros(50, 1, 4, 4), torch.full((200, 1, 4, 4), 0.5)]).requires_grad_(True)
     toned = augment(inputs, Hardening(photometric=0.2), torch.Generator().manual_seed(3))
-    means = toned.detach().flatten(1).mean(1)[2:]
+    means = toned.detach().flatten(1).mean(1)[50:]
     # gamma alone moves 0.5 to 0.43 or 0.57; contrast is about 0.5; brightness multiplies
     assert 0.5**1.23 / 1.35 < float(means.min()) < 0.45
     assert 0.55 < float(means.max()) < 1
     assert float(toned.detach().min()) >= 0
     toned.sum().backward()
     assert torch.isfinite(inputs.grad).all()
+    # where less contrast lifts black, an attacker can move it
+    lifted = toned.detach().flatten(1).amin(1)[:50] > 0
+    assert 10 < lifted.sum() < 40
+    assert (inputs.grad[:50][lifted] > 0).all()
     unchanged = augment(inputs, Hardening(photometric=0), torch.Generator().manual_seed(3))
     assert torch.equal(unchanged, inputs)
 

@@ -10,7 +10,7 @@ from medharden.protocol import Hardening
 
 __all__ = ["augment"]
 
-_DARKEST = 1e-2
+_OFFSET = 1e-2  # of a root: its slope at 0 would be infinite, and without one black pixels would not be attacked
 
 
 def augment(inputs: Tensor, settings: Hardening, generator: torch.Generator) -> Tensor:
@@ -40,9 +40,13 @@ def augment(inputs: Tensor, settings: Hardening, generator: torch.Generator) -> 
 
 
 def _vary_tones(inputs: Tensor, most: float, generator: torch.Generator) -> Tensor:
-    """Makes x into clip(((x^g - 1/2) c + 1/2) b), the logarithms of g, c and b uniform within `most`, for each case."""
+    """Makes x into clip(((t(x) - 1/2) c + 1/2) b), the logarithms of g, c and b uniform within `most`, for each case.
+
+    t(x) is (x + d)^g, moved and scaled so that 0 and 1 stay.
+    """
     drawn = (torch.rand((3, len(inputs)), generator=generator) * 2 - 1) * most
     gamma, contrast, brightness = drawn.exp().to(inputs).view(3, -1, *(1,) * (inputs.ndim - 1))
-    toned = inputs.clamp(min=_DARKEST) ** gamma  # at 0 the slope of a root is infinite
+    black, white = _OFFSET**gamma, (1 + _OFFSET) ** gamma
+    toned = ((inputs + _OFFSET) ** gamma - black) / (white - black)
     varied: Tensor = (((toned - 0.5) * contrast + 0.5) * brightness).clamp(0, 1)
     return varied

@@ -245,9 +245,9 @@ def _choose(
     near = [p for p in points if all(_within_one_error(right[p.weight], safest, part, patients) for part in parts)]
     chosen = _most_robust(near)
     message = (
-        f"On {chosen.cases} validation cases no fusion weight shows non-inferiority of accuracy and of each class's "
-        f"recall at the protocol's margins (the best misses one by {-most:.3f}); the most robust weight within one "
-        "standard error of the safest was taken."
+        f"On {chosen.cases} validation cases no fusion weight shows non-inferiority of accuracy and, where classes "
+        f"are gated by it, of each one's recall at the protocol's margins (the best misses one by {-most:.3f}); the "
+        "most robust weight within one standard error of the safest was taken."
     )
     return chosen.weight, (Finding("fusion.not_shown_on_validation", "warning", message),)
 

@@ -87,7 +87,14 @@ def state_file(state: dict[str, torch.Tensor]) -> bytes:
 def clean_training(epochs: int, rate: float, shift: int, *, flip: bool = False) -> Hardening:
     """The settings of an original's training."""
     return Hardening(
-        branch="full", epochs=epochs, min_steps=1, batch_size=32, learning_rate=rate, shift=shift, flip=flip
+        branch="full",
+        epochs=epochs,
+        min_steps=1,
+        batch_size=32,
+        learning_rate=rate,
+        shift=shift,
+        flip=flip,
+        photometric=0,
     )
 
 
