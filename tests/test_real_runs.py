@@ -42,7 +42,7 @@ input: {dims: 3, channels: gray, size: [32, 40, 32], intensity: {mode: percentil
 model: {arch: "monai:DenseNet121", arguments: {init_features: 4, growth_rate: 4}}
 splits: {train: 0.5, val: 0.2, test: 0.3}
 threat: {eps: 0.01}
-hardening: {epochs: 2, min_steps: 1, batch_size: 4, learning_rate: 1.0e-4}
+hardening: {epochs: 2, min_steps: 1, batch_size: 4}
 suite: {attacks: [{attack: apgd, loss: ce, steps: 5}]}
 """
 )
