@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 
 from medharden.attacks import SuiteResult, run_suite
 from medharden.errors import RangeError
-from medharden.protocol import Attack, Suite, ThreatModel
+from medharden.protocol import Attack, Precision, Suite, ThreatModel
 from medharden.record import Finding
 
 CE = Attack(attack="apgd", loss="ce", steps=10)
@@ -277,3 +278,53 @@ def test_what_the_suite_cannot_use_is_refused() -> None:
         _suite(model, inputs, labels, threat=ThreatModel(eps=2, unit="1/255"))
     with pytest.raises(RangeError, match="logits must be finite"):
         _suite(Wrapped(model, lambda z: z / 0), inputs, labels)
+
+
+def test_a_success_that_only_the_faster_copy_s_rounding_gives_does_not_count() -> None:
+    """A copy that answers otherwise than its model is caught: what it lets fall is sought on the model itself."""
+
+    class Copied(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = nn.Conv2d(1, 2, 1)
+            self.real = True
+
+        def __deepcopy__(self, memory: dict[int, object]) -> Copied:
+            twin = Copied()
+            twin.real = False
+            return twin
+
+        def forward(self, inputs: Tensor) -> Tensor:
+            level = inputs.flatten(1).mean(1)
+            line = 0.5 if self.real else 10.0
+            return torch.stack([torch.zeros_like(level), level - line], dim=1)
+
+    inputs, labels = torch.full((3, 1, 4, 4), 0.6), torch.ones(3, dtype=torch.long)
+    run = {"suite": (Attack(attack="pgd", loss="margin", steps=10),), "seed": 0, "batch_size": 3}
+    near = run_suite(Copied().eval(), inputs, labels, threat=ThreatModel(eps=0.2), **run)
+    assert near.won_by == ("pgd-margin-10",) * 3
+    far = run_suite(Copied().eval(), inputs, labels, threat=ThreatModel(eps=0.05), **run)
+    assert far.won_by == ("",) * 3
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_the_search_on_a_faster_copy_finds_what_a_search_on_the_model_finds(precision: Precision) -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Conv2d(1, 8, 3, padding=1), nn.ReLU(), nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(32, 3)
+    ).eval()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    inputs = torch.rand(40, 1, 8, 8)
+    labels = model(inputs).argmax(1)
+    run = {"threat": ThreatModel(eps=0.05), "suite": (Attack(attack="apgd", loss="margin", steps=20),), "seed": 1}
+    fast = run_suite(model, inputs, labels, **run, batch_size=40, precision=precision)
+    with torch.no_grad():
+        wrong = (model(fast.adversarial).argmax(1) != labels).tolist()
+    assert wrong == [won != "" for won in fast.won_by]
+    with patch("medharden.attacks.suite.searched", lambda model, dims, precision: model):
+        slow = run_suite(model, inputs, labels, **run, batch_size=40)
+    fallen = [sum(won != "" for won in result.won_by) for result in (fast, slow)]
+    assert 5 < fallen[1] < 40
+    assert abs(fallen[0] - fallen[1]) <= (0 if precision == "float32" else 1)
+    assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
+    assert model[0].weight.is_contiguous()

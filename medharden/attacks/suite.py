@@ -11,12 +11,13 @@ from torch import Tensor, nn
 
 from medharden.attacks.aims import Aim, Sought, wrong_findings
 from medharden.attacks.projections import within
+from medharden.attacks.searching import searched
 from medharden.attacks.soundness import climbs, findings, look_like_probabilities, repeats
 from medharden.attacks.state import Keep, SuiteState
 from medharden.attacks.strikes import recipe, strike
-from medharden.attacks.victim import Victim, attackable, check_cases, refers
+from medharden.attacks.victim import Strongest, Victim, attackable, check_cases, refers
 from medharden.errors import RangeError
-from medharden.protocol import Attack, ThreatModel
+from medharden.protocol import Attack, Precision, ThreatModel
 from medharden.record import AttackOutcome, Finding, Progress
 
 __all__ = ["SuiteResult", "run_suite"]
@@ -56,6 +57,7 @@ class _Run:
     seed: int
     batch_size: int
     device: str
+    precision: Precision
     state: SuiteState
     keep: Keep | None
 
@@ -66,8 +68,8 @@ class _Run:
         aim = self.aim.of(rows)
         return Aim(aim.labels.to(self.device), aim.finding, aim.refers)
 
-    def victim(self, rows: Tensor, loss: str) -> Victim:
-        return Victim(self.model, self.aim_of(rows), loss, self.state.signs.tally)
+    def victim(self, rows: Tensor, loss: str, model: nn.Module | None = None) -> Victim:
+        return Victim(model or self.model, self.aim_of(rows), loss, self.state.signs.tally)
 
 
 def run_suite(
@@ -81,6 +83,7 @@ def run_suite(
     batch_size: int,
     finding: Sought = "any",
     device: str = "cpu",
+    precision: Precision = "float32",
     progress: Progress | None = None,
     stage: str = "attack",
     saved: SuiteState | None = None,
@@ -88,9 +91,10 @@ def run_suite(
 ) -> SuiteResult:
     """Runs attacks in order, each on the cases that none before it has won.
 
-    A success counts once a fresh forward of the final input confirms it. Randomness is drawn from a generator
-    for each (seed, place in the suite, row), so it depends neither on the batch size nor on the other cases;
-    results then differ between batch sizes by floating-point rounding alone.
+    Attacks search on a copy of the model in a faster memory layout; a success counts once a forward pass of the model
+    itself confirms it at the final input, and where it does not, the model itself is searched too. Randomness is drawn
+    from a generator for each (seed, place in the suite, row), so it depends neither on the batch size nor on the other
+    cases; results then differ between batch sizes by floating-point rounding alone.
 
     Labels decide the task. Class indices (N,) integer: a case is won where the answer, the largest column, is wrong.
     Findings (N, L) floating point of 0 and 1: finding j is answered as present where column j is above 0, and a case is
@@ -109,6 +113,7 @@ def run_suite(
         finding: which finding is sought: `any` (a case is robust if all stay right), the index of one (robust if that
             one stays right, whatever the others do), or `all` (robust if one of them stays right). Classes: `any`.
         device: where the model is and batches are moved.
+        precision: of the search; `bfloat16` computes convolutions and matrix products in half the bits.
         progress: called after each batch with cases x attacks done and in all.
         stage: what `progress` is told this is.
         saved: how far an interrupted run of the same suite, model, cases, threat, seed and batch size came: it goes on
@@ -129,6 +134,7 @@ def run_suite(
         seed=seed,
         batch_size=batch_size,
         device=device,
+        precision=precision,
         state=saved or SuiteState.at_the_start(inputs),
         keep=keep,
     )
@@ -141,8 +147,9 @@ def run_suite(
             _answer_clean(run)
             _look_at_gradients(run, suite)
             state.looked = True
+        on = searched(model, inputs.dim() - 2, precision)
         for place in range(len(state.outcomes), len(suite)):
-            _run_attack(run, place, suite[place], len(suite), progress, stage)
+            _run_attack(run, on, place, suite, progress, stage)
         wrong = _wrong_findings(run)
     state.signs.moved = held.moved
     return SuiteResult(state.adversarial, tuple(state.won_by), tuple(state.outcomes), findings(state.signs), wrong)
@@ -183,15 +190,17 @@ def _look_at_gradients(run: _Run, suite: tuple[Attack, ...]) -> None:
     signs.blind, signs.misled = int(blind.sum()), int((misled & ~blind).sum())
 
 
-def _run_attack(run: _Run, place: int, attack: Attack, attacks: int, progress: Progress | None, stage: str) -> None:
+def _run_attack(
+    run: _Run, on: nn.Module, place: int, suite: tuple[Attack, ...], progress: Progress | None, stage: str
+) -> None:
     """Runs one attack on the cases that stand, or on those of them that an interrupted run had left."""
-    state, cases = run.state, len(run.inputs)
+    state, cases, attack, attacks = run.state, len(run.inputs), suite[place], len(suite)
     if state.left is None:
         state.left = state.standing
         state.attacked, state.wins, state.seconds = len(state.left), 0, 0.0
     while state.left:
         started, rows = time.perf_counter(), torch.tensor(state.left[: run.batch_size])
-        wins = _attack_batch(run, place, attack, rows)
+        wins = _attack_batch(run, on, place, attack, rows)
         state.left, state.wins = state.left[run.batch_size :], state.wins + wins
         state.seconds += time.perf_counter() - started
         if run.keep:
@@ -208,15 +217,19 @@ def _run_attack(run: _Run, place: int, attack: Attack, attacks: int, progress: P
     state.left = None
 
 
-def _attack_batch(run: _Run, place: int, attack: Attack, rows: Tensor) -> int:
+def _attack_batch(run: _Run, on: nn.Module, place: int, attack: Attack, rows: Tensor) -> int:
     """Attacks one batch; keeps each case's strongest point and returns how many successes were confirmed."""
-    inputs = run.inputs[rows].to(run.device)
-    victim = run.victim(rows, attack.loss)
-    generators = [_generator(run.seed, place, row) for row in rows.tolist()]
-    best = strike(victim, inputs, generators, run.threat, attack)
+    inputs, victim = run.inputs[rows].to(run.device), run.victim(rows, attack.loss)
+    best = _strike(run, on, place, attack, rows)
+    logits = victim.logits(best.points)
+    missed = best.fallen & ~victim.aim.won(logits)
+    if on is not run.model and bool(missed.any()):
+        # What the copy's rounding alone let fall is sought on the model itself.
+        again = _strike(run, run.model, place, attack, rows[missed.cpu()])
+        best.points[missed], best.fallen[missed] = again.points, again.fallen
+        logits = victim.logits(best.points)
     # A point outside the threat would be a mistake of ours; leaving it uncounted would flatter the model.
     assert bool(within(best.points, inputs, run.threat).all()), "an attack left the threat model"  # noqa: S101
-    logits = victim.logits(best.points)
     won, margins = victim.aim.won(logits), victim.aim.margin(logits).to(run.state.margins)
     state = run.state
     state.signs.refuted += int((best.fallen & ~won).sum())
@@ -226,6 +239,12 @@ def _attack_batch(run: _Run, place: int, attack: Attack, rows: Tensor) -> int:
     for row in rows[won.cpu()].tolist():
         state.won_by[row] = attack.name
     return int(won.sum())
+
+
+def _strike(run: _Run, on: nn.Module, place: int, attack: Attack, rows: Tensor) -> Strongest:
+    """One attack on some cases, searched on a model or a copy of it."""
+    generators = [_generator(run.seed, place, row) for row in rows.tolist()]
+    return strike(run.victim(rows, attack.loss, on), run.inputs[rows].to(run.device), generators, run.threat, attack)
 
 
 def _wrong_findings(run: _Run) -> Tensor | None:

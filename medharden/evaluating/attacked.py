@@ -51,6 +51,7 @@ def attack_all(
                 seed=protocol.seed,
                 batch_size=batch_size,
                 device=device,
+                precision=protocol.suite.precision,
                 progress=progress,
                 stage=stages[s.name],
                 saved=partial.load() if partial else None,

@@ -74,6 +74,7 @@ def sanity_curves(
                     seed=protocol.seed,
                     batch_size=batch_size,
                     device=device,
+                    precision=protocol.suite.precision,
                 )
                 measured[key] = sum(won == "" for won in result.won_by)
             points.append(SanityPoint(subject.name, sweep, ratio, eps, steps, len(inputs), measured[key]))

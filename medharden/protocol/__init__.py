@@ -1,6 +1,6 @@
 """Frozen, strict protocols: every scientific choice of a run, and its digest."""
 
-from medharden.protocol.attacking import Attack, Suite, ThreatModel
+from medharden.protocol.attacking import Attack, Precision, Suite, ThreatModel
 from medharden.protocol.deciding import CO_PRIMARY, Endpoints, Margin, Robustness, Subgroups
 from medharden.protocol.imaging import Input, Intensity
 from medharden.protocol.loading import DEFAULT_PROTOCOL, load_protocol, parse_protocol, shipped_protocols
@@ -30,6 +30,7 @@ __all__ = [
     "Intensity",
     "Margin",
     "ModelSpec",
+    "Precision",
     "Protocol",
     "Reviewed",
     "Robustness",

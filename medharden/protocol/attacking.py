@@ -9,7 +9,9 @@ from pydantic import Field, model_validator
 from medharden.protocol.base import Strict
 from medharden.protocol.imaging import Intensity
 
-__all__ = ["Attack", "Suite", "ThreatModel"]
+__all__ = ["Attack", "Precision", "Suite", "ThreatModel"]
+
+Precision = Literal["float32", "bfloat16"]
 
 
 class ThreatModel(Strict):
@@ -126,12 +128,15 @@ class Suite(Strict):
         attacks: run in this order; a case that has fallen is not attacked again.
         cases: attack at most this many test cases, drawn by class from the seed; null attacks all.
         sanity_cases: how many of them the curves against budget and steps are measured on; 0 measures none.
+        precision: what attacks search in; `bfloat16` is faster on some devices and may find less. Every success is
+            confirmed in float32 either way.
     """
 
     name: Literal["fast", "standard", "thorough", "custom"] = "standard"
     attacks: tuple[Attack, ...] = Field(default=_STANDARD, min_length=1)
     cases: Annotated[int, Field(ge=1)] | None = None
     sanity_cases: Annotated[int, Field(ge=0)] = 32
+    precision: Precision = "float32"
 
     @model_validator(mode="before")
     @classmethod

@@ -1,0 +1,58 @@
+"""What attacks are searched on: a copy of the model that is faster and answers the same but for rounding."""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from torch import Tensor, nn
+
+from medharden.attacks.victim import refers
+from medharden.protocol import Precision
+
+__all__ = ["lay_out", "searched"]
+
+
+def lay_out(model: nn.Module, dims: int, *, channels_last: bool) -> None:
+    """Lays out the weights of two-dimensional convolutions in memory, in place; no value changes, only the speed.
+
+    Args:
+        model: whose forward pass then rounds differently.
+        dims: spatial dimensions of its input; volumes gain nothing from another layout and are left alone.
+        channels_last: or else contiguous, as models come.
+    """
+    if dims == 2:
+        model.to(memory_format=torch.channels_last if channels_last else torch.contiguous_format)
+
+
+def searched(model: nn.Module, dims: int, precision: Precision) -> nn.Module:
+    """A faster copy of the model to search on; the model itself where there is none.
+
+    A success on the copy is only a candidate: whoever searches asks the model itself.
+
+    Args:
+        model: in `attackable`.
+        dims: spatial dimensions of its input.
+        precision: `bfloat16` computes convolutions and matrix products in half the bits.
+    """
+    if dims != 2 and precision == "float32":
+        return model
+    try:
+        copied = copy.deepcopy(model)
+    except RuntimeError:  # weights that are computed from others can't be copied once they carry a graph
+        return model
+    lay_out(copied, dims, channels_last=True)
+    return _HalfPrecision(copied) if precision == "bfloat16" else copied
+
+
+class _HalfPrecision(nn.Module):
+    """A model whose convolutions and matrix products are computed in bfloat16."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model, self.refers, self.training = model, refers(model), model.training
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        with torch.autocast(inputs.device.type, torch.bfloat16):
+            logits: Tensor = self.model(inputs)
+        return logits.float()
