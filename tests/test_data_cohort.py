@@ -186,6 +186,22 @@ def test_made_splits_keep_copies_together_and_say_so(tmp_path):
     assert finding.message.startswith("6 sets")
 
 
+def test_rows_that_are_there_twice_without_a_patient_count_as_one_patients(tmp_path):
+    class_folders(tmp_path, 12)
+    once = load_cohort(tmp_path, protocol(), key=KEY)
+    for image in sorted(tmp_path.rglob("*.png")):
+        shutil.copy(image, image.with_name(f"again{image.name}"))
+    twice = load_cohort(tmp_path, protocol(), key=KEY)
+    assert len(twice.cases) == 2 * len(once.cases)
+    patients = Counter(case.patient for case in twice.cases)
+    assert set(patients.values()) == {2}
+    assert len({case.case for case in twice.cases}) == len(twice.cases)
+    assert len({(case.patient, case.pixels) for case in twice.cases}) == len(patients)
+    [finding] = [f for f in twice.record.findings if f.code == "data.duplicates"]
+    assert finding.message.startswith("24 sets of identical images name no patient")
+    assert {"data.no_patients", "data.duplicates"} <= codes(twice)
+
+
 def test_one_image_under_two_labels_is_a_problem(tmp_path):
     class_folders(tmp_path)
     shutil.copy(tmp_path / "cat" / "0.png", tmp_path / "dog" / "copy.png")

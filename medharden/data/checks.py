@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from medharden.data.layout import Entry, Listing
 from medharden.data.near import NearPair
 from medharden.data.reading import ReadCase
-from medharden.data.splits import SPLITS, Member, contradictions, leaks, shared_pixels
+from medharden.data.splits import NAMELESS, SPLITS, Member, contradictions, leaks, shared_pixels
 from medharden.errors import DataError, Problem
 from medharden.protocol import Protocol
 from medharden.record import Finding, Label, present
@@ -173,13 +173,15 @@ def findings_of(
 ) -> list[Finding]:
     """What a reader must know of the data."""
     n = len(members)
-    alone = sum(m.patient.startswith("case\0") for m in members)
+    alone = sum(m.patient.startswith(NAMELESS) for m in members)
     from_file = protocol.input.intensity.mode == "file"
     headed = [c for c in kept.values() if c.format in ("dicom", "nifti")]
     several = sum(c.windows > 1 for c in headed) if from_file else 0
     without = sum(c.windows == 0 for c in headed) if from_file else 0
     flat = sum(c.flat for c in kept.values())
-    again = sum(len({members[p].patient for p in places}) > 1 for places in shared_pixels(members))
+    repeated = [{members[p].patient for p in places} for places in shared_pixels(members)]
+    again = sum(len(patients) > 1 for patients in repeated)
+    nameless = sum(min(patients).startswith(NAMELESS) and len(patients) == 1 for patients in repeated)
     found = [
         (
             alone == n,
@@ -202,6 +204,11 @@ def findings_of(
             again > 0,
             "data.duplicates",
             f"{again} sets of identical images appear under different patients within one split.",
+        ),
+        (
+            nameless > 0,
+            "data.duplicates",
+            f"{nameless} sets of identical images name no patient; the cases of a set count as one patient's.",
         ),
         (excluded > 0, "data.excluded", f"{excluded} cases could not be used and were left out."),
     ]

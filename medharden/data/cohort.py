@@ -33,7 +33,7 @@ from medharden.data.manifest import find_manifest, list_manifest
 from medharden.data.near import Hashes, NearPair, near_duplicate_findings, near_pairs, picture_hashes
 from medharden.data.pseudonyms import key_id, keyed_digest, pseudonym
 from medharden.data.reading import ReadCase, Shelf, assemble, read_cases
-from medharden.data.splits import SPLITS, Member, make_splits
+from medharden.data.splits import NAMELESS, SPLITS, Member, make_splits, one_patient_an_image
 from medharden.errors import DataError, Problem
 from medharden.protocol import Protocol
 from medharden.record import AlikePair, CaseRecord, CohortRecord, Label, Progress, present
@@ -170,6 +170,7 @@ def load_cohort(
         hashes = [] if _farthest(protocol) is None else picture_hashes(inputs)
         splits, origin = _splits(members, protocol, grouped, names, _copies(hashes, members, names, protocol))
         check_coverage(splits, [m.label for m in members], classes)
+        members = one_patient_an_image(members)
     cases = tuple(
         _case(listing.entries[n], kept[n], member, split, key)
         for n, member, split in zip(numbers, members, splits, strict=True)
@@ -267,7 +268,7 @@ def _member(entry: Entry, case: ReadCase, label: Label) -> Member:
 def _grouping(entry: Entry, case: ReadCase) -> str:
     """The patient; a case without one stands for itself, under a name that no patient has."""
     patient = _patient(entry, case)
-    return f"patient\0{patient}" if patient else f"case\0{entry.text}"
+    return f"patient\0{patient}" if patient else f"{NAMELESS}{entry.text}"
 
 
 def _farthest(protocol: Protocol) -> int | None:

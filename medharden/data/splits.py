@@ -5,13 +5,24 @@ from __future__ import annotations
 import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from medharden.record import Label, present
 
-__all__ = ["SPLITS", "Member", "contradictions", "leaks", "make_splits", "shared_pixels"]
+__all__ = [
+    "NAMELESS",
+    "SPLITS",
+    "Member",
+    "contradictions",
+    "leaks",
+    "make_splits",
+    "one_patient_an_image",
+    "shared_pixels",
+]
 
 SPLITS = ("train", "val", "test")
+NAMELESS = "case\0"
+"""What the patient of a case that names none begins with; no patient's own name does."""
 
 
 @dataclass(frozen=True)
@@ -105,6 +116,15 @@ def shared_pixels(members: Sequence[Member]) -> list[list[int]]:
     for place, member in enumerate(members):
         same[member.pixels].append(place)
     return [places for places in same.values() if len(places) > 1]
+
+
+def one_patient_an_image(members: Sequence[Member]) -> list[Member]:
+    """Cases that name no patient and hold identical pixels become one patient's: a row doubled is no evidence more."""
+    first: dict[str, str] = {}
+    return [
+        replace(m, patient=first.setdefault(m.pixels, m.patient)) if m.patient.startswith(NAMELESS) else m
+        for m in members
+    ]
 
 
 def _groups(members: Sequence[Member], together: Iterable[tuple[int, int]]) -> list[str]:
