@@ -43,3 +43,16 @@ class TinyNet(nn.Module):
 
     def forward(self, inputs: Tensor) -> Tensor:
         return self.classifier(self.features(inputs))
+
+
+class SeveralAnswers(nn.Module):
+    """`TinyNet`, answering with a dict of which the logits are one part, and not what the last layer makes."""
+
+    def __init__(self, num_classes: int = 2, in_channels: int = 1) -> None:
+        super().__init__()
+        net = TinyNet(num_classes, in_channels)
+        self.features, self.classifier, self.projector = net.features, net.classifier, nn.Linear(96, 5)
+
+    def forward(self, inputs: Tensor) -> dict[str, Tensor]:
+        features = self.features(inputs)
+        return {"features": features, "logits": self.classifier(features), "projected": self.projector(features)}

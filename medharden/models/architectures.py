@@ -80,23 +80,25 @@ def build_network(arch: Architecture, state: dict[str, Tensor], dims: int) -> tu
     make = _maker(arch, dims)
     network = make(*_FIRST_GUESS)
     state = max(_without_prefixes(state), key=lambda s: len(s.keys() & network.state_dict().keys()))
-    outputs, channels = network_size(network, state)
+    outputs, channels = network_size(network, state, arch)
     return (network if (outputs, channels) == _FIRST_GUESS else make(outputs, channels)), state
 
 
-def network_size(network: nn.Module, state: dict[str, Tensor]) -> tuple[int, int]:
+def network_size(network: nn.Module, state: dict[str, Tensor], arch: Architecture) -> tuple[int, int]:
     """Outputs and input channels by the weights of the last and the first layer.
 
     Args:
         network: names the layers, in their order.
         state: weights under the network's names; where it lacks a layer, the network's own weights stand in.
+        arch: whose arguments have the last word on the outputs: the logits need not come from the last layer.
     """
     config = getattr(network, "pretrained_cfg", None) or {}
     own = network.state_dict()
     last = _weight_name(config.get("classifier"), own) or next(n for n in reversed(own) if own[n].ndim >= 2)
     first = _weight_name(config.get("first_conv"), own) or next((n for n in own if own[n].ndim >= 4), None)
     channels = state.get(first, own[first]).shape[1] if first is not None else 1
-    return int(state.get(last, own[last]).shape[0]), int(channels)
+    told = [arch.arguments[name] for name in _CLASSES if isinstance(arch.arguments.get(name), int)]
+    return int(told[0] if told else state.get(last, own[last]).shape[0]), int(channels)
 
 
 def _weight_name(layers: Any, own: dict[str, Tensor]) -> str | None:
@@ -177,6 +179,8 @@ def _parameters(factory: Callable[..., Any]) -> set[str]:
 def _construct(factory: Callable[..., Any], arguments: dict[str, Any], name: str) -> nn.Module:
     try:
         network = factory(**arguments)
+    except ImportError as error:  # MONAI asks for a network's optional needs when it is built
+        raise ModelError(f"{name} needs a package that is not installed: {str(error).splitlines()[0]}") from error
     except (TypeError, ValueError, RuntimeError, AttributeError, KeyError, AssertionError) as error:
         raise ModelError(
             f"{name} can't be built with {arguments}: {error}; set model.arguments in the protocol"

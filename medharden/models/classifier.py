@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-from typing import cast
 
 import torch
 from torch import Tensor, nn
 
 from medharden.errors import ModelError, RangeError
+from medharden.models.outputs import named_output
 from medharden.record import ModelRecord
 
 __all__ = ["Classifier", "check_classifier", "logits_in_batches", "state_digest"]
@@ -43,12 +43,20 @@ class Classifier(nn.Module):
         Returns:
             (N, K) logits, K >= 2; a one-logit network z becomes (0, z), whose softmax is its sigmoid. Of a
             multi-label task (N, L) logits, one a finding, L >= 1.
+
+        Raises:
+            ModelError: the network answers with several parts, and none of them, or none that is there, is named.
         """
         channels = self.record.channels
         if inputs.shape[1] == 1 and channels > 1:
             inputs = inputs.expand(-1, channels, *inputs.shape[2:])
-        logits = cast(Tensor, self.network((inputs - self.mean) / self.std))
+        logits = named_output(self.network((inputs - self.mean) / self.std), self.record.output)
         if self.record.one_logit:
+            if logits.numel() != len(inputs):
+                raise ModelError(
+                    f"the network's last layer has one output, the network answers {tuple(logits.shape)} for "
+                    f"{len(inputs)} cases; set the number of classes in model.arguments, such as num_classes"
+                )
             logits = logits.reshape(len(inputs), 1)
             return torch.cat([torch.zeros_like(logits), logits], dim=1)
         return logits
@@ -100,9 +108,8 @@ def check_classifier(model: Classifier, inputs: Tensor, classes: tuple[str, ...]
             f"the model ({record.arch}) does not accept inputs of shape {tuple(inputs.shape[1:])}: "
             f"{str(error).splitlines()[0][:200]}; set input.size in the protocol to the size it was trained at"
         ) from error
-    if not isinstance(logits, Tensor) or logits.ndim != 2:
-        found = f"shape {tuple(logits.shape)}" if isinstance(logits, Tensor) else type(logits).__name__
-        raise ModelError(f"expected logits of shape (cases, classes), the model returned {found}")
+    if logits.ndim != 2:
+        raise ModelError(f"expected logits of shape (cases, classes), the model returned shape {tuple(logits.shape)}")
     if logits.shape[1] != len(classes):
         what = "findings" if multilabel else "classes"
         raise ModelError(

@@ -69,7 +69,7 @@ def _assemble(
 ) -> Classifier:
     network, state = build_network(arch, weights.state, dims)
     _load_strictly(network, state, f"{arch.source}:{arch.name}")
-    outputs, channels = network_size(network, state)
+    outputs, channels = network_size(network, state, arch)
     network.float().requires_grad_(True)
     mean, std = _normalisation(network, weights, spec, channels)
     record = ModelRecord(
@@ -85,6 +85,7 @@ def _assemble(
         file=weights.file,
         state=state_digest(network),
         parameters=sum(p.numel() for p in network.parameters()),
+        output=spec.output,
     )
     return Classifier(network, record)
 

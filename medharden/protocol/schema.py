@@ -49,12 +49,15 @@ class ModelSpec(Strict):
         arguments: constructor arguments, such as `spatial_dims: 3`; numbers, text, booleans and lists of these.
         mean, std: input normalisation of [0, 1] input, one value a channel or one for all; null takes the
             checkpoint's or the architecture's own.
+        output: which part of what the network returns holds the logits: a key of its dict, or an index into its tuple,
+            from 0; null where it returns one tensor.
     """
 
     arch: str | None = None
     arguments: dict[str, int | float | bool | str | list[int] | list[float] | list[str]] = {}
     mean: tuple[float, ...] | None = None
     std: tuple[Annotated[float, Field(gt=0)], ...] | None = None
+    output: Annotated[int, Field(ge=0)] | Annotated[str, Field(min_length=1)] | None = None
 
 
 class Reviewed(Strict):

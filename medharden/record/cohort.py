@@ -97,6 +97,7 @@ class ModelRecord:
         file: SHA-256 of the file the weights came from.
         state: digest of parameters and buffers.
         parameters: how many weights.
+        output: key or index of the logits in what the network returns; null where it returns them alone.
     """
 
     source: str
@@ -111,3 +112,4 @@ class ModelRecord:
     file: str
     state: str
     parameters: int
+    output: str | int | None = None

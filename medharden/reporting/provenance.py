@@ -26,6 +26,8 @@ def model_rows(records: RunRecords) -> Rows:
     original, branch, fusion = harden.original, harden.branch, harden.fusion
     arguments = ", ".join(f"{k} = {v}" for k, v in sorted(original.arguments.items())) or "none"
     head = "one sigmoid output, presented as two classes" if original.one_logit else f"{original.classes} classes"
+    if original.output is not None:
+        head = f"{original.output!r} of what the network returns: {head}"
     rows = [
         ("Intended use", protocol.intended_use),
         ("Original model", f"{original.arch} ({original.source}), {count(original.parameters)} weights"),
