@@ -5,6 +5,7 @@ from medharden.attacks.apgd import apgd
 from medharden.attacks.fab import fab
 from medharden.attacks.losses import cross_entropy, margin, safe_columns, succeeded
 from medharden.attacks.pgd import pgd
+from medharden.attacks.searching import lay_out, searched
 from medharden.attacks.square import square
 from medharden.attacks.state import Keep, SuiteState
 from medharden.attacks.suite import SuiteResult, run_suite
@@ -20,10 +21,12 @@ __all__ = [
     "apgd_targeted",
     "cross_entropy",
     "fab",
+    "lay_out",
     "margin",
     "pgd",
     "run_suite",
     "safe_columns",
+    "searched",
     "square",
     "succeeded",
     "wrong_findings",

@@ -25,13 +25,13 @@ def lay_out(model: nn.Module, dims: int, *, channels_last: bool) -> None:
         model.to(memory_format=torch.channels_last if channels_last else torch.contiguous_format)
 
 
-def searched(model: nn.Module, dims: int, precision: Precision) -> nn.Module:
+def searched(model: nn.Module, dims: int, precision: Precision = "float32") -> nn.Module:
     """A faster copy of the model to search on; the model itself where there is none.
 
     A success on the copy is only a candidate: whoever searches asks the model itself.
 
     Args:
-        model: in `attackable`.
+        model: to copy as it is.
         dims: spatial dimensions of its input.
         precision: `bfloat16` computes convolutions and matrix products in half the bits.
     """

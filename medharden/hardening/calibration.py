@@ -10,7 +10,7 @@ import torch
 from scipy.optimize import minimize_scalar
 from torch import Tensor
 
-from medharden.attacks import pgd
+from medharden.attacks import pgd, searched
 from medharden.data import Cohort
 from medharden.data.sampling import stratified_sample
 from medharden.models import (
@@ -163,7 +163,7 @@ def _frontier(
         test = noninferiority_test(gained, lost, margin=margin, alpha=protocol.endpoints.alpha, patients=patients)
         view = DecisionView(model, bias)
         attacked = pgd(
-            view,
+            searched(view, inputs.dim() - 2),
             inputs[sample],
             labels[sample],
             threat=protocol.input_threat,

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from medharden.attacks import lay_out
 from medharden.data import Cohort
 from medharden.errors import HardeningError
 from medharden.hardening.adversary import CarriedAdversary
@@ -73,6 +74,7 @@ class BranchTraining:
             device: where both models are.
         """
         self.branch, self.cohort, self.probe, self.device = branch, cohort, probe, device
+        lay_out(branch, branch.record.dims, channels_last=True)  # until it is finished
         self.protocol, self.settings, self.threat = protocol, protocol.hardening, protocol.input_threat
         self.multilabel = protocol.task.multilabel
         self.rows = cohort.indices("train")
@@ -263,6 +265,7 @@ class BranchTraining:
             )
         self.load(self.state.best)
         merge(self.branch)
+        lay_out(self.branch, self.branch.record.dims, channels_last=False)
 
     def load(self, weights: dict[str, Tensor]) -> None:
         """Copies trained weights into the branch."""
