@@ -16,8 +16,12 @@ from conftest import ROOT
 from gating_changes import grouped
 from gating_factory import protocol, records, write_run
 
+from medharden.cli.console import Output
+from medharden.cli.verdicts import show_verdict
+from medharden.gating import gate
 from medharden.record import Endpoint, Finding, GateDecision, Verdict
 from medharden.reporting import markdown_summary
+from medharden.stats import cases_needed, power_to_show, smallest_margin
 
 
 @pytest.fixture
@@ -35,6 +39,37 @@ def test_json_is_one_object_under_either_name(run: Path, option: tuple[str, ...]
     shown = json.loads(result.stdout)
     assert (shown["verdict"], shown["exit_code"]) == ("INCONCLUSIVE", 4)
     assert [(g["name"], g["n"]) for g in shown["subgroups"]] == [("sex=A", 3), ("sex=rest", 397)]
+
+
+def test_what_the_cases_can_show_is_printed_before_the_verdict(run: Path) -> None:
+    text = medharden("gate", run, cwd=run).stdout
+    heads = ["n", "gained, lost", "can show", "needed", "power", "verdict"]
+    assert [text.index(head) for head in heads] == sorted(text.index(head) for head in heads)
+    row = next(line for line in text.splitlines() if line.split()[:1] == ["accuracy"])
+    assert row.split()[-8:-1] == ["-0.020", "400", "0,", "7", "±0.022", "509", "0.71"]
+    assert text.index("accuracy") < text.index("\nINCONCLUSIVE · toy")
+    shown = json.loads(medharden("gate", run, "--json", cwd=run).stdout)
+    accuracy = next(e for e in shown["endpoints"] if e["name"] == "accuracy")
+    assert (accuracy["n"], accuracy["patients"], accuracy["table"]) == (400, 400, [373, 0, 7, 20])
+    assert (accuracy["smallest_margin"], accuracy["needed"], accuracy["power"]) == (
+        smallest_margin(400, 7 / 400, alpha=0.025),
+        cases_needed(7 / 400, 0.02, alpha=0.025),
+        power_to_show(400, 7 / 400, 0.02, alpha=0.025),
+    )
+    assert (accuracy["level"], accuracy["limit"]) == (0.95, -0.02)
+
+
+def test_on_a_terminal_too_the_numbers_come_before_the_verdict(
+    run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(Output, "terminal", True)
+    monkeypatch.setattr("medharden.cli.verdicts.out", Output())
+    monkeypatch.setenv("COLUMNS", "150")
+    show_verdict(run, gate(run))
+    lines = capsys.readouterr().out.rstrip().splitlines()
+    assert "INCONCLUSIVE" not in lines[0]
+    assert "can show" in lines[1]
+    assert "INCONCLUSIVE · toy" in lines[-1]
 
 
 def test_markdown_goes_to_standard_output_and_to_the_step_summary(run: Path, tmp_path: Path) -> None:
@@ -83,7 +118,7 @@ def test_names_from_outside_are_no_markup() -> None:
     text = markdown_summary(made)
     assert "<" not in text
     row = next(line for line in text.splitlines() if line.startswith("| recall"))
-    assert row.count("|") == 11
+    assert row.count("|") == 12
     assert "`" not in row
     assert "[y]" not in text
     assert "- warning, data.x: a b" in text

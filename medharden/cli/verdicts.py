@@ -77,7 +77,7 @@ def show_verdict(run: Path, decision: GateDecision, report: Path | None = None) 
         parts.append(f"report: [bold]{escape(str(report))}[/]")
     colour = _COLOURS[decision.verdict]
     verdict = f"[bold {colour}]{decision.verdict}[/] · {escape(decision.protocol_name)}"
-    shown = Panel(Group(*parts), title=verdict, border_style=colour) if out.terminal else Group(*parts, verdict)
+    shown = Panel(Group(*parts), subtitle=verdict, border_style=colour) if out.terminal else Group(*parts, verdict)
     out.show(shown, _machine(run, decision, evaluation, record))
     _add_to_step_summary(decision)
 
@@ -102,6 +102,7 @@ def _endpoints(endpoints: tuple[Endpoint, ...], what: str) -> Table:
         "limits",
         "held against",
         "n",
+        "gained, lost",
         "can show",
         "needed",
         "power",
@@ -117,6 +118,7 @@ def _endpoints(endpoints: tuple[Endpoint, ...], what: str) -> Table:
             f"{e.lower:+.3f}, {e.upper:+.3f}",
             f"{e.limit:+.3f}",
             str(e.n),
+            f"{e.table[1]}, {e.table[2]}" if e.table else "",
             smallest,
             "" if e.needed is None else str(e.needed),
             "" if e.power is None else f"{e.power:.2f}",
@@ -146,7 +148,9 @@ def _cost(record: HardenRecord) -> str:
 
 
 def _numbers(e: Endpoint) -> dict[str, object]:
-    return {"name": e.name, "verdict": str(e.verdict), "estimate": e.estimate, "lower": e.lower, "upper": e.upper}
+    shown = ("name", "verdict", "estimate", "lower", "upper", "level", "limit", "n", "patients", "table")
+    planned = ("smallest_margin", "needed", "power")
+    return {name: getattr(e, name) for name in (*shown, *planned)}
 
 
 def _machine(run: Path, decision: GateDecision, evaluation: Evaluation, record: HardenRecord) -> dict[str, object]:
@@ -157,7 +161,7 @@ def _machine(run: Path, decision: GateDecision, evaluation: Evaluation, record: 
         "reasons": list(decision.reasons),
         "margins_justified": decision.margins_justified,
         "endpoints": [_numbers(e) for e in decision.endpoints],
-        "subgroups": [_numbers(e) | {"n": e.n, "patients": e.patients} for e in decision.subgroups],
+        "subgroups": [_numbers(e) for e in decision.subgroups],
         "subjects": [
             {
                 "name": s.name,

@@ -9,7 +9,8 @@ from medharden.record import Endpoint, GateDecision
 
 __all__ = ["markdown_summary", "plain"]
 
-_HEADS = ("verdict", "estimate", "limits", "held against", "n", "patients", "can show", "needed", "power")
+_MEASURED = ("verdict", "estimate", "limits", "held against", "n", "patients")
+_PLANNED = ("gained, lost", "can show", "needed", "power")
 
 # Each would begin markup somewhere; an entity shows as the letter everywhere.
 _MARKS = "<>|[]`*~\\!$"
@@ -33,14 +34,17 @@ def markdown_summary(decision: GateDecision) -> str:
 def _table(what: str, endpoints: Sequence[Endpoint]) -> Iterator[str]:
     if not endpoints:
         return
-    yield from ("", f"| {' | '.join((what, *_HEADS))} |", "|---" * (len(_HEADS) + 1) + "|")
+    heads = (what, *_MEASURED, *_PLANNED)
+    yield from ("", f"| {' | '.join(heads)} |", "|---" * len(heads) + "|")
     for e in endpoints:
         smallest = "" if e.smallest_margin is None else f"{e.smallest_margin:.3f}"
         limits = f"{e.lower:+.3f}, {e.upper:+.3f}"
+        discordant = f"{e.table[1]}, {e.table[2]}" if e.table else ""
         needed = "" if e.needed is None else str(e.needed)
         power = "" if e.power is None else f"{e.power:.2f}"
-        numbers = (f"{e.estimate:+.3f}", limits, f"{e.limit:+.3f}", str(e.n), str(e.patients), smallest, needed, power)
-        yield f"| {' | '.join((plain(e.name), str(e.verdict), *numbers))} |"
+        measured = (f"{e.estimate:+.3f}", limits, f"{e.limit:+.3f}", str(e.n), str(e.patients))
+        planned = (discordant, smallest, needed, power)
+        yield f"| {' | '.join((plain(e.name), str(e.verdict), *measured, *planned))} |"
 
 
 def _list(title: str, entries: Sequence[str]) -> Iterator[str]:
