@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from foreign_networks import SeveralAnswers, TinyNet
-from tiny import KEY, PROTOCOL, tiny_cohort, write_archive
+from tiny import KEY, PROTOCOL, tiny_cohort
 from torch import nn
 
 from medharden.audit import canonical_json
@@ -101,20 +102,23 @@ def test_an_output_named_of_a_network_that_has_one_is_refused(tmp_path: Path) ->
     torch.save(TinyNet().state_dict(), tmp_path / "m.pt")
     spec = ModelSpec(output="logits")
     model = load_classifier(tmp_path / "m.pt", arch="python:foreign_networks:TinyNet", spec=spec)
-    with pytest.raises(ModelError, match="returns one tensor; leave model.output out"):
+    with pytest.raises(ModelError, match=r"returns one tensor; leave model\.output out"):
         check_classifier(model, torch.rand(2, 1, 16, 16), ("a", "b"))
 
 
-def test_a_last_layer_of_one_output_that_makes_no_logits_says_what_to_set(tmp_path: Path) -> None:
-    network = several(tmp_path / "m.pt")
-    network.projector = nn.Linear(96, 1)
-    torch.save(network.state_dict(), tmp_path / "m.pt")
-    with pytest.raises(ModelError, match="the weights do not fit"):
-        load_several(tmp_path / "m.pt", "logits")
+def test_one_logit_in_a_dict_is_presented_as_two_classes(tmp_path: Path) -> None:
     one = several(tmp_path / "one.pt", classes=1)
-    sigmoid = load_several(tmp_path / "one.pt", "logits", num_classes=1)
+    model = load_several(tmp_path / "one.pt", "logits", num_classes=1)
     inputs = torch.rand(3, 1, 16, 16)
-    torch.testing.assert_close(sigmoid(inputs).softmax(1)[:, 1], one(inputs)["logits"].sigmoid().squeeze(1))
+    torch.testing.assert_close(model(inputs).softmax(1)[:, 1], one(inputs)["logits"].sigmoid().squeeze(1))
+
+
+def test_a_last_layer_of_one_output_that_makes_no_logits_says_what_to_set(tmp_path: Path) -> None:
+    several(tmp_path / "m.pt")
+    model = load_several(tmp_path / "m.pt", "logits", num_classes=3)
+    taken = Classifier(model.network, replace(model.record, one_logit=True))
+    with pytest.raises(ModelError, match=r"last layer has one output, the network answers \(2, 3\) .* num_classes"):
+        check_classifier(taken, torch.rand(2, 1, 16, 16), ("a", "b", "c"))
 
 
 @pytest.mark.parametrize("text", ["-1", "''", "true", "[0]", "1.5"])
