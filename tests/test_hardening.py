@@ -17,7 +17,7 @@ from medharden.hardening import harden
 from medharden.hardening.adversary import CarriedAdversary
 from medharden.hardening.augmentation import augment
 from medharden.hardening.baselines import FreshAdversary
-from medharden.hardening.branch import branch_form, make_branch, merge
+from medharden.hardening.branch import check_form, make_branch, merge
 from medharden.hardening.calibration import fit_temperature
 from medharden.hardening.probe import Probe, ProbeResult, collapsed
 from medharden.hardening.run import decision_bias
@@ -330,15 +330,20 @@ def test_the_decision_bias_is_the_log_odds_of_the_threshold() -> None:
     assert decision_bias(tiny_protocol(), ("0", "1")).tolist() == [0, 0]
 
 
-def test_the_branch_form_follows_the_network_where_the_protocol_leaves_it_open(
-    tmp_path: Path, original: Classifier, test_data: Path
+def test_a_network_without_normalisation_layers_is_refused_for_the_form_that_trains_them(
+    original: Classifier, test_data: Path
 ) -> None:
-    weights = test_data / "weights" / "breastmnist_cnn.pth"
-    without = load_classifier(weights, arch="python:foreign_networks:BreastCnn")
-    assert branch_form(original, "auto") == "norm"
-    assert branch_form(without, "auto") == "full"
+    check_form(original, "norm")
+    without = load_classifier(test_data / "weights" / "breastmnist_cnn.pth", arch="python:foreign_networks:BreastCnn")
+    check_form(without, "full")
     with pytest.raises(ModelError, match="no normalisation layer"):
-        branch_form(without, "norm")
+        check_form(without, "norm")
+
+
+def test_a_branch_form_brings_its_learning_rate_unless_the_protocol_states_one() -> None:
+    assert Hardening() == Hardening(branch="full", learning_rate=1e-3)
+    assert Hardening(branch="norm").learning_rate == 4e-3
+    assert Hardening(branch="norm", learning_rate=2e-3).learning_rate == 2e-3
 
 
 @pytest.mark.parametrize("method", ["pgd", "trades", "n-fgsm", "fgsm-rs", "free"])

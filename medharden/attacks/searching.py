@@ -22,7 +22,8 @@ def lay_out(model: nn.Module, dims: int, *, channels_last: bool) -> None:
         channels_last: or else contiguous, as models come.
     """
     if dims == 2:
-        model.to(memory_format=torch.channels_last if channels_last else torch.contiguous_format)
+        layout = torch.channels_last if channels_last else torch.contiguous_format
+        model.to(memory_format=layout)  # type: ignore[call-overload]  # the stubs know it of tensors alone
 
 
 def searched(model: nn.Module, dims: int, precision: Precision = "float32") -> nn.Module:

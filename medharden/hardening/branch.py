@@ -13,7 +13,7 @@ from medharden.errors import ModelError
 from medharden.models import Classifier
 from medharden.record import BranchRecord
 
-__all__ = ["branch_form", "branch_record", "make_branch", "merge", "trained_state"]
+__all__ = ["branch_record", "check_form", "make_branch", "merge", "trained_state"]
 
 _WEIGHTED = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 _NORMS = (
@@ -67,18 +67,17 @@ def make_branch(clean_path: Classifier, form: str, *, rank: int, seed: int) -> C
     return branch.eval()
 
 
-def branch_form(clean_path: Classifier, wanted: str) -> str:
-    """`full` or `norm`, with the protocol's `auto` settled by the network at hand.
+def check_form(clean_path: Classifier, form: str) -> None:
+    """Refuses a form that the network has nothing for.
 
     Raises:
         ModelError: `norm` is asked for and the network has no normalisation layer with weights.
     """
     found = any(_normalises(m) and any(True for _ in m.parameters()) for m in clean_path.modules())
-    if wanted == "norm" and not found:
+    if form == "norm" and not found:
         raise ModelError(
-            "hardening.branch is norm, but the network has no normalisation layer with weights; set it to full or auto"
+            "hardening.branch is norm, but the network has no normalisation layer with weights; set it to full"
         )
-    return wanted if wanted != "auto" else "norm" if found else "full"
 
 
 def _normalises(module: nn.Module) -> bool:

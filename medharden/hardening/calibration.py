@@ -148,32 +148,23 @@ def _frontier(
     protocol: Protocol,
     progress: Progress | None,
 ) -> tuple[tuple[FrontierPoint, ...], dict[float, npt.NDArray[np.bool_]]]:
-    """Clean change and end-to-end robust accuracy for each weight, on validation; and which cases it answers right."""
+    """Clean change and end-to-end robust accuracy for each weight, on validation; and which cases it answers right.
+
+    From the largest weight down, what beat one weight is tried on the next before anything is searched.
+    """
     bias, margin = model.decision_bias, _accuracy_margin(protocol)
     right = answered_rightly(clean + bias, labels)
     blend = mix_findings if model.multilabel else mix
     rows = stratified_sample(labels.cpu().numpy(), protocol.hardening.probe_cases, protocol.seed)
     sample = torch.as_tensor(rows, device=labels.device)
-    points, answered = [], {0.0: right.cpu().numpy()}
-    for number, weight in enumerate(_WEIGHTS):
+    points, answered, tried = [], {0.0: right.cpu().numpy()}, inputs[sample]
+    for number, weight in enumerate(reversed(_WEIGHTS)):
         model.fusion = replace(model.fusion, weight=weight)
         now = answered_rightly(blend(clean, robust, model.fusion) + bias, labels)
         answered[weight] = now.cpu().numpy()
         gained, lost = (now & ~right).cpu().numpy(), (~now & right).cpu().numpy()
         test = noninferiority_test(gained, lost, margin=margin, alpha=protocol.endpoints.alpha, patients=patients)
-        view = DecisionView(model, bias)
-        attacked = pgd(
-            searched(view, inputs.dim() - 2),
-            inputs[sample],
-            labels[sample],
-            threat=protocol.input_threat,
-            steps=protocol.hardening.probe_steps,
-            restarts=1,
-            loss="ce",
-            generator=torch.Generator().manual_seed(protocol.seed),
-        )
-        with torch.no_grad():
-            held = answered_rightly(view(attacked), labels[sample]) & now[sample]
+        held = _standing(DecisionView(model, bias), tried, inputs[sample], labels[sample], now[sample], protocol)
         points.append(
             FrontierPoint(
                 weight=weight,
@@ -188,7 +179,38 @@ def _frontier(
         )
         if progress is not None:
             progress("calibrate", number + 1, len(_WEIGHTS))
-    return tuple(points), answered
+    return tuple(reversed(points)), answered
+
+
+def _standing(
+    view: DecisionView, tried: Tensor, inputs: Tensor, labels: Tensor, right: Tensor, protocol: Protocol
+) -> Tensor:
+    """(N,) which of the cases that are answered rightly stay so at what was tried before and under the probe attack.
+
+    Args:
+        view: the release at one weight.
+        tried: (N, C, *spatial) points within the threat; those found take their places.
+        inputs: (N, C, *spatial) clean.
+        labels: of the cases.
+        right: (N,) whether the clean answer is right.
+        protocol: threat, seed and the probe's steps.
+    """
+    with torch.no_grad():
+        held = right & answered_rightly(view(tried), labels)
+    if not bool(held.any()):
+        return held
+    tried[held] = pgd(
+        searched(view, inputs.dim() - 2),
+        inputs[held],
+        labels[held],
+        threat=protocol.input_threat,
+        steps=protocol.hardening.probe_steps,
+        restarts=1,
+        loss="ce",
+        generator=torch.Generator().manual_seed(protocol.seed),
+    )
+    with torch.no_grad():
+        return held & answered_rightly(view(tried), labels)
 
 
 def _accuracy_margin(protocol: Protocol) -> float:

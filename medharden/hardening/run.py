@@ -29,7 +29,7 @@ from medharden.audit import (
 )
 from medharden.data import Cohort
 from medharden.errors import HardeningError, RunError
-from medharden.hardening.branch import branch_form, branch_record, make_branch
+from medharden.hardening.branch import branch_record, check_form, make_branch
 from medharden.hardening.calibration import calibrate
 from medharden.hardening.clean import clean_epoch_seconds
 from medharden.hardening.probe import Probe
@@ -115,7 +115,7 @@ def harden(
             branch=branch_record(
                 clean_path,
                 training.branch,
-                branch_form(clean_path, protocol.hardening.branch),
+                protocol.hardening.branch,
                 training.trained_parameters,
                 training.state.best_epoch,
             ),
@@ -171,8 +171,8 @@ def _prepare(
 ) -> tuple[BranchTraining, dict[str, str]]:
     bias = decision_bias(protocol, cohort.classes).to(device)
     settings = protocol.hardening
-    form = branch_form(clean_path, settings.branch)
-    branch = make_branch(clean_path, form, rank=settings.rank, seed=protocol.seed)
+    check_form(clean_path, settings.branch)
+    branch = make_branch(clean_path, settings.branch, rank=settings.rank, seed=protocol.seed)
     probe = Probe(clean_path, cohort, protocol, bias, device)
     binding = {"protocol": protocol.digest, "cohort": cohort_digest, "model": clean_path.record.file}
     return BranchTraining(clean_path, branch, cohort, protocol, probe, device), binding

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import rfc8785
 from pydantic import Field, model_validator
@@ -117,20 +117,23 @@ class Teacher(Strict):
     temperature: Annotated[float, Field(gt=0)] = 2.0
 
 
+RATES = {"full": 1e-3, "norm": 4e-3, "lora": 3e-3}
+
+
 class Hardening(Strict):
     """How the robust branch is trained.
 
     Attributes:
         branch: `full` trains every weight; `norm` trains the affine parameters of normalisation layers and the
-            classifier, over frozen weights; `lora` trains these and low-rank updates of all other weights; `auto` is
-            `norm` where the network has such layers, else `full`.
+            classifier, over frozen weights; `lora` trains these and low-rank updates of all other weights.
         rank: of the updates of `lora`.
         method: `carried` is medharden's; `pgd`, `trades`, `n-fgsm`, `fgsm-rs` and `free` are what others train with,
             for comparison under the same schedule, data and evaluation.
         attack_steps: gradient steps of `pgd` and `trades`.
         replays: steps on each batch of `free`; its epochs are divided by it.
         trades_beta: weight of the divergence in `trades`.
-        epochs, batch_size, learning_rate, weight_decay: of AdamW under a one-cycle schedule.
+        epochs, batch_size, weight_decay: of AdamW under a one-cycle schedule.
+        learning_rate: the schedule's peak; left out, that of the branch form.
         min_steps: epochs are added until at least this many steps are taken (small cohorts need more passes).
         warmup: share of the schedule in which the learning rate rises.
         ramp: share of the schedule in which the radius rises from 0 to eps.
@@ -146,7 +149,7 @@ class Hardening(Strict):
         probe_steps, probe_cases: the per-epoch probe attack on validation.
     """
 
-    branch: Literal["auto", "full", "norm", "lora"] = "auto"
+    branch: Literal["full", "norm", "lora"] = "full"
     rank: Annotated[int, Field(ge=1)] = 8
     method: Literal["carried", "pgd", "trades", "n-fgsm", "fgsm-rs", "free"] = "carried"
     attack_steps: Annotated[int, Field(ge=1)] = 10
@@ -155,7 +158,7 @@ class Hardening(Strict):
     epochs: Annotated[int, Field(ge=1)] = 24
     min_steps: Annotated[int, Field(ge=1)] = 600
     batch_size: Annotated[int, Field(ge=2)] = 32
-    learning_rate: Annotated[float, Field(gt=0)] = 4e-3
+    learning_rate: Annotated[float, Field(gt=0)] = 1e-3
     weight_decay: Annotated[float, Field(ge=0)] = 1e-4
     warmup: OpenFraction = 0.25
     ramp: Fraction = 0.5
@@ -168,7 +171,15 @@ class Hardening(Strict):
     shift: Annotated[int, Field(ge=0)] = 0
     photometric: Annotated[float, Field(ge=0, le=1)] = 0.2
     probe_steps: Annotated[int, Field(ge=1)] = 5
-    probe_cases: Annotated[int, Field(ge=1)] = 100
+    probe_cases: Annotated[int, Field(ge=1)] = 64
+
+    @model_validator(mode="before")
+    @classmethod
+    def _rated(cls, given: Any) -> Any:
+        """A branch form brings its learning rate."""
+        if isinstance(given, dict) and given.get("branch") in RATES:
+            return {"learning_rate": RATES[given["branch"]], **given}
+        return given
 
 
 class Fusion(Strict):
