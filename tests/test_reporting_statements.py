@@ -45,9 +45,13 @@ def test_statements_of_the_protocol_are_shown_as_text(records: RunRecords) -> No
         assert part in text
 
 
-def test_what_nobody_stated_is_named_and_signatures_are_blank_lines(records: RunRecords) -> None:
+def test_what_nobody_stated_is_named_and_the_usual_roles_sign_on_blank_lines(records: RunRecords) -> None:
     assert risk_rows(records.protocol) == ((NOT_STATED,) * 3,)
-    assert sign_rows(records.protocol) == (("Prepared", "", ""), ("Reviewed", "", ""), ("Approved", "", ""))
+    assert sign_rows(records.protocol) == (
+        ("Prepared", "Developer of the model", ""),
+        ("Reviewed", "Clinical expert", ""),
+        ("Approved", "Quality management", ""),
+    )
 
 
 def test_what_changed_for_patients_counts_wrong_answers_and_begins_with_what_was_missed(records: RunRecords) -> None:

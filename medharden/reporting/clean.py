@@ -148,7 +148,7 @@ def _endpoint_row(e: Endpoint, records: RunRecords) -> EndpointRow:
 def _smallest_margin(e: Endpoint) -> str:
     if e.smallest_margin is None:
         return ""
-    return f"{e.smallest_margin:.3f}" if e.kind == "brier" else f"{100 * e.smallest_margin:.1f}"
+    return f"{e.smallest_margin:.3f}" if e.kind == "brier" else f"{100 * e.smallest_margin:.1f}\N{NO-BREAK SPACE}pp"
 
 
 def _sentence(e: Endpoint) -> str:

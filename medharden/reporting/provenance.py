@@ -90,9 +90,9 @@ def digest_rows(records: RunRecords) -> Rows:
     harden, files = records.harden, records.files
     return (
         ("Original model, file", harden.original.file),
-        ("Original model, state (parameters and buffers)", harden.original.state),
-        ("Clean path, state before hardening", harden.clean_state_before),
-        ("Clean path, state after hardening", harden.clean_state_after),
+        ("Original network, state (parameters and buffers)", harden.original.state),
+        ("Clean path (network and normalisation), state before hardening", harden.clean_state_before),
+        ("Clean path (network and normalisation), state after hardening", harden.clean_state_after),
         ("Hardened weights", records.evaluation.hardened),
         ("Protocol", records.protocol.digest),
         ("Cohort record", files["cohort.json"]),

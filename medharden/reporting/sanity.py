@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from medharden.record import Evaluation, SanityPoint
-from medharden.reporting.numbers import count, percent, percent_interval
+from medharden.reporting.numbers import percent, percent_interval
 from medharden.reporting.score_charts import sanity_value
 from medharden.reporting.source import COMPARED
 from medharden.stats import wilson_interval
@@ -21,11 +21,10 @@ _CHECKS = (
 
 @dataclass(frozen=True)
 class SanityRow:
-    """One point of a curve, formatted, for each compared model: share standing, interval, counts."""
+    """One point of a curve, formatted: what the attack had, and for each compared model share standing and interval."""
 
-    sweep: str
-    value: str
-    cells: tuple[tuple[str, str, str], ...]
+    name: str
+    cells: tuple[tuple[str, str], ...]
 
 
 @dataclass(frozen=True)
@@ -39,22 +38,23 @@ class SanityCheck:
 def sanity_rows(points: tuple[SanityPoint, ...]) -> tuple[SanityRow, ...]:
     """Both curves, as tables can hold them."""
     rows = []
-    for sweep, name in (("eps", "Budget"), ("steps", "Steps")):
+    for sweep in ("eps", "steps"):
         curves = {s: [p for p in points if p.sweep == sweep and p.subject == s] for s in COMPARED}
         first = curves[COMPARED[0]]
         for i, point in enumerate(first):
-            value = sanity_value(point, first)
-            text = value if sweep == "steps" else f"×{value}" if value != "all" else "whole input range"
-            rows.append(SanityRow(name, text, tuple(_cell(curves[s][i]) for s in COMPARED)))
+            name = _named(sweep, sanity_value(point, first))
+            rows.append(SanityRow(name, tuple(_cell(curves[s][i]) for s in COMPARED)))
     return tuple(rows)
 
 
-def _cell(point: SanityPoint) -> tuple[str, str, str]:
-    return (
-        percent(point.robust / point.cases),
-        percent_interval(wilson_interval(point.robust, point.cases)),
-        f"{count(point.robust)} of {count(point.cases)}",
-    )
+def _named(sweep: str, value: str) -> str:
+    if sweep == "steps":
+        return f"{value} step{'' if value == '1' else 's'}"
+    return "the whole input range" if value == "all" else f"{value} × the budget"
+
+
+def _cell(point: SanityPoint) -> tuple[str, str]:
+    return percent(point.robust / point.cases), percent_interval(wilson_interval(point.robust, point.cases))
 
 
 def sanity_checks(evaluation: Evaluation) -> tuple[SanityCheck, ...]:

@@ -16,9 +16,9 @@ NOT_STATED = "not stated"
 Rows = tuple[tuple[str, str], ...]
 _RESAMPLED = {2: "bilinear with anti-aliasing", 3: "averaged where an axis shrinks, else linear"}
 _BLANK = (
-    Signatory(meaning="Prepared", role=" "),
-    Signatory(meaning="Reviewed", role=" "),
-    Signatory(meaning="Approved", role=" "),
+    Signatory(meaning="Prepared", role="Developer of the model"),
+    Signatory(meaning="Reviewed", role="Clinical expert"),
+    Signatory(meaning="Approved", role="Quality management"),
 )
 
 
@@ -104,5 +104,5 @@ def risk_rows(protocol: Protocol) -> tuple[tuple[str, str, str], ...]:
 
 
 def sign_rows(protocol: Protocol) -> tuple[tuple[str, str, str], ...]:
-    """Meaning, role, name; blanks to fill in by hand where the protocol names nobody."""
-    return tuple((s.meaning, s.role.strip(), s.name or "") for s in protocol.report.sign_off or _BLANK)
+    """Meaning, role, name; the usual roles, and names to fill in by hand, where the protocol states nobody."""
+    return tuple((s.meaning, s.role, s.name or "") for s in protocol.report.sign_off or _BLANK)
