@@ -19,6 +19,7 @@ from medharden.stats import (
     cluster_t_difference,
     clustered_mcnemar,
     effective_cases,
+    finding_brier_difference,
     holm,
     mcnemar,
     tango_interval,
@@ -113,6 +114,32 @@ def test_a_brier_interval_stays_within_what_can_be() -> None:
     assert brier_difference(new, old, [0, 0], level=0.05).interval[1] < 2.0
 
 
+def test_with_one_case_a_patient_the_brier_test_of_findings_is_the_paired_t_test() -> None:
+    rng = np.random.default_rng(9)
+    new, old, truth = rng.random((60, 4)), rng.random((60, 4)), rng.random((60, 4)) < 0.3
+    found = finding_brier_difference(new, old, truth, level=0.9)
+    expected = reference.ttest_rel(((new - truth) ** 2).mean(1), ((old - truth) ** 2).mean(1))
+    interval = expected.confidence_interval(0.9)
+    assert found.interval == pytest.approx((interval.low, interval.high))
+    assert (found.statistic, found.p_value) == pytest.approx((expected.statistic, expected.pvalue))
+    assert (found.cases, found.patients, found.level) == (60, 60, 0.9)
+    assert finding_brier_difference(new.tolist(), old.tolist(), truth.astype(int).tolist(), level=0.9) == found
+    single = [a.astype(np.float32) for a in (new, old)]
+    exact = finding_brier_difference(*(a.astype(np.float64) for a in single), truth)
+    assert finding_brier_difference(*single, truth) == exact
+
+
+def test_the_brier_score_of_findings_has_its_borders_in_0_and_1() -> None:
+    truth = np.array([[True], [False]])
+    found = finding_brier_difference(~truth, truth, truth)
+    assert (found.estimate, found.interval, found.degenerate) == (1.0, (-1.0, 1.0), True)
+    part = finding_brier_difference([[0.0], [0.0]], [[1.0], [0.0]], truth)
+    assert part.interval == (-1.0, 1.0)
+    assert not part.degenerate
+    same = finding_brier_difference(np.full((30, 2), 0.4), np.full((30, 2), 0.4), np.tile([[True, False]], (30, 1)))
+    assert same.interval == pytest.approx((-(1 - 0.025 ** (1 / 30)), 1 - 0.025 ** (1 / 30)))
+
+
 @pytest.mark.parametrize(
     "call",
     [
@@ -128,6 +155,14 @@ def test_a_brier_interval_stays_within_what_can_be() -> None:
         lambda p, y: brier_difference(p, p, y, patients=list("aaaa")),
         lambda p, y: brier_difference(p[:0], p[:0], y[:0]),
         lambda p, y: brier_difference(p, p, y, patients=list("ab")),
+        lambda p, y: finding_brier_difference(p, p[:-1], p > 0.5),
+        lambda p, y: finding_brier_difference(p[:-1], p, p > 0.5),
+        lambda p, y: finding_brier_difference(p, p, p[:-1] > 0.5),
+        lambda p, y: finding_brier_difference(y, y, y),
+        lambda p, y: finding_brier_difference(p + 0.3, p, p > 0.5),
+        lambda p, y: finding_brier_difference(p, p - 0.3, p > 0.5),
+        lambda p, y: finding_brier_difference(p, p * np.nan, p > 0.5),
+        lambda p, y: finding_brier_difference(p, p, p > 0.5, patients=list("aaaa")),
         lambda p, y: cluster_t_difference(y, y),
         lambda p, y: cluster_t_difference([True], [False]),
         lambda p, y: balanced_accuracy_difference(y, 1 - y, [0] * 4),
