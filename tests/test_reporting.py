@@ -210,6 +210,30 @@ def test_a_missing_record_is_named_with_the_command_that_writes_it(tmp_path: Pat
     assert not (run / "report.html").exists()
 
 
+def test_a_report_is_logged_before_a_record_is_opened_and_however_it_ends(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def events() -> list[str]:
+        return [json.loads(line)["event"] for line in (run / "audit.jsonl").read_text().splitlines()]
+
+    run = make_run(tmp_path)
+    before = len(events())
+    with monkeypatch.context() as patch:
+        patch.setattr("medharden.reporting.read_run", lambda _: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            render(run)
+    rewrite(run, "evaluation.json", Evaluation, split="val")
+    with pytest.raises(RunError):
+        render(run)
+    rewrite(run, "evaluation.json", Evaluation, split="test")
+    render(run)
+    assert events()[before:] == [
+        *("report.started", "report.interrupted"),
+        *("report.started", "report.failed"),
+        *("report.started", "report.recorded", "report.finished"),
+    ]
+
+
 def test_a_verdict_over_other_records_is_not_shown(tmp_path: Path) -> None:
     run = make_run(tmp_path)
     rewrite(run, "evaluation.json", Evaluation, finished="2026-02-01T00:00:00+00:00")

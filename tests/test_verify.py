@@ -10,12 +10,14 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 from verifying_runs import WHO, make_key, make_run, make_signed
 
 from medharden.audit import AuditLog, digest_file
 from medharden.audit.keys import load_public_key
 from medharden.errors import KeyFileError, RunError
 from medharden.verifying import Signatory, check_run, sign, verify
+from medharden.verifying.records import protocol_faults
 
 
 @pytest.fixture(scope="module")
@@ -214,6 +216,20 @@ def test_a_link_in_place_of_a_file_is_a_fault(signed: tuple[Path, Path], tmp_pat
     assert wrong(run, public) == {"card.md"}
 
 
+def test_a_protocol_of_a_version_with_other_fields_is_told_by_its_own(tmp_path: Path) -> None:
+    from medharden.protocol import content_digest, load_protocol
+
+    content = {**load_protocol("default").model_dump(mode="json"), "field_of_another_version": 3}
+    (tmp_path / "protocol.yaml").write_text(yaml.safe_dump(content))
+    assert not list(protocol_faults(tmp_path, content_digest(content)))
+    for changed in ({"field_of_another_version": 4}, {"seed": content["seed"] + 1}):
+        (tmp_path / "protocol.yaml").write_text(yaml.safe_dump(content | changed))
+        assert [fault.file for fault in protocol_faults(tmp_path, content_digest(content))] == ["protocol.yaml"]
+    for broken in ("a: 2026-11-22", "a: .nan", "- a", "a: 1\na: 2"):
+        (tmp_path / "protocol.yaml").write_text(broken)
+        assert [fault.file for fault in protocol_faults(tmp_path, content_digest(content))] == ["protocol.yaml"]
+
+
 def test_events_after_the_last_signature_are_said_to_be_unsigned(signed: tuple[Path, Path]) -> None:
     run, public = signed
     AuditLog(run / "audit.jsonl").append("evaluate.started")
@@ -260,6 +276,27 @@ def test_one_key_signs_a_state_once(signed: tuple[Path, Path], shelf: tuple[Path
     sign(run, key, WHO, supersede=True)
     assert not wrong(run, public)
     assert "sign.superseded" in (run / "audit.jsonl").read_text()
+
+
+@pytest.mark.parametrize("log", ["cut", "anew"])
+def test_a_log_that_the_signature_shows_to_be_cut_or_written_anew_is_not_superseded(
+    signed: tuple[Path, Path], log: str
+) -> None:
+    from medharden.audit.keys import load_signing_key
+
+    run, public = signed
+    AuditLog(run / "audit.jsonl").append("evaluate.test_split_opened")
+    key = load_signing_key(public.with_suffix(""))
+    sign(run, key, WHO, supersede=True)
+    lines = (run / "audit.jsonl").read_bytes().splitlines(keepends=True)
+    events = [json.loads(line) for line in lines]
+    looked = next(n for n, event in enumerate(events) if event["event"] == "evaluate.test_split_opened")
+    (run / "audit.jsonl").write_bytes(b"".join(lines[:looked]))
+    if log == "anew":
+        for event in events[looked + 1 :]:
+            AuditLog(run / "audit.jsonl").append(event["event"], **event["data"])
+    with pytest.raises(RunError, match=r"was not signed.*audit\.jsonl"):
+        sign(run, key, WHO, supersede=True)
 
 
 def test_a_directory_that_is_not_whole_or_has_no_verdict_is_not_signed(tmp_path: Path) -> None:

@@ -42,6 +42,14 @@ def test_changes_are_named_by_part_and_field_down_to_the_endpoint(tmp_path: Path
     assert found.files["report.html"] == "same"
 
 
+def test_runs_of_versions_with_other_fields_are_compared_too(tmp_path: Path) -> None:
+    first, second = make_run(tmp_path / "a"), make_run(tmp_path / "b")
+    with (second / "protocol.yaml").open("a") as stream:
+        stream.write("field_of_another_version: 3\n")
+    (change,) = (c for c in compare(first, second).changes if c.part == "protocol")
+    assert (change.field, change.first, change.second) == ("field_of_another_version", "absent", 3)
+
+
 def test_nothing_of_a_case_is_said(tmp_path: Path) -> None:
     first = make_run(tmp_path / "a")
     second = make_run(tmp_path / "b", records(lost=30))

@@ -3,7 +3,14 @@
 from medharden.protocol.attacking import Attack, Precision, Suite, ThreatModel
 from medharden.protocol.deciding import CO_PRIMARY, Endpoints, Margin, Robustness, Subgroups
 from medharden.protocol.imaging import Input, Intensity
-from medharden.protocol.loading import DEFAULT_PROTOCOL, load_protocol, parse_protocol, shipped_protocols
+from medharden.protocol.loading import (
+    DEFAULT_PROTOCOL,
+    content_digest,
+    load_protocol,
+    parse_protocol,
+    read_content,
+    shipped_protocols,
+)
 from medharden.protocol.reported import Hazard, Signatory, Statements
 from medharden.protocol.schema import (
     Columns,
@@ -42,7 +49,9 @@ __all__ = [
     "Task",
     "Teacher",
     "ThreatModel",
+    "content_digest",
     "load_protocol",
     "parse_protocol",
+    "read_content",
     "shipped_protocols",
 ]

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator
+import hashlib
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import rfc8785
 import yaml
 from pydantic import BaseModel, ValidationError
 
 from medharden.errors import ProtocolError
 from medharden.protocol.schema import Protocol
 
-__all__ = ["DEFAULT_PROTOCOL", "load_protocol", "parse_protocol", "shipped_protocols"]
+__all__ = ["DEFAULT_PROTOCOL", "content_digest", "load_protocol", "parse_protocol", "read_content", "shipped_protocols"]
 
 DEFAULT_PROTOCOL = "default"
 _LARGEST_BYTES = 1_000_000
@@ -45,13 +47,37 @@ def load_protocol(name_or_path: str | Path) -> Protocol:
                 f"there is no protocol {str(name_or_path)!r}{near}; expected a path to a YAML file or one of: "
                 + ", ".join(shipped)
             )
-    if path.stat().st_size > _LARGEST_BYTES:
-        raise ProtocolError(f"{path.name} is larger than {_LARGEST_BYTES} bytes; is it a protocol?")
+    return _checked(read_content(path), path.name)
+
+
+def read_content(path: Path) -> dict[str, Any]:
+    """A protocol file's own fields, whatever this version's schema says of them.
+
+    Raises:
+        ProtocolError: too large, or no readable YAML with keys and values.
+    """
     try:
+        if path.stat().st_size > _LARGEST_BYTES:
+            raise ProtocolError(f"{path.name} is larger than {_LARGEST_BYTES} bytes; is it a protocol?")
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise ProtocolError(f"{path.name} can't be read as text: {type(error).__name__}") from error
-    return parse_protocol(text, path.name)
+    return _parsed(text, path.name)
+
+
+def content_digest(content: Mapping[str, Any]) -> str:
+    """SHA-256 over the RFC 8785 form of a protocol file's own fields.
+
+    Of a file that holds every field, as that in a run directory does, it equals `Protocol.digest` in the version that
+    wrote it, also where later versions know other fields.
+
+    Raises:
+        ProtocolError: a value that JSON can't hold.
+    """
+    try:
+        return hashlib.sha256(rfc8785.dumps(content)).hexdigest()
+    except (rfc8785.CanonicalizationError, TypeError) as error:
+        raise ProtocolError(f"the protocol holds a value that JSON can't hold ({type(error).__name__})") from error
 
 
 def parse_protocol(text: str, source: str) -> Protocol:
@@ -60,6 +86,10 @@ def parse_protocol(text: str, source: str) -> Protocol:
     Raises:
         ProtocolError: not YAML, or a field that the schema refuses.
     """
+    return _checked(_parsed(text, source), source)
+
+
+def _parsed(text: str, source: str) -> dict[str, Any]:
     try:
         raw = yaml.load(text, Loader=_UniqueKeys)  # noqa: S506 - derived from SafeLoader
     except yaml.YAMLError as error:
@@ -69,6 +99,10 @@ def parse_protocol(text: str, source: str) -> Protocol:
         raise ProtocolError(f"{source} is not readable as YAML{where}: {reason}") from error
     if not isinstance(raw, dict):
         raise ProtocolError(f"{source}: expected keys and values, found {type(raw).__name__}")
+    return raw
+
+
+def _checked(raw: dict[str, Any], source: str) -> Protocol:
     try:
         return Protocol.model_validate(_lists_to_tuples(raw), strict=True)
     except ValidationError as error:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from medharden.audit import AuditLog, canonical_json, write_atomic
+from medharden.audit import audited, canonical_json, write_atomic
 from medharden.reporting.card import model_card
 from medharden.reporting.frontier import draw_frontier
 from medharden.reporting.junit import junit_xml
@@ -12,7 +12,7 @@ from medharden.reporting.machine import machine_report
 from medharden.reporting.markdown import markdown_summary
 from medharden.reporting.page import html_report
 from medharden.reporting.pdf import pdf_report
-from medharden.reporting.source import read_run
+from medharden.reporting.source import read_run, require_records
 
 __all__ = ["draw_frontier", "markdown_summary", "render"]
 
@@ -30,15 +30,17 @@ def render(run: Path) -> tuple[Path, ...]:
         RunError: a record is missing, unreadable or another run's.
         OutputError: the directory can't be written to.
     """
-    records = read_run(run)
-    machine, page = canonical_json(machine_report(records)) + b"\n", html_report(records)
-    contents = {
-        "report.json": machine,
-        "report.html": page,
-        "report.pdf": pdf_report(page, machine, records),
-        "model-card.md": model_card(records),
-        "gate.junit.xml": junit_xml(records.decision),
-    }
-    written = {name: write_atomic(run / name, data) for name, data in contents.items()}
-    AuditLog(run / "audit.jsonl").append("report.recorded", files=written)
+    require_records(run)
+    with audited(run, "report") as log:
+        records = read_run(run)
+        machine, page = canonical_json(machine_report(records)) + b"\n", html_report(records)
+        contents = {
+            "report.json": machine,
+            "report.html": page,
+            "report.pdf": pdf_report(page, machine, records),
+            "model-card.md": model_card(records),
+            "gate.junit.xml": junit_xml(records.decision),
+        }
+        written = {name: write_atomic(run / name, data) for name, data in contents.items()}
+        log.append("report.recorded", files=written)
     return tuple(run / name for name in contents)

@@ -16,7 +16,7 @@ from medharden.errors import RunError
 from medharden.protocol import Protocol, load_protocol
 from medharden.record import CaseTable, CohortRecord, Evaluation, GateDecision, HardenRecord, Verdict
 
-__all__ = ["COMPARED", "Examples", "RunRecords", "read_run"]
+__all__ = ["COMPARED", "Examples", "RunRecords", "read_run", "require_records"]
 
 COMPARED = ("original", "composite")
 _WRITTEN_BY = {
@@ -79,7 +79,7 @@ def read_run(run: Path) -> RunRecords:
     Raises:
         RunError: a record is missing, unreadable, or belongs to another run while the verdict claims otherwise.
     """
-    _require_all(run)
+    require_records(run)
     evaluation = read_record(run / "evaluation.json", Evaluation)
     _require_subjects(evaluation)
     decision = read_record(run / "gate.json", GateDecision)
@@ -125,7 +125,12 @@ def _cases(path: Path, decision: GateDecision) -> CaseTable | None:
     raise RunError(f"{path.name} holds no outcome of: {', '.join(absent)}; run `medharden evaluate` again")
 
 
-def _require_all(run: Path) -> None:
+def require_records(run: Path) -> None:
+    """Looks whether every record is there, and opens none.
+
+    Raises:
+        RunError: one is missing; the message names the command that writes it.
+    """
     missing = [name for name in _WRITTEN_BY if not (run / name).is_file()]
     if missing:
         stages = list(dict.fromkeys(_WRITTEN_BY[name] for name in missing))

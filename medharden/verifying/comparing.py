@@ -10,7 +10,7 @@ from typing import Any
 
 from medharden.audit.inventory import file_digests
 from medharden.errors import RunError
-from medharden.protocol import load_protocol
+from medharden.protocol import read_content
 from medharden.verifying.records import read_json
 
 __all__ = ["Change", "Comparison", "compare"]
@@ -53,7 +53,7 @@ def compare(first: Path, second: Path) -> Comparison:
 
     Raises:
         RunError: one is no run directory.
-        ProtocolError: a protocol can't be read.
+        ProtocolError: a protocol's file can't be read.
     """
     for run in (first, second):
         if not (run / "protocol.yaml").is_file():
@@ -76,7 +76,7 @@ def _described(run: Path) -> dict[str, dict[str, Any]]:
     made = {k: v for k, v in harden.items() if k not in (*_LEFT_OUT["harden.json"], "environment", "findings", "seed")}
     evaluated = {k: v for k, v in evaluation.items() if k not in (*_LEFT_OUT["evaluation.json"], "environment")}
     return {
-        "protocol": dict(_flat(load_protocol(run / "protocol.yaml").model_dump(mode="json"))),
+        "protocol": dict(_flat(read_content(run / "protocol.yaml"))),
         "model": {k: v for k, v in _flat(made) if not k.startswith("fusion.frontier")},
         "data": _data(cohort),
         "settings": {"seed": harden.get("seed", _ABSENT)}

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from medharden.errors import ProtocolError
-from medharden.protocol import load_protocol
+from medharden.protocol import content_digest, read_content
 from medharden.verifying.outcome import Fault
 
 __all__ = ["protocol_faults", "read_json", "record_faults"]
@@ -46,13 +46,16 @@ def record_faults(run: Path, digests: Mapping[str, str]) -> Iterator[Fault]:
 
 
 def protocol_faults(run: Path, locked: str) -> Iterator[Fault]:
-    """Faults of `protocol.yaml`: unreadable, or not what was locked and what the records were made under."""
+    """Faults of `protocol.yaml`: unreadable, or not what was locked and what the records were made under.
+
+    It is told by its own fields, so a run stays what it was where this version's schema is another.
+    """
     if not (run / "protocol.yaml").is_file():
         return
     try:
-        digest = load_protocol(run / "protocol.yaml").digest
+        digest = content_digest(read_content(run / "protocol.yaml"))
     except ProtocolError:
-        yield Fault("protocol.yaml", "is no valid protocol")
+        yield Fault("protocol.yaml", "can't be read as a protocol")
         return
     held = {"audit.jsonl": locked} | {n: str((read_json(run / n) or {}).get("protocol", "")) for n in _UNDER_PROTOCOL}
     for name, recorded in held.items():
