@@ -46,6 +46,17 @@ def test_bins_hold_their_cases_and_the_error_weighs_their_gaps() -> None:
     assert calibration_error(bins) == pytest.approx((2 * 0.45 + 2 * 0.025) / 4)
 
 
+def test_a_perfect_model_has_an_error_of_calibration_in_few_cases_so_that_none_decides() -> None:
+    rng = np.random.default_rng(0)
+
+    def error(cases: int) -> float:
+        truth = rng.random((200, cases))
+        return float(np.mean([calibration_error(reliability(p, rng.random(cases) < p)) for p in truth]))
+
+    assert error(100) > 0.08
+    assert 0.03 < error(500) < 0.06
+
+
 @pytest.mark.parametrize("values", [[1.2, 0.1], [-0.1, 0.1], [float("nan"), 0.1], [0.1]])
 def test_what_is_no_probability_is_refused(values: list[float]) -> None:
     with pytest.raises(RangeError):

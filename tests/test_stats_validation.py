@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from conftest import ROOT
 
-from medharden.stats import noninferiority_test
+from medharden.stats import brier_difference, noninferiority_test
 
 PAGE = ROOT / "docs" / "validation-of-statistics.md"
 
@@ -41,6 +41,17 @@ def test_by_patient_no_setting_errs_far_above_the_nominal_value(script: ModuleTy
         by_patient, by_case, *_ = script.clustered_error(rng, 300, patients, each, related, discordance)
         assert by_patient <= 0.045
         assert by_case > 0.05
+
+
+@pytest.mark.parametrize(("patients", "each"), [(80, 1), (60, 4)])
+def test_the_brier_interval_covers_the_truth_as_often_as_it_says(script: ModuleType, patients: int, each: int) -> None:
+    from simulated_cases import brier_draw
+
+    rng = np.random.default_rng(6)
+    truth = brier_difference(*brier_draw(rng, 60_000, 4, 0.5)).estimate
+    who = script.names(patients, each) if each > 1 else None
+    found = [brier_difference(*brier_draw(rng, patients, each, 0.5), patients=who).interval for _ in range(500)]
+    assert 0.92 <= np.mean([lower <= truth <= upper for lower, upper in found]) <= 0.98
 
 
 def test_the_released_test_is_the_remedy_that_the_page_marks_as_used(script: ModuleType) -> None:
