@@ -5,14 +5,16 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 from command import assert_clear, medharden
 from gating_factory import protocol
+from PIL import Image
 from tiny import PROTOCOL, write_archive
 
 from medharden.errors import RangeError
 from medharden.planning import plan
-from medharden.stats import power_to_show, smallest_margin
+from medharden.stats import power_to_show, smallest_margin, tango_statistic
 
 
 def test_each_endpoint_has_its_needed_cases_smallest_margin_and_power() -> None:
@@ -59,10 +61,6 @@ def test_power_reaches_80_percent_exactly_at_the_smallest_margin(cases: int, dis
 
 
 def test_the_power_agrees_with_a_simulation() -> None:
-    import numpy as np
-
-    from medharden.stats import tango_statistic
-
     rng = np.random.default_rng(0)
     tables = rng.multinomial(300, [0.03, 0.03, 0.94], size=4000)
     shown = np.mean([tango_statistic(b, c, 300, -0.04) > 1.959964 for b, c, _ in tables])
@@ -86,6 +84,28 @@ def test_the_command_plans_from_numbers_and_from_a_cohort(tmp_path: Path) -> Non
     assert [r["power"] for r in one] == [r["power"] for r in two]
     shown = medharden("protocol", "plan", "tiny.yaml", "--data", "tiny.npz", "--discordance", 0.1, cwd=tmp_path)
     assert_clear(shown, 0, "cases needed", "2005", "the test split has 120 cases of 120 patients")
+
+
+def test_cases_of_few_patients_are_planned_by_patient_too(tmp_path: Path) -> None:
+    (tmp_path / "tiny.yaml").write_text(PROTOCOL)
+    images = tmp_path / "images"
+    rows = ["path,label,patient,split"]
+    for split, patients in (("train", 4), ("val", 4), ("test", 20)):
+        for number in range(3 * patients):
+            name, patient = f"{split}{number}.png", number // 3
+            pixels = np.random.default_rng([len(split), number]).integers(0, 255, (16, 16), dtype=np.uint8)
+            images.mkdir(exist_ok=True)
+            Image.fromarray(pixels).save(images / name)
+            rows.append(f"{name},{'ab'[patient % 2]},{split}-{patient},{split}")
+    (images / "manifest.csv").write_text("\n".join(rows) + "\n")
+    shown = json.loads(medharden("protocol", "plan", "tiny.yaml", "--data", images, "--json", cwd=tmp_path).stdout)
+    assert [r["cases"] for r in shown["endpoints"]] == [60, 30, 30]
+    assert shown["notes"][:2] == [
+        "the test split has 60 cases of 20 patients",
+        f"should each patient tell no more than one case, accuracy can show "
+        f"{smallest_margin(20, 0.05, alpha=0.025):.3f}, and the protocol's margin with power "
+        f"{power_to_show(20, 0.05, 0.02, alpha=0.025):.2f}",
+    ]
 
 
 @pytest.mark.parametrize(

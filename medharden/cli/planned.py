@@ -40,7 +40,8 @@ def run_plan(
             raise ProtocolError(
                 "--data counts the cases itself; leave --cases and --positives out, or leave --data out"
             )
-        cases, counts = _counted(data, protocol, workers, key_file, notes)
+        cases, patients, counts = _counted(data, protocol, workers, key_file)
+        notes += _of_patients(protocol, cases, patients, discordance)
     else:
         counts = _given(protocol, cases, positives)
     planned = plan(protocol, counts, cases=cases, discordance=discordance)
@@ -56,6 +57,7 @@ def run_plan(
         "discordance": discordance,
         "endpoints": [asdict(row) for row in planned.rows],
         "unplanned": list(planned.unplanned),
+        "notes": notes,
     }
     out.show(Group(_table(planned), *(f"· {escape(note)}" for note in notes)), machine)
 
@@ -73,10 +75,21 @@ def _given(protocol: Protocol, cases: int | None, positives: int | None) -> dict
     return {negative: cases - positives, positive or "positive": positives}
 
 
-def _counted(
-    data: Path, protocol: Protocol, workers: int, key_file: Path | None, notes: list[str]
-) -> tuple[int, dict[str, int]]:
-    """Test cases in all and of each class; images are decoded and checked as ever, and answered by no model."""
+def _of_patients(protocol: Protocol, cases: int, patients: int, discordance: float) -> list[str]:
+    """How many patients the test cases are of, and what these show where a patient's cases are all answered alike."""
+    notes = [f"the test split has {cases} cases of {patients} patients"]
+    if patients < cases:
+        rows = plan(protocol, {}, cases=patients, discordance=discordance).rows
+        accuracy = next(row for row in rows if row.endpoint == "accuracy")
+        notes.append(
+            f"should each patient tell no more than one case, accuracy can show {accuracy.smallest_margin:.3f}, and "
+            f"the protocol's margin with power {accuracy.power:.2f}"
+        )
+    return notes
+
+
+def _counted(data: Path, protocol: Protocol, workers: int, key_file: Path | None) -> tuple[int, int, dict[str, int]]:
+    """Test cases and patients, and cases of each class; images are decoded and checked, and answered by no model."""
     from medharden.data import load_cohort, load_pseudonym_key
 
     with stage_progress() as progress:
@@ -84,8 +97,7 @@ def _counted(
     test = cohort.record.split("test")
     numbers = Counter(k for case in test for k in present(case.label))
     patients = len({case.patient for case in test})
-    notes.append(f"the test split has {len(test)} cases of {patients} patients")
-    return len(test), {name: numbers[k] for k, name in enumerate(cohort.classes)}
+    return len(test), patients, {name: numbers[k] for k, name in enumerate(cohort.classes)}
 
 
 def _table(planned: Plan) -> Table:
