@@ -92,7 +92,7 @@ def attack(
         split: whose cases are attacked where none is named.
         cases: pseudonyms of cases of any split.
         device: such as `cpu` or `cuda:0`; it must know float64.
-        progress: called with `attack`.
+        progress: called with `attack`, cases done and in all.
 
     Raises:
         DataError: cases that can't be attacked in stored values, every one with its reason.
@@ -109,6 +109,8 @@ def attack(
         rows, excluded = _usable(setting, rows)
         done: list[AttackedCase] = []
         results: list[StoredResult] = []
+        if progress is not None:
+            progress("attack", 0, len(rows))
         for number, row in enumerate(rows, start=1):
             case, result = _attack_case(setting, row, number)
             done.append(case)

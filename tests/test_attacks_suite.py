@@ -234,14 +234,47 @@ def test_wrong_answers_that_are_always_referred_cannot_be_won() -> None:
 
 
 @pytest.mark.parametrize("eps", [0.03, 0.9])
-def test_progress_ends_at_cases_times_attacks_and_never_falls_back(eps: float) -> None:
+def test_progress_ends_once_and_never_falls_back(eps: float) -> None:
     model, inputs, labels = _mixed_cases()
     calls: list[tuple[str, int, int]] = []
     _suite(model, inputs, labels, threat=threat(eps=eps), progress=lambda *call: calls.append(call), stage="original")
-    assert {(stage, total) for stage, _, total in calls} == {("original", 90)}
-    done = [call[1] for call in calls]
+    assert {stage for stage, _, _ in calls} == {"original"}
+    done, total = [call[1] for call in calls], [call[2] for call in calls]
     assert done == sorted(done)
-    assert done[-1] == 90
+    assert total == sorted(total, reverse=True)
+    assert [d == t for d, t in zip(done, total, strict=True)] == [False] * (len(calls) - 1) + [True]
+
+
+@pytest.mark.parametrize(("classes", "eps"), [(2, 0.1), (12, 0.02)])
+def test_the_time_left_that_progress_tells_of_a_suite_is_about_right(classes: int, eps: float) -> None:
+    """Elsewhere each attack counts alike: five queries in a hundred would be thought half of a suite."""
+
+    class Counting(Linear):
+        seconds = 0.0
+
+        def forward(self, x: Tensor) -> Tensor:
+            Counting.seconds += len(x) * (2 if torch.is_grad_enabled() and x.requires_grad else 1)
+            return super().forward(x)
+
+    inputs = uniform(40, 1, 5, 5)
+    model = Counting((1, 5, 5), classes)
+    labels, told = answers(model, inputs), []
+    attacks = (
+        Attack(attack="apgd", loss="ce", steps=10),
+        Attack(attack="apgd-t", loss="dlr", steps=8, targets=9),
+        Attack(attack="fab", steps=12, targets=3),
+        Attack(attack="square", steps=200),
+    )
+
+    def progress(stage: str, done: int, total: int) -> None:
+        told.append((Counting.seconds, done, total))
+
+    result = _suite(model, inputs, labels, suite=attacks, threat=threat(eps=eps), batch_size=10, progress=progress)
+    assert 10 < result.won_by.count("") < 35
+    (start, first, _), end = told[0], told[-1][0]
+    for now, done, total in told[1:-1]:
+        left = (now - start) / (done - first) * (total - done)
+        assert 0.6 < left / (end - now) < 1.6
 
 
 def test_an_interrupt_passes_through_and_leaves_the_model_as_it_came() -> None:

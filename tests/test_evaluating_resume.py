@@ -35,18 +35,31 @@ def _setting() -> tuple[nn.Module, Tensor, Tensor]:
     return model, inputs, answers(model, inputs)
 
 
+class Count:
+    """One count of a model and of its copies."""
+
+    asked = 0
+
+    def __deepcopy__(self, memo: object) -> Count:
+        return self
+
+
 class Passes(nn.Module):
     """Counts what is asked of a model, outside its state, and may stop at some point as Ctrl-C would."""
 
     def __init__(self, model: nn.Module, stop: int = 0) -> None:
         super().__init__()
-        self.model, self.asked, self.stop = model, 0, stop
+        self.model, self.count, self.stop = model, Count(), stop
 
     def __repr__(self) -> str:
         return "Passes"
 
+    @property
+    def asked(self) -> int:
+        return self.count.asked
+
     def forward(self, x: Tensor) -> Tensor:
-        self.asked += 1
+        self.count.asked += 1
         if self.asked == self.stop:
             raise KeyboardInterrupt
         return self.model(x)

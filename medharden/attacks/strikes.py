@@ -18,7 +18,7 @@ from medharden.attacks.targeted import climb_targets
 from medharden.attacks.victim import Strongest, Victim, climb_from
 from medharden.protocol import Attack, ThreatModel
 
-__all__ = ["recipe", "strike"]
+__all__ = ["passes", "recipe", "strike"]
 
 Strike = Callable[[Victim, Tensor, Sequence[torch.Generator], ThreatModel, Attack], Strongest]
 
@@ -54,6 +54,18 @@ def recipe(attack: Attack, threat: ThreatModel, seed: int) -> str:
     }[attack.attack]
     low, high = threat.bounds
     return f"{said}, {threat.norm} eps {threat.eps:.6g} within [{low:g}, {high:g}], seed {seed}"
+
+
+def passes(attack: Attack, rivals: int) -> int:
+    """What an attack costs a case that withstands it, about: its gradients, a query without one as half of one.
+
+    Args:
+        attack: which one.
+        rivals: the classes or findings that there are to push a case towards.
+    """
+    targets = max(1, min(attack.targets, rivals)) if attack.attack in ("apgd-t", "fab") else 1
+    whole = attack.steps * attack.restarts * targets
+    return (whole + 1) // 2 if attack.attack == "square" else whole
 
 
 def _random_starts(count: int) -> str:

@@ -14,7 +14,7 @@ from medharden.attacks.projections import within
 from medharden.attacks.searching import searched
 from medharden.attacks.soundness import climbs, findings, look_like_probabilities, repeats
 from medharden.attacks.state import Keep, SuiteState
-from medharden.attacks.strikes import recipe, strike
+from medharden.attacks.strikes import passes, recipe, strike
 from medharden.attacks.victim import Strongest, Victim, attackable, check_cases, refers
 from medharden.errors import RangeError
 from medharden.protocol import Attack, Precision, ThreatModel
@@ -60,6 +60,7 @@ class _Run:
     precision: Precision
     state: SuiteState
     keep: Keep | None
+    rivals: int = 0
 
     def batches(self, rows: Tensor) -> tuple[Tensor, ...]:
         return torch.split(rows, self.batch_size) if len(rows) else ()
@@ -114,7 +115,8 @@ def run_suite(
             one stays right, whatever the others do), or `all` (robust if one of them stays right). Classes: `any`.
         device: where the model is and batches are moved.
         precision: of the search; `bfloat16` computes convolutions and matrix products in half the bits.
-        progress: called after each batch with cases x attacks done and in all.
+        progress: called at the start and after each batch with cases x gradients done, about, and in all if every case
+            that still stands goes through all that is left; so the second falls as cases fall.
         stage: what `progress` is told this is.
         saved: how far an interrupted run of the same suite, model, cases, threat, seed and batch size came: it goes on
             from there, to the same result. Whoever hands it over answers for their being the same.
@@ -148,6 +150,8 @@ def run_suite(
             _look_at_gradients(run, suite)
             state.looked = True
         on = searched(model, inputs.dim() - 2, precision)
+        if progress:
+            progress(stage, *_work(run, suite))
         for place in range(len(state.outcomes), len(suite)):
             _run_attack(run, on, place, suite, progress, stage)
         wrong = _wrong_findings(run)
@@ -156,10 +160,12 @@ def run_suite(
 
 
 def _answer_twice(run: _Run) -> None:
-    """Notes whether the same batch gets the same answer again."""
+    """Notes whether the same batch gets the same answer again, and how many other answers there are."""
     inputs = run.inputs[: run.batch_size].to(run.device)
     victim = run.victim(torch.arange(len(inputs)), "margin")
-    run.state.signs.repeatable = repeats(victim.logits(inputs), victim.logits(inputs))
+    logits = victim.logits(inputs)
+    run.rivals = victim.aim.rivals(logits, logits.shape[1]).shape[1]
+    run.state.signs.repeatable = repeats(logits, victim.logits(inputs))
 
 
 def _answer_clean(run: _Run) -> None:
@@ -194,7 +200,7 @@ def _run_attack(
     run: _Run, on: nn.Module, place: int, suite: tuple[Attack, ...], progress: Progress | None, stage: str
 ) -> None:
     """Runs one attack on the cases that stand, or on those of them that an interrupted run had left."""
-    state, cases, attack, attacks = run.state, len(run.inputs), suite[place], len(suite)
+    state, attack = run.state, suite[place]
     if state.left is None:
         state.left = state.standing
         state.attacked, state.wins, state.seconds = len(state.left), 0, 0.0
@@ -206,15 +212,25 @@ def _run_attack(
         if run.keep:
             run.keep(state)
         if progress:
-            progress(stage, (place + 1) * cases - len(state.left), attacks * cases)
-    if progress and state.attacked == 0:
-        progress(stage, (place + 1) * cases, attacks * cases)
+            progress(stage, *_work(run, suite))
     if attack.attack == "square" and place > 0:
         state.signs.black_box = (state.attacked, state.wins)
     state.outcomes.append(
         AttackOutcome(attack.name, recipe(attack, run.threat, run.seed), state.attacked, state.wins, state.seconds)
     )
     state.left = None
+
+
+def _work(run: _Run, suite: tuple[Attack, ...]) -> tuple[int, int]:
+    """Cases x gradients done, and in all if what stands withstands the rest; the look at each case is one of them."""
+    state, costs = run.state, [passes(attack, run.rivals) for attack in suite]
+    now = len(state.outcomes)
+    done = len(run.inputs) + sum(o.cases * cost for o, cost in zip(state.outcomes, costs, strict=False))
+    ahead = len(state.standing) * sum(costs[now:])
+    if state.left is not None:
+        done += (state.attacked - len(state.left)) * costs[now]
+        ahead = len(state.left) * costs[now] + len(state.standing) * sum(costs[now + 1 :])
+    return done, done + ahead
 
 
 def _attack_batch(run: _Run, on: nn.Module, place: int, attack: Attack, rows: Tensor) -> int:

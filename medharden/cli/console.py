@@ -13,8 +13,17 @@ from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
-from rich.progress import TimeRemainingColumn as TimeLeftColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+)
+from rich.text import Text
 
 from medharden.record import Progress as ProgressCallback
 
@@ -87,35 +96,70 @@ def stage_progress() -> Iterator[ProgressCallback]:
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
-        TextColumn("elapsed ·"),
-        TimeLeftColumn(),
-        TextColumn("left"),
+        TextColumn("elapsed"),
+        _TimeLeft(),
     )
     with Progress(*columns, console=out.console) as bars:
         tasks: dict[str, TaskID] = {}
+        pace = _Pace()
 
         def update(stage: str, done: int, total: int) -> None:
             if stage not in tasks:
-                tasks[stage] = bars.add_task(stage, total=total)
-            bars.update(tasks[stage], completed=done, total=total)
+                tasks[stage] = bars.add_task(stage, total=total, ends=None)
+            left = pace.left(stage, done, total)
+            bars.update(
+                tasks[stage], completed=done, total=total, ends=None if left is None else time.monotonic() + left
+            )
 
         yield update
+
+
+class _Pace:
+    """Time left from a stage's whole pace, of which the total may change as it goes."""
+
+    def __init__(self) -> None:
+        self._began: dict[str, tuple[float, int]] = {}
+
+    def left(self, stage: str, done: int, total: int) -> float | None:
+        """Seconds; null where nothing was done since the stage was first heard of."""
+        start, first = self._began.setdefault(stage, (time.monotonic(), done))
+        return (time.monotonic() - start) / (done - first) * (total - done) if done > first else None
+
+    def taken(self, stage: str) -> float:
+        """Seconds since the stage was first heard of."""
+        return time.monotonic() - self._began[stage][0]
+
+
+class _TimeLeft(ProgressColumn):
+    """Counts down to the end that was foretold last: one batch of an attack may take minutes."""
+
+    max_refresh = 0.5
+
+    def render(self, task: Task) -> Text:
+        ends = task.fields["ends"]
+        if task.finished or ends is None:
+            return Text("")
+        return Text(f"· about {_spoken(max(0.0, ends - time.monotonic()))} left")
 
 
 class _PlainLines:
     """A line when a stage ends, and one a minute with the time left while it runs."""
 
     def __init__(self) -> None:
-        self._began: dict[str, tuple[float, int]] = {}
+        self._pace = _Pace()
         self._said = time.monotonic()
 
     def __call__(self, stage: str, done: int, total: int) -> None:
-        now = time.monotonic()
-        start, first = self._began.setdefault(stage, (now, done))
-        if done < total and now - self._said < _SECONDS_BETWEEN_LINES:
+        left = self._pace.left(stage, done, total)
+        if done < total and time.monotonic() - self._said < _SECONDS_BETWEEN_LINES:
             return
-        self._said = now
-        left = (now - start) / (done - first) * (total - done) if done > first else 0.0
-        rest = f", about {left:.0f} s left" if done < total else f" in {now - start:.0f} s"
+        self._said = time.monotonic()
+        rest = "" if left is None else f", about {_spoken(left)} left"
+        if done >= total:
+            rest = f" in {_spoken(self._pace.taken(stage))}"
         sys.stdout.write(f"{stage}: {done} of {total}{rest}\n")
         sys.stdout.flush()
+
+
+def _spoken(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"

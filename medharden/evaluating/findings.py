@@ -65,6 +65,8 @@ def push_all(
     """
     findings, pushed, found = labels.shape[1], {}, {}
     points: list[list[Tensor]] = [[] for _ in range(findings)]
+    if progress is not None:
+        progress("attack findings", 0, findings * len(subjects))
     for place, subject in enumerate(subjects):
         started = time.perf_counter()
         tried = _Tried(subject, inputs, labels, batch_size)

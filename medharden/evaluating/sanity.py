@@ -45,7 +45,7 @@ def sanity_curves(
         protocol: whose threat, seed and number of sanity cases hold.
         batch_size: cases a pass.
         device: where the models are.
-        progress: called with `sanity curves`, passes done and in all.
+        progress: called with `sanity curves`, gradient steps done and in all.
     """
     if protocol.suite.sanity_cases == 0:
         return ()
@@ -60,7 +60,9 @@ def sanity_curves(
     plan += [("steps", 1.0, threat.eps, steps) for steps in _STEP_COUNTS]
     measured: dict[tuple[str, float, int], int] = {}
     chosen = [s for s in subjects if s.name in _SHOWN]
-    points = []
+    points, work = [], len(chosen) * sum(steps for _, steps in {(eps, steps) for _, _, eps, steps in plan})
+    if progress:
+        progress("sanity curves", 0, work)
     for subject in chosen:
         for sweep, ratio, eps, steps in plan:
             key = (subject.name, eps, steps)
@@ -77,9 +79,9 @@ def sanity_curves(
                     precision=protocol.suite.precision,
                 )
                 measured[key] = sum(won == "" for won in result.won_by)
+                if progress:
+                    progress("sanity curves", sum(steps for _, _, steps in measured), work)
             points.append(SanityPoint(subject.name, sweep, ratio, eps, steps, len(inputs), measured[key]))
-            if progress:
-                progress("sanity curves", len(points), len(plan) * len(chosen))
     return tuple(points)
 
 
