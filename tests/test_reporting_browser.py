@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from conftest import ROOT
 from pypdf import PdfReader
 from reporting_records import make_run
 
@@ -42,7 +43,7 @@ def browser() -> Iterator[Any]:
 
 @pytest.fixture(scope="module")
 def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """A passing run with pictures, and a failing one with unfriendly names."""
+    """A passing run with pictures, a failing one with unfriendly names, and the real one of the documentation."""
     folder = tmp_path_factory.mktemp("pages")
     runs = {
         "two": make_run(folder / "two", examples=(1, 16, 16)),
@@ -56,7 +57,7 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     }
     for name, run in runs.items():
         (folder / f"{name}.html").write_bytes(html_report(read_run(run)))
-    return {name: folder / f"{name}.html" for name in runs}
+    return {name: folder / f"{name}.html" for name in runs} | {"example": ROOT / "docs/example-report/report.html"}
 
 
 def opened(browser: Any, path: Path, width: int, scheme: str, **context: Any) -> Opened:
@@ -71,6 +72,15 @@ def opened(browser: Any, path: Path, width: int, scheme: str, **context: Any) ->
     return Opened(page, said, asked)
 
 
+def sideways(page: Any, selector: str) -> list[str]:
+    """Regions that show only part of what they hold."""
+    wide: list[str] = page.evaluate(
+        "s => [...document.querySelectorAll(s)].filter(e => e.scrollWidth > e.clientWidth + 1).map(e => e.ariaLabel)",
+        selector,
+    )
+    return wide
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [1280, 390])
 @pytest.mark.parametrize("name", ["two", "three"])
@@ -82,6 +92,8 @@ def test_the_page_is_quiet_fits_and_is_accessible(
     assert view.said == []
     assert view.asked == [pages[name].as_uri()]
     assert view.page.evaluate("document.documentElement.scrollWidth") <= width
+    if name == "two":  # at a desk nothing is scrolled sideways, and the first page nowhere
+        assert sideways(view.page, ".scroll" if width > 1000 else ".first .scroll") == []
     found = axe.Axe().run(view.page).response
     assert len(found["passes"]) > 15
     grave = [v for v in found["violations"] if v["impact"] in ("serious", "critical")]
@@ -105,18 +117,23 @@ def test_it_works_without_scripts_and_every_section_is_reached_by_keyboard(
     view.page.context.close()
 
 
-def test_it_prints_on_a4_with_the_verdict_first_and_nothing_cut_off(browser: Any, pages: dict[str, Path]) -> None:
-    view = opened(browser, pages["two"], 1280, "dark")
+@pytest.mark.parametrize("name", ["two", "example"])
+def test_it_prints_on_a4_with_all_of_the_first_page_on_one_sheet_and_nothing_cut_off(
+    browser: Any, pages: dict[str, Path], name: str
+) -> None:
+    view = opened(browser, pages[name], 1280, "dark")
     printed = PdfReader(io.BytesIO(view.page.pdf(prefer_css_page_size=True)))
     box = printed.pages[0].mediabox
     assert (round(box.width), round(box.height)) == (595, 842)
     assert 5 < len(printed.pages) < 20
-    assert "PASS" in printed.pages[0].extract_text()
+    first = " ".join(printed.pages[0].extract_text().split())
+    for said in ("PASS", "What changed for patients", "Robust accuracy", "What was not tested", "The reference standard:"):
+        assert said in first
     view.page.emulate_media(media="print")
     view.page.set_viewport_size({"width": 680, "height": 960})  # the width of A4 between its margins, in CSS pixels
     wide = view.page.evaluate(
         "[...document.querySelectorAll('table, figure, pre')]"
-        ".filter(e => e.getBoundingClientRect().right > innerWidth + 1)"
+        ".filter(e => e.getBoundingClientRect().right > e.parentElement.getBoundingClientRect().right + 1)"
         ".map(e => e.innerText.slice(0, 60))"
     )
     assert wide == []

@@ -27,6 +27,8 @@ ATTACKS = (
     "&lt;b&gt; \\[x\\](y)",
     "- item",
     "1. item",
+    "2026) item",
+    "+ item",
 )
 
 
@@ -46,7 +48,9 @@ def test_a_hub_reads_the_metadata_and_the_results(tmp_path: Path) -> None:
 def test_the_card_holds_verdict_limits_and_what_was_not_tested(tmp_path: Path) -> None:
     text = card(tmp_path, verdict=Verdict.FAIL)
     assert "**FAIL** under the protocol example." in text
+    assert "| All together | " in text
     for heading in (
+        "What changed for patients, without attack",
         "Endpoints",
         "Threat model",
         "Attacks on the released model",

@@ -27,6 +27,19 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="module")
+def named(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run whose texts would be markup to somebody."""
+    folder = make_run(
+        tmp_path_factory.mktemp("named"),
+        classes=(ATTACK, "]#"),
+        title=f"#eval(1) {ATTACK}",
+        findings=(Finding("x.y", "critical", f"= heading {ATTACK}"),),
+    )
+    render(folder)
+    return folder
+
+
 def test_the_text_can_be_extracted_and_says_what_the_page_says(run: Path) -> None:
     text = words(run / "report.pdf")
     first = " ".join(PdfReader(run / "report.pdf").pages[0].extract_text().split())
@@ -64,21 +77,30 @@ def test_it_declares_pdf_a_3a_and_pdf_ua_1_and_holds_what_they_need(run: Path) -
             assert {"/FontFile2", "/FontFile3"} & set(below["/FontDescriptor"].get_object())
 
 
+def conforming(data: bytes, profile: str) -> tuple[bool, list[str]]:
+    """Whether the validator takes a PDF, and the rules that it says are broken."""
+    page = pytest.importorskip("page", reason="page-validation is not installed: pip install '.[test]'")
+    found = page.validate_pdf_bytes(data, profile=profile)
+    return found.is_compliant, [failure.rule_id for failure in found.failures]
+
+
+@pytest.mark.parametrize("profile", ["3a", "ua1"])
+@pytest.mark.parametrize("which", ["pictures", "unfriendly names"])
+def test_a_validator_finds_it_to_be_pdf_a_3a_and_pdf_ua_1(run: Path, named: Path, which: str, profile: str) -> None:
+    data = ((run if which == "pictures" else named) / "report.pdf").read_bytes()
+    assert conforming(data, profile) == (True, [])
+    broken = data.replace(b"<pdfaid:part>3", b"<pdfaid:part>9").replace(b"<pdfuaid:part>1", b"<pdfuaid:part>9")
+    assert not conforming(broken, profile)[0]
+
+
 def test_the_machine_report_travels_with_it(run: Path) -> None:
     attached = PdfReader(run / "report.pdf").attachments
     assert attached["report.json"] == [(run / "report.json").read_bytes()]
     assert json.loads(attached["report.json"][0])["verdict"] == "PASS"
 
 
-def test_text_from_records_is_set_as_it_stands(tmp_path: Path) -> None:
-    folder = make_run(
-        tmp_path,
-        classes=(ATTACK, "]#"),
-        title=f"#eval(1) {ATTACK}",
-        findings=(Finding("x.y", "critical", f"= heading {ATTACK}"),),
-    )
-    render(folder)
-    text = words(folder / "report.pdf")
+def test_text_from_records_is_set_as_it_stands(named: Path) -> None:
+    text = words(named / "report.pdf")
     assert '#panic("x") $x_1$ *b* <script>alert(1)</script>' in text
     assert "[U+5FC3][U+202E]" in text
     assert "root:" not in text

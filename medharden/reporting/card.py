@@ -10,11 +10,11 @@ import yaml
 from medharden.record import Endpoint, Evaluation
 from medharden.reporting.clean import EndpointRow, all_findings, endpoint_rows, summary
 from medharden.reporting.markdown import plain
-from medharden.reporting.numbers import count, percent
+from medharden.reporting.numbers import count
 from medharden.reporting.provenance import model_rows
-from medharden.reporting.robust import subject_rows
+from medharden.reporting.robust import subject_label, subject_rows
 from medharden.reporting.source import RunRecords
-from medharden.reporting.statements import NOT_STATED, preprocessing_rows, risk_rows, stated_rows
+from medharden.reporting.statements import NOT_STATED, harm_rows, preprocessing_rows, risk_rows, stated_rows
 from medharden.reporting.wording import article_15, threat_rows, untested
 
 __all__ = ["model_card"]
@@ -85,6 +85,10 @@ def _body(records: RunRecords) -> Iterator[str]:
     if seen.unjustified:
         yield f"\nMargins not justified. {seen.unjustified}\n"
     yield from _list("Reasons", decision.reasons)
+    changed = [(r.label, r.of, r.before, r.after, r.newly_wrong, r.newly_right) for r in harm_rows(records)]
+    if changed:
+        heads = ("Wrong answers", "Cases", "Original", "Released", "Newly wrong", "Newly right")
+        yield from _table("What changed for patients, without attack", heads, changed)
     yield from _terms("Model", model_rows(records))
     yield from _terms("Data", stated_rows(records))
     yield from _terms("Preprocessing", preprocessing_rows(protocol, records.cohort))
@@ -142,12 +146,13 @@ def _endpoints(endpoints: tuple[Endpoint, ...], rows: tuple[EndpointRow, ...]) -
 
 
 def _attacks(records: RunRecords) -> Iterator[str]:
-    released = records.evaluation.subject("composite")
-    rows = [
-        (a.name, a.recipe, count(a.cases), count(a.wins), percent(a.wins / a.cases) if a.cases else "–")
-        for a in released.attacks
-    ]
-    yield from _table("Attacks on the released model", ("Attack", "Recipe", "Cases", "Wins", "Success"), rows)
+    released = next(s for s in subject_rows(records.evaluation) if s.label == subject_label("composite"))
+    rows = [(a.name, a.recipe, a.cases, a.wins, f"{a.rate} {a.interval}") for a in released.attacks]
+    together = f"{released.wrong_before} wrong without an attack + {released.wins} fell to one"
+    left = f"{released.robust} left {released.robust_interval}"
+    rows.append(("All together", together, released.attacked, released.wins, left))
+    heads = ("Attack", "Recipe", "Cases", "Wins", "Success, 95 % Wilson interval")
+    yield from _table("Attacks on the released model", heads, rows)
 
 
 def _terms(title: str, rows: Sequence[tuple[str, str]]) -> Iterator[str]:

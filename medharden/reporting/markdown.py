@@ -60,5 +60,6 @@ def plain(text: str) -> str:
         shown = shown.replace(mark, f"&#{ord(mark)};")
     shown = re.sub(r"(?<!\w)_|_(?!\w)", "&#95;", shown)  # within a word it is a letter
     # what would begin a heading, a rule or a list at the start of a line
-    shown = re.sub(r"^[#+=-]|(?<=^\d)[.)]", lambda found: f"&#{ord(found.group(0))};", shown)
+    shown = re.sub(r"^(?:[#=-]|\+(?=\s|$))", lambda found: f"&#{ord(found[0])};", shown)
+    shown = re.sub(r"^(\d+)([.)])(?=\s|$)", lambda found: f"{found[1]}&#{ord(found[2])};", shown)
     return shown.replace("://", "&#58;//").replace("www.", "www&#46;")
