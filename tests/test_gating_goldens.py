@@ -1,15 +1,21 @@
-"""Whole decisions, every number and word, as reviewed: `python tests/test_gating_goldens.py` writes them anew."""
+"""Whole decisions, every number and word, as reviewed: `python tests/test_gating_goldens.py` writes them anew.
+
+Of the tables of problems it is the reasons and findings.
+"""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from gating_changes import (
     column,
+    digests,
     evaluated,
     grouped,
     hardened,
@@ -20,10 +26,17 @@ from gating_changes import (
     unattacked,
 )
 from gating_factory import Records, protocol, records
+from gating_findings import ALL, broken, rules, run
+from gating_findings import PROBLEMS as PROBLEMS_OF_FINDINGS
+from gating_problems import PROBLEMS
+from gating_releases import OLD, UNFIT, decision_of, released
+from gating_verdicts import VERDICTS
 
+from medharden.audit import Ledger, look_at
+from medharden.gating import decide
 from medharden.record import Finding, GateDecision
 
-GOLDENS = Path(__file__).parent / "goldens" / "decisions.json"
+FOLDER = Path(__file__).parent / "goldens"
 SCORES = (("balanced_accuracy", 0.03), ("auroc", 0.02), ("brier", 0.02))
 GUARDED = protocol(mode="guarded", more=SCORES)
 BY_SEX = protocol(columns=("sex",), margins=(0.1, 0.2), floor=0.58)
@@ -80,17 +93,107 @@ MADE: dict[str, Records] = {
 }
 
 
+def _counted(made: Records, *others: str) -> GateDecision:
+    """Decided with a ledger that has looks of other evaluations before this one; `absent` leaves this one out."""
+    state, digests = made.harden.original.state, made.digests
+    names = [name for name in others if name != "absent"] + [digests.evaluation] * ("absent" not in others)
+    looks = tuple(look_at(made.cohort, state, digests.hardened, name) for name in names)
+    parts = (made.protocol, made.cohort, made.harden, made.evaluation, made.cases)
+    return decide(*parts, digests=digests, history=made.history, ledger=Ledger(looks, "head"))
+
+
+def _labelled(made: Records, label: object) -> Records:
+    """Every case has this label in the cohort's record."""
+    cases = tuple(replace(c, label=label) for c in made.cohort.cases)
+    return replace(made, cohort=replace(made.cohort, cases=cases))
+
+
+def _apart(made: Records) -> Records:
+    """A release of another original, seen through other preprocessing."""
+    harden = replace(made.harden, original=replace(made.harden.original, state="7" * 64), hardened=OLD)
+    return replace(made, harden=harden, cohort=replace(made.cohort, preprocessing="7" * 64))
+
+
+ALTERNATIVES = protocol(more=SCORES, multiplicity="any-holm")
+BOUND = protocol(authorised=OLD)
+NAMED = (("accuracy", 0.05), ("recall", 0.1), ("finding_auroc", 0.1))
+DECIDED: dict[str, Callable[[], GateDecision]] = {
+    **{name: made.decide for name, made in MADE.items()},
+    "findings, all pass": run().decide,
+    "findings, one is missed": run(missed=12).decide,
+    "findings, several cases a patient": run(missed=3, cases_a_patient=4).decide,
+    "findings, too few patients": run(40, cases_a_patient=40).decide,
+    "findings, of which one is asked": run(missed=12, wanted=rules(asked=NAMED, findings=("Effusion",))).decide,
+    "findings, each with its threshold": run(wanted=rules({"Effusion": 0.4, "Hernia": 0.6}, ALL[:2])).decide,
+    "an authorised release": lambda: decision_of(
+        records(rules=protocol(more=SCORES), lost=3), released(records(gained=2, lost=1))
+    ),
+    "an authorised release of another original": lambda: decision_of(
+        scored("composite", -0.1)(records(lost=2)),
+        released(_apart(records()), harden=_apart(records()).harden, cohort=_apart(records()).cohort),
+    ),
+    "alternatives against two comparators": lambda: decision_of(
+        scored("composite", -0.25)(records(rules=ALTERNATIVES)), released(records(rules=ALTERNATIVES))
+    ),
+    "the second look of two, by the ledger": lambda: _counted(records(rules=protocol(looks=2)), "one before"),
+    "a ledger that was not read": lambda: logged(in_ledger=True)(records()).decide(),
+}
+REASONS: dict[str, Callable[[], GateDecision]] = {
+    **{f"{row[0]}: {row[1]}": (lambda row=row: row[3](row[2]).decide()) for row in (*VERDICTS, *PROBLEMS)},
+    **{f"release: {row[0]}": (lambda row=row: decision_of(records(), row[1](records()))) for row in UNFIT},
+    **{f"findings: {row[0]}": broken(row[1]).decide for row in PROBLEMS_OF_FINDINGS},
+    "findings: one that no case has": _labelled(run(), (0,)).decide,
+    "findings: labels beyond them": _labelled(run(), (2,)).decide,
+    "findings: labels of classes": _labelled(run(), 1).decide,
+    "release: none given": lambda: decision_of(records(rules=BOUND), None),
+    "release: another than the protocol's": lambda: decision_of(
+        records(rules=protocol(authorised="2" * 64)), released(records())
+    ),
+    "release: dropped": lambda: decision_of(logged(authorised=OLD)(records()), None),
+    "release: exchanged": lambda: decision_of(logged(authorised="2" * 64)(records()), released(records())),
+    "ledger: a look too many": lambda: _counted(records(), "one before", "another"),
+    "ledger: not counted": lambda: _counted(records(), "one before", "absent"),
+    "stages: digests before records": lambda: evaluated(split="val", cohort="0" * 64)(records()).decide(),
+    "stages: records before the table": lambda: evaluated(split="val")(records(attacked=300)).decide(),
+    "stages: shape before values": lambda: rows(attacked=np.ones(3, bool))(records(attacked=300)).decide(),
+    "stages: all digests": lambda: digests(
+        **{
+            name: str(k) * 64
+            for k, name in enumerate(("cohort", "harden", "hardened", "description", "cases", "evaluation"))
+        }
+    )(records()).decide(),
+}
+
+
 def plain(decision: GateDecision) -> Any:
     """As JSON, numbers to nine decimals, without the protocol's digest: a new field of the schema is another digest."""
     whole = {k: v for k, v in asdict(decision).items() if k != "protocol"}
-    return json.loads(json.dumps(whole), parse_float=lambda text: round(float(text), 9))
+    text = json.dumps(whole).replace(decision.protocol[:12], "of the protocol")
+    return json.loads(text, parse_float=lambda text: round(float(text), 9))
 
 
-@pytest.mark.parametrize("name", MADE)
+def reasons(decision: GateDecision) -> Any:
+    whole = plain(decision)
+    return [whole["verdict"], whole["reasons"], whole["findings"]]
+
+
+def reviewed(name: str) -> Any:
+    return json.loads((FOLDER / f"{name}.json").read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize("name", DECIDED)
 def test_a_decision_is_as_reviewed(name: str) -> None:
-    assert plain(MADE[name].decide()) == json.loads(GOLDENS.read_text(encoding="utf-8"))[name]
+    assert plain(DECIDED[name]()) == reviewed("decisions")[name]
+
+
+@pytest.mark.parametrize("name", REASONS)
+def test_reasons_and_findings_are_as_reviewed(name: str) -> None:
+    assert reasons(REASONS[name]()) == reviewed("reasons")[name]
 
 
 if __name__ == "__main__":
-    found = {name: plain(made.decide()) for name, made in MADE.items()}
-    GOLDENS.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    for file, made in (
+        ("decisions", {name: plain(decide()) for name, decide in DECIDED.items()}),
+        ("reasons", {name: reasons(decide()) for name, decide in REASONS.items()}),
+    ):
+        (FOLDER / f"{file}.json").write_text(json.dumps(made, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")

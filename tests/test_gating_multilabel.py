@@ -6,69 +6,10 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from gating_factory import Records, protocol, records
+from gating_findings import ALL, PROBLEMS, Change, broken, rules, run
 
-from medharden.protocol import Protocol
-from medharden.record import FindingTable, GateDecision, SubjectTable, Verdict
+from medharden.record import GateDecision, Verdict
 from medharden.stats import brier_difference, finding_brier_difference
-
-NAMES = ("Effusion", "Hernia")
-ALL = (
-    ("accuracy", 0.05),
-    ("recall", 0.1),
-    ("finding_accuracy", 0.05),
-    ("auroc", 0.1),
-    ("finding_auroc", 0.1),
-    ("brier", 0.05),
-)
-
-
-def rules(threshold: object = 0.5, asked: tuple[tuple[str, float], ...] = ALL, **recall: object) -> Protocol:
-    fields = protocol(positive=None).model_dump()
-    fields["task"] = {"kind": "multilabel", "classes": NAMES, "threshold": threshold}
-    margins = [{"metric": m, "margin": value, "justification": "a reason"} for m, value in asked]
-    margins[1] |= recall
-    fields["endpoints"]["noninferiority"] = tuple(margins)
-    return Protocol.model_validate(fields)
-
-
-def run(n: int = 600, *, missed: int = 0, wanted: Protocol | None = None, cases_a_patient: int = 1) -> Records:
-    """Every second case has an effusion, every tenth a hernia; the release misses the first `missed` hernias."""
-    wanted = wanted or rules()
-    base = records(n, rules=wanted, classes=NAMES, cases_a_patient=cases_a_patient)
-    truth = np.stack([np.arange(n) % 2, np.arange(n) % 10 == 0], axis=1).astype(np.int64)
-    lost = truth.copy()
-    lost[np.flatnonzero(truth[:, 1])[:missed], 1] = 0
-    kept = np.arange(n) >= n // 4
-
-    def subject(predicted: np.ndarray, robust: np.ndarray) -> SubjectTable:
-        right = predicted == truth
-        # scores that differ from case to case, so that areas have a variance
-        p = np.where(predicted == 1, 0.8, 0.2) + 0.001 * (np.arange(n)[:, None] % 7 - 3)
-        findings = FindingTable(right & robust[:, None], np.where(robust[:, None], p, 1 - p))
-        stands = right.all(1) & robust
-        won = tuple(np.where(stands, "", np.where(right.all(1), "pgd-ce-20", "clean")).tolist())
-        return SubjectTable(predicted, p, stands, won, np.zeros(n, dtype=np.bool_), findings)
-
-    table = replace(
-        base.cases,
-        label=truth,
-        subjects={
-            "original": subject(truth, np.zeros(n, dtype=np.bool_)),
-            "robust_branch": subject(lost, kept),
-            "composite": subject(lost, kept),
-        },
-    )
-    labels = {c: tuple(np.flatnonzero(row).tolist()) for c, row in zip(table.case, truth, strict=True)}
-    cases = tuple(replace(c, label=labels.get(c.case, (c.label,))) for c in base.cohort.cases)
-    outcomes = tuple(
-        replace(
-            s, clean_correct=int(table.right(s.name).sum()), robust_correct=int(table.subjects[s.name].robust.sum())
-        )
-        for s in base.evaluation.subjects
-    )
-    evaluation = replace(base.evaluation, decision_threshold=wanted.decision_rule(2), subjects=outcomes)
-    return replace(base, cohort=replace(base.cohort, cases=cases), evaluation=evaluation, cases=table)
 
 
 def by_name(decision: GateDecision) -> dict[str, Verdict]:
@@ -136,26 +77,9 @@ def test_thresholds_of_each_finding_decide_what_follows_from_a_probability() -> 
     assert "doesn't follow from its probability" in " ".join(decision.reasons)
 
 
-@pytest.mark.parametrize(
-    ("change", "reason"),
-    [
-        (lambda t: {"findings": None}, "no outcome of each finding under attack"),
-        (lambda t: {"probabilities": t.probabilities + 1.0}, "outside 0 to 1"),
-        (lambda t: {"predicted": t.predicted + 2}, "neither 0 nor 1"),
-        (lambda t: {"robust": np.ones_like(t.robust)}, "of which a finding fell"),
-        (lambda t: {"predicted": t.predicted[:, :1]}, "columns a case"),
-        (lambda t: {"probabilities": t.probabilities * np.nan}, "a probability is not finite"),
-        (lambda t: {"findings": replace(t.findings, robust=t.findings.robust[:, :1])}, "not one for each finding"),
-        (
-            lambda t: {"findings": replace(t.findings, attacked_probabilities=t.probabilities - 1.0)},
-            "a probability under attack lies outside 0 to 1",
-        ),
-        (lambda t: {"findings": FindingTable(t.findings.robust | True, t.findings.attacked_probabilities)}, "robust"),
-    ],
-)
-def test_a_table_that_can_not_be_is_invalid(change: object, reason: str) -> None:
-    made = run(missed=12)
-    decision = made.with_subject("composite", **change(made.cases.subjects["composite"])).decide()  # type: ignore[operator]
+@pytest.mark.parametrize(("change", "reason"), [p[1:] for p in PROBLEMS], ids=[p[0] for p in PROBLEMS])
+def test_a_table_that_can_not_be_is_invalid(change: Change, reason: str) -> None:
+    decision = broken(change).decide()
     assert decision.verdict is Verdict.INVALID
     assert reason in " ".join(decision.reasons)
 

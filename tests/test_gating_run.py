@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import resource
 import subprocess
 import sys
@@ -41,16 +42,24 @@ def test_the_decision_is_written_dated_and_logged(run: Path) -> None:
     stages: list[tuple[str, int, int]] = []
     decision = gate(run, progress=lambda *step: stages.append(step))
     assert decision.verdict is Verdict.PASS
-    assert decision.decided.endswith("+00:00")
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\+00:00", decision.decided)
     assert read_record(run / "gate.json", GateDecision) == decision
     assert decision.evaluation == digest_file(run / "evaluation.json")
     assert stages == [("gate", done, 3) for done in range(4)]
     events = [json.loads(line) for line in (run / "audit.jsonl").read_bytes().splitlines()]
     assert [e["event"] for e in events[LOGGED:]] == ["gate.started", "gate.decided", "gate.finished"]
     decided = events[LOGGED + 1]["data"]
-    assert decided["verdict"] == "PASS"
-    assert decided["gate"] == digest_file(run / "gate.json")
-    assert decided["harden"] == digest_file(run / "harden.json")
+    files = {
+        "cohort": "cohort.json",
+        "harden": "harden.json",
+        "hardened": "hardened.safetensors",
+        "description": "hardened.json",
+        "cases": "cases.parquet",
+        "evaluation": "evaluation.json",
+        "gate": "gate.json",
+    }
+    of_files = {name: digest_file(run / file) for name, file in files.items()}
+    assert decided == of_files | {"verdict": "PASS", "authorised": "", "protocol": protocol().digest}
 
 
 def test_the_same_run_gets_the_same_verdict_again_and_the_log_keeps_both(run: Path) -> None:
@@ -117,9 +126,21 @@ def test_a_missing_record_is_an_error_and_no_verdict(run: Path, name: str) -> No
     assert verify_log(run / "audit.jsonl")[0] == LOGGED
 
 
+def test_all_that_is_missing_is_named_with_what_writes_it(run: Path) -> None:
+    for name in ("harden.json", "cases.parquet", "hardened.json"):
+        (run / name).unlink()
+    with pytest.raises(RunError) as caught:
+        gate(run)
+    assert str(caught.value) == (
+        "the run directory lacks harden.json, hardened.json, cases.parquet; run `medharden harden` and "
+        "`medharden evaluate` first"
+    )
+
+
 def test_a_folder_that_is_none_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(RunError, match="no run directory"):
+    with pytest.raises(RunError) as caught:
         gate(tmp_path / "absent")
+    assert str(caught.value) == "absent is no run directory; expected the folder that `medharden harden` wrote"
 
 
 def test_a_verdict_that_cannot_be_written_is_an_error_and_stays_in_the_log(run: Path) -> None:
