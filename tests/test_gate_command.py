@@ -13,8 +13,8 @@ import pytest
 import yaml
 from command import assert_clear, environment, medharden
 from conftest import ROOT
-from gating_changes import grouped
-from gating_factory import protocol, records, write_run
+from gating_changes import counted, evaluated, grouped, hardened
+from gating_factory import Records, protocol, records, write_run
 
 from medharden.cli.console import Output
 from medharden.cli.verdicts import show_verdict
@@ -70,6 +70,23 @@ def test_on_a_terminal_too_the_numbers_come_before_the_verdict(
     assert "INCONCLUSIVE" not in lines[0]
     assert "can show" in lines[1]
     assert "INCONCLUSIVE · toy" in lines[-1]
+
+
+@pytest.mark.parametrize(
+    "made",
+    [
+        records(rules=protocol(sample=100), attacked=0),
+        counted("original", n=0)(records()),
+        hardened(cost=replace(records().harden.cost, clean_epoch_seconds=0.0))(evaluated(split="val")(records())),
+    ],
+    ids=["none attacked", "no case", "no clean epoch timed"],
+)
+def test_records_without_what_shares_are_of_are_invalid_and_no_defect(made: Records, tmp_path: Path) -> None:
+    write_run(tmp_path, made)
+    result = medharden("gate", tmp_path, "--json", cwd=tmp_path)
+    assert_clear(result, 5, "INVALID")
+    assert json.loads(result.stdout)["exit_code"] == 5
+    assert "INVALID · toy" in medharden("gate", tmp_path, cwd=tmp_path).stdout
 
 
 def test_markdown_goes_to_standard_output_and_to_the_step_summary(run: Path, tmp_path: Path) -> None:

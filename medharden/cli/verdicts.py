@@ -128,23 +128,27 @@ def _endpoints(endpoints: tuple[Endpoint, ...], what: str) -> Table:
 
 
 def _subjects(evaluation: Evaluation) -> Table:
+    """Shares of each model; records of no case at all are INVALID, and are shown as such."""
     table = Table("model", "clean", "under attack", box=None, padding=(0, 1))
     for s in evaluation.subjects:
         table.add_row(
             s.name.replace("_", " "),
-            f"{s.clean_accuracy:.3f} of {s.n}",
-            f"{s.robust_accuracy:.3f} of {s.attacked}",
+            f"{s.clean_accuracy:.3f} of {s.n}" if s.n else "none",
+            f"{s.robust_accuracy:.3f} of {s.attacked}" if s.attacked else "none",
         )
     return table
 
 
 def _cost(record: HardenRecord) -> str:
+    cost, ratio = record.cost, _cost_ratio(record)
+    text = f"cost: {cost.steps} steps of {cost.passes} pass in {cost.train_seconds:.0f} s"
+    return text if ratio is None else f"{text}; an epoch takes {ratio:.2f} times one of ordinary clean fine-tuning"
+
+
+def _cost_ratio(record: HardenRecord) -> float | None:
+    """An epoch's duration in epochs of clean fine-tuning; null where none was timed."""
     cost = record.cost
-    ratio = cost.epoch_seconds / cost.clean_epoch_seconds
-    return (
-        f"cost: {cost.steps} steps of {cost.passes} pass in {cost.train_seconds:.0f} s; an epoch takes {ratio:.2f} "
-        "times one of ordinary clean fine-tuning"
-    )
+    return cost.epoch_seconds / cost.clean_epoch_seconds if cost.clean_epoch_seconds else None
 
 
 def _numbers(e: Endpoint) -> dict[str, object]:
@@ -165,13 +169,13 @@ def _machine(run: Path, decision: GateDecision, evaluation: Evaluation, record: 
         "subjects": [
             {
                 "name": s.name,
-                "clean_accuracy": s.clean_accuracy,
+                "clean_accuracy": s.clean_accuracy if s.n else None,
                 "n": s.n,
-                "robust_accuracy": s.robust_accuracy,
+                "robust_accuracy": s.robust_accuracy if s.attacked else None,
                 "attacked": s.attacked,
             }
             for s in evaluation.subjects
         ],
         "clean_path_identical": evaluation.identity.state_equal and evaluation.identity.logits_equal,
-        "epoch_cost_ratio": record.cost.epoch_seconds / record.cost.clean_epoch_seconds,
+        "epoch_cost_ratio": _cost_ratio(record),
     }

@@ -1,14 +1,18 @@
 """The gate: a verdict on one run, from its records alone.
 
 Verdicts, in order of gravity: PASS, INCONCLUSIVE, FAIL, INVALID. The run's verdict is the gravest of all endpoints:
-all must pass, so no alpha is split between them. Every verdict comes from a confidence limit at 1 - 2 alpha, on the
-released composite, against the original on the same cases, with the patient as the unit.
+all must pass, so no alpha is split between them, unless the protocol makes the scores alternatives (`endpoints`). Every
+PASS comes from a confidence limit at 1 - 2 alpha, on the released composite, against the original (and the last
+authorised release, where there is one) on the same cases, with the patient as the unit.
 
     Endpoint                   PASS                                 FAIL                    otherwise
     identity                   state and clean logits equal the     anything differs        INCONCLUSIVE
                                original's file, on every test case
     accuracy, sensitivity,     lower limit of the paired change     observed change is      INCONCLUSIVE
-    specificity, recall:CLASS  is above -margin                     -margin or worse
+    specificity, recall:CLASS, is above -margin                     -margin or worse
+    balanced_accuracy, auroc
+    brier                      upper limit of the paired increase   observed increase is    INCONCLUSIVE
+                               is below the margin                  the margin or more
     robust_floor               lower limit reaches the floor        estimate is below it    INCONCLUSIVE
     robust_gain                lower limit of the paired change     no gain was observed    INCONCLUSIVE
                                under attack is above 0
@@ -20,9 +24,9 @@ in a finding and leaves the verdict as it is.
 A critical finding whose code starts with `attack.` or `hardening.` makes the verdict FAIL at least; any other critical
 finding makes it INCONCLUSIVE at least. INVALID, without endpoints, are records that don't belong together, don't
 reconcile with the per-case table, miss a case or a class, hold a number that is no probability, were answered under
-another decision rule, or share a patient or an image between splits. A record that is missing or unreadable is no
-verdict but a `RunError`. INVALID too is a run whose log locked another protocol or cohort, recorded other records,
-or finished more looks at the test split than the protocol's budget.
+another decision rule, or share a patient, an image or what looks like its copy between splits. INVALID too is a run
+whose log locked another protocol or cohort, recorded other records, or finished more looks at the test split than the
+protocol's budget. A record that is missing or unreadable is no verdict but a `RunError`.
 """
 
 from medharden.gating.authorised import Release

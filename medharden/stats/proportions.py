@@ -37,7 +37,7 @@ def wilson_interval(successes: float, cases: float, *, level: float = 0.95) -> t
 
 
 def clopper_pearson_interval(successes: int, cases: int, *, level: float = 0.95) -> tuple[float, float]:
-    """Clopper and Pearson's exact interval (Biometrika 1934; 26: 404-413), for the report's cross-check.
+    """Clopper and Pearson's exact interval (Biometrika 1934; 26: 404-413), the cross-check of Wilson's.
 
     Args:
         successes: x in [0, n].
