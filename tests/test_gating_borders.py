@@ -101,6 +101,25 @@ def test_brier_passes_below_its_margin_alone() -> None:
         assert endpoint(made, "brier").verdict is verdict
 
 
+def test_a_score_whose_lower_limit_equals_the_margin_is_not_shown() -> None:
+    lower = endpoint(records(rules=protocol(more=(("balanced_accuracy", 0.5),)), lost=4), "balanced_accuracy").lower
+    for margin, verdict in ((-lower, INCONCLUSIVE), (just_above(-lower), PASS)):
+        made = records(rules=protocol(more=(("balanced_accuracy", margin),)), lost=4)
+        assert endpoint(made, "balanced_accuracy").verdict is verdict
+
+
+def test_a_score_that_has_the_cases_it_needs_is_not_said_to_need_more() -> None:
+    def judged(margin: float) -> Endpoint:
+        return endpoint(records(rules=protocol(more=(("balanced_accuracy", margin),)), lost=4), "balanced_accuracy")
+
+    smallest = judged(0.5).smallest_margin
+    assert smallest is not None
+    enough, narrower = judged(smallest), judged(smallest * 0.999)
+    assert (enough.needed, enough.verdict) == (400, INCONCLUSIVE)
+    assert "needs about" not in enough.reason
+    assert narrower.reason.endswith("; not shown: needs about 401 cases at this variance")
+
+
 def one_sided_p(made: Records, margin: Margin) -> float:
     """The smallest alpha at which the endpoint's limit shows it, by bisection."""
     low, high = 1e-6, 0.499
