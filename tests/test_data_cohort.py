@@ -33,7 +33,7 @@ from medharden.data.formats import read_file
 from medharden.data.layout import Entry, Listing
 from medharden.data.reading import Shelf, read_cases
 from medharden.errors import DataError
-from medharden.protocol import Columns, Input, Intensity, Splits
+from medharden.protocol import Columns, Input, Intensity, Splits, Task
 
 # problems
 
@@ -143,6 +143,15 @@ def test_a_path_to_nothing_or_to_another_kind_of_file_is_refused_without_repeati
     (tmp_path / "a.zip").touch()
     with pytest.raises(DataError, match=r"found a \.zip file"):
         load_cohort(tmp_path / "a.zip", protocol(), key=KEY)
+
+
+def test_folders_of_patients_taken_for_classes_are_counted_and_not_named(tmp_path):
+    names = [f"Doe_{k:02d}" for k in range(24)]
+    class_folders(tmp_path, 1, names)
+    for task in (Task(), Task(classes=("cat", "dog"))):
+        with pytest.raises(DataError, match="24 different ones; are these folders") as caught:
+            load_cohort(tmp_path, protocol(task=task), key=KEY)
+        assert "Doe" not in str(caught.value)
 
 
 # leakage

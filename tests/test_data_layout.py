@@ -109,6 +109,16 @@ def test_a_single_likely_column_is_taken_as_the_label_and_said(tmp_path):
     assert "data.label_column" in codes(load_cohort(tmp_path, protocol(), key=KEY))
 
 
+def test_the_first_case_of_a_table_without_headings_is_not_repeated(tmp_path):
+    rows = listed(tmp_path, 12)
+    cases = [f"{row['path']},Doe^John,1961-03-04,{row['label']}" for row in rows]
+    for lines in (cases, [cases[0].replace("Doe^John", rows[0]["path"]), *cases[1:]]):
+        (tmp_path / "manifest.csv").write_text("\n".join(lines) + "\n")
+        with pytest.raises(DataError, match="the first line must name the columns") as caught:
+            load_cohort(tmp_path, protocol(), key=KEY)
+        assert not [word for word in ("Doe", "1961", rows[0]["path"]) if word in str(caught.value)]
+
+
 def test_manifest_splits_are_kept_and_numbered_folds_are_an_attribute(tmp_path):
     rows = listed(tmp_path, split=lambda k: ("train", "validation", "test", "test")[k // 2 % 4])
     path = manifest(tmp_path, rows)
@@ -185,3 +195,11 @@ def test_several_windows_and_an_empty_window_are_findings(tmp_path):
 def test_attribute_columns_of_many_values_show_their_number_alone(tmp_path):
     path = manifest(tmp_path, listed(tmp_path, 40, name=lambda k: f"Doe^{k}"))
     assert load_cohort(path, protocol(), key=KEY).source.attributes == {"name": {"(40 different values)": 40}}
+
+
+@pytest.mark.parametrize("heading", ["name", "Patient Name", "MRN", "accession_no", "study_uid"])
+def test_a_column_whose_heading_tells_of_people_shows_no_value_however_few_there_are(tmp_path, heading):
+    rows = listed(tmp_path, 24, sex=lambda k: "FM"[k % 2])
+    path = manifest(tmp_path, [row | {heading: f"Doe^{k % 3}"} for k, row in enumerate(rows)])
+    shown = load_cohort(path, protocol(), key=KEY).source.attributes
+    assert shown == {"sex": {"F": 12, "M": 12}, heading: {"(3 different values)": 24}}

@@ -39,10 +39,17 @@ def check_classes(listing: Listing, protocol: Protocol) -> tuple[str, ...]:
         raise DataError(f"expected two classes or more, found {len(found)}: {list(found)}")
     wanted = protocol.task.classes
     if wanted is not None and set(wanted) != set(found):
-        raise DataError(f"the protocol's task.classes are {list(wanted)}; the data have {list(found)}")
+        raise DataError(f"the protocol's task.classes are {list(wanted)}; the data have {_named(found)}")
     if protocol.task.positive is not None and protocol.task.positive not in found:
-        raise DataError(f"the protocol's task.positive is {protocol.task.positive!r}; the data have {list(found)}")
+        raise DataError(f"the protocol's task.positive is {protocol.task.positive!r}; the data have {_named(found)}")
     return wanted or found
+
+
+def _named(classes: Sequence[str]) -> str:
+    """Class names, for a message; but not very many, which are rather those of patients or series."""
+    if len(classes) <= _MOST_LISTED:
+        return str(list(classes))
+    return f"{len(classes)} different ones; are these folders, or the column of labels, really classes?"
 
 
 def shape_problems(kept: Mapping[int, ReadCase]) -> tuple[tuple[int, ...], dict[int, str]]:
@@ -145,8 +152,8 @@ def check_coverage(splits: Sequence[str], labels: Sequence[Label], classes: tupl
             lacking += [f"{split} has no case of class {name!r}" for name, n in found.items() if not n]
     if lacking:
         raise DataError(
-            "every split needs cases of every class: " + "; ".join(lacking) + "; add cases, merge classes, "
-            "or change the protocol's splits"
+            f"every split needs cases of every class: {_these(lacking, classes)}; add cases, merge classes, or change "
+            "the protocol's splits"
         )
 
 
@@ -213,6 +220,13 @@ def findings_of(
         (excluded > 0, "data.excluded", f"{excluded} cases could not be used and were left out."),
     ]
     return [Finding(code, "warning", message) for applies, code, message in found if applies]
+
+
+def _these(lacking: Sequence[str], classes: Sequence[str]) -> str:
+    """What each split lacks; of very many classes how much that is, as `_named`."""
+    if len(classes) <= _MOST_LISTED:
+        return "; ".join(lacking)
+    return f"found {len(lacking)} gaps; the data have {_named(classes)}"
 
 
 def _listed(head: str, problems: Sequence[Problem], advice: str) -> str:

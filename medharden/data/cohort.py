@@ -27,7 +27,7 @@ from medharden.data.checks import (
     shape_problems,
 )
 from medharden.data.findings import unclear_words
-from medharden.data.identifiers import Identifiers, gather_identifiers
+from medharden.data.identifiers import Identifiers, gather_identifiers, may_name_people
 from medharden.data.layout import Entry, Listing, list_folder
 from medharden.data.manifest import find_manifest, list_manifest
 from medharden.data.near import Hashes, NearPair, near_duplicate_findings, near_pairs, picture_hashes
@@ -39,8 +39,6 @@ from medharden.protocol import Protocol
 from medharden.record import AlikePair, CaseRecord, CohortRecord, Label, Progress, present
 
 __all__ = ["Case", "Cohort", "SourceSummary", "list_source", "load_cohort", "locate_case"]
-
-_MOST_SHOWN_VALUES = 32
 
 
 @dataclass(frozen=True)
@@ -67,8 +65,7 @@ class SourceSummary:
         formats: file kind to number of cases.
         native_shapes: stored spatial shape, such as `512x512`, to number of cases.
         stored_range: smallest and largest rescaled value of all cases.
-        attributes: column to value to number of cases; a column of more than 32 values shows their number alone,
-            since it may name people.
+        attributes: column to value to number of cases; a column that may name people shows how many values alone.
     """
 
     formats: dict[str, int]
@@ -327,9 +324,9 @@ def _summary(cases: tuple[Case, ...], read: list[ReadCase]) -> SourceSummary:
         for column, value in case.attributes.items():
             values[column][value] += 1
     shown = {
-        column: dict(sorted(counts.items()))
-        if len(counts) <= _MOST_SHOWN_VALUES
-        else {f"({len(counts)} different values)": sum(counts.values())}
+        column: {f"({len(counts)} different values)": sum(counts.values())}
+        if may_name_people(column, len(counts))
+        else dict(sorted(counts.items()))
         for column, counts in values.items()
     }
     return SourceSummary(

@@ -11,7 +11,7 @@ from medharden.data.layout import SPLIT_NAMES, Entry, Listing
 from medharden.data.reading import ReadCase
 from medharden.protocol import Protocol
 
-__all__ = ["Identifiers", "gather_identifiers"]
+__all__ = ["Identifiers", "gather_identifiers", "may_name_people"]
 
 Identifiers = Mapping[str, frozenset[str]]
 """Kind, such as `name` or `file name`, to the values that occur in the data."""
@@ -29,8 +29,7 @@ def gather_identifiers(
 ) -> Identifiers:
     """Every value by kind: from headers, patient columns, paths, and columns of the manifest that may name people.
 
-    A column may name people if its heading says so or if it has more than 32 values, and the protocol does not
-    declare it for subgroups.
+    Columns that the protocol declares for subgroups are not among these.
     """
     found: dict[str, set[str]] = defaultdict(set)
     if listing.source != "npz":
@@ -66,8 +65,9 @@ def _telling_columns(entries: Sequence[Entry], protocol: Protocol) -> dict[str, 
         for column, value in entry.attributes.items():
             if column.lower() not in declared:
                 columns[column].add(value)
-    return {
-        column: values
-        for column, values in columns.items()
-        if len(values) > _MOST_VALUES or _TELLING.search(column) is not None
-    }
+    return {column: values for column, values in columns.items() if may_name_people(column, len(values))}
+
+
+def may_name_people(column: str, values: int) -> bool:
+    """Whether the heading of a column says that it names people, or it has more than 32 different values."""
+    return values > _MOST_VALUES or _TELLING.search(column) is not None

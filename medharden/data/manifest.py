@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Callable
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
@@ -31,6 +32,7 @@ _FINDING_ALIASES = {  # of sets of chest X-rays, beside the above
 _PREFERRED = ("manifest.csv", "labels.csv")
 _LARGEST_BYTES = 256 * 2**20
 _MOST_CLASSES = 20
+_LIKE_A_VALUE = re.compile(r"[/\\^]|\.\w{2,5}$|^[\d.,:-]+$|\d{5}|\d{4}-\d\d")
 
 Row = dict[str, str]
 
@@ -143,8 +145,18 @@ def _read(table: Path) -> tuple[list[str], dict[int, Row], list[Problem]]:
     except csv.Error:
         raise DataError(f"the manifest is not readable as CSV near line {reader.line_num}") from None
     if len(set(header)) != len(header):
-        raise DataError(f"the manifest names a column twice: {header}")
+        raise DataError(f"the manifest names a column twice; {_shown(header)}")
     return header, rows, problems
+
+
+def _shown(header: list[str]) -> str:
+    """The columns, for a message; but not those of a table without headings, whose first line is a patient's."""
+    if any(_LIKE_A_VALUE.search(cell) for cell in header):
+        return (
+            f"the first line must name the columns; some of its {len(header)} fields look like a case's, so they are "
+            "not shown here"
+        )
+    return f"found the columns {header}"
 
 
 def _roles(header: list[str], rows: dict[int, Row], protocol: Protocol) -> dict[str, str]:
@@ -154,7 +166,7 @@ def _roles(header: list[str], rows: dict[int, Row], protocol: Protocol) -> dict[
         DataError: a named column is missing, or a role fits no column or several.
     """
     columns, multilabel = protocol.columns, protocol.task.multilabel
-    shown = f"found the columns {header}; name them in the protocol's `columns`"
+    shown = f"{_shown(header)}; name them in the protocol's `columns`"
     in_columns = multilabel and columns.label is None and has_finding_columns(header, protocol.task.classes or ())
     roles: dict[str, str] = {}
     for role, aliases in _ALIASES.items():
