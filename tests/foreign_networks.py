@@ -56,3 +56,19 @@ class SeveralAnswers(nn.Module):
     def forward(self, inputs: Tensor) -> dict[str, Tensor]:
         features = self.features(inputs)
         return {"features": features, "logits": self.classifier(features), "projected": self.projector(features)}
+
+
+class Lacking(TinyNet):
+    """A network whose package has an optional need that is not installed."""
+
+    def __init__(self) -> None:
+        raise ImportError("from einops import rearrange (No module named 'einops').\n\nA long explanation.")
+
+
+class Fussy(TinyNet):
+    """A network that wants more than an image, or fails without a word."""
+
+    def forward(self, inputs: Tensor, mask: Tensor | None = None) -> Tensor:
+        if mask is None:
+            raise TypeError
+        return super().forward(inputs)

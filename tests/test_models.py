@@ -277,6 +277,17 @@ def test_a_model_that_does_not_fit_the_data_says_so() -> None:
         check_classifier(toy(2), torch.rand(2, 3, 4, 4), ("a", "b"))
 
 
+def test_a_network_that_fails_without_a_word_or_lacks_a_package_is_a_model_error(tmp_path: Path) -> None:
+    from foreign_networks import TinyNet
+
+    torch.save(TinyNet().state_dict(), tmp_path / "m.pt")
+    with pytest.raises(ModelError, match=r"needs a package that is not installed: .* 'einops'\)\.$"):
+        load_classifier(tmp_path / "m.pt", arch="python:foreign_networks:Lacking")
+    fussy = load_classifier(tmp_path / "m.pt", arch="python:foreign_networks:Fussy")
+    with pytest.raises(ModelError, match=r"does not accept inputs of shape .*: TypeError; set input\.size"):
+        check_classifier(fussy, torch.rand(2, 1, 16, 16), ("a", "b"))
+
+
 def test_a_one_logit_network_answers_as_its_sigmoid(tmp_path: Path) -> None:
     network = timm_network(classes=1)
     model = load_classifier(save_checkpoint(tmp_path / "m.pt", network))

@@ -180,7 +180,8 @@ def _construct(factory: Callable[..., Any], arguments: dict[str, Any], name: str
     try:
         network = factory(**arguments)
     except ImportError as error:  # MONAI asks for a network's optional needs when it is built
-        raise ModelError(f"{name} needs a package that is not installed: {str(error).splitlines()[0]}") from error
+        said = (str(error).splitlines() or ["it does not say which"])[0]
+        raise ModelError(f"{name} needs a package that is not installed: {said}") from error
     except (TypeError, ValueError, RuntimeError, AttributeError, KeyError, AssertionError) as error:
         raise ModelError(
             f"{name} can't be built with {arguments}: {error}; set model.arguments in the protocol"

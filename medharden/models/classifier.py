@@ -103,10 +103,11 @@ def check_classifier(model: Classifier, inputs: Tensor, classes: tuple[str, ...]
         )
     try:
         logits = model(inputs)
-    except (RuntimeError, ValueError, AssertionError) as error:
+    except (RuntimeError, ValueError, AssertionError, TypeError, LookupError, AttributeError) as error:
+        said = (str(error).splitlines() or [type(error).__name__])[0]
         raise ModelError(
             f"the model ({record.arch}) does not accept inputs of shape {tuple(inputs.shape[1:])}: "
-            f"{str(error).splitlines()[0][:200]}; set input.size in the protocol to the size it was trained at"
+            f"{said[:200]}; set input.size in the protocol to the size it was trained at"
         ) from error
     if logits.ndim != 2:
         raise ModelError(f"expected logits of shape (cases, classes), the model returned shape {tuple(logits.shape)}")
