@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from medharden.attacks import Aim
 from medharden.attacks.stored import Lattice, StoredResult, attack_stored
-from medharden.attacks.victim import attackable
+from medharden.attacks.victim import attackable, refers
 from medharden.audit import describe_environment, guarded, write_atomic, write_record
 from medharden.audit.screening import screen_words
 from medharden.data import Case, Cohort
@@ -223,7 +223,7 @@ def _attack_case(setting: _Setting, row: int, number: int) -> tuple[AttackedCase
     )
     seed = int.from_bytes(hashlib.sha256(f"{protocol.seed}/{case.case}".encode()).digest()[:4], "big")
     result = attack_stored(view, lattice, label, suite=protocol.suite.attacks, seed=seed, device=device)
-    aim = Aim(label, refers=bool(getattr(view, "refers", False)))
+    aim = Aim(label, refers=refers(view))
     clean, _ = _answer(view, aim, lattice.to_input(lattice.stored)[None])
     search, found = _answer(view, aim, lattice.to_input(result.stored.double().to(device))[None])
     moved = (result.stored.numpy() - carrier.stored).__abs__()

@@ -30,7 +30,7 @@ from medharden.cli.pipeline import Job, run_all
 from medharden.data import Cohort, load_cohort, write_phantom_cohort
 from medharden.data.carrier import input_of
 from medharden.data.carrying import StoredCases, read_back, stored_cases
-from medharden.errors import DataError, OutputError, ProtocolError, RunError
+from medharden.errors import DataError, OutputError, PrivacyError, ProtocolError, RunError
 from medharden.models import (
     Classifier,
     DecisionView,
@@ -133,6 +133,20 @@ def test_nothing_of_the_patients_is_in_any_output(done, shop: Path) -> None:
     written += [str(p.relative_to(shop / "out")).encode() for p in (shop / "out").rglob("*")]
     assert len(planted) > 80
     assert [word for word in planted for data in written if word in data] == []
+
+
+def test_what_would_name_a_patient_is_withheld_with_the_whole_folder(
+    shop: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    protocol = parse_protocol(TEXT.replace("cases: 6", "cases: 1"), "stripes.yaml")
+    cohort = load_cohort(shop / "data", protocol, key=KEY)
+    name = next(value for value in sorted(cohort.identifiers["name"]) if "^" in value)
+    model = load_classifier(shop / "model.pt", arch=STRIPES)
+    target = Target("original", DecisionView(model, torch.zeros(2)), "digest")
+    monkeypatch.setattr("medharden.attacking._threat_in_words", lambda *_: f"of {name}")
+    with pytest.raises(PrivacyError, match=r"attack\.json would hold patient data \(name\)"):
+        attack(target, cohort, stored_cases(shop / "data", protocol, key=KEY), protocol, tmp_path / "out")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_the_folder_can_be_read_again_as_data(done, shop: Path) -> None:

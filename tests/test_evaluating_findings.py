@@ -49,6 +49,17 @@ def test_a_linear_finding_falls_by_the_radius_times_its_weights_though_it_was_wr
     assert (points - inputs).abs().max() <= EPS + 1e-6
 
 
+def test_a_push_within_the_sphere_reaches_a_linear_finding_s_optimum() -> None:
+    model, (inputs, labels) = Linear(), cases()
+    generators = [torch.Generator().manual_seed(row) for row in range(len(inputs))]
+    threat = ThreatModel(norm="l2", eps=EPS)
+    points = push_finding(model, inputs, labels, finding=1, threat=threat, steps=20, generators=generators)
+    move = (model(points) - model(inputs))[:, 1] * (1 - 2 * labels[:, 1])
+    share = move / (EPS * model.weight[1].norm())
+    assert (share > 0.99).all()
+    assert (share < 1 + 1e-4).all()
+
+
 def test_a_push_does_not_go_where_the_case_is_referred() -> None:
     """The first pixel raises the flag when it falls: a push that would need that stays short of it."""
     model, (inputs, labels) = Linear(flag=0.45), cases()

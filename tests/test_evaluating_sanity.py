@@ -64,6 +64,24 @@ def test_a_model_whose_gradient_is_hidden_is_caught_at_the_whole_range() -> None
     assert "sanity.whole_range_survived" in {f.code for f in sanity_findings(points, ())}
 
 
+class Trap(nn.Module):
+    """`Brightness` with a hollow between the clean cases and the boundary: one long step leaps it, short ones stay."""
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        off = inputs.flatten(1).mean(1) - 0.5
+        held = torch.where(off.abs() < 0.085, -1.0, 1 + 400 * (off.abs() - 0.115).square())
+        z = off.sign() * held
+        return torch.stack([-z, z], 1)
+
+
+def test_a_model_that_withstands_more_steps_better_than_fewer_is_caught() -> None:
+    inputs, labels = cases()
+    points = sanity_curves((subject(Trap(), inputs),), inputs, labels, protocol(), 8, "cpu")
+    (finding,) = (f for f in sanity_findings(points, ()) if f.code == "sanity.accuracy_rises")
+    assert finding.severity == "critical"
+    assert "more steps" in finding.message
+
+
 def test_a_curve_that_rises_is_named_with_what_was_raised() -> None:
     falling = (("eps", 1.0, 20, 20), ("eps", 20.0, 20, 0))
     rising = (("steps", 1.0, 1, 10), ("steps", 1.0, 50, 18))

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 from attack_models import Convolutional, Linear, Wrapped, answers, generator, threat, uniform
+from foreign_networks import TinyNet
 from torch import Tensor, nn
 
 from medharden.attacks import apgd, apgd_targeted, fab, pgd, run_suite, square
 from medharden.errors import RangeError
+from medharden.models import check_classifier, load_classifier
 from medharden.protocol import Attack, Suite, ThreatModel
 
 # The standard suite's attacks, at a tenth of their length.
@@ -50,6 +54,24 @@ def test_a_one_logit_model_is_refused_and_does_not_look_robust() -> None:
     two = Wrapped(model, lambda z: torch.cat([torch.zeros_like(z), z], dim=1))
     inputs = uniform(12, 1, 6, 6, low=0.4, high=0.6)
     assert "" not in _short(two, inputs, answers(two, inputs), threat=threat(eps=0.4)).won_by
+
+
+def test_a_one_logit_network_is_loaded_as_two_classes_that_fall_as_they_should(tmp_path: Path) -> None:
+    """A sigmoid head z is presented as (0, z): its decision, at z = 0, and its gradient are the network's own."""
+    network = TinyNet(1)
+    with torch.no_grad():
+        inputs = uniform(12, 1, 16, 16)
+        network.classifier.bias -= network.eval()(inputs).median()
+        labels = (network(inputs).squeeze(1) > 0).long()
+    torch.save(network.state_dict(), tmp_path / "m.pt")
+    model = load_classifier(tmp_path / "m.pt", arch="python:foreign_networks:TinyNet")
+    check_classifier(model, inputs, ("absent", "present"))
+    assert set(labels.tolist()) == {0, 1}
+    assert torch.equal(answers(model, inputs), labels)
+    for norm, eps in (("linf", 0.2), ("l2", 4.0)):
+        result = _short(model, inputs, labels, threat=threat(norm, eps))
+        assert set(result.won_by) <= {a.name for a in SHORT}
+        assert not [f for f in result.findings if f.severity == "critical"]
 
 
 def test_a_frozen_normalisation_layer_stays_frozen_after_an_attack() -> None:

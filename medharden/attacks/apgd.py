@@ -73,17 +73,7 @@ def checkpoints(steps: int) -> frozenset[int]:
 def climb(
     victim: Victim, inputs: Tensor, rows: Tensor, at: Tensor, strongest: Strongest, threat: ThreatModel, steps: int
 ) -> None:
-    """One restart; cases leave it as they fall.
-
-    Args:
-        victim: the model and the labels of all cases.
-        inputs: (n, C, *spatial) clean inputs.
-        rows: (n,) which of the victim's cases they are.
-        at: (n, C, *spatial) where to climb from, within the threat.
-        strongest: receives every point visited.
-        threat: norm, eps in input units, bounds.
-        steps: gradient steps.
-    """
+    """One restart, as `Climb` says; cases leave it as they fall, and `strongest` gets every point visited."""
     checks, last_check = checkpoints(steps), 0
     loss, gradient, won = victim.slope(at, rows)
     strongest.offer(rows, at, loss, won)

@@ -90,16 +90,9 @@ def toward_nearest(victim: Victim, inputs: Tensor, threat: ThreatModel, targets:
 def climb(
     victim: Victim, inputs: Tensor, rows: Tensor, at: Tensor, strongest: Strongest, threat: ThreatModel, steps: int
 ) -> None:
-    """One walk within a suite; cases leave it once a wrong answer lies within the budget.
+    """One walk within a suite, as `Climb` says; the victim's loss must be `margin`.
 
-    Args:
-        victim: the model and the labels of all cases; its loss must be `margin`.
-        inputs: (n, C, *spatial) clean inputs.
-        rows: (n,) which of the victim's cases they are.
-        at: (n, C, *spatial) where to walk from.
-        strongest: receives the successes within the budget.
-        threat: norm, eps in input units, bounds.
-        steps: gradient steps.
+    Cases leave it once a wrong answer lies within the budget; these points alone go to `strongest`.
     """
     for step in range(steps + 1):
         margins, gradient, won = victim.slope(at, rows)

@@ -10,7 +10,7 @@ from medharden.attacks.projections import project, random_start, steepest
 from medharden.attacks.victim import Strongest, Victim, attackable, check_cases, check_counts, climb_from, refers
 from medharden.protocol import ThreatModel
 
-__all__ = ["climb", "pgd"]
+__all__ = ["REACH", "climb", "pgd"]
 
 REACH = {"linf": 2.5, "l2": 4.0}  # all steps together, in eps
 
@@ -63,17 +63,7 @@ def pgd(
 def climb(
     victim: Victim, inputs: Tensor, rows: Tensor, at: Tensor, strongest: Strongest, threat: ThreatModel, steps: int
 ) -> None:
-    """One restart; cases leave it as they fall.
-
-    Args:
-        victim: the model and the labels of all cases.
-        inputs: (n, C, *spatial) clean inputs.
-        rows: (n,) which of the victim's cases they are.
-        at: (n, C, *spatial) where to climb from, within the threat.
-        strongest: receives every point visited.
-        threat: norm, eps in input units, bounds.
-        steps: gradient steps.
-    """
+    """One restart, as `Climb` says; cases leave it as they fall, and `strongest` gets every point visited."""
     size = REACH[threat.norm] * threat.eps / steps
     loss, gradient, won = victim.slope(at, rows)
     strongest.offer(rows, at, loss, won)

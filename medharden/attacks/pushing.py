@@ -11,13 +11,13 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from medharden.attacks.pgd import REACH
 from medharden.attacks.projections import per_case, project, random_start, steepest
-from medharden.attacks.victim import attackable
+from medharden.attacks.victim import attackable, refers
 from medharden.protocol import ThreatModel
 
 __all__ = ["push_finding", "wrongness"]
 
-_REACH = 2.5  # steps add up to so many radii
 _FAR = 1e3  # what is referred scores below every logit
 
 
@@ -57,7 +57,7 @@ def push_finding(
             best[further], furthest[further] = at.detach()[further], value.detach()[further]
             if step < steps:
                 gradient = torch.autograd.grad(value.sum(), at)[0].nan_to_num(0.0, 0.0, 0.0)
-                moved = at.detach() + _REACH * threat.eps / steps * steepest(gradient, threat.norm)
+                moved = at.detach() + REACH[threat.norm] * threat.eps / steps * steepest(gradient, threat.norm)
                 at = project(moved, inputs, threat)
     return torch.where(per_case(furthest < -_FAR, best), inputs, best)
 
@@ -78,9 +78,8 @@ def wrongness(logits: Tensor, labels: Tensor, *, refers: bool) -> Tensor:
 def _score(model: nn.Module, points: Tensor, labels: Tensor, finding: int) -> Tensor:
     """(N,) the finding's wrongness; where a case is referred, a value below all such that rises as the flag sinks."""
     logits = model(points)
-    refers = bool(getattr(model, "refers", False))
     off = torch.where(labels[:, finding] > 0.5, -logits[:, finding], logits[:, finding])
-    if not refers:
+    if not refers(model):
         return off
     flag = logits[:, -1]
     return torch.where(flag > 0, -flag - _FAR, off.clamp(min=-_FAR))

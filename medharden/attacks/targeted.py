@@ -37,23 +37,22 @@ def apgd_targeted(
     between: it is then APGD.
 
     Args:
-        model: takes (N, C, *spatial) within the bounds and returns logits (N, K); with a true attribute `refers`,
-            (N, K + 1), the last meaning `referred to a human`. Left as it was, in every flag and buffer.
-        inputs: (N, C, *spatial) floating point within `threat.bounds`, on the model's device.
-        labels: (N,) class indices, or (N, K) floating point of 0 and 1, on the same device.
+        model: as for `apgd`.
+        inputs: (N, C, *spatial), as for `apgd`.
+        labels: (N,) or (N, K), as for `apgd`.
         threat: norm, eps in input units, bounds.
         steps: gradient steps a restart.
         restarts: random starts a target; a case that has fallen is not attacked again.
         loss: `dlr`, `margin` or `ce`, each towards the target.
         targets: the most targets a case.
-        generator: a CPU generator, the only source of randomness.
-        finding: of several findings, the one to be changed: its index, `any` or `all`.
+        generator: as for `apgd`.
+        finding: as for `apgd`.
 
     Returns:
-        (N, C, *spatial) the best point a case, one that succeeds before one of high loss.
+        (N, C, *spatial), as `apgd`.
 
     Raises:
-        RangeError: inputs, labels, logits or counts outside what is said above.
+        RangeError: as `apgd`, or no targets.
     """
     check_cases(inputs, labels, threat, finding)
     check_counts(steps, restarts)

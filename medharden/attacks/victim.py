@@ -133,7 +133,10 @@ def _checked(output: Any, cases: int) -> Tensor:
         RangeError: it is something else.
     """
     if not isinstance(output, Tensor):
-        raise RangeError(f"a model must return one tensor of logits (N, K), got a {type(output).__name__}")
+        raise RangeError(
+            f"a model must return one tensor of logits (N, K), got a {type(output).__name__}; name the part that holds "
+            "them (model.output in a protocol), or wrap the model so that it returns them alone"
+        )
     if output.dim() != 2 or len(output) != cases:
         raise RangeError(f"a model must return logits ({cases}, K) for {cases} inputs, got {tuple(output.shape)}")
     bad = int((~output.isfinite()).any(1).sum())
@@ -251,7 +254,12 @@ class Strongest:
 
 
 Climb = Callable[[Victim, Tensor, Tensor, Tensor, Strongest, ThreatModel, int], None]
-"""One restart: (victim, inputs, rows, points, strongest, threat, steps), all but `strongest` given for the rows."""
+"""One restart of an attack: (victim, inputs, rows, at, strongest, threat, steps).
+
+victim: the model and the labels of all cases; inputs: (n, C, *spatial) clean; rows: (n,) which of the victim's cases
+they are; at: (n, C, *spatial) within the threat, where to climb from; strongest: receives points; threat: norm, eps in
+input units, bounds; steps: gradient steps.
+"""
 
 
 def climb_from(

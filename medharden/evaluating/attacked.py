@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from medharden import __version__
 from medharden.attacks import Aim, SuiteResult, run_suite
+from medharden.attacks.victim import refers
 from medharden.audit import digest_bytes
 from medharden.evaluating.resuming import Partial, key_of
 from medharden.evaluating.subjects import Subject
@@ -94,7 +96,7 @@ def with_transfer(
     for source in ("original", "robust_branch"):
         candidates = results[source].adversarial
         logits = logits_in_batches(composite.view, candidates, batch_size)
-        lost = _wrong_and_unreferred(logits, labels, composite.view)
+        lost = Aim(labels, refers=refers(composite.view)).won(logits)
         tried = [i for i, name in enumerate(won) if name == ""]
         for i in tried:
             if bool(lost[i]):
@@ -102,12 +104,4 @@ def with_transfer(
         wins = sum(won[i] != "" for i in tried)
         recipe = f"what the suite found against the {source.replace('_', ' ')}, tried on the release"
         outcomes.append(AttackOutcome(f"{_TRANSFER}-{source}", recipe, len(tried), wins, 0.0))
-    return SuiteResult(adversarial, tuple(won), tuple(outcomes), own.findings)
-
-
-def _wrong_and_unreferred(logits: Tensor, labels: Tensor, view: nn.Module) -> Tensor:
-    if labels.ndim == 2:
-        return Aim(labels, refers=bool(getattr(view, "refers", False))).won(logits)
-    answer = logits.argmax(1)
-    wrong = answer != labels
-    return wrong & (answer != logits.shape[1] - 1) if getattr(view, "refers", False) else wrong
+    return replace(own, adversarial=adversarial, won_by=tuple(won), outcomes=tuple(outcomes))

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from medharden.attacks import Aim, SuiteResult
 from medharden.attacks.pushing import push_finding, wrongness
+from medharden.attacks.victim import refers
 from medharden.evaluating.subjects import Subject
 from medharden.models import logits_in_batches
 from medharden.protocol import Protocol
@@ -116,7 +117,7 @@ class _Tried:
 
     @property
     def refers(self) -> bool:
-        return bool(getattr(self._view, "refers", False))
+        return refers(self._view)
 
     def outcome(self) -> Pushed:
         present = self._labels > 0.5
