@@ -54,7 +54,8 @@ class ThreatModel(Strict):
         if self.space == "stored":
             raise ValueError(
                 "threat.space is stored: hardening and evaluation act on the model's input, so set it to input for "
-                "them; `medharden attack` changes stored values"
+                "them (a budget in HU has the same size in both); `medharden attack` changes stored values, of a "
+                "hardened run too"
             )
         if self.unit == "input":
             return self
