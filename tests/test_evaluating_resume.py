@@ -20,12 +20,10 @@ from medharden.protocol import Protocol, parse_protocol
 CASES = 12
 
 
-def _protocol(steps: int = 6) -> Protocol:
+def _protocol(steps: int = 6, eps: float = 0.01, seed: int = 1) -> Protocol:
     attacks = f"[{{attack: pgd, loss: ce, steps: {steps}}}, {{attack: apgd, steps: 5}}, {{attack: square, steps: 8}}]"
-    text = (
-        f"schema_version: 1\nname: t\ntitle: t\nintended_use: t\nthreat: {{eps: 0.01}}\nsuite: {{attacks: {attacks}}}\n"
-    )
-    return parse_protocol(text, "t.yaml")
+    head = f"schema_version: 1\nname: t\ntitle: t\nintended_use: t\nseed: {seed}\nthreat: {{eps: {eps}}}\n"
+    return parse_protocol(head + f"suite: {{attacks: {attacks}}}\n", "t.yaml")
 
 
 def _setting() -> tuple[nn.Module, Tensor, Tensor]:
@@ -65,12 +63,12 @@ class Passes(nn.Module):
         return self.model(x)
 
 
-def _attack(model: nn.Module, inputs: Tensor, labels: Tensor, run: Path | None, steps: int = 6):
+def _attack(model: nn.Module, inputs: Tensor, labels: Tensor, run: Path | None, **changed: float):
     none = torch.zeros(len(inputs), dtype=torch.bool)
     subject = Subject(
         "original", DecisionView(model, torch.zeros(3)), torch.zeros(3), torch.zeros(len(inputs), 3), none
     )
-    return attack_all((subject,), inputs, labels, _protocol(steps), 5, "cpu", None, run)["original"]
+    return attack_all((subject,), inputs, labels, _protocol(**changed), 5, "cpu", None, run)["original"]
 
 
 def test_an_interrupted_evaluation_goes_on_to_the_same_result_without_repeating_itself(tmp_path: Path) -> None:
@@ -96,18 +94,18 @@ def test_an_interrupted_evaluation_goes_on_to_the_same_result_without_repeating_
         assert not list(tmp_path.iterdir())
 
 
-def test_what_was_done_under_another_protocol_model_or_data_is_not_gone_on_with(tmp_path: Path) -> None:
+def test_what_was_done_under_another_threat_seed_suite_model_or_data_is_not_gone_on_with(tmp_path: Path) -> None:
     network, inputs, labels = _setting()
     whole = Passes(network)
     _attack(whole, inputs, labels, tmp_path)
     again = Passes(network)
     _attack(again, inputs, labels, tmp_path)
     assert again.asked < whole.asked / 4
-    for change in ("protocol", "model", "data", "labels"):
+    changes = ({"steps": 7}, {"eps": 0.011}, {"seed": 2}, "model", "data", "labels")
+    for change in changes:
         anew = Passes(network)
-        other, steps, moved = inputs.clone(), 6, labels.clone()
-        if change == "protocol":
-            steps = 7
+        other, moved = inputs.clone(), labels.clone()
+        protocol = change if isinstance(change, dict) else {}
         if change == "model":
             with torch.no_grad():
                 network.head[3].bias[0] += 1e-3
@@ -115,7 +113,7 @@ def test_what_was_done_under_another_protocol_model_or_data_is_not_gone_on_with(
             other[0, 0, 0, 0] = 0.123
         if change == "labels":
             moved[0] = (moved[0] + 1) % 3
-        _attack(anew, other, moved, tmp_path, steps)
+        _attack(anew, other, moved, tmp_path, **protocol)
         assert anew.asked > whole.asked / 2, change
 
 
