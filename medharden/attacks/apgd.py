@@ -36,22 +36,21 @@ def apgd(
     attacks", ICML 2020, Algorithm 1.
 
     Args:
-        model: takes (N, C, *spatial) within the bounds and returns logits (N, K); with a true attribute `refers`,
-            (N, K + 1), the last meaning `referred to a human`. Left as it was, in every flag and buffer.
-        inputs: (N, C, *spatial) floating point within `threat.bounds`, on the model's device.
-        labels: (N,) class indices, or (N, K) floating point of 0 and 1, on the same device.
+        model: as for `pgd`.
+        inputs: (N, C, *spatial), as for `pgd`.
+        labels: (N,) or (N, K), as for `pgd`.
         threat: norm, eps in input units, bounds.
         steps: gradient steps a restart.
         restarts: random starts; a case that has fallen is not attacked again.
         loss: `ce`, `margin` or `dlr`.
-        generator: a CPU generator, the only source of randomness.
-        finding: of several findings, the one to be changed: its index, `any` or `all`.
+        generator: as for `pgd`.
+        finding: as for `pgd`.
 
     Returns:
-        (N, C, *spatial) the best point a case, one that succeeds before one of high loss.
+        (N, C, *spatial), as `pgd`.
 
     Raises:
-        RangeError: inputs, labels, logits or counts outside what is said above.
+        RangeError: as `pgd`.
     """
     check_cases(inputs, labels, threat, finding)
     check_counts(steps, restarts)

@@ -37,22 +37,22 @@ def apgd_targeted(
     between: it is then APGD.
 
     Args:
-        model: as for `apgd`.
-        inputs: (N, C, *spatial), as for `apgd`.
-        labels: (N,) or (N, K), as for `apgd`.
+        model: as for `pgd`.
+        inputs: (N, C, *spatial), as for `pgd`.
+        labels: (N,) or (N, K), as for `pgd`.
         threat: norm, eps in input units, bounds.
         steps: gradient steps a restart.
         restarts: random starts a target; a case that has fallen is not attacked again.
         loss: `dlr`, `margin` or `ce`, each towards the target.
         targets: the most targets a case.
-        generator: as for `apgd`.
-        finding: as for `apgd`.
+        generator: as for `pgd`.
+        finding: as for `pgd`.
 
     Returns:
-        (N, C, *spatial), as `apgd`.
+        (N, C, *spatial), as `pgd`.
 
     Raises:
-        RangeError: as `apgd`, or no targets.
+        RangeError: as `pgd`, or no targets.
     """
     check_cases(inputs, labels, threat, finding)
     check_counts(steps, restarts)
