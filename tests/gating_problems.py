@@ -121,6 +121,7 @@ PROBLEMS = [
         lambda r: r.with_subject("original", probabilities=np.zeros((400, 3))),
         "not one for each of 2",
     ),
+    ("G6", "labels of two findings", records(), rows(label=np.zeros((400, 2), int)), "label of [2] columns a case"),
     ("G6", "no composite", records(), without_subject, "holds the subjects"),
     ("G6", "no outcome of the original", records(), without_outcome("original"), "'original' 0 times"),
     # G9, G10: the released composite under one locked threshold

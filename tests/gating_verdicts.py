@@ -365,5 +365,14 @@ VERDICTS = [
         "recall:C",
     ),
     ("G3", "a decision threshold", records(rules=protocol(threshold=0.3)), same, PASS, ""),
+    (
+        "G3",
+        "three classes, none above one half",
+        records(900, classes=("A", "B", "C"), rules=protocol(positive=None)),
+        column("composite", "probabilities", 399, (0.4, 0.35, 0.25)),
+        PASS,
+        "",
+    ),
+    ("G3", "a rounding error below 0", records(), column("composite", "probabilities", 399, (-1e-4, 1.0001)), PASS, ""),
     ("G3", "sum of 1.00005", records(), column("composite", "probabilities", (399, 0), 0.20005), PASS, ""),
 ]

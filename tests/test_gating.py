@@ -106,6 +106,8 @@ def test_looks_beyond_the_first_are_said_with_the_error_they_may_add_up_to() -> 
     [(code, message)] = findings(opened=3, finished=1)
     assert code == "gate.unfinished_look"
     assert "opened 3 times, and 2 of these" in message
+    many = logged(opened=50, finished=50)(records(rules=protocol(looks=50))).decide().findings
+    assert "up to 1 an endpoint" in many[0].message
     assert [code for code, _ in findings(opened=5, finished=4)] == ["gate.repeated_look", "gate.unfinished_look"]
 
 

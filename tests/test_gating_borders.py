@@ -17,6 +17,7 @@ from medharden.stats import (
     auroc_difference,
     balanced_accuracy_difference,
     brier_difference,
+    cases_needed,
     holm,
     tango_interval,
     wilson_interval,
@@ -118,6 +119,32 @@ def test_a_score_that_has_the_cases_it_needs_is_not_said_to_need_more() -> None:
     assert (enough.needed, enough.verdict) == (400, INCONCLUSIVE)
     assert "needs about" not in enough.reason
     assert narrower.reason.endswith("; not shown: needs about 401 cases at this variance")
+
+
+def test_who_has_the_cases_that_are_needed_is_told_that_the_loss_is_too_near() -> None:
+    low, high = 0.01, 0.02  # cases needed fall as the margin grows
+    for _ in range(40):
+        middle = (low + high) / 2
+        low, high = (low, middle) if cases_needed(3 / 400, middle, alpha=0.025) <= 400 else (middle, high)
+    enough = endpoint(records(rules=protocol(margins=(high, 0.1)), lost=3), "accuracy")
+    assert (enough.needed, enough.verdict) == (400, INCONCLUSIVE)
+    assert enough.reason.endswith("the observed loss is too near the margin")
+    narrower = endpoint(records(rules=protocol(margins=(low, 0.1)), lost=3), "accuracy")
+    assert narrower.reason.endswith("needs about 401 cases at this discordance")
+
+
+@pytest.mark.parametrize(("metric", "side"), [("balanced_accuracy", "upper"), ("brier", "lower")])
+def test_an_alternative_whose_whole_interval_reaches_the_margin_is_not_shown_to_be_worse(
+    metric: str, side: str
+) -> None:
+    def judged(margin: float) -> Endpoint:
+        others = [(name, 0.9) for name in ("balanced_accuracy", "brier") if name != metric]
+        rules = protocol(more=((metric, margin), *others), multiplicity="any-holm", margins=(0.9, 0.9))
+        return endpoint(scored("composite", -0.25)(records(rules=rules, lost=60)), metric)
+
+    near = abs(getattr(judged(0.001), side))
+    assert judged(near).verdict is INCONCLUSIVE
+    assert judged(float(np.nextafter(near, 0.0))).verdict is FAIL
 
 
 def one_sided_p(made: Records, margin: Margin) -> float:

@@ -125,6 +125,11 @@ DECIDED: dict[str, Callable[[], GateDecision]] = {
     "findings, too few patients": run(40, cases_a_patient=40).decide,
     "findings, of which one is asked": run(missed=12, wanted=rules(asked=NAMED, findings=("Effusion",))).decide,
     "findings, each with its threshold": run(wanted=rules({"Effusion": 0.4, "Hernia": 0.6}, ALL[:2])).decide,
+    "findings, a margin without justification": run(wanted=rules(justification=None)).decide,
+    "three classes, alternatives": records(
+        900, classes=THREE, rules=protocol(positive=None, more=SCORES, multiplicity="any-holm"), lost=3
+    ).decide,
+    "a subgroup in which nothing is shown": grouped("sex", 60)(records(rules=BY_SEX, lost=8)).decide,
     "an authorised release": lambda: decision_of(
         records(rules=protocol(more=SCORES), lost=3), released(records(gained=2, lost=1))
     ),

@@ -84,6 +84,15 @@ def test_a_table_that_can_not_be_is_invalid(change: Change, reason: str) -> None
     assert reason in " ".join(decision.reasons)
 
 
+def test_probabilities_of_0_and_1_are_probabilities() -> None:
+    made = run()
+    table = made.cases.subjects["composite"]
+    assert table.findings is not None
+    certain = replace(table.findings, attacked_probabilities=table.findings.attacked_probabilities.round())
+    changed = made.with_subject("composite", probabilities=table.predicted.astype(float), findings=certain)
+    assert changed.decide().verdict is Verdict.PASS
+
+
 def test_a_finding_that_no_test_case_has_can_not_be_judged() -> None:
     made = run()
     cases = tuple(replace(c, label=tuple(k for k in c.label if k != 1)) for c in made.cohort.cases)
