@@ -9,6 +9,7 @@ from attack_models import Convolutional, Linear, Wrapped, answers, threat, unifo
 from torch import Tensor, nn
 
 from medharden.attacks import SuiteResult, run_suite
+from medharden.attacks.searching import with_surrogate_slopes
 from medharden.evaluating.outcomes import findings_of
 from medharden.protocol import Attack, parse_protocol
 from medharden.record import CaseTable, Identity, SubjectTable
@@ -18,6 +19,7 @@ SUITE = (
     Attack(attack="apgd", loss="margin", steps=8),
     Attack(attack="square", steps=80),
 )
+PGD = Attack(attack="pgd", loss="margin", steps=10)
 CASES = 40
 
 
@@ -204,3 +206,51 @@ def test_a_release_of_one_answer_is_critical_however_robust() -> None:
     result = _suite(constant, uniform(CASES, 1, 6, 6))
     assert set(result.won_by) == {""}
     assert ("evaluation.constant_answer", "critical") in _findings({"original": result, "composite": result}, [0, 0, 0])
+
+
+class Saturated(nn.Module):
+    """Right until the mean rises above 0.65, where a unit that was saturated wakes; flat before."""
+
+    def __init__(self, activation: nn.Module) -> None:
+        super().__init__()
+        self.activation = activation
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        unit = self.activation(50 * (inputs.flatten(1).mean(1) - 0.65))
+        return torch.stack([torch.zeros_like(unit), 1.5 - 4 * unit], dim=1)
+
+
+class Clamped(nn.Module):
+    """ReLU6, and no module that says so."""
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return inputs.clamp(0, 6)
+
+
+@pytest.mark.parametrize("activation", [nn.ReLU(inplace=True), nn.ReLU6(), nn.Hardtanh(0, 6), nn.Hardsigmoid()])
+def test_a_saturated_layer_does_not_hide_the_way_out(activation: nn.Module) -> None:
+    model, inputs, labels = (
+        Saturated(activation).eval(),
+        torch.full((6, 1, 4, 4), 0.55),
+        torch.ones(6, dtype=torch.long),
+    )
+    result = _suite(model, inputs, labels, eps=0.2, suite=(PGD,))
+    assert result.won_by == (PGD.name,) * 6
+    (found,) = result.findings
+    assert (found.code, found.severity) == ("attack.surrogate_gradient", "warning")
+    assert "6 of 6" in found.message
+
+
+def test_flatness_that_no_surrogate_explains_stays_critical() -> None:
+    inputs, labels = torch.full((6, 1, 4, 4), 0.55), torch.ones(6, dtype=torch.long)
+    result = _suite(Saturated(Clamped()).eval(), inputs, labels, eps=0.2, suite=(PGD,))
+    assert [(f.code, f.severity) for f in result.findings] == [("attack.vanishing_gradient", "critical")]
+
+
+def test_surrogate_slopes_leave_every_answer_as_it_is() -> None:
+    model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU6(inplace=True), nn.Hardswish(), nn.Flatten(), nn.ReLU()).eval()
+    sloped = with_surrogate_slopes(model)
+    inputs = uniform(5, 1, 6, 6, seed=1) * 20 - 10
+    assert sloped is not None
+    assert torch.equal(sloped(inputs), model(inputs))
+    assert with_surrogate_slopes(nn.Sequential(nn.Flatten(), nn.Linear(36, 2))) is None

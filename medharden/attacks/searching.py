@@ -10,7 +10,10 @@ from torch import Tensor, nn
 from medharden.attacks.victim import refers
 from medharden.protocol import Precision
 
-__all__ = ["lay_out", "searched"]
+__all__ = ["lay_out", "searched", "with_surrogate_slopes"]
+
+_SLOPE = 0.1  # of an activation where its own is zero
+_FLAT = (nn.ReLU, nn.ReLU6, nn.Hardtanh, nn.Hardsigmoid, nn.Hardswish)
 
 
 def lay_out(model: nn.Module, dims: int, *, channels_last: bool) -> None:
@@ -57,3 +60,44 @@ class _HalfPrecision(nn.Module):
         with torch.autocast(inputs.device.type, torch.bfloat16):
             logits: Tensor = self.model(inputs)
         return logits.float()
+
+
+def with_surrogate_slopes(model: nn.Module) -> nn.Module | None:
+    """A copy that answers alike, and whose saturated activations have a slope in the backward pass.
+
+    Backward pass differentiable approximation (Athalye et al. 2018): where every unit of a layer is saturated, the
+    gradient is exactly zero, and an attack that follows it learns nothing, though the input may have a way out.
+
+    Args:
+        model: whose activations are modules (ReLU, ReLU6 and other pieces of straight lines).
+
+    Returns:
+        The copy; null where there is nothing to replace or the model can't be copied.
+    """
+    try:
+        copied = copy.deepcopy(model)
+    except RuntimeError:
+        return None
+    flat = [
+        (module, name, layer)
+        for module in copied.modules()
+        for name, layer in module.named_children()
+        if type(layer) in _FLAT
+    ]
+    for module, name, layer in flat:
+        setattr(module, name, _Sloped(layer))
+    return copied if flat else None
+
+
+class _Sloped(nn.Module):
+    """An activation, exactly; its slope is at least `_SLOPE` in the backward pass."""
+
+    def __init__(self, layer: nn.Module) -> None:
+        super().__init__()
+        self.layer, self.training = layer, layer.training
+        layer.inplace = False  # type: ignore[assignment]  # all of these have it, and the input is needed once more
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        line = _SLOPE * inputs
+        outputs: Tensor = self.layer(inputs)
+        return outputs + (line - line.detach())

@@ -28,7 +28,8 @@ class Signs:
 
     Attributes:
         looked_at: rightly answered cases.
-        blind: those whose clean gradient is zero or not finite under every loss of the suite.
+        blind: those whose clean gradient is zero or not finite under every loss of the suite, surrogate slopes or not.
+        flat: those that surrogate slopes give a gradient.
         misled: those whose loss rises along no step up the gradient.
         tally: of gradients that were not finite.
         refuted: successes that a fresh forward did not confirm.
@@ -41,6 +42,7 @@ class Signs:
 
     looked_at: int = 0
     blind: int = 0
+    flat: int = 0
     misled: int = 0
     tally: Tally = field(default_factory=Tally)
     refuted: int = 0
@@ -95,6 +97,14 @@ def _said(signs: Signs) -> Iterator[tuple[str, str, str]]:
             f"The input gradient is exactly zero or not finite for {signs.blind} of {signs.looked_at} rightly answered "
             "cases, under every loss of the suite. Attacks that follow gradients are blind there: that they failed is "
             "no evidence of robustness.",
+        )
+    if signs.flat > BLIND_SHARE * signs.looked_at:
+        yield (
+            "surrogate_gradient",
+            "warning",
+            f"The input gradient is exactly zero for {signs.flat} of {signs.looked_at} rightly answered cases, because "
+            "all activations of a layer are saturated. They were attacked through a backward pass in which saturated "
+            "activations have a slope (BPDA, Athalye et al. 2018), by random search and by transfer.",
         )
     if signs.misled > MISLED_SHARE * signs.looked_at:
         yield (

@@ -28,6 +28,7 @@ class SuiteState:
         left: rows that the attack under way has still to run on; null between attacks, and before the first look.
         attacked, wins, seconds: of the attack under way: cases it had to run on, successes and time so far.
         looked: whether the clean answers and gradients were looked at.
+        flat: rows whose gradient is zero, and is not where saturated activations are given a slope.
     """
 
     adversarial: Tensor
@@ -40,6 +41,7 @@ class SuiteState:
     wins: int = 0
     seconds: float = 0.0
     looked: bool = False
+    flat: list[int] = field(default_factory=list)
 
     @classmethod
     def at_the_start(cls, inputs: Tensor) -> SuiteState:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from medharden.attacks.aims import Aim, Sought, wrong_findings
 from medharden.attacks.projections import within
-from medharden.attacks.searching import searched
+from medharden.attacks.searching import searched, with_surrogate_slopes
 from medharden.attacks.soundness import climbs, findings, look_like_probabilities, repeats
 from medharden.attacks.state import Keep, SuiteState
 from medharden.attacks.strikes import passes, recipe, strike
@@ -61,6 +61,7 @@ class _Run:
     state: SuiteState
     keep: Keep | None
     rivals: int = 0
+    copies: tuple[nn.Module, ...] = ()
 
     def batches(self, rows: Tensor) -> tuple[Tensor, ...]:
         return torch.split(rows, self.batch_size) if len(rows) else ()
@@ -70,7 +71,7 @@ class _Run:
         return Aim(aim.labels.to(self.device), aim.finding, aim.refers)
 
     def victim(self, rows: Tensor, loss: str, model: nn.Module | None = None) -> Victim:
-        return Victim(model or self.model, self.aim_of(rows), loss, self.state.signs.tally)
+        return Victim(self.model if model is None else model, self.aim_of(rows), loss, self.state.signs.tally)
 
 
 def run_suite(
@@ -149,11 +150,11 @@ def run_suite(
             _answer_clean(run)
             _look_at_gradients(run, suite)
             state.looked = True
-        on = searched(model, inputs.dim() - 2, precision)
+        run.copies = _copies(run)
         if progress:
             progress(stage, *_work(run, suite))
         for place in range(len(state.outcomes), len(suite)):
-            _run_attack(run, on, place, suite, progress, stage)
+            _run_attack(run, place, suite, progress, stage)
         wrong = _wrong_findings(run)
     state.signs.moved = held.moved
     return SuiteResult(state.adversarial, tuple(state.won_by), tuple(state.outcomes), findings(state.signs), wrong)
@@ -183,31 +184,48 @@ def _answer_clean(run: _Run) -> None:
 
 def _look_at_gradients(run: _Run, suite: tuple[Attack, ...]) -> None:
     """Counts rightly answered cases whose clean gradient is none, or leads nowhere, under every loss of the suite."""
-    signs = run.state.signs
-    right = torch.tensor([not name for name in run.state.won_by])
+    state, signs = run.state, run.state.signs
+    right = torch.tensor([not name for name in state.won_by])
     signs.looked_at = int(right.sum())
-    blind, misled = (right & bool(suite)).clone(), (right & bool(suite)).clone()
+    blind, misled = _without_a_way_up(run, run.model, right & bool(suite), suite)
+    # Where there is no gradient nothing rises: the blind are among the misled, and are said to be blind.
+    signs.misled = int((misled & ~blind).sum())
+    sloped = with_surrogate_slopes(run.model) if blind.any() else None
+    still = blind if sloped is None else _without_a_way_up(run, sloped, blind, suite)[0]
+    state.flat = (blind & ~still).nonzero().flatten().tolist()
+    signs.blind, signs.flat = int(still.sum()), len(state.flat)
+
+
+def _without_a_way_up(run: _Run, model: nn.Module, cases: Tensor, suite: tuple[Attack, ...]) -> tuple[Tensor, Tensor]:
+    """(N,) which of some cases (N,) have no clean gradient, and which have none that raises a loss of the suite."""
+    blind, misled = cases.clone(), cases.clone()
     for loss in dict.fromkeys(attack.loss for attack in suite):
         for rows in run.batches(misled.nonzero().squeeze(1)):
-            none, rises = climbs(run.victim(rows, loss), run.inputs[rows].to(run.device), run.threat)
+            none, rises = climbs(run.victim(rows, loss, model), run.inputs[rows].to(run.device), run.threat)
             blind[rows] &= none.cpu()
             misled[rows] &= ~rises.cpu()
-    # Where there is no gradient nothing rises: the blind are among the misled, and are said to be blind.
-    signs.blind, signs.misled = int(blind.sum()), int((misled & ~blind).sum())
+    return blind, misled
 
 
-def _run_attack(
-    run: _Run, on: nn.Module, place: int, suite: tuple[Attack, ...], progress: Progress | None, stage: str
-) -> None:
+def _copies(run: _Run) -> tuple[nn.Module, nn.Module]:
+    """What to search on: a faster copy, and another for cases whose gradient needs surrogate slopes."""
+    dims = run.inputs.dim() - 2
+    on = searched(run.model, dims, run.precision)
+    sloped = with_surrogate_slopes(run.model) if run.state.flat else None
+    return on, on if sloped is None else searched(sloped, dims, run.precision)
+
+
+def _run_attack(run: _Run, place: int, suite: tuple[Attack, ...], progress: Progress | None, stage: str) -> None:
     """Runs one attack on the cases that stand, or on those of them that an interrupted run had left."""
     state, attack = run.state, suite[place]
     if state.left is None:
         state.left = state.standing
         state.attacked, state.wins, state.seconds = len(state.left), 0, 0.0
     while state.left:
-        started, rows = time.perf_counter(), torch.tensor(state.left[: run.batch_size])
-        wins = _attack_batch(run, on, place, attack, rows)
-        state.left, state.wins = state.left[run.batch_size :], state.wins + wins
+        started, flat = time.perf_counter(), state.left[0] in state.flat
+        batch = [row for row in state.left if (row in state.flat) == flat][: run.batch_size]
+        wins = _attack_batch(run, run.copies[int(flat)], place, attack, torch.tensor(batch))
+        state.left, state.wins = [row for row in state.left if row not in batch], state.wins + wins
         state.seconds += time.perf_counter() - started
         if run.keep:
             run.keep(state)
