@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 from gating_factory import Records
 
-from medharden.record import AlikePair, Finding
+from medharden.record import AlikePair, CaseTable, Finding
 
 Change = Callable[[Records], Records]
 
@@ -106,6 +106,30 @@ def counted(subject: str, **changes: int) -> Change:
 
 def short(subject: str, name: str) -> Change:
     return lambda r: r.with_subject(subject, **{name: getattr(r.cases.subjects[subject], name)[:-1]})
+
+
+def in_order(table: CaseTable, order: np.ndarray) -> CaseTable:
+    """The same cases in another order of rows."""
+    places = order.tolist()
+    subjects = {
+        name: replace(
+            s,
+            predicted=s.predicted[order],
+            probabilities=s.probabilities[order],
+            robust=s.robust[order],
+            won_by=tuple(s.won_by[i] for i in places),
+            referred=s.referred[order],
+        )
+        for name, s in table.subjects.items()
+    }
+    return replace(
+        table,
+        case=tuple(table.case[i] for i in places),
+        patient=tuple(table.patient[i] for i in places),
+        label=table.label[order],
+        attacked=table.attacked[order],
+        subjects=subjects,
+    )
 
 
 def without_subject(r: Records) -> Records:

@@ -10,6 +10,7 @@ from gating_changes import (
     counted,
     digests,
     grouped,
+    in_order,
     logged,
     same,
 )
@@ -137,26 +138,7 @@ def test_subgroups_in_which_all_is_shown_leave_no_finding() -> None:
 
 def test_rows_in_another_order_give_the_same_verdict() -> None:
     made = records(gained=4, lost=2, robust=(60, 240))
-    order = np.random.default_rng(0).permutation(400)
-    subjects = {
-        name: replace(
-            s,
-            predicted=s.predicted[order],
-            probabilities=s.probabilities[order],
-            robust=s.robust[order],
-            won_by=tuple(s.won_by[i] for i in order),
-            referred=s.referred[order],
-        )
-        for name, s in made.cases.subjects.items()
-    }
-    cases = replace(
-        made.cases,
-        case=tuple(made.cases.case[i] for i in order),
-        patient=tuple(made.cases.patient[i] for i in order),
-        label=made.cases.label[order],
-        attacked=made.cases.attacked[order],
-        subjects=subjects,
-    )
+    cases = in_order(made.cases, np.random.default_rng(0).permutation(400))
     assert replace(made, cases=cases).decide() == made.decide()
 
 

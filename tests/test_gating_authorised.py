@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from command import assert_clear, medharden
-from gating_changes import scored
+from gating_changes import in_order, scored
 from gating_factory import Records, protocol, records, write_run
 from gating_releases import OLD, UNFIT, decision_of, released
 
@@ -67,25 +67,7 @@ def test_a_loss_to_the_authorised_release_alone_fails() -> None:
 
 def test_the_cases_are_matched_by_pseudonym_whatever_their_order() -> None:
     old = records(gained=3, lost=1)
-    order = np.random.default_rng(1).permutation(400)
-    subjects = {
-        name: replace(
-            s,
-            predicted=s.predicted[order],
-            probabilities=s.probabilities[order],
-            robust=s.robust[order],
-            won_by=tuple(s.won_by[i] for i in order),
-            referred=s.referred[order],
-        )
-        for name, s in old.cases.subjects.items()
-    }
-    shuffled = replace(
-        old.cases,
-        case=tuple(old.cases.case[i] for i in order),
-        patient=tuple(old.cases.patient[i] for i in order),
-        label=old.cases.label[order],
-        subjects=subjects,
-    )
+    shuffled = in_order(old.cases, np.random.default_rng(1).permutation(400))
     rules = protocol(more=(("auroc", 0.05), ("brier", 0.05)))
     made = scored("composite", -0.1)(records(rules=rules, lost=2))
     assert decision_of(made, released(old, cases=shuffled)) == decision_of(made, released(old))
