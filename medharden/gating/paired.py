@@ -48,8 +48,7 @@ def answer_endpoints(
             pair = compare(before, after, kept, owners, wanted.margin, alpha)
             yield _noninferiority(title, "", pair, alpha, wanted.justification or "")
         return
-    original = cases.subjects["original"].predicted == cases.label
-    composite = cases.subjects["composite"].predicted == cases.label
+    original, composite = cases.right("original"), cases.right("composite")
     if wanted.metric == "accuracy":
         parts = [("accuracy", "", np.ones(len(cases.label), dtype=np.bool_))]
     else:

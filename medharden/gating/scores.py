@@ -94,14 +94,13 @@ def _change(
 
 
 def _estimated(metric: str, protocol: Protocol, classes: tuple[str, ...], cases: CaseTable, level: float) -> Difference:
-    original, composite = cases.subjects["original"], cases.subjects["composite"]
     if metric == "balanced_accuracy":
-        before, after = original.predicted == cases.label, composite.predicted == cases.label
+        before, after = cases.right("original"), cases.right("composite")
         return balanced_accuracy_difference(
             after & ~before, before & ~after, cases.label, level=level, patients=cases.patient
         )
     # The table's check allows a rounding error below 0.
-    new, old = np.maximum(composite.probabilities, 0.0), np.maximum(original.probabilities, 0.0)
+    new, old = (np.maximum(cases.subjects[name].probabilities, 0.0) for name in ("composite", "original"))
     if metric == "brier":
         return brier_difference(new, old, cases.label, level=level, patients=cases.patient)
     if len(classes) == 2:
