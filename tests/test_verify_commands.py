@@ -60,6 +60,25 @@ def test_diff_is_a_table_for_people_and_an_object_for_machines(run: Path, tmp_pa
     assert {"part", "field", "first", "second"} == set(shown["changes"][0])
 
 
+def test_names_and_records_of_others_steer_no_terminal_and_add_no_line(run: Path, tmp_path: Path) -> None:
+    lie = "\x1b[2Kx\x9b1A\u202e\nverified [red]all"
+    (run / lie).write_text("x")
+    fields = json.loads((run / "gate.json").read_text())
+    (run / "gate.json").write_text(json.dumps({**fields, "verdict": lie}))
+    make_run(tmp_path / "other")
+    for command in (("verify", "run"), ("diff", "other", "run")):
+        said = medharden(*command, cwd=tmp_path).stdout
+        assert "verified [red]all" in said
+        assert "\nverified" not in said
+        assert not {"\x1b", "\x9b", "\u202e"} & set(said)
+
+
+def test_a_record_that_is_none_is_a_clear_error_of_diff(run: Path, tmp_path: Path) -> None:
+    make_run(tmp_path / "other")
+    (run / "gate.json").write_text('{"verdict": "PASS", "endpoints": [{"estimate": 1}]}')
+    assert_clear(medharden("diff", "other", "run", cwd=tmp_path), 1, "a record that can't be read")
+
+
 @pytest.mark.parametrize("command", ["verify RUN", "diff RUN RUN"])
 def test_these_commands_import_no_torch(run: Path, command: str) -> None:
     code = (

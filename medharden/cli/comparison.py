@@ -7,10 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Group
-from rich.markup import escape
 from rich.table import Table
 
-from medharden.cli.console import out
+from medharden.cli.console import literal, out
 from medharden.verifying import Comparison, compare
 
 __all__ = ["run_diff"]
@@ -31,16 +30,16 @@ def _shown(found: Comparison) -> Group:
         table = Table(part, "first", "second", box=None, padding=(0, 1))
         for change in found.changes:
             if change.part == part:
-                table.add_row(escape(change.field), escape(_short(change.first)), escape(_short(change.second)))
+                table.add_row(literal(change.field), literal(_short(change.first)), literal(_short(change.second)))
         parts.append(table)
     if not found.changes:
         parts.append("no recorded field differs")
     for words in ("different", "only in the first", "only in the second"):
         names = [name for name, state in found.files.items() if state == words]
         if names:
-            parts.append(f"files {words}: {escape(', '.join(names))}")
+            parts.append(f"files {words}: {literal(', '.join(names))}")
     before, after = (verdict or "none" for verdict in found.verdicts)
-    parts.append(f"[bold]verdict {escape(before)}[/]" + ("" if before == after else f"[bold] -> {escape(after)}[/]"))
+    parts.append(f"[bold]verdict {literal(before)}[/]" + ("" if before == after else f"[bold] -> {literal(after)}[/]"))
     return Group(*parts)
 
 

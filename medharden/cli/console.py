@@ -27,7 +27,7 @@ from rich.text import Text
 
 from medharden.record import Progress as ProgressCallback
 
-__all__ = ["Output", "out", "report_error", "stage_progress"]
+__all__ = ["Output", "literal", "out", "report_error", "stage_progress"]
 
 _SECONDS_BETWEEN_LINES = 60
 _WIDTH_OF_FILES = 160
@@ -70,6 +70,11 @@ class Output:
 
 
 out = Output()
+
+
+def literal(text: str) -> str:
+    """Text from a file of others for one line: no markup, and nothing that steers a terminal or turns its letters."""
+    return escape("".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text))
 
 
 def report_error(message: str, kind: str, exit_code: int) -> None:

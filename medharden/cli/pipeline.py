@@ -67,13 +67,13 @@ def run_all(job: Job) -> int:
 
 def run_evaluation(job: Job) -> None:
     """Evaluates a hardened run again, from its own protocol."""
-    protocol = load_protocol(job.run / "protocol.yaml") if (job.run / "protocol.yaml").is_file() else None
-    if protocol is None:
+    if not (job.run / "protocol.yaml").is_file():
         raise RunError(
             f"{job.run} is no run directory: it has no protocol.yaml; expected what `medharden harden` wrote"
         )
     prepare(job)
     with interruptible(job.run), audited(job.run, "run"), stage_progress() as progress:
+        protocol = load_protocol(job.run / "protocol.yaml")
         original = None if job.model is None else _load_original(job, protocol)
         cohort = _load_data(job, protocol, progress)
         record = _attack(job, original, cohort, protocol, progress)

@@ -13,7 +13,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from medharden.audit.keys import load_signing_key, write_key_pair
-from medharden.cli.console import out, stage_progress
+from medharden.cli.console import literal, out, stage_progress
 from medharden.errors import KeyFileError
 from medharden.verifying import Signatory, Verification, sign, verify
 
@@ -107,7 +107,7 @@ def _shown(found: Verification) -> Group:
         for s in found.signatures:
             state = "[green]verified[/]" if s.verified else "[yellow]not verified[/]"
             cells = (s.name, s.role, s.meaning, s.reason, s.time, s.key[:16])
-            table.add_row(*(escape(cell) for cell in cells), state)
+            table.add_row(*(literal(cell) for cell in cells), state)
         parts.append(table)
     if found.clean_path is not None:
         c = found.clean_path
@@ -115,11 +115,11 @@ def _shown(found: Verification) -> Group:
         answers = f"; logits of {c.cases} cases {'equal bit for bit' if c.logits_equal else 'different'}"
         parts.append(f"clean path: weights {state}{answers if c.cases else ''}")
     parts.append(f"{len(found.covered)} files as recorded" if found.verified else f"{len(found.faults)} files wrong")
-    parts += [f"[red]wrong[/] {escape(f.file)}: {escape(f.reason)}" for f in found.faults]
-    parts += [f"[yellow]not covered[/] {escape(name)}" for name in found.uncovered]
-    parts += [f"· {escape(note)}" for note in found.notes]
+    parts += [f"[red]wrong[/] {literal(f.file)}: {literal(f.reason)}" for f in found.faults]
+    parts += [f"[yellow]not covered[/] {literal(name)}" for name in found.uncovered]
+    parts += [f"· {literal(note)}" for note in found.notes]
     if found.head:
         parts.append(f"log: {found.events} events, head {found.head}")
     word = "[bold green]verified[/]" if found.verified else "[bold red]not verified[/]"
-    parts.append(f"{word}{f' · the verdict on record is {escape(found.verdict)}' if found.verdict else ''}")
+    parts.append(f"{word}{f' · the verdict on record is {literal(found.verdict)}' if found.verdict else ''}")
     return Group(*parts)

@@ -52,13 +52,13 @@ def compare(first: Path, second: Path) -> Comparison:
     """Compares two run directories; reads records alone.
 
     Raises:
-        RunError: one is no run directory.
+        RunError: one is no run directory, or holds a record that is none.
         ProtocolError: a protocol's file can't be read.
     """
     for run in (first, second):
         if not (run / "protocol.yaml").is_file():
             raise RunError(f"{run.name or run} is no run directory; expected the folder that `medharden harden` wrote")
-    before, after = _described(first), _described(second)
+    before, after = _readable(first), _readable(second)
     changes = [
         Change(part, field, before[part].get(field, _ABSENT), after[part].get(field, _ABSENT))
         for part in before
@@ -67,6 +67,15 @@ def compare(first: Path, second: Path) -> Comparison:
     ]
     verdicts = tuple(str((read_json(run / "gate.json") or {}).get("verdict", "")) for run in (first, second))
     return Comparison(tuple(changes), _files(first, second), (verdicts[0], verdicts[1]))
+
+
+def _readable(run: Path) -> dict[str, dict[str, Any]]:
+    try:
+        return _described(run)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise RunError(
+            f"{run.name} holds a record that can't be read ({type(error).__name__}); `medharden verify` names the file"
+        ) from error
 
 
 def _described(run: Path) -> dict[str, dict[str, Any]]:
