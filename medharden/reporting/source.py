@@ -162,9 +162,10 @@ def _require_one_run(records: RunRecords) -> None:
     )
     for what, decided, found in pairs:
         if decided != found:
+            made = f", or use medharden {evaluation.environment.medharden} as it was when it made this run"
             raise RunError(
                 f"gate.json was decided on other records: {what} has digest {found[:12]}, expected {decided[:12]}; "
-                "run `medharden gate` again"
+                f"run `medharden gate` again{made if what == 'the protocol' else ''}"
             )
 
 
