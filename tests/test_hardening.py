@@ -341,7 +341,7 @@ def test_a_network_without_normalisation_layers_is_refused_for_the_form_that_tra
 
 
 def test_a_branch_form_brings_its_learning_rate_unless_the_protocol_states_one() -> None:
-    assert Hardening() == Hardening(branch="full", learning_rate=1e-3)
+    assert Hardening() == Hardening(branch="full", learning_rate=5e-4)
     assert Hardening(branch="norm").learning_rate == 4e-3
     assert Hardening(branch="norm", learning_rate=2e-3).learning_rate == 2e-3
 

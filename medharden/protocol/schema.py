@@ -117,7 +117,7 @@ class Teacher(Strict):
     temperature: Annotated[float, Field(gt=0)] = 2.0
 
 
-RATES = {"full": 1e-3, "norm": 4e-3, "lora": 3e-3}
+RATES = {"full": 5e-4, "norm": 4e-3, "lora": 3e-3}
 
 
 class Hardening(Strict):
@@ -158,7 +158,7 @@ class Hardening(Strict):
     epochs: Annotated[int, Field(ge=1)] = 24
     min_steps: Annotated[int, Field(ge=1)] = 600
     batch_size: Annotated[int, Field(ge=2)] = 32
-    learning_rate: Annotated[float, Field(gt=0)] = 1e-3
+    learning_rate: Annotated[float, Field(gt=0)] = 5e-4
     weight_decay: Annotated[float, Field(ge=0)] = 1e-4
     warmup: OpenFraction = 0.25
     ramp: Fraction = 0.5

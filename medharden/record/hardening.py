@@ -51,7 +51,8 @@ class CostRecord:
         train_seconds: wall clock of all training steps.
         probe_seconds, calibration_seconds: wall clock beside training.
         epoch_seconds: median wall clock of one hardening epoch.
-        clean_epoch_seconds: wall clock of one epoch of ordinary clean fine-tuning, timed in the same run.
+        clean_epoch_seconds: wall clock of one epoch of ordinary clean fine-tuning, timed in the same run: the mean of
+            one before and one after.
         peak_memory_mib: peak resident memory of the process.
     """
 

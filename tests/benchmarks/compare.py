@@ -144,6 +144,7 @@ def measure(name: str, original: Classifier, data: Path, base: Protocol) -> dict
         "variant": name,
         "cases": len(labels),
         "robust": sum(won == "" for won in attacked.won_by) / len(labels),
+        "findings": [finding.message for finding in attacked.findings],
         "gained, lost, original": {n: changed(t) for n, t in {"none": lambda x: x, **SHIFTS}.items()},
         "tones: gained, lost, original": {n: changed(t) for n, t in TONES.items()},
         "passes": training.adversary.passes,
