@@ -84,6 +84,19 @@ def _findings(table: SubjectTable) -> FindingTable:
     return table.findings
 
 
+def _near(index: tuple[int, int], probability: float) -> Change:
+    """One probability of a case and finding."""
+
+    def change(table: SubjectTable) -> dict[str, object]:
+        p = table.probabilities.copy()
+        p[index] = probability
+        return {"probabilities": p}
+
+    return change
+
+
+# The last case has the first finding and not the second, and is answered so.
+WITHIN_ROUNDING = [_near((599, 0), 0.5 - 5e-6), _near((599, 1), 0.5 + 5e-6), _near((599, 0), 0.5)]
 PROBLEMS: list[tuple[str, Change, str]] = [
     ("no outcome of findings", lambda t: {"findings": None}, "no outcome of each finding under attack"),
     ("no probability: above 1", lambda t: {"probabilities": t.probabilities + 1.0}, "outside 0 to 1"),
@@ -93,6 +106,8 @@ PROBLEMS: list[tuple[str, Change, str]] = [
     ("answers of one finding", lambda t: {"predicted": t.predicted[:, :1]}, "columns a case"),
     ("a present finding below its threshold", lambda t: {"predicted": t.predicted | 1}, "doesn't follow"),
     ("an absent finding above its threshold", lambda t: {"predicted": t.predicted & 0}, "doesn't follow"),
+    ("a present finding beyond rounding", _near((599, 0), 0.5 - 2e-5), "doesn't follow"),
+    ("an absent finding beyond rounding", _near((599, 1), 0.5 + 2e-5), "doesn't follow"),
     ("a case robust of which a finding fell", lambda t: {"robust": np.ones_like(t.robust)}, "of which a finding fell"),
     (
         "outcomes of one finding",

@@ -147,6 +147,20 @@ PROBLEMS = [
         column("composite", "probabilities", 399, (0.75, 0.25)),
         "doesn't follow",
     ),
+    (
+        "G9 G10",
+        "an answer beyond rounding below its threshold",
+        records(rules=protocol(threshold=0.3)),
+        column("composite", "probabilities", 399, (0.70002, 0.29998)),
+        "doesn't follow",
+    ),
+    (
+        "G9 G10",
+        "an answer less probable beyond rounding",
+        records(),
+        column("composite", "probabilities", 399, (0.50001, 0.49999)),
+        "doesn't follow",
+    ),
     ("G9 G10", "another fusion", records(), fusion("robust"), "fusion"),
     ("G9 G10", "another split", records(), evaluated(split="val"), "'val' split"),
     ("G9 G10", "other classes", records(), evaluated(classes=("NORMAL", "TB")), "evaluation.json has the classes"),
@@ -203,5 +217,6 @@ PROBLEMS = [
         alike(3, 2),
         "the nearest case00004 and train0 with 2 of",
     ),
+    ("G12", "several copies", records(), alike(5, 2, 9), "3 pairs of images in different splits look like copies"),
     ("G12", "a case named twice", records(), planted(-1, case="case00003"), "more than once"),
 ]

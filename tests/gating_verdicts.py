@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gating_changes import alike, column, critical, evaluated, grouped, hardened, identity, logged, same, scored
+from gating_changes import Change, alike, column, critical, evaluated, grouped, hardened, identity, logged, same, scored
 from gating_factory import protocol, records
 
 from medharden.record import Finding, Verdict
@@ -21,6 +21,15 @@ REVIEWED = protocol(splits={"reviewed": ({"cases": ("train0", "case00003"), "jus
 BOTH = protocol(more=(("auroc", 0.02), ("brier", 0.02)))
 ANY = protocol(more=(("auroc", 0.02), ("brier", 0.02)), multiplicity="any-holm")
 WIDER_ANY = protocol(more=(("auroc", 0.027), ("brier", 0.02)), multiplicity="any-holm")
+
+UNNAMED = protocol(positive=None, more=(("auroc", 0.02),))
+LOW = records(rules=protocol(threshold=0.3))
+
+
+def _at(answer: str, probability: float) -> Change:
+    """The last case of that answer has this probability of the positive class."""
+    return column("composite", "probabilities", 399 if answer == "PNEUMONIA" else 398, (1 - probability, probability))
+
 
 VERDICTS = [
     # G2, G4, and zero discordance: equal answers are not enough, the cases must be many
@@ -373,6 +382,34 @@ VERDICTS = [
         PASS,
         "",
     ),
+    *(
+        (
+            "G10",
+            f"answered {answer} at its threshold within rounding, by {step:g}",
+            LOW,
+            _at(answer, 0.3 + step),
+            PASS,
+            "",
+        )
+        for answer, step in (("PNEUMONIA", -5e-6), ("NORMAL", 5e-6))
+    ),
+    (
+        "G10",
+        "two classes of equal probability",
+        records(),
+        column("composite", "probabilities", 399, (0.5, 0.5)),
+        PASS,
+        "",
+    ),
+    (
+        "G10",
+        "two classes of equal probability but for rounding",
+        records(),
+        column("composite", "probabilities", 399, (0.5 + 2e-6, 0.5 - 2e-6)),
+        PASS,
+        "",
+    ),
+    ("G3", "two classes of which none is positive", records(1000, rules=UNNAMED), same, PASS, ""),
     ("G3", "a rounding error below 0", records(), column("composite", "probabilities", 399, (-1e-4, 1.0001)), PASS, ""),
     ("G3", "sum of 1.00005", records(), column("composite", "probabilities", (399, 0), 0.20005), PASS, ""),
 ]

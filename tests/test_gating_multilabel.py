@@ -6,8 +6,9 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from gating_findings import ALL, PROBLEMS, Change, broken, rules, run
+from gating_findings import ALL, NAMES, PROBLEMS, WITHIN_ROUNDING, Change, broken, rules, run
 
+from medharden.gating.findings import coverage_problems
 from medharden.record import GateDecision, Verdict
 from medharden.stats import brier_difference, finding_brier_difference
 
@@ -82,6 +83,21 @@ def test_a_table_that_can_not_be_is_invalid(change: Change, reason: str) -> None
     decision = broken(change).decide()
     assert decision.verdict is Verdict.INVALID
     assert reason in " ".join(decision.reasons)
+
+
+@pytest.mark.parametrize("change", WITHIN_ROUNDING)
+def test_an_answer_may_lie_at_its_threshold_within_rounding(change: Change) -> None:
+    made = run()
+    changed = made.with_subject("composite", **change(made.cases.subjects["composite"]))
+    assert changed.decide().verdict is Verdict.PASS
+
+
+def test_a_case_may_have_every_finding() -> None:
+    base = run().cohort.split("test")
+    every = replace(base[0], label=(0, 1))
+    assert list(coverage_problems(NAMES, (*base, every))) == []
+    [problem] = coverage_problems(NAMES, (*base, replace(every, label=(0, 2))))
+    assert "no findings among 2" in problem
 
 
 def test_probabilities_of_0_and_1_are_probabilities() -> None:
