@@ -106,7 +106,7 @@ SETTINGS = {
     "groupnorm": Setting(
         *XRAYS,
         clean_training(16, 2e-3, 3),
-        {"arch": "timm:resnet10t", "arguments": {"in_chans": 1, "norm_layer": "groupnorm"}},
+        {"arch": "timm:resnet10t", "arguments": {"in_chans": 1, "norm_layer": "groupnorm1"}},
         100,
     ),
     "convnext": Setting(
