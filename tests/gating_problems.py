@@ -124,6 +124,13 @@ PROBLEMS = [
     ("G6", "labels of two findings", records(), rows(label=np.zeros((400, 2), int)), "label of [2] columns a case"),
     ("G6", "no composite", records(), without_subject, "holds the subjects"),
     ("G6", "no outcome of the original", records(), without_outcome("original"), "'original' 0 times"),
+    (
+        "G6",
+        "two outcomes of the original",
+        records(),
+        lambda r: evaluated(subjects=(*r.evaluation.subjects, r.evaluation.subjects[0]))(r),
+        "'original' 2 times",
+    ),
     # G9, G10: the released composite under one locked threshold
     (
         "G9 G10",

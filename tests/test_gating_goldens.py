@@ -34,6 +34,7 @@ from gating_verdicts import VERDICTS
 
 from medharden.audit import Ledger, look_at
 from medharden.gating import decide
+from medharden.protocol import Protocol
 from medharden.record import Finding, GateDecision
 
 FOLDER = Path(__file__).parent / "goldens"
@@ -114,6 +115,13 @@ def _apart(made: Records) -> Records:
     return replace(made, harden=harden, cohort=replace(made.cohort, preprocessing="7" * 64))
 
 
+def _with(rules: Protocol, **endpoints: object) -> Protocol:
+    """The same protocol with other fields of its endpoints."""
+    fields = rules.model_dump()
+    fields["endpoints"] |= endpoints
+    return Protocol.model_validate(fields)
+
+
 ALTERNATIVES = protocol(more=SCORES, multiplicity="any-holm")
 BOUND = protocol(authorised=OLD)
 NAMED = (("accuracy", 0.05), ("recall", 0.1), ("finding_auroc", 0.1))
@@ -130,6 +138,14 @@ DECIDED: dict[str, Callable[[], GateDecision]] = {
         900, classes=THREE, rules=protocol(positive=None, more=SCORES, multiplicity="any-holm"), lost=3
     ).decide,
     "a subgroup in which nothing is shown": grouped("sex", 60)(records(rules=BY_SEX, lost=8)).decide,
+    "findings, alternatives": run(missed=3, wanted=_with(rules(), multiplicity="any-holm")).decide,
+    "three classes, several cases a patient": records(
+        900, classes=THREE, rules=protocol(positive=None, more=SCORES), lost=3, cases_a_patient=3
+    ).decide,
+    "alpha of 0.005": records(rules=_with(GUARDED, alpha=0.005), lost=3, gained=2, referred=9).decide,
+    "an authorised release at the second look of two": lambda: decision_of(
+        logged(opened=2, finished=2)(records(rules=protocol(looks=2))), released(_apart(records()))
+    ),
     "an authorised release": lambda: decision_of(
         records(rules=protocol(more=SCORES), lost=3), released(records(gained=2, lost=1))
     ),
