@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from foreign_networks import SeveralAnswers
 from tiny import tiny_cohort, tiny_model, tiny_protocol
 
 from medharden.audit import read_record
@@ -24,7 +25,7 @@ from medharden.hardening.run import decision_bias
 from medharden.hardening.schedule import learning_rate, radius_share
 from medharden.hardening.training import BranchTraining
 from medharden.models import Classifier, load_classifier, load_hardened, state_digest
-from medharden.protocol import Hardening, ThreatModel
+from medharden.protocol import Hardening, ModelSpec, ThreatModel
 from medharden.record import HardenRecord, ModelRecord
 
 
@@ -154,6 +155,15 @@ def test_a_branch_shares_no_tensor_with_the_clean_path_and_trains_its_form_alone
     own = {t.data_ptr() for t in branch.state_dict().values()}
     assert not own & {t.data_ptr() for t in original.state_dict().values()}
     assert sum(p.requires_grad for p in branch.parameters()) == names
+
+
+@pytest.mark.parametrize("form", ["norm", "lora"])
+def test_the_layer_that_makes_the_logits_trains_where_the_network_ends_in_another(tmp_path: Path, form: str) -> None:
+    torch.save(SeveralAnswers().state_dict(), tmp_path / "model.pth")
+    arch, spec = "python:foreign_networks:SeveralAnswers", ModelSpec(output="logits")
+    network = make_branch(load_classifier(tmp_path / "model.pth", arch=arch, spec=spec), form, rank=2, seed=0).network
+    assert all(p.requires_grad for p in network.classifier.parameters())
+    assert not network.projector.bias.requires_grad
 
 
 # --- hardening ---------------------------------------------------------------------------------------------------

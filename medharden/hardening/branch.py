@@ -57,7 +57,8 @@ def make_branch(clean_path: Classifier, form: str, *, rank: int, seed: int) -> C
     if form == "lora":
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            for layer in [m for m in branch.modules() if isinstance(m, _WEIGHTED)][:-1]:  # the last trains whole
+            whole = _classifier_layer(branch)
+            for layer in [m for m in branch.modules() if isinstance(m, _WEIGHTED) and m is not whole]:
                 parametrize.register_parametrization(layer, "weight", _LowRank(layer.weight, rank))
     if form in ("norm", "lora"):
         for module in branch.modules():
@@ -92,8 +93,10 @@ def merge(branch: Classifier) -> None:
 
 
 def _classifier_layer(branch: Classifier) -> nn.Module:
-    """The last layer with a weight matrix: it makes the logits."""
-    return [m for m in branch.modules() if isinstance(m, _WEIGHTED)][-1]
+    """The layer that makes the logits: the last with a weight for each of them, for a network may return more."""
+    outputs = 1 if branch.record.one_logit else branch.record.classes
+    weighted = [m for m in branch.modules() if isinstance(m, _WEIGHTED)]
+    return ([m for m in weighted if len(m.weight) == outputs] or weighted)[-1]
 
 
 def trained_state(branch: Classifier) -> dict[str, Tensor]:
