@@ -160,7 +160,7 @@ def test_a_branch_shares_no_tensor_with_the_clean_path_and_trains_its_form_alone
 @pytest.mark.parametrize("form", ["norm", "lora"])
 def test_the_layer_that_makes_the_logits_trains_where_the_network_ends_in_another(tmp_path: Path, form: str) -> None:
     torch.save(SeveralAnswers().state_dict(), tmp_path / "model.pth")
-    arch, spec = "python:foreign_networks:SeveralAnswers", ModelSpec(output="logits")
+    arch, spec = "python:foreign_networks:SeveralAnswers", ModelSpec(output="logits", arguments={"num_classes": 2})
     network = make_branch(load_classifier(tmp_path / "model.pth", arch=arch, spec=spec), form, rank=2, seed=0).network
     assert all(p.requires_grad for p in network.classifier.parameters())
     assert not network.projector.bias.requires_grad
