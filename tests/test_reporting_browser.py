@@ -127,7 +127,8 @@ def test_it_prints_on_a4_with_all_of_the_first_page_on_one_sheet_and_nothing_cut
     assert (round(box.width), round(box.height)) == (595, 842)
     assert 5 < len(printed.pages) < 20
     first = " ".join(printed.pages[0].extract_text().split())
-    for said in ("PASS", "What changed for patients", "Robust accuracy", "What was not tested", "The reference standard:"):
+    told = ("PASS", "What changed for patients", "Robust accuracy", "What was not tested", "The reference standard:")
+    for said in told:
         assert said in first
     view.page.emulate_media(media="print")
     view.page.set_viewport_size({"width": 680, "height": 960})  # the width of A4 between its margins, in CSS pixels

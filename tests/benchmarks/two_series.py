@@ -3,8 +3,8 @@
     python tests/benchmarks/two_series.py --data DIR/kermany_cxr_224 --work .bench/two-series \
         --protocol tests/benchmarks/protocols/kermany-64.yaml --unseen NORMAL2 VARIANT ...
 
-The normal images of Kermany et al. come in two series, IM-... and NORMAL2-IM-..., of other patients. Of the cases that are
-not in the protocol's test split, those of the unseen series and a quarter of the pneumonia patients are set aside; an
+The normal images of Kermany et al. come in two series, IM-... and NORMAL2-IM-..., of other patients. Of the cases that
+are not in the protocol's test split, those of the unseen series and a quarter of the pneumonia patients are set aside; an
 original and the variants (FORM:METHOD:LEARNING_RATE:PHOTOMETRIC:SEED) are trained on the rest. One line of results a
 variant is appended. Robust accuracy is on validation as in `compare.py`; gained and lost count cases that only the
 branch, or the composite at a weight, or only the original, answers rightly.
@@ -123,7 +123,8 @@ def measure(name: str, original: Classifier, cohort: Cohort, base: Protocol) -> 
         with torch.no_grad():
             clean, robust = (logits_in_batches(m, inputs, 64) for m in (original, branch))
         if fusion is None:
-            fusion = FusionRecord("mixed", 0.5, fit_temperature(clean, labels), fit_temperature(robust, labels), 0.0, 0.0)
+            temperatures = fit_temperature(clean, labels), fit_temperature(robust, labels)
+            fusion = FusionRecord("mixed", 0.5, *temperatures, 0.0, 0.0)
         released = {str(w): mix(clean, robust, replace(fusion, weight=w)) for w in WEIGHTS}
         result[split] = {
             "cases": torch.bincount(labels).tolist(),
