@@ -4,8 +4,8 @@
         --protocol tests/benchmarks/protocols/kermany-64.yaml --unseen NORMAL2 VARIANT ...
 
 The normal images of Kermany et al. come in two series, IM-... and NORMAL2-IM-..., of other patients. Of the cases that
-are not in the protocol's test split, those of the unseen series and a quarter of the pneumonia patients are set aside; an
-original and the variants (FORM:METHOD:LEARNING_RATE:PHOTOMETRIC:SEED) are trained on the rest. One line of results a
+are not in the protocol's test split, those of the unseen series and a quarter of the pneumonia patients are set aside;
+an original and the variants (FORM:METHOD:LEARNING_RATE:PHOTOMETRIC:SEED) are trained on the rest. One line of results a
 variant is appended. Robust accuracy is on validation as in `compare.py`; gained and lost count cases that only the
 branch, or the composite at a weight, or only the original, answers rightly.
 """
