@@ -19,7 +19,7 @@ __all__ = ["run_demo"]
 
 _ARCH = "test_resnet"
 _PATIENTS = 700
-_ORIGINAL = Hardening(branch="full", epochs=12, min_steps=1, batch_size=32, learning_rate=3e-3, shift=2, photometric=0)
+_ORIGINAL = Hardening(branch="full", epochs=12, min_steps=1, batch_size=32, learning_rate=3e-3, shift=2)
 
 
 def run_demo(folder: Path) -> int:
