@@ -18,6 +18,7 @@ __all__ = ["sanity_curves", "sanity_findings"]
 _STEPS = 20
 _RATIOS = (0.5, 1.0, 2.0, 4.0)
 _STEP_COUNTS = (1, 5, _STEPS, 50)
+_RESTARTS = 3  # at the whole range, where a start is an image of noise, and a network's answers may be flat around it
 _SHOWN = ("original", "composite")
 # Of a few dozen cases, one or two move by the draw of the start alone.
 _TOLERATED = 0.1
@@ -67,12 +68,13 @@ def sanity_curves(
         for sweep, ratio, eps, steps in plan:
             key = (subject.name, eps, steps)
             if key not in measured:
+                restarts = _RESTARTS if eps == whole else 1
                 result = run_suite(
                     subject.view,
                     inputs,
                     labels,
                     threat=threat.model_copy(update={"eps": eps}),
-                    suite=(Attack(attack="pgd", loss="margin", steps=steps),),
+                    suite=(Attack(attack="pgd", loss="margin", steps=steps, restarts=restarts),),
                     seed=protocol.seed,
                     batch_size=batch_size,
                     device=device,
