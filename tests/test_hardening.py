@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -298,6 +299,21 @@ def test_collapse_is_noticed_rolled_back_and_recovered_from(cohort: Cohort, orig
     assert provoked.state.rate < 1
     with torch.no_grad():
         assert all(torch.isfinite(p).all() for p in provoked.branch.parameters())
+
+
+@pytest.mark.parametrize(("radius", "noticed"), [(0.3, False), (0.6, True)])
+def test_a_fall_of_the_probe_counts_once_the_radius_has_risen(
+    cohort: Cohort, original: Classifier, radius: float, noticed: bool
+) -> None:
+    provoked = training(cohort, original, "{}")
+    provoked.run_epoch(None)
+    before = provoked.state.history[0]
+    provoked.state.history[0] = replace(before, radius=radius, val_robust=3 * max(before.val_robust, 0.3))
+    provoked.probe.measure = lambda branch: ProbeResult(
+        before.val_clean, before.val_robust * 0.9, 0, 0, before.val_clean
+    )
+    provoked.run_epoch(None)
+    assert ("hardening.collapse" in [f.code for f in provoked.state.findings]) == noticed
 
 
 def test_a_branch_that_never_holds_is_an_error_and_not_a_model(

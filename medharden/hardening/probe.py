@@ -159,7 +159,7 @@ def collapsed(
         now: after this epoch.
         original: the clean path on the same cases.
         classes: K, or 2 for findings; a constant answer comes to 1 / classes.
-        best_robust: best probe accuracy of earlier epochs.
+        best_robust: best probe accuracy of earlier epochs that can be compared.
         measures: names of the clean and the attacked measure.
     """
     chance = 1 / classes

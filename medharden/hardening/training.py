@@ -36,6 +36,7 @@ Adversary = CarriedAdversary | FreshAdversary | FreeAdversary
 
 _MOST_RECOVERIES = 3
 _RATE_AFTER_COLLAPSE = 0.3
+_RISEN = 0.5  # share of the radius before which probe accuracy rises and falls by itself
 
 
 @dataclass
@@ -125,7 +126,7 @@ class BranchTraining:
         state = self.state
         reason = "the loss is no longer finite"
         if result is not None:
-            best_robust = max((e.val_robust for e in state.history), default=0.0)
+            best_robust = max((e.val_robust for e in state.history if e.radius >= _RISEN), default=0.0)
             reason = collapsed(result, self.probe.original, self.probe.classes, best_robust, self.probe.measures) or ""
         if result is None or reason:
             self._recover(reason)
