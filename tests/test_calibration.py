@@ -66,6 +66,12 @@ def test_the_most_robust_weight_that_validation_shows_is_taken_whatever_it_loses
     assert choose(lost, {0.6: 0.70, 0.8: 0.8, 0.99: 0.85}, margin=0.06) == (0.8, [])
 
 
+def test_among_equally_robust_weights_right_answers_decide_and_then_the_larger_weight() -> None:
+    robust = dict.fromkeys((0.6, 0.7, 0.8), 0.85)
+    assert choose({0.6: 2, 0.7: 2, 0.8: 3}, robust)[0] == 0.7
+    assert choose({0.6: 3, 0.7: 2, 0.8: 2}, robust, margin=0.06)[0] == 0.8
+
+
 def test_up_to_one_half_no_weight_is_chosen_however_safe() -> None:
     assert choose({0.5: 0, 0.55: 3}, {0.5: 0.99, 0.55: 0.1})[0] == 0.55
 

@@ -290,7 +290,8 @@ def _slack(
 
 
 def _most_robust(points: list[FrontierPoint]) -> FrontierPoint:
-    return max(points, key=lambda p: (p.robust, -p.weight))
+    """On ties the one that answers more cases rightly; then the larger weight, which can only stand more."""
+    return max(points, key=lambda p: (p.robust, p.gained - p.lost, p.weight))
 
 
 def _within_one_error(
