@@ -112,3 +112,8 @@ def test_margins_count_as_justified_only_when_each_has_its_reason() -> None:
     fields = protocol.model_dump()
     fields["endpoints"]["robustness"]["justification"] = None
     assert not Protocol.model_validate(fields).margins_justified
+
+
+def test_a_branch_form_that_is_a_list_is_a_protocol_error() -> None:
+    with pytest.raises(ProtocolError, match="hardening.branch"):
+        parse_protocol(MINIMAL + "hardening: {branch: [norm]}\n", "mine.yaml")

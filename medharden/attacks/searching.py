@@ -12,7 +12,7 @@ from medharden.protocol import Precision
 
 __all__ = ["lay_out", "searched", "with_surrogate_slopes"]
 
-_SLOPE = 0.1  # of an activation where its own is zero
+_SLOPE = 0.1  # added to an activation's own
 _FLAT = (nn.ReLU, nn.ReLU6, nn.Hardtanh, nn.Hardsigmoid, nn.Hardswish)
 
 
@@ -41,12 +41,19 @@ def searched(model: nn.Module, dims: int, precision: Precision = "float32") -> n
     """
     if dims != 2 and precision == "float32":
         return model
-    try:
-        copied = copy.deepcopy(model)
-    except RuntimeError:  # weights that are computed from others can't be copied once they carry a graph
+    copied = _copied(model)
+    if copied is None:
         return model
     lay_out(copied, dims, channels_last=True)
     return _HalfPrecision(copied) if precision == "bfloat16" else copied
+
+
+def _copied(model: nn.Module) -> nn.Module | None:
+    """A copy; null where there can't be one: of weights that carry a graph, or of a lock or a file that it holds."""
+    try:
+        return copy.deepcopy(model)
+    except (RuntimeError, TypeError):
+        return None
 
 
 class _HalfPrecision(nn.Module):
@@ -74,9 +81,8 @@ def with_surrogate_slopes(model: nn.Module) -> nn.Module | None:
     Returns:
         The copy; null where there is nothing to replace or the model can't be copied.
     """
-    try:
-        copied = copy.deepcopy(model)
-    except RuntimeError:
+    copied = _copied(model)
+    if copied is None:
         return None
     flat = [
         (module, name, layer)
@@ -90,7 +96,7 @@ def with_surrogate_slopes(model: nn.Module) -> nn.Module | None:
 
 
 class _Sloped(nn.Module):
-    """An activation, exactly; its slope is at least `_SLOPE` in the backward pass."""
+    """An activation, exactly; its slope is steeper by `_SLOPE` in the backward pass."""
 
     def __init__(self, layer: nn.Module) -> None:
         super().__init__()

@@ -104,7 +104,7 @@ def _said(signs: Signs) -> Iterator[tuple[str, str, str]]:
             "warning",
             f"The input gradient is exactly zero for {signs.flat} of {signs.looked_at} rightly answered cases, because "
             "all activations of a layer are saturated. They were attacked through a backward pass in which saturated "
-            "activations have a slope (BPDA, Athalye et al. 2018), by random search and by transfer.",
+            "activations have a slope (BPDA, Athalye et al. 2018).",
         )
     if signs.misled > MISLED_SHARE * signs.looked_at:
         yield (

@@ -217,15 +217,16 @@ def _copies(run: _Run) -> tuple[nn.Module, nn.Module]:
 
 def _run_attack(run: _Run, place: int, suite: tuple[Attack, ...], progress: Progress | None, stage: str) -> None:
     """Runs one attack on the cases that stand, or on those of them that an interrupted run had left."""
-    state, attack = run.state, suite[place]
+    state, attack, flat_rows = run.state, suite[place], set(run.state.flat)
     if state.left is None:
         state.left = state.standing
         state.attacked, state.wins, state.seconds = len(state.left), 0, 0.0
     while state.left:
-        started, flat = time.perf_counter(), state.left[0] in state.flat
-        batch = [row for row in state.left if (row in state.flat) == flat][: run.batch_size]
+        started, flat = time.perf_counter(), state.left[0] in flat_rows
+        batch = [row for row in state.left if (row in flat_rows) == flat][: run.batch_size]
+        attacked = set(batch)
         wins = _attack_batch(run, run.copies[int(flat)], place, attack, torch.tensor(batch))
-        state.left, state.wins = [row for row in state.left if row not in batch], state.wins + wins
+        state.left, state.wins = [row for row in state.left if row not in attacked], state.wins + wins
         state.seconds += time.perf_counter() - started
         if run.keep:
             run.keep(state)

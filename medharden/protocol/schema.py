@@ -177,8 +177,9 @@ class Hardening(Strict):
     @classmethod
     def _rated(cls, given: Any) -> Any:
         """A branch form brings its learning rate."""
-        if isinstance(given, dict) and given.get("branch") in RATES:
-            return {"learning_rate": RATES[given["branch"]], **given}
+        branch = given.get("branch") if isinstance(given, dict) else None
+        if isinstance(branch, str) and branch in RATES:
+            return {"learning_rate": RATES[branch], **given}
         return given
 
 
