@@ -115,5 +115,5 @@ def test_margins_count_as_justified_only_when_each_has_its_reason() -> None:
 
 
 def test_a_branch_form_that_is_a_list_is_a_protocol_error() -> None:
-    with pytest.raises(ProtocolError, match="hardening.branch"):
+    with pytest.raises(ProtocolError, match=r"hardening\.branch"):
         parse_protocol(MINIMAL + "hardening: {branch: [norm]}\n", "mine.yaml")
