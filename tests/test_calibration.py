@@ -46,34 +46,34 @@ def choose(
     return weight, [f.code for f in findings]
 
 
-@pytest.mark.parametrize(("lost", "chosen"), [(1, 0.99), (2, 0.6), (9, 0.6)])
+@pytest.mark.parametrize(("lost", "chosen"), [(1, 0.99), (2, 0.7), (9, 0.7)])
 def test_a_case_does_not_outweigh_robustness_and_several_do_where_validation_shows_no_weight(
     lost: int, chosen: float
 ) -> None:
-    weight, findings = choose({0.6: 0, 0.99: lost}, {0.6: 0.70, 0.99: 0.85})
+    weight, findings = choose({0.7: 0, 0.99: lost}, {0.7: 0.70, 0.99: 0.85})
     assert weight == chosen
     assert findings == ["fusion.not_shown_on_validation"]
 
 
 def test_the_losses_of_one_patient_are_one_standard_error() -> None:
-    lost, robust = {0.6: 0, 0.99: 4}, {0.6: 0.70, 0.99: 0.85}
+    lost, robust = {0.7: 0, 0.99: 4}, {0.7: 0.70, 0.99: 0.85}
     assert choose(lost, robust, patients=["a"] * 4 + PATIENTS[4:])[0] == 0.99
-    assert choose(lost, robust)[0] == 0.6
+    assert choose(lost, robust)[0] == 0.7
 
 
 def test_the_most_robust_weight_that_validation_shows_is_taken_whatever_it_loses() -> None:
-    lost = {0.6: 0, 0.8: 5, 0.99: 40}
-    assert choose(lost, {0.6: 0.70, 0.8: 0.8, 0.99: 0.85}, margin=0.06) == (0.8, [])
+    lost = {0.7: 0, 0.8: 5, 0.99: 40}
+    assert choose(lost, {0.7: 0.70, 0.8: 0.8, 0.99: 0.85}, margin=0.06) == (0.8, [])
 
 
-def test_among_equally_robust_weights_right_answers_decide_and_then_the_larger_weight() -> None:
-    robust = dict.fromkeys((0.6, 0.7, 0.8), 0.85)
-    assert choose({0.6: 2, 0.7: 2, 0.8: 3}, robust)[0] == 0.7
-    assert choose({0.6: 3, 0.7: 2, 0.8: 2}, robust, margin=0.06)[0] == 0.8
+def test_among_equally_robust_weights_right_answers_decide_and_then_the_smaller_weight() -> None:
+    robust = dict.fromkeys((0.7, 0.8, 0.9), 0.85)
+    assert choose({0.7: 2, 0.8: 2, 0.9: 3}, robust)[0] == 0.7
+    assert choose({0.7: 3, 0.8: 2, 0.9: 2}, robust, margin=0.06)[0] == 0.8
 
 
-def test_up_to_one_half_no_weight_is_chosen_however_safe() -> None:
-    assert choose({0.5: 0, 0.55: 3}, {0.5: 0.99, 0.55: 0.1})[0] == 0.55
+def test_no_weight_is_chosen_at_which_a_robust_answer_would_have_to_be_surer_than_robust_answers_are() -> None:
+    assert choose({0.5: 0, 0.6: 0, 0.7: 3}, {0.5: 0.99, 0.6: 0.99, 0.7: 0.1})[0] == 0.7
 
 
 def test_a_weight_that_gains_accuracy_and_loses_a_class_is_not_taken() -> None:
@@ -81,11 +81,11 @@ def test_a_weight_that_gains_accuracy_and_loses_a_class_is_not_taken() -> None:
     protocol = tiny_protocol()
     before, harmful = np.ones(CASES, dtype=bool), np.ones(CASES, dtype=bool)
     before[:60], harmful[200:250] = False, False
-    answers = {0.0: before, 0.6: before, 0.99: harmful}
-    points = (point(0.6, 0, 0.70), point(0.99, 50, 0.85))
+    answers = {0.0: before, 0.7: before, 0.99: harmful}
+    points = (point(0.7, 0, 0.70), point(0.99, 50, 0.85))
     weight, _ = calibration._choose(points, answers, calibration._parts(labels, protocol), np.asarray(PATIENTS), 0.025)
     assert int(harmful.sum()) > int(before.sum())
-    assert weight == 0.6
+    assert weight == 0.7
 
 
 @pytest.mark.parametrize("classes", [2, 3])

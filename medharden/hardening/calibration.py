@@ -33,8 +33,10 @@ from medharden.stats import noninferiority_test, wilson_interval
 
 __all__ = ["calibrate"]
 
-# up to one half the clean path alone can decide: drawn, never chosen
-_WEIGHTS = (0.05, 0.25, 0.5, 0.55, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)
+_WEIGHTS = (0.05, 0.25, 0.5, 0.6, 0.7, 0.8, 0.9, 0.99)
+# At a weight a the branch's probability of the truth has to stay above 1 / (2a) under attack, whatever the clean path
+# says. Below .7 that is more than many a robust answer has: such weights are drawn and not chosen.
+_LEAST_CHOSEN = 0.7
 _SUREST = 1 - 1e-9  # of a saturated branch nothing more can be asked
 _NEUTRAL = FusionRecord(
     mode="clean", weight=0.5, clean_temperature=1.0, robust_temperature=1.0, referral_threshold=0.0, referral_rate=0.0
@@ -255,7 +257,7 @@ def _choose(
         patients: (N,) of the cases.
         alpha: one-sided level.
     """
-    points = tuple(p for p in points if p.weight > 0.5)
+    points = tuple(p for p in points if p.weight >= _LEAST_CHOSEN)
     slack = {
         p.weight: min(_slack(right[p.weight], right[0.0], part, patients, alpha) for part in parts) for p in points
     }
@@ -290,8 +292,8 @@ def _slack(
 
 
 def _most_robust(points: list[FrontierPoint]) -> FrontierPoint:
-    """On ties the one that answers more cases rightly; then the larger weight, which can only stand more."""
-    return max(points, key=lambda p: (p.robust, p.gained - p.lost, p.weight))
+    """On ties the one that answers more cases rightly; then the smaller weight, which changes the original less."""
+    return max(points, key=lambda p: (p.robust, p.gained - p.lost, -p.weight))
 
 
 def _within_one_error(
