@@ -9,9 +9,10 @@ SETTING is one of
 - `pathogen`: the same images in three classes (no pneumonia, bacterial, viral); ResNet-10-T from scratch.
 - `breast`: breast ultrasound at 28 pixels (MedMNIST), malignant or not; DenseNet of MONAI with three blocks
   (6, 12, 24 layers), from scratch.
-- `groupnorm`, `convnext`, `vit`: the X-rays of `kermany` with ResNet-10-T under group normalisation, and with
-  ConvNeXt-Atto and ViT-Tiny (layer normalisation), from scratch; 100 test cases are attacked.
-- `volumes`: adrenal glands in 3D (MedMNIST), at 24 voxels a side; DenseNet-121 of MONAI in 3D; 100 are attacked.
+- `groupnorm`, `convnext`, `vit`, `densenet`: the X-rays of `kermany` with ResNet-10-T under group normalisation,
+  ConvNeXt-Atto and ViT-Tiny (layer normalisation) and MONAI's DenseNet-121, from scratch; 100 test cases are attacked.
+- `volumes`: adrenal glands in 3D (MedMNIST), at 32 voxels a side; a narrow DenseNet-121 of MONAI in 3D; 100 are
+  attacked.
 
 A RUN is METHOD:FUSION:SEED, such as `carried:mixed:0`. The original is trained once, on the split of the protocol's own
 seed, and kept; the seed of a run moves the branch's training and the attacks, never the split. DIR holds
@@ -118,8 +119,17 @@ SETTINGS = {
         {"arch": "timm:vit_tiny_patch16_224", "arguments": {"in_chans": 1, "img_size": 64}},
         100,
     ),
+    "densenet": Setting(
+        *XRAYS,
+        clean_training(16, 1e-3, 3),
+        {"arch": "monai:DenseNet121", "arguments": {"spatial_dims": 2, "in_channels": 1, "out_channels": 2}},
+        100,
+    ),
     "volumes": Setting(
-        "adrenalmnist3d_64/adrenalmnist3d_64.npz", "adrenal-volumes.yaml", clean_training(8, 1e-3, 0), attacked=100
+        "adrenalmnist3d_64/adrenalmnist3d_64.npz",
+        "adrenal-volumes.yaml",
+        clean_training(24, 1e-3, 2, flip=True),
+        attacked=100,
     ),
 }
 
