@@ -13,7 +13,7 @@ from medharden.errors import ModelError
 from medharden.models import Classifier
 from medharden.record import BranchRecord
 
-__all__ = ["branch_record", "check_form", "make_branch", "merge", "trained_state"]
+__all__ = ["branch_record", "check_form", "check_gradient", "make_branch", "merge", "trained_state"]
 
 _WEIGHTED = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 _NORMS = (
@@ -78,6 +78,23 @@ def check_form(clean_path: Classifier, form: str) -> None:
     if form == "norm" and not found:
         raise ModelError(
             "hardening.branch is norm, but the network has no normalisation layer with weights; set it to full"
+        )
+
+
+def check_gradient(branch: Classifier, inputs: Tensor) -> None:
+    """Refuses a branch whose answer leads no gradient back to its weights.
+
+    Args:
+        branch: from `make_branch`.
+        inputs: (N, C, *spatial) in [0, 1], on its device.
+
+    Raises:
+        ModelError: the network cuts the graph on its way to the logits.
+    """
+    if not branch(inputs).requires_grad:
+        raise ModelError(
+            "the network's answer has no gradient in its weights, so no branch can be trained: it takes an argmax, "
+            "detaches its output or runs without gradients; expected logits as the last layer makes them"
         )
 
 

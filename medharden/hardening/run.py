@@ -29,7 +29,7 @@ from medharden.audit import (
 )
 from medharden.data import Cohort
 from medharden.errors import HardeningError, RunError
-from medharden.hardening.branch import branch_record, check_form, make_branch
+from medharden.hardening.branch import branch_record, check_form, check_gradient, make_branch
 from medharden.hardening.calibration import calibrate
 from medharden.hardening.clean import clean_epoch_seconds
 from medharden.hardening.probe import Probe
@@ -173,6 +173,7 @@ def _prepare(
     settings = protocol.hardening
     check_form(clean_path, settings.branch)
     branch = make_branch(clean_path, settings.branch, rank=settings.rank, seed=protocol.seed)
+    check_gradient(branch, cohort.batch(cohort.indices("train")[:1])[0].to(device))
     probe = Probe(clean_path, cohort, protocol, bias, device)
     binding = {"protocol": protocol.digest, "cohort": cohort_digest, "model": clean_path.record.file}
     return BranchTraining(clean_path, branch, cohort, protocol, probe, device), binding
