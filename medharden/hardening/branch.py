@@ -13,7 +13,7 @@ from medharden.errors import ModelError
 from medharden.models import Classifier
 from medharden.record import BranchRecord
 
-__all__ = ["branch_record", "check_form", "check_gradient", "make_branch", "merge", "trained_state"]
+__all__ = ["branch_record", "check_form", "check_gradient", "classifier_layer", "make_branch", "merge", "trained_state"]
 
 _WEIGHTED = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 _NORMS = (
@@ -57,14 +57,14 @@ def make_branch(clean_path: Classifier, form: str, *, rank: int, seed: int) -> C
     if form == "lora":
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            whole = _classifier_layer(branch)
+            whole = classifier_layer(branch)
             for layer in [m for m in branch.modules() if isinstance(m, _WEIGHTED) and m is not whole]:
                 parametrize.register_parametrization(layer, "weight", _LowRank(layer.weight, rank))
     if form in ("norm", "lora"):
         for module in branch.modules():
             if _normalises(module):
                 module.requires_grad_(True)
-        _classifier_layer(branch).requires_grad_(True)
+        classifier_layer(branch).requires_grad_(True)
     return branch.eval()
 
 
@@ -109,7 +109,7 @@ def merge(branch: Classifier) -> None:
             parametrize.remove_parametrizations(module, "weight", leave_parametrized=True)
 
 
-def _classifier_layer(branch: Classifier) -> nn.Module:
+def classifier_layer(branch: Classifier) -> nn.Module:
     """The layer that makes the logits: the last with a weight for each of them, for a network may return more."""
     outputs = 1 if branch.record.one_logit else branch.record.classes
     weighted = [m for m in branch.modules() if isinstance(m, _WEIGHTED)]

@@ -13,6 +13,7 @@ from torch import Tensor
 from medharden.attacks import pgd, searched
 from medharden.data import Cohort
 from medharden.data.sampling import stratified_sample
+from medharden.hardening.operating_point import keep_operating_point
 from medharden.models import (
     Classifier,
     DecisionView,
@@ -53,11 +54,11 @@ def calibrate(
     device: str,
     progress: Progress | None = None,
 ) -> tuple[FusionRecord, tuple[Finding, ...]]:
-    """Fits the fusion that the protocol asks for; the test split is not touched.
+    """Sets the branch's operating point and fits the fusion that the protocol asks for; the test split is not touched.
 
     Args:
         clean_path: frozen, on the device.
-        branch: trained, on the device.
+        branch: trained, on the device; a constant may be added to its logits, see `keep_operating_point`.
         cohort: its `val` split is used.
         protocol: fusion mode, margins, alpha, threat, referral budget.
         bias: (K,) decision bias.
@@ -65,13 +66,18 @@ def calibrate(
         progress: called with `calibrate`.
 
     Returns:
-        The fusion, and findings where validation can't carry the choice.
+        The fusion, and findings where the operating point had moved or validation can't carry the choice.
     """
-    inputs, labels = (t.to(device) for t in cohort.batch(cohort.indices("val")))
-    size = protocol.hardening.batch_size
+    rows, size, multilabel = cohort.indices("val"), protocol.hardening.batch_size, protocol.task.multilabel
+    inputs, labels = (t.to(device) for t in cohort.batch(rows))
+    patients = [cohort.cases[row].patient for row in rows]
     with torch.no_grad():
         clean = logits_in_batches(clean_path, inputs, size)
         robust = logits_in_batches(branch, inputs, size)
+    shift, moved = keep_operating_point(
+        branch, inputs, clean + bias, robust + bias, patients, cohort.classes, multilabel=multilabel
+    )
+    robust += shift
     fusion = replace(
         _NEUTRAL,
         mode=protocol.fusion.mode,
@@ -80,12 +86,11 @@ def calibrate(
     )
     fusion, findings = _guard(fusion, clean, robust, bias, protocol)
     if protocol.fusion.mode != "mixed":
-        return fusion, findings if protocol.fusion.mode == "guarded" else ()
-    model = HardenedClassifier(clean_path, branch, fusion, bias, multilabel=protocol.task.multilabel)
-    patients = [cohort.cases[row].patient for row in cohort.indices("val")]
+        return fusion, (*moved, *findings) if protocol.fusion.mode == "guarded" else moved
+    model = HardenedClassifier(clean_path, branch, fusion, bias, multilabel=multilabel)
     points, right = _frontier(model, inputs, labels, clean, robust, patients, protocol, progress)
     weight, finding = _choose(points, right, _parts(labels, protocol), np.asarray(patients), protocol.endpoints.alpha)
-    return replace(fusion, weight=weight, frontier=points), finding
+    return replace(fusion, weight=weight, frontier=points), (*moved, *finding)
 
 
 def fit_temperature(logits: Tensor, labels: Tensor) -> float:
