@@ -69,7 +69,7 @@ def _clean_epochs(
     progress: Progress | None,
 ) -> list[float]:
     """Trains in place; returns the wall clock of each step."""
-    lay_out(model, model.record.dims, channels_last=True)
+    lay_out(model, model.record.dims, fast=True)
     rows = cohort.indices("train")
     generator = torch.Generator().manual_seed(seed)
     optimiser = torch.optim.AdamW(model.parameters(), lr=1.0, weight_decay=settings.weight_decay)
@@ -90,5 +90,5 @@ def _clean_epochs(
             seconds.append(time.perf_counter() - started)
             if progress is not None:
                 progress("train", len(seconds), total)
-    lay_out(model, model.record.dims, channels_last=False)
+    lay_out(model, model.record.dims, fast=False)
     return seconds

@@ -75,7 +75,7 @@ class BranchTraining:
             device: where both models are.
         """
         self.branch, self.cohort, self.probe, self.device = branch, cohort, probe, device
-        lay_out(branch, branch.record.dims, channels_last=True)  # until it is finished
+        lay_out(branch, branch.record.dims, fast=True)  # until it is finished
         self.protocol, self.settings, self.threat = protocol, protocol.hardening, protocol.input_threat
         self.multilabel = protocol.task.multilabel
         self.rows = cohort.indices("train")
@@ -266,7 +266,7 @@ class BranchTraining:
             )
         self.load(self.state.best)
         merge(self.branch)
-        lay_out(self.branch, self.branch.record.dims, channels_last=False)
+        lay_out(self.branch, self.branch.record.dims, fast=False)
 
     def load(self, weights: dict[str, Tensor]) -> None:
         """Copies trained weights into the branch."""
