@@ -69,8 +69,8 @@ def test_a_finding_that_is_named_too_often_is_named_as_often_as_by_the_original_
     clean, names = original(inputs), ["a", "b", "c"]
     _, findings = keep_operating_point(branch, inputs, clean, branch(inputs), PATIENTS, names, multilabel=True)
     assert torch.equal((branch(inputs) > 0).sum(0), (clean > 0).sum(0))
-    assert "b 1" in findings[0].message
-    assert "a 1" not in findings[0].message
+    assert "'b' 1" in findings[0].message
+    assert "'a' 1" not in findings[0].message
 
 
 def test_what_chance_could_do_is_left_alone_and_one_patient_s_many_cases_are_one() -> None:

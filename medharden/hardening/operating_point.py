@@ -58,12 +58,12 @@ def keep_operating_point(
     if not moved:
         return torch.zeros_like(robust[0]), ()
     shift = offsets(robust, before.sum(0), multilabel=multilabel)
-    changes = ", ".join(f"{names[k]} {int(now[:, k].sum())} times, not {int(before[:, k].sum())}" for k in moved)
-    message = f"On {len(now)} validation cases the robust branch answers otherwise than the original: {changes}."
+    changes = ", ".join(f"'{names[k]}' {int(now[:, k].sum())} times, not {int(before[:, k].sum())}" for k in moved)
+    message = f"On {len(now)} validation cases the robust branch does not answer as often as the original: {changes}."
     if not _add(branch, shift, inputs):
         reason = " The layer that makes its logits has no bias, so its operating point stays moved."
         return torch.zeros_like(shift), (Finding("hardening.operating_point", "warning", message + reason),)
-    added = ", ".join(f"{name} {value:+.2f}" for name, value in zip(names, shift.tolist(), strict=True))
+    added = ", ".join(f"'{name}' {value:+.2f}" for name, value in zip(names, shift.tolist(), strict=True))
     mended = f" Its logits were shifted to the original's counts: {added}."
     return shift, (Finding("hardening.operating_point", "info", message + mended),)
 
