@@ -19,6 +19,8 @@ from medharden.record import Progress
 
 __all__ = ["clean_epoch_seconds", "fine_tune"]
 
+_TIMED_STEPS = 20
+
 
 def fine_tune(
     model: Classifier,
@@ -51,12 +53,13 @@ def fine_tune(
 def clean_epoch_seconds(model: Classifier, cohort: Cohort, settings: Hardening, *, seed: int, device: str) -> float:
     """Wall clock of one epoch of ordinary fine-tuning of every weight, on a copy that is thrown away.
 
-    It is the median step times the number of steps: a machine busy with something else for a moment does not count.
+    It is the median of the first steps times the number of steps: a machine busy with something else for a moment does
+    not count.
     """
     trial = copy.deepcopy(model).to(device).train()
     trial.requires_grad_(True)
-    seconds = _clean_epochs(trial, cohort, settings, 1, seed, device, None)
-    return statistics.median(seconds) * len(seconds)
+    seconds = _clean_epochs(trial, cohort, settings, 1, seed, device, None, most=_TIMED_STEPS)
+    return statistics.median(seconds) * _batches(cohort, settings)
 
 
 def _clean_epochs(
@@ -67,18 +70,20 @@ def _clean_epochs(
     seed: int,
     device: str,
     progress: Progress | None,
+    *,
+    most: int | None = None,
 ) -> list[float]:
-    """Trains in place; returns the wall clock of each step."""
+    """Trains in place, `most` steps an epoch where that is given; returns the wall clock of each."""
     lay_out(model, model.record.dims, fast=True)
     rows = cohort.indices("train")
     generator = torch.Generator().manual_seed(seed)
     optimiser = torch.optim.AdamW(model.parameters(), lr=1.0, weight_decay=settings.weight_decay)
-    batches = max(1, len(rows) // settings.batch_size)
+    batches = _batches(cohort, settings)
     total = epochs * batches
     seconds: list[float] = []
     for _ in range(epochs):
         order = rows[torch.randperm(len(rows), generator=generator).numpy()]
-        for part in np.array_split(order, batches):
+        for part in np.array_split(order, batches)[:most]:
             started = time.perf_counter()
             inputs, labels = (t.to(device) for t in cohort.batch(part))
             optimiser.param_groups[0]["lr"] = learning_rate(settings, len(seconds) / total)
@@ -92,3 +97,7 @@ def _clean_epochs(
                 progress("train", len(seconds), total)
     lay_out(model, model.record.dims, fast=False)
     return seconds
+
+
+def _batches(cohort: Cohort, settings: Hardening) -> int:
+    return max(1, len(cohort.indices("train")) // settings.batch_size)

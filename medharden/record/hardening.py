@@ -51,8 +51,8 @@ class CostRecord:
         train_seconds: wall clock of all training steps.
         probe_seconds, calibration_seconds: wall clock beside training.
         epoch_seconds: median wall clock of one hardening epoch.
-        clean_epoch_seconds: wall clock of one epoch of ordinary clean fine-tuning, timed in the same run: the mean of
-            one before and one after.
+        clean_epoch_seconds: wall clock of one epoch of ordinary clean fine-tuning, timed in the same run: an epoch's
+            number of steps times their median, the mean of up to 20 steps before and 20 after.
         peak_memory_mib: peak resident memory of the process.
     """
 
