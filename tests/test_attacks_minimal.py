@@ -123,7 +123,7 @@ def test_square_comes_near_a_linear_model_s_optimum(norm: str) -> None:
     risen = ((found - inputs).flatten(1) * uphill).sum(1)
     best = eps * uphill.norm(1 if norm == "linf" else 2, dim=1)
     assert (risen <= best * 1.0001).all()
-    assert (risen / best).min() >= (0.95 if norm == "linf" else 0.75)
+    assert (risen / best).min() >= (0.99 if norm == "linf" else 0.75)
 
 
 @norms
@@ -140,7 +140,7 @@ def test_targeted_apgd_reaches_whichever_class_is_nearest(norm: str, classes: in
         generator=generator(),
     )  # fmt: skip
     fell = answers(model, found) != labels
-    assert fell[distance < 0.98 * eps].all()
+    assert fell[distance < 0.99 * eps].all()
     assert not fell[distance > 1.0001 * eps].any()
 
 
