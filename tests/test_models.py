@@ -258,7 +258,7 @@ def test_a_wrong_architecture_says_what_was_expected(tmp_path: Path, arch: str |
 
 @pytest.mark.parametrize(
     ("content", "expected"),
-    [(b"", "damaged"), (b"not a model at all", "damaged|pickled"), (pickle.dumps([1, 2]), "pickled Python objects")],
+    [(b"", "damaged"), (b"not a model at all", "damaged"), (pickle.dumps([1, 2]), "pickled Python objects")],
 )
 def test_a_damaged_file_is_a_model_error(tmp_path: Path, content: bytes, expected: str) -> None:
     (tmp_path / "m.pt").write_bytes(content)

@@ -19,6 +19,7 @@ from medharden.errors import ModelError
 
 __all__ = ["Weights", "read_weights"]
 
+_TORCH_STARTS = (b"P", b"\x80")  # of an archive, and of a pickle
 _STATE_KEYS = ("state_dict", "model_state_dict", "model", "net", "network")
 
 
@@ -79,6 +80,10 @@ def _read_torch(path: Path) -> Any:
             warnings.simplefilter("ignore")  # of odd pickle protocols: what can't be read is an error below
             return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
+        with path.open("rb") as stream:
+            first = stream.read(1)
+        if first not in _TORCH_STARTS:
+            raise _unreadable(path, "damaged, or no torch file") from None
         raise ModelError(
             f"{path.name} holds pickled Python objects, which could run code when loaded, so it was not opened; "
             "expected weights alone: save them with torch.save(model.state_dict(), 'model.pt') or as .safetensors, "
@@ -86,9 +91,11 @@ def _read_torch(path: Path) -> Any:
         ) from None
     except (RuntimeError, EOFError, ValueError, KeyError, OSError, AttributeError, IndexError) as error:
         reason = "a TorchScript archive" if "TorchScript" in str(error) else "damaged, or no torch file"
-        raise ModelError(
-            f"{path.name} can't be read: it is {reason}; expected a state dict (.pt, .pth, .safetensors)"
-        ) from None
+        raise _unreadable(path, reason) from None
+
+
+def _unreadable(path: Path, reason: str) -> ModelError:
+    return ModelError(f"{path.name} can't be read: it is {reason}; expected a state dict (.pt, .pth, .safetensors)")
 
 
 def _state_dict(content: dict[str, Any], name: str) -> dict[str, Tensor]:
