@@ -1,4 +1,11 @@
-"""What goes wrong with attacks elsewhere, as behaviour of ours: each test names a defect of other tools."""
+"""What goes wrong elsewhere, as behaviour of ours: each test names a defect of other tools.
+
+Others have their test where the thing itself is tested: a trainer that moves a frozen clean branch
+(test_hardening: clean_path_is_bitwise_unchanged, test_models: no_call_of_train_moves_a_buffer), resuming and half
+precision that fail (test_evaluating_resume, test_attacks_suite: the_search_on_a_faster_copy), AUROC that is not
+attacked finding by finding (test_evaluating_findings), images that fool no more once saved (test_attacking), patients
+counted as cases (gating_verdicts: doubled rows add nothing), no place for data of one's own (test_real_runs).
+"""
 
 from __future__ import annotations
 
@@ -8,12 +15,20 @@ import pytest
 import torch
 from attack_models import Convolutional, Linear, Wrapped, answers, generator, threat, uniform
 from foreign_networks import TinyNet
+from gating_factory import protocol, records
+from tiny import tiny_cohort, tiny_model, tiny_protocol
 from torch import Tensor, nn
 
 from medharden.attacks import apgd, apgd_targeted, fab, pgd, run_suite, square
 from medharden.errors import RangeError
-from medharden.models import check_classifier, load_classifier
-from medharden.protocol import Attack, Suite, ThreatModel
+from medharden.hardening import fine_tune
+from medharden.hardening.branch import make_branch
+from medharden.hardening.probe import Probe
+from medharden.hardening.schedule import learning_rate
+from medharden.hardening.training import BranchTraining
+from medharden.models import check_classifier, load_classifier, mix
+from medharden.protocol import Attack, Hardening, Suite, ThreatModel
+from medharden.record import FusionRecord, Verdict
 
 # The standard suite's attacks, at a tenth of their length.
 SHORT = tuple(a.model_copy(update={"steps": max(a.steps // 10, 4)}) for a in Suite().attacks)
@@ -138,3 +153,55 @@ def test_the_model_s_own_gradients_and_trainable_weights_are_left_alone() -> Non
     assert torch.equal(model.head[3].weight.grad, torch.ones_like(model.head[3].weight))
     assert [p.requires_grad for p in model.parameters()] == [False] + [True] * 7
     assert model.head[3].bias.grad is None
+
+
+def test_training_takes_the_learning_rates_that_were_set(tmp_path: Path) -> None:
+    """ART's fast trainer writes its own learning rate over the optimiser's."""
+    rules = tiny_protocol()
+    cohort, original = tiny_cohort(tmp_path, rules), tiny_model(tmp_path)
+    branch = make_branch(original, "full", rank=1, seed=0)
+    training = BranchTraining(
+        original, branch, cohort, rules, Probe(original, cohort, rules, torch.zeros(2), "cpu"), "cpu"
+    )
+    seen: list[float] = []
+    training.optimiser.register_step_pre_hook(lambda optimiser, *_: seen.append(optimiser.param_groups[0]["lr"]))
+    training.run_epoch(None)
+    total = training.epochs * training.batches
+    assert seen == [learning_rate(rules.hardening, step / total) for step in range(training.batches)]
+
+
+def test_ordinary_training_normalises_by_the_batch_and_ends_in_eval_mode(tmp_path: Path) -> None:
+    """ART's fast trainer never enters training mode, so that statistics stay those of nothing at all."""
+    rules = tiny_protocol()
+    cohort, model = tiny_cohort(tmp_path, rules), tiny_model(tmp_path)
+    before = model.network.features[1].running_var.clone()
+    fine_tune(model, cohort, Hardening(epochs=1, min_steps=1, batch_size=25), seed=0)
+    assert not torch.equal(model.network.features[1].running_var, before)
+    assert not any(module.training for module in model.modules())
+
+
+def test_two_classes_keep_their_margins_in_the_mixture() -> None:
+    """MixedNUTS' layer normalisation maps every pair of logits to +-0.7071, however sure the model is."""
+    certainty = torch.tensor([0.1, 0.5, 1.0, 2.0, 4.0])
+    pairs, unsure = torch.stack([-certainty, certainty], dim=1), torch.zeros(5, 2)
+    fusion = FusionRecord("mixed", 0.5, 1.0, 1.0, 0.0, 0.0)
+    for mixed in (mix(pairs, unsure, fusion), mix(unsure, pairs, fusion)):
+        margin = mixed[:, 1] - mixed[:, 0]
+        assert (margin.diff() > 0.01).all()
+
+
+def test_the_mixture_keeps_the_probabilities_that_rank_and_calibrate() -> None:
+    """Adaptive smoothing answers one-hot on its accurate branch: its AUROC and calibration are lost."""
+    clean = torch.randn((200, 2), generator=generator())
+    fusion = FusionRecord("mixed", 0.3, 1.0, 1.0, 0.0, 0.0)
+    mixed = mix(clean, torch.zeros(200, 2), fusion).exp()
+    torch.testing.assert_close(mixed[:, 1], 0.7 * clean.softmax(1)[:, 1] + 0.15)
+    assert torch.equal(mixed[:, 1].argsort(), clean.softmax(1)[:, 1].argsort())
+
+
+def test_identical_scores_of_twenty_positives_get_no_pass() -> None:
+    """medagentrx passes them: equal scores have no variance, and say little of patients who were not seen."""
+    wide = protocol(margins=(0.5, 0.5), floor=0.01, more=(("auroc", 0.05),))
+    decision = records(40, rules=wide).decide()
+    assert decision.verdict is Verdict.INCONCLUSIVE
+    assert [reason.split(":")[0] for reason in decision.reasons] == ["auroc"]
