@@ -7,7 +7,7 @@ import pytest
 import torch
 from tiny import tiny_protocol
 
-from medharden.hardening import calibration
+from medharden.hardening import calibration, choosing
 from medharden.models import refers, support
 from medharden.record import FrontierPoint, FusionRecord
 from medharden.stats import wilson_interval
@@ -41,8 +41,8 @@ def choose(
 ) -> tuple[float, list[str]]:
     points = tuple(point(weight, lost[weight], robust[weight]) for weight in lost)
     answers = {0.0: right(0)} | {weight: right(count) for weight, count in lost.items()}
-    parts = (calibration._Part(np.arange(CASES), margin),)
-    weight, findings = calibration._choose(points, answers, parts, np.asarray(patients or PATIENTS), 0.025)
+    parts = (choosing.Part(np.arange(CASES), margin),)
+    weight, findings = choosing.choose(points, answers, parts, np.asarray(patients or PATIENTS), 0.025)
     return weight, [f.code for f in findings]
 
 
@@ -83,7 +83,7 @@ def test_a_weight_that_gains_accuracy_and_loses_a_class_is_not_taken() -> None:
     before[:60], harmful[200:250] = False, False
     answers = {0.0: before, 0.7: before, 0.99: harmful}
     points = (point(0.7, 0, 0.70), point(0.99, 50, 0.85))
-    weight, _ = calibration._choose(points, answers, calibration._parts(labels, protocol), np.asarray(PATIENTS), 0.025)
+    weight, _ = choosing.choose(points, answers, choosing.gated_parts(labels, protocol), np.asarray(PATIENTS), 0.025)
     assert int(harmful.sum()) > int(before.sum())
     assert weight == 0.7
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +13,7 @@ from torch import Tensor
 from medharden.attacks import pgd, searched
 from medharden.data import Cohort
 from medharden.data.sampling import stratified_sample
+from medharden.hardening.choosing import choose, gated_parts
 from medharden.hardening.operating_point import keep_operating_point
 from medharden.models import (
     Classifier,
@@ -35,9 +36,6 @@ from medharden.stats import noninferiority_test, wilson_interval
 __all__ = ["calibrate"]
 
 _WEIGHTS = (0.05, 0.25, 0.5, 0.6, 0.7, 0.8, 0.9, 0.99)
-# At a weight a the branch's probability of the truth has to stay above 1 / (2a) under attack, whatever the clean path
-# says. Below .7 that is more than many a robust answer has: such weights are drawn and not chosen.
-_LEAST_CHOSEN = 0.7
 _SUREST = 1 - 1e-9  # of a saturated branch nothing more can be asked
 _NEUTRAL = FusionRecord(
     mode="clean", weight=0.5, clean_temperature=1.0, robust_temperature=1.0, referral_threshold=0.0, referral_rate=0.0
@@ -89,7 +87,9 @@ def calibrate(
         return fusion, (*moved, *findings) if protocol.fusion.mode == "guarded" else moved
     model = HardenedClassifier(clean_path, branch, fusion, bias, multilabel=multilabel)
     points, right = _frontier(model, inputs, labels, clean, robust, patients, protocol, progress)
-    weight, finding = _choose(points, right, _parts(labels, protocol), np.asarray(patients), protocol.endpoints.alpha)
+    weight, finding = choose(
+        points, right, gated_parts(labels, protocol), np.asarray(patients), protocol.endpoints.alpha
+    )
     return replace(fusion, weight=weight, frontier=points), (*moved, *finding)
 
 
@@ -222,90 +222,3 @@ def _standing(
 
 def _accuracy_margin(protocol: Protocol) -> float:
     return next(m.margin for m in protocol.endpoints.noninferiority if m.metric == "accuracy")
-
-
-@dataclass(frozen=True)
-class _Part:
-    """The validation cases that an endpoint is about, and its margin."""
-
-    rows: npt.NDArray[np.intp]
-    margin: float
-
-
-def _parts(labels: Tensor, protocol: Protocol) -> tuple[_Part, ...]:
-    """All cases for accuracy and, where classes are asked for their recall, those of each class."""
-    margins, truth = {m.metric: m.margin for m in protocol.endpoints.noninferiority}, labels.cpu().numpy()
-    parts = [_Part(np.arange(len(truth)), margins["accuracy"])]
-    if truth.ndim == 1 and "recall" in margins:
-        parts += [_Part(np.flatnonzero(truth == k), margins["recall"]) for k in np.unique(truth)]
-    return tuple(parts)
-
-
-def _choose(
-    points: tuple[FrontierPoint, ...],
-    right: dict[float, npt.NDArray[np.bool_]],
-    parts: tuple[_Part, ...],
-    patients: npt.NDArray[np.str_],
-    alpha: float,
-) -> tuple[float, tuple[Finding, ...]]:
-    """The most robust weight at which accuracy and each class's recall are shown non-inferior on validation.
-
-    Where a small validation split shows it for none, the most robust weight that in each of them is within one standard
-    error of the safest weight: the one-standard-error rule (Breiman et al. 1984, section 3.4.3) on the paired
-    difference, by patient. A case or two of a few hundred do not tell weights apart, and robustness is not given up
-    for them. The safest weight is the one whose worst limit lies least below its margin.
-
-    Args:
-        points: what each weight gave.
-        right: for each weight which cases are answered rightly; weight 0 is the original.
-        parts: of `_parts`.
-        patients: (N,) of the cases.
-        alpha: one-sided level.
-    """
-    points = tuple(p for p in points if p.weight >= _LEAST_CHOSEN)
-    slack = {
-        p.weight: min(_slack(right[p.weight], right[0.0], part, patients, alpha) for part in parts) for p in points
-    }
-    holding = [p for p in points if slack[p.weight] > 0]
-    if holding:
-        return _most_robust(holding).weight, ()
-    most = max(slack.values())
-    safest = right[_most_robust([p for p in points if slack[p.weight] == most]).weight]
-    near = [p for p in points if all(_within_one_error(right[p.weight], safest, part, patients) for part in parts)]
-    chosen = _most_robust(near)
-    message = (
-        f"On {chosen.cases} validation cases no fusion weight shows non-inferiority of accuracy and, where classes "
-        f"are gated by it, of each one's recall at the protocol's margins (the best misses one by {-most:.3f}); the "
-        "most robust weight within one standard error of the safest was taken."
-    )
-    return chosen.weight, (Finding("fusion.not_shown_on_validation", "warning", message),)
-
-
-def _slack(
-    now: npt.NDArray[np.bool_],
-    before: npt.NDArray[np.bool_],
-    part: _Part,
-    patients: npt.NDArray[np.str_],
-    alpha: float,
-) -> float:
-    """How far the lower limit of the change lies above -margin; below 0 it is not shown."""
-    now, before = now[part.rows], before[part.rows]
-    test = noninferiority_test(
-        now & ~before, before & ~now, margin=part.margin, alpha=alpha, patients=patients[part.rows].tolist()
-    )
-    return test.interval[0] + part.margin
-
-
-def _most_robust(points: list[FrontierPoint]) -> FrontierPoint:
-    """On ties the one that answers more cases rightly; then the smaller weight, which changes the original less."""
-    return max(points, key=lambda p: (p.robust, p.gained - p.lost, -p.weight))
-
-
-def _within_one_error(
-    mine: npt.NDArray[np.bool_], safest: npt.NDArray[np.bool_], part: _Part, patients: npt.NDArray[np.str_]
-) -> bool:
-    """Whether it falls behind the safest weight by at most one standard error of their paired difference."""
-    change = mine[part.rows].astype(int) - safest[part.rows].astype(int)
-    _, patient = np.unique(patients[part.rows], return_inverse=True)
-    error = float(np.sqrt((np.bincount(patient, weights=change) ** 2).sum()))
-    return bool(-change.sum() <= error)

@@ -1,0 +1,111 @@
+"""Which fusion weight is released: the most robust that validation shows to be non-inferior, or close to the safest."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from torch import Tensor
+
+from medharden.protocol import Protocol
+from medharden.record import Finding, FrontierPoint
+from medharden.stats import noninferiority_test
+
+__all__ = ["Part", "choose", "gated_parts"]
+
+# At a weight a the branch's probability of the truth has to stay above 1 / (2a) under attack, whatever the clean path
+# says. Below .7 that is more than many a robust answer has: such weights are drawn and not chosen.
+_LEAST_CHOSEN = 0.7
+
+
+@dataclass(frozen=True)
+class Part:
+    """The validation cases that an endpoint is about, and its margin."""
+
+    rows: npt.NDArray[np.intp]
+    margin: float
+
+
+def gated_parts(labels: Tensor, protocol: Protocol) -> tuple[Part, ...]:
+    """All cases for accuracy and, where classes are asked for their recall, those of each class.
+
+    Args:
+        labels: (N,) classes, or (N, L) findings, of the validation cases.
+        protocol: margins.
+    """
+    margins, truth = {m.metric: m.margin for m in protocol.endpoints.noninferiority}, labels.cpu().numpy()
+    parts = [Part(np.arange(len(truth)), margins["accuracy"])]
+    if truth.ndim == 1 and "recall" in margins:
+        parts += [Part(np.flatnonzero(truth == k), margins["recall"]) for k in np.unique(truth)]
+    return tuple(parts)
+
+
+def choose(
+    points: tuple[FrontierPoint, ...],
+    right: dict[float, npt.NDArray[np.bool_]],
+    parts: tuple[Part, ...],
+    patients: npt.NDArray[np.str_],
+    alpha: float,
+) -> tuple[float, tuple[Finding, ...]]:
+    """The most robust weight at which accuracy and each class's recall are shown non-inferior on validation.
+
+    Where a small validation split shows it for none, the most robust weight that in each of them is within one standard
+    error of the safest weight: the one-standard-error rule (Breiman et al. 1984, section 3.4.3) on the paired
+    difference, by patient. A case or two of a few hundred do not tell weights apart, and robustness is not given up
+    for them. The safest weight is the one whose worst limit lies least below its margin.
+
+    Args:
+        points: what each weight gave.
+        right: for each weight which cases are answered rightly; weight 0 is the original.
+        parts: of `gated_parts`.
+        patients: (N,) of the cases.
+        alpha: one-sided level.
+    """
+    points = tuple(p for p in points if p.weight >= _LEAST_CHOSEN)
+    slack = {
+        p.weight: min(_slack(right[p.weight], right[0.0], part, patients, alpha) for part in parts) for p in points
+    }
+    holding = [p for p in points if slack[p.weight] > 0]
+    if holding:
+        return _most_robust(holding).weight, ()
+    most = max(slack.values())
+    safest = right[_most_robust([p for p in points if slack[p.weight] == most]).weight]
+    near = [p for p in points if all(_within_one_error(right[p.weight], safest, part, patients) for part in parts)]
+    chosen = _most_robust(near)
+    message = (
+        f"On {chosen.cases} validation cases no fusion weight shows non-inferiority of accuracy and, where classes "
+        f"are gated by it, of each one's recall at the protocol's margins (the best misses one by {-most:.3f}); the "
+        "most robust weight within one standard error of the safest was taken."
+    )
+    return chosen.weight, (Finding("fusion.not_shown_on_validation", "warning", message),)
+
+
+def _slack(
+    now: npt.NDArray[np.bool_],
+    before: npt.NDArray[np.bool_],
+    part: Part,
+    patients: npt.NDArray[np.str_],
+    alpha: float,
+) -> float:
+    """How far the lower limit of the change lies above -margin; below 0 it is not shown."""
+    now, before = now[part.rows], before[part.rows]
+    test = noninferiority_test(
+        now & ~before, before & ~now, margin=part.margin, alpha=alpha, patients=patients[part.rows].tolist()
+    )
+    return test.interval[0] + part.margin
+
+
+def _most_robust(points: list[FrontierPoint]) -> FrontierPoint:
+    """On ties the one that answers more cases rightly; then the smaller weight, which changes the original less."""
+    return max(points, key=lambda p: (p.robust, p.gained - p.lost, -p.weight))
+
+
+def _within_one_error(
+    mine: npt.NDArray[np.bool_], safest: npt.NDArray[np.bool_], part: Part, patients: npt.NDArray[np.str_]
+) -> bool:
+    """Whether it falls behind the safest weight by at most one standard error of their paired difference."""
+    change = mine[part.rows].astype(int) - safest[part.rows].astype(int)
+    _, patient = np.unique(patients[part.rows], return_inverse=True)
+    error = float(np.sqrt((np.bincount(patient, weights=change) ** 2).sum()))
+    return bool(-change.sum() <= error)
