@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import subprocess
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -108,3 +110,9 @@ def ct_folder(root: Path, **header) -> Path:
         fields = {name: f(n) for name, f in header.items()}
         dicom(root / ("ab"[n % 2]) / f"{n}.dcm", stored, **fields)
     return root
+
+
+def conformance(path: Path) -> Counter[str]:
+    """dciodvfy's errors of a DICOM file; Debian's dicom3tools must be installed."""
+    done = subprocess.run(["dciodvfy", str(path)], capture_output=True, text=True, timeout=60, check=False)
+    return Counter(line for line in (done.stdout + done.stderr).splitlines() if line.startswith("Error"))

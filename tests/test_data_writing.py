@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import subprocess
-from collections import Counter
 from pathlib import Path
 
 import nibabel as nib
@@ -12,7 +10,7 @@ import numpy as np
 import pydicom
 import pytest
 import torch
-from data_helpers import KEY, dicom, protocol, window
+from data_helpers import KEY, conformance, dicom, protocol, window
 from PIL import Image
 from pydicom.data import get_testdata_file
 from pydicom.dataset import Dataset
@@ -54,12 +52,6 @@ def cases_of(path: Path, image_pixels: str, dims: int = 2) -> tuple[StoredCases,
     listing = Listing(source="folder", classes=("a", "b"), entries=(entry,), read=lambda e: read_back(path, dims))
     case = Case("c", "p", "test", 0, keyed_digest(KEY, "pixels", image_pixels), {})
     return StoredCases(listing, {"c": entry}, dims, KEY), case
-
-
-def conformance(path: Path) -> Counter[str]:
-    """dciodvfy's errors."""
-    done = subprocess.run(["dciodvfy", str(path)], capture_output=True, text=True, timeout=60, check=False)
-    return Counter(line for line in (done.stdout + done.stderr).splitlines() if line.startswith("Error"))
 
 
 # --- DICOM -------------------------------------------------------------------------------------------------------
