@@ -69,7 +69,14 @@ def test_gradients_replaced_by_noise_are_found_out_by_random_search() -> None:
     model = Distorted(lambda g: torch.randn(g.shape, generator=noise)).eval()
     result = _suite(model, uniform(CASES, 1, 6, 6, low=0.4, high=0.6), eps=0.3)
     assert result.won_by.count("square-80") >= 3
-    assert "attack.black_box_stronger" in _critical(result)
+    assert {"attack.black_box_stronger", "attack.random_gradient"} <= _critical(result)
+
+
+def test_gradients_that_differ_each_time_are_found_out_where_random_search_wins_nothing() -> None:
+    noise = torch.Generator().manual_seed(0)
+    model = Distorted(lambda g: g * (0.3 + torch.rand(g.shape, generator=noise))).eval()
+    result = _suite(model, uniform(CASES, 1, 6, 6, low=0.4, high=0.6), eps=1e-3, suite=SUITE[:2])
+    assert _critical(result) == {"attack.random_gradient"}
 
 
 def test_a_stair_whose_slope_is_a_tiny_ramp_the_wrong_way_is_found_out() -> None:

@@ -58,6 +58,7 @@ HIDING = {
     "rounding": (lambda z: z.mul(2).round().div(2), "attack.vanishing_gradient"),
     "noise": (lambda z: z + 0.5 * torch.randn(z.shape), "attack.random_answers"),
     "gradients downhill": (lambda z: _Backward.apply(z, torch.neg), "attack.misleading_gradient"),
+    "gradients of noise": (lambda z: _Backward.apply(z, torch.randn_like), "attack.random_gradient"),
     "constant labels": (lambda z: z * 1e-3 + torch.tensor([5.0, 0.0]), "evaluation.constant_answer"),
 }
 
@@ -103,6 +104,14 @@ def test_a_release_that_hides_gets_no_pass_and_the_gate_says_why(
     decision = judged(shop, tmp_path, cohort, protocol)
     assert decision.verdict in (Verdict.FAIL, Verdict.INCONCLUSIVE)
     assert [reason for reason in decision.reasons if reason.startswith(f"critical finding {code}: ")]
+
+
+def test_labels_that_no_attack_can_change_are_no_robustness(
+    shop: Path, tmp_path: Path, cohort: Cohort, protocol: Protocol, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Passed, "through", staticmethod(HIDING["constant labels"][0]))
+    decision = judged(shop, tmp_path, cohort, protocol)
+    assert [reason for reason in decision.reasons if "cases survive an attack that may change everything" in reason]
 
 
 def test_a_network_without_a_gradient_is_refused_before_it_is_trained(

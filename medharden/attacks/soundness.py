@@ -13,12 +13,13 @@ from medharden.attacks.victim import Tally, Victim
 from medharden.protocol import ThreatModel
 from medharden.record import Finding
 
-__all__ = ["Signs", "climbs", "findings", "look_like_probabilities", "repeats"]
+__all__ = ["Signs", "climbs", "findings", "look_like_probabilities", "repeats", "slopes_repeat"]
 
 BLIND_SHARE = 0.05  # share of cases without a usable gradient from which the suite's result is no evidence
 MISLED_SHARE = 0.5  # share of cases whose gradient leads nowhere, from which likewise
 BLACK_BOX_SHARE, BLACK_BOX_WINS = 0.05, 3  # share and number of gradient-proof cases that random search may win
 _REPEATED = 1e-4  # largest relative difference between two equal forwards that rounding explains
+_SAME_SLOPE = 0.1  # largest difference between two gradients of one input, of its largest entry, that rounding explains
 _PROBES = (0.01, 0.25)  # steps along the gradient, in eps
 
 
@@ -34,6 +35,7 @@ class Signs:
         tally: of gradients that were not finite.
         refuted: successes that a fresh forward did not confirm.
         repeatable: whether two equal forwards gave equal logits.
+        slopes_repeat: whether two equal backward passes gave equal gradients.
         probabilities: whether the outputs look like probabilities.
         trained: whether the model came with layers in training mode.
         moved: whether the model's buffers moved under attack.
@@ -47,6 +49,7 @@ class Signs:
     tally: Tally = field(default_factory=Tally)
     refuted: int = 0
     repeatable: bool = True
+    slopes_repeat: bool = True
     probabilities: bool = False
     trained: bool = False
     moved: bool = False
@@ -56,6 +59,19 @@ class Signs:
 def repeats(first: Tensor, second: Tensor) -> bool:
     """Whether two (N, columns) logits of the same inputs differ by no more than rounding."""
     return bool(((first - second).abs() <= _REPEATED * first.abs().amax().clamp_min(1.0)).all())
+
+
+def slopes_repeat(victim: Victim, inputs: Tensor) -> bool:
+    """Whether the gradients of the same inputs are the same again, but for the rounding of sums in another order.
+
+    Args:
+        victim: the model and the labels of all cases.
+        inputs: (N, C, *spatial) clean inputs.
+    """
+    rows = torch.arange(len(inputs), device=inputs.device)
+    first, second = (victim.slope(inputs, rows)[1].flatten(1) for _ in range(2))
+    apart = (first - second).abs().amax(1) > _SAME_SLOPE * torch.maximum(first.abs().amax(1), second.abs().amax(1))
+    return int(apart.sum()) <= BLIND_SHARE * len(inputs)
 
 
 def look_like_probabilities(logits: Tensor) -> bool:
@@ -127,6 +143,13 @@ def _said(signs: Signs) -> Iterator[tuple[str, str, str]]:
             "critical",
             "The same input gives different logits each time. Single answers of such a model are no evidence of "
             "robustness; attack its expected answer, or remove the randomness.",
+        )
+    if signs.repeatable and not signs.slopes_repeat:
+        yield (
+            "random_gradient",
+            "critical",
+            "The same input gives the same logits and another gradient each time. Attacks that follow such gradients "
+            "are led astray: that they failed is no evidence of robustness.",
         )
     if signs.moved:
         yield (

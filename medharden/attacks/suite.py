@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from medharden.attacks.aims import Aim, Sought, wrong_findings
 from medharden.attacks.projections import within
 from medharden.attacks.searching import searched, with_surrogate_slopes
-from medharden.attacks.soundness import climbs, findings, look_like_probabilities, repeats
+from medharden.attacks.soundness import climbs, findings, look_like_probabilities, repeats, slopes_repeat
 from medharden.attacks.state import Keep, SuiteState
 from medharden.attacks.strikes import passes, recipe, strike
 from medharden.attacks.victim import Strongest, Victim, attackable, check_cases, refers
@@ -187,6 +187,11 @@ def _look_at_gradients(run: _Run, suite: tuple[Attack, ...]) -> None:
     state, signs = run.state, run.state.signs
     right = torch.tensor([not name for name in state.won_by])
     signs.looked_at = int(right.sum())
+    if suite and signs.looked_at:
+        rows = right.nonzero().squeeze(1)[: run.batch_size]
+        signs.slopes_repeat = slopes_repeat(
+            Victim(run.model, run.aim_of(rows), "margin"), run.inputs[rows].to(run.device)
+        )
     blind, misled = _without_a_way_up(run, run.model, right & bool(suite), suite)
     # Where there is no gradient nothing rises: the blind are among the misled, and are said to be blind.
     signs.misled = int((misled & ~blind).sum())
