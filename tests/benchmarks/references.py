@@ -10,8 +10,13 @@ printed. Every piece runs in minutes on one thread.
   suite is no weaker where the others don't run).
 - NETWORK: TASK-TRAINING-NORM. TASK: `digits10` (scikit-learn's handwritten digits, 8 x 8 upsampled to 16 x 16),
   `digits2`, `digits3`, `digits5` (the same in fewer classes), `findings4` (four findings a digit: even, above four,
-  prime, with a loop), `volumes` (adrenal glands of MedMNIST at 16 x 16 x 16, under DIR). TRAINING: `standard` or
-  `adversarial`. NORM: `linf` or `l2`.
+  prime, with a loop), `volumes` (adrenal glands of MedMNIST at 16 x 16 x 16, under DIR), `ct` (60 CT slices with or
+  without contrast agent, DICOM of two vendors, under DIR). TRAINING: `standard` or `adversarial`. NORM: `linf` or
+  `l2`; for `ct` the budget in HU behind the space, such as `hu4` (on the model's input) or `stored4` (on the files' own
+  values, by what `medharden attack --write` does; scored on the written files).
+
+The slices are folded by patient, one network a fold, so that each is attacked as a test case. Whether there is contrast
+agent goes with the vendor in these data: they test attacks, and no classifier.
 
 Needs scikit-learn, and for the tools `pyautoattack`, `torchattacks` and `adversarial-robustness-toolbox`.
 """
@@ -20,21 +25,28 @@ from __future__ import annotations
 
 import argparse
 import json
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pydicom
 import torch
 from sklearn.datasets import load_digits
 from torch import Tensor, nn
 
+from medharden.attacking import Target, attack
 from medharden.attacks import Aim, pgd, run_suite
-from medharden.protocol import Attack, Suite, ThreatModel
+from medharden.data import Cohort, load_cohort
+from medharden.data.carrying import StoredCases, stored_cases
+from medharden.protocol import Attack, Protocol, Suite, ThreatModel
 
 SEED, CASES, EPOCHS, BATCH = 0, 200, 12, 100
 BUDGETS = {"linf": 0.1, "l2": 1.0}
 VOLUME_BUDGETS = {"linf": 0.15, "l2": 4.0}
+LONG_PGD = (Attack(attack="pgd", loss="margin", steps=200, restarts=10),)
+FOLDS, KEY = 3, b"benchmark" * 4
 
 
 def main() -> None:
@@ -50,12 +62,8 @@ def main() -> None:
         if piece in {line["piece"] for line in finished(given.out)}:
             continue
         network, tool = piece.split(":")
-        line = {
-            "piece": piece,
-            "network": network,
-            "tool": tool,
-            **measure(network, tool, given.out.parent, given.data),
-        }
+        measured = (measure_ct if network.startswith("ct-") else measure)(network, tool, given.out.parent, given.data)
+        line = {"piece": piece, "network": network, "tool": tool, **measured}
         with given.out.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
     show(finished(given.out))
@@ -74,23 +82,120 @@ def measure(network: str, tool: str, folder: Path, data: Path | None) -> dict:
     train, test = cases_of(task, data)
     model = network_of(task, train, training, threat, folder / f"{network}.pt")
     inputs, labels = test[0][:CASES], test[1][:CASES]
-    wall, cpu = time.perf_counter(), time.process_time()
+    watch = Stopwatch()
     points = TOOLS[tool](model, inputs, labels, threat)
-    wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+    watch.stop()
+    return said(watch, *confirmed(model, inputs, labels, points, threat))
+
+
+class Stopwatch:
+    """Wall-clock and processor seconds between its making and its stop."""
+
+    def __init__(self) -> None:
+        self.wall, self.cpu = -time.perf_counter(), -time.process_time()
+
+    def stop(self) -> None:
+        """Turns starts into durations."""
+        self.wall, self.cpu = self.wall + time.perf_counter(), self.cpu + time.process_time()
+
+
+@torch.no_grad()
+def confirmed(
+    model: nn.Module, inputs: Tensor, labels: Tensor, points: Tensor, threat: ThreatModel
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Which cases (N,) are wrong without attack, which fall, and whose points lie outside the threat."""
     moved = (points - inputs).flatten(1)
-    size = moved.abs().amax(1) if norm == "linf" else moved.norm(dim=1)
-    within = (size <= budget + 1e-5) & (points.flatten(1).amin(1) >= 0) & (points.flatten(1).amax(1) <= 1)
-    with torch.no_grad():
-        wrong = Aim(labels).won(model(inputs))
-        lost = wrong | (within & Aim(labels).won(model(points)))
+    size = moved.abs().amax(1) if threat.norm == "linf" else moved.norm(dim=1)
+    within = (size <= threat.eps + 1e-5) & (points.flatten(1).amin(1) >= 0) & (points.flatten(1).amax(1) <= 1)
+    wrong = Aim(labels).won(model(inputs))
+    return wrong, wrong | (within & Aim(labels).won(model(points))), ~within
+
+
+def said(watch: Stopwatch, wrong: Tensor, lost: Tensor, outside: Tensor) -> dict:
+    """A piece's figures."""
     return {
-        "cases": len(inputs),
+        "cases": len(wrong),
         "clean": round(1 - wrong.float().mean().item(), 4),
         "robust": round(1 - lost.float().mean().item(), 4),
-        "outside": int((~within).sum()),
-        "seconds": round(wall, 1),
-        "cpu_seconds": round(cpu, 1),
+        "outside": int(outside.sum()),
+        "seconds": round(watch.wall, 1),
+        "cpu_seconds": round(watch.cpu, 1),
     }
+
+
+# --- CT slices --------------------------------------------------------------------------------------------------
+
+
+def measure_ct(network: str, tool: str, folder: Path, data: Path) -> dict:
+    """Attacks each fold's slices on the network that was trained on the others; figures are of all folds together."""
+    _, training, norm = network.split("-")
+    space, budget = norm.rstrip("0123456789"), float(norm.lstrip("hustored"))
+    suite = {"medharden": Suite().attacks, "pgd": LONG_PGD}[tool]
+    protocol = ct_protocol("input", budget, suite)
+    cohort = load_cohort(data / "ct_contrast_dicom", protocol, key=KEY)
+    folds = folds_by_patient(cohort)
+    wall, cpu, parts = 0.0, 0.0, []
+    for fold in range(FOLDS):
+        train, test = (np.flatnonzero(chosen) for chosen in (folds != fold, folds == fold))
+        path = folder / f"ct-{training}-{budget:g}-{fold}.pt"
+        model = network_of("ct", cohort.batch(train), training, protocol.input_threat, path)
+        inputs, labels = cohort.batch(test)
+        watch = Stopwatch()
+        if space == "hu":
+            points = TOOLS[tool](model, inputs, labels, protocol.input_threat)
+            watch.stop()
+            parts.append(confirmed(model, inputs, labels, points, protocol.input_threat))
+        else:
+            parts.append(by_files(model, cohort, test, ct_protocol("stored", budget, suite), data, watch))
+        wall, cpu = wall + watch.wall, cpu + watch.cpu
+    watch.wall, watch.cpu = wall, cpu
+    return said(watch, *(torch.cat(part) for part in zip(*parts, strict=True)))
+
+
+def ct_protocol(space: str, budget: float, suite: tuple[Attack, ...]) -> Protocol:
+    """A soft-tissue window at 64 x 64, and a budget in HU."""
+    window = {"mode": "window", "low": -160.0, "high": 240.0}
+    return Protocol.model_validate(
+        {
+            "schema_version": 1,
+            "name": "ct",
+            "title": "CT slices",
+            "intended_use": "A test of attacks.",
+            "input": {"channels": "gray", "size": (64, 64), "intensity": window},
+            "threat": {"space": space, "eps": budget, "unit": "HU"},
+            "suite": {"attacks": suite},
+            "seed": SEED,
+        }
+    )
+
+
+def folds_by_patient(cohort: Cohort) -> np.ndarray:
+    """(N,) the fold of each case; all slices of a patient share one."""
+    patients = sorted({case.patient for case in cohort.cases})
+    order = torch.randperm(len(patients), generator=torch.Generator().manual_seed(SEED)).tolist()
+    fold = {patients[place]: number % FOLDS for number, place in enumerate(order)}
+    return np.array([fold[case.patient] for case in cohort.cases])
+
+
+def by_files(
+    model: nn.Module, cohort: Cohort, rows: np.ndarray, protocol: Protocol, data: Path, watch: Stopwatch
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Attacks some cases in their files' stored values; what counts is the answer to the files that are written."""
+    files = stored_cases(data / "ct_contrast_dicom", protocol, key=KEY)
+    names = [cohort.cases[row].case for row in rows]
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder) / "out"
+        cases = attack(Target("original", model, "benchmark"), cohort, files, protocol, out, cases=names).cases
+        watch.stop()
+        outside = [bool(c.name) and farthest(files, c.case, out / c.name) > protocol.threat.eps for c in cases]
+    wrong = torch.tensor([not c.clean for c in cases])
+    return wrong, wrong | torch.tensor([not c.file for c in cases]), torch.tensor(outside)
+
+
+def farthest(files: StoredCases, case: str, written: Path) -> float:
+    """The largest change of a stored value, in HU, as pydicom reads both files."""
+    before, after = (pydicom.dcmread(path) for path in (files.entries[case].path, written))
+    return np.abs(after.pixel_array.astype(int) - before.pixel_array).max() * abs(float(before.RescaleSlope))
 
 
 # --- data and networks ------------------------------------------------------------------------------------------
@@ -137,15 +242,15 @@ def network_of(task: str, train: tuple[Tensor, Tensor], training: str, threat: T
     if path.exists():
         model.load_state_dict(torch.load(path, weights_only=True))
         return model.eval()
-    epochs = EPOCHS if len(inputs) > 500 else 2 * EPOCHS
+    epochs, size = (5 * EPOCHS, 16) if task == "ct" else (EPOCHS, BATCH)
     optimiser = torch.optim.Adam(model.parameters(), lr=3e-3)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 3e-3, total_steps=epochs * (len(inputs) // BATCH))
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 3e-3, total_steps=epochs * (len(inputs) // size))
     generator = torch.Generator().manual_seed(SEED)
     objective = nn.CrossEntropyLoss() if labels.dim() == 1 else nn.BCEWithLogitsLoss()
     for epoch in range(epochs):
         limits = threat.model_copy(update={"eps": threat.eps * min(1.0, (epoch + 1) / (epochs / 2))})
-        for rows in torch.randperm(len(inputs), generator=generator).split(BATCH):
-            if len(rows) < BATCH:
+        for rows in torch.randperm(len(inputs), generator=generator).split(size):
+            if len(rows) < size:
                 continue
             batch = inputs[rows]
             if training == "adversarial":
@@ -193,8 +298,7 @@ def by_suite(model: nn.Module, inputs: Tensor, labels: Tensor, threat: ThreatMod
 
 def by_pgd(model: nn.Module, inputs: Tensor, labels: Tensor, threat: ThreatModel) -> Tensor:
     """Ours: PGD of 200 steps with 10 restarts on the margin."""
-    long = (Attack(attack="pgd", loss="margin", steps=200, restarts=10),)
-    return run_suite(model, inputs, labels, threat=threat, suite=long, seed=SEED, batch_size=CASES).adversarial
+    return run_suite(model, inputs, labels, threat=threat, suite=LONG_PGD, seed=SEED, batch_size=CASES).adversarial
 
 
 def by_pyautoattack(model: nn.Module, inputs: Tensor, labels: Tensor, threat: ThreatModel) -> Tensor:
