@@ -72,6 +72,11 @@ def test_among_equally_robust_weights_right_answers_decide_and_then_the_smaller_
     assert choose({0.7: 3, 0.8: 2, 0.9: 2}, robust, margin=0.06)[0] == 0.8
 
 
+def test_a_smaller_weight_that_keeps_nearly_all_robustness_is_preferred() -> None:
+    assert choose({0.7: 2, 0.99: 2}, {0.7: 0.83, 0.99: 0.85})[0] == 0.7
+    assert choose({0.7: 2, 0.99: 2}, {0.7: 0.82, 0.99: 0.85})[0] == 0.99
+
+
 def test_no_weight_is_chosen_at_which_a_robust_answer_would_have_to_be_surer_than_robust_answers_are() -> None:
     assert choose({0.5: 0, 0.6: 0, 0.7: 3}, {0.5: 0.99, 0.6: 0.99, 0.7: 0.1})[0] == 0.7
 

@@ -1,4 +1,4 @@
-"""Which fusion weight is released: the most robust that validation shows to be non-inferior, or close to the safest."""
+"""Which fusion weight is released: robust, and shown by validation to be non-inferior, or close to the safest."""
 
 from __future__ import annotations
 
@@ -17,6 +17,9 @@ __all__ = ["Part", "choose", "gated_parts"]
 # At a weight a the branch's probability of the truth has to stay above 1 / (2a) under attack, whatever the clean path
 # says. Below .7 that is more than many a robust answer has: such weights are drawn and not chosen.
 _LEAST_CHOSEN = 0.7
+_KEPT = (
+    0.975  # of the most robust weight's accuracy under attack; what is beyond costs more shifted cases than it gives
+)
 
 
 @dataclass(frozen=True)
@@ -48,10 +51,10 @@ def choose(
     patients: npt.NDArray[np.str_],
     alpha: float,
 ) -> tuple[float, tuple[Finding, ...]]:
-    """The most robust weight at which accuracy and each class's recall are shown non-inferior on validation.
+    """The preferred weight of those at which accuracy and each class's recall are shown non-inferior on validation.
 
-    Where a small validation split shows it for none, the most robust weight that in each of them is within one standard
-    error of the safest weight: the one-standard-error rule (Breiman et al. 1984, section 3.4.3) on the paired
+    Where a small validation split shows it for none, the preferred one of those that in each of them are within one
+    standard error of the safest weight: the one-standard-error rule (Breiman et al. 1984, section 3.4.3) on the paired
     difference, by patient. A case or two of a few hundred do not tell weights apart, and robustness is not given up
     for them. The safest weight is the one whose worst limit lies least below its margin.
 
@@ -68,15 +71,15 @@ def choose(
     }
     holding = [p for p in points if slack[p.weight] > 0]
     if holding:
-        return _most_robust(holding).weight, ()
+        return _preferred(holding).weight, ()
     most = max(slack.values())
-    safest = right[_most_robust([p for p in points if slack[p.weight] == most]).weight]
+    safest = right[_preferred([p for p in points if slack[p.weight] == most]).weight]
     near = [p for p in points if all(_within_one_error(right[p.weight], safest, part, patients) for part in parts)]
-    chosen = _most_robust(near)
+    chosen = _preferred(near)
     message = (
         f"On {chosen.cases} validation cases no fusion weight shows non-inferiority of accuracy and, where classes "
-        f"are gated by it, of each one's recall at the protocol's margins (the best misses one by {-most:.3f}); the "
-        "most robust weight within one standard error of the safest was taken."
+        f"are gated by it, of each one's recall at the protocol's margins (the best misses one by {-most:.3f}); a "
+        "robust weight within one standard error of the safest was taken."
     )
     return chosen.weight, (Finding("fusion.not_shown_on_validation", "warning", message),)
 
@@ -96,9 +99,13 @@ def _slack(
     return test.interval[0] + part.margin
 
 
-def _most_robust(points: list[FrontierPoint]) -> FrontierPoint:
-    """On ties the one that answers more cases rightly; then the smaller weight, which changes the original less."""
-    return max(points, key=lambda p: (p.robust, p.gained - p.lost, -p.weight))
+def _preferred(points: list[FrontierPoint]) -> FrontierPoint:
+    """Of those about as robust as the most robust, the one with more right answers; then the smaller weight.
+
+    The smaller a weight, the less it changes the original's answers, on cases unlike those of validation too.
+    """
+    enough = _KEPT * max(p.robust for p in points)
+    return max((p for p in points if p.robust >= enough), key=lambda p: (p.gained - p.lost, -p.weight))
 
 
 def _within_one_error(
