@@ -59,6 +59,10 @@ HIDING = {
     "noise": (lambda z: z + 0.5 * torch.randn(z.shape), "attack.random_answers"),
     "gradients downhill": (lambda z: _Backward.apply(z, torch.neg), "attack.misleading_gradient"),
     "gradients of noise": (lambda z: _Backward.apply(z, torch.randn_like), "attack.random_gradient"),
+    "one gradient for all": (
+        lambda z: _Backward.apply(z, lambda g: torch.tensor([0.7, -0.4]).expand_as(g)),
+        "sanity.whole_range_survived",
+    ),
     "constant labels": (lambda z: z * 1e-3 + torch.tensor([5.0, 0.0]), "evaluation.constant_answer"),
 }
 
