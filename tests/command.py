@@ -21,7 +21,7 @@ def environment(**more: str) -> dict[str, str]:
     return os.environ | fixed | more
 
 
-def medharden(*arguments: object, cwd: Path, timeout: float = 300, **more: str) -> subprocess.CompletedProcess[str]:
+def medharden(*arguments: object, cwd: Path, timeout: float = 900, **more: str) -> subprocess.CompletedProcess[str]:
     """`medharden ARGUMENTS` in a folder."""
     return subprocess.run(
         [sys.executable, "-m", "medharden", *map(str, arguments)],
