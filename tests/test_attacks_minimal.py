@@ -113,13 +113,15 @@ def test_square_stays_within_eps_and_bounds_and_does_harm(norm: str, shape: tupl
 
 
 @norms
-def test_square_reaches_a_linear_model_s_optimum(norm: str) -> None:
-    model = Linear((1, 6, 6), 2, seed=1)
+@pytest.mark.parametrize("classes", [2, 4, 12])
+def test_square_reaches_a_linear_model_s_optimum_towards_the_class_it_climbs_to(norm: str, classes: int) -> None:
+    model = Linear((1, 6, 6), classes, seed=1)
     inputs = uniform(8, 1, 6, 6, seed=3, low=0.45, high=0.55)
     labels = answers(model, inputs)
     eps = 0.2 * float(_distances(model, inputs, labels, norm).min())
-    found = square(model, inputs, labels, threat=threat(norm, eps), queries=3000, generator=generator())
-    uphill = (model.weight[1 - labels] - model.weight[labels]).detach()
+    found = square(model, inputs, labels, threat=threat(norm, eps), queries=4000, generator=generator())
+    own = torch.nn.functional.one_hot(labels, classes).bool()
+    uphill = (model.weight[model(found).masked_fill(own, -torch.inf).argmax(1)] - model.weight[labels]).detach()
     risen = ((found - inputs).flatten(1) * uphill).sum(1)
     best = eps * uphill.norm(1 if norm == "linf" else 2, dim=1)
     assert (risen <= best * 1.0001).all()
