@@ -18,7 +18,7 @@ __all__ = ["Draws", "climb", "draw", "square"]
 
 SHARE = 0.8  # share of the image that the first square covers
 _HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)  # queries of 10000 after which the share is halved
-_TURNS_AFTER = 0.1  # of the l2 attack's queries
+_TURNS_AFTER, _LEAST_BEFORE = 0.1, 50  # of the l2 attack's queries: small steps pay once large ones have
 _FIRST_REACH, _FURTHER, _NEARER = 0.15, 1.08, 0.99  # of a turn, as a share of eps: further after a gain, else nearer
 _TILES = 5  # along each axis, of the l2 attack's first perturbation
 
@@ -57,8 +57,8 @@ def square(
     Andriushchenko, Croce, Flammarion, Hein, "Square Attack: a query-efficient black-box adversarial attack via random
     search", ECCV 2020, Algorithms 1 to 3. In d spatial dimensions a window is a cube whose volume is the schedule's
     share of the image; along an axis shorter than its side it takes the whole axis. Under l2 the paper's moves begin;
-    after a tenth of the queries the whole perturbation is turned towards one window at a time instead, by a reach that
-    follows its success: this comes within 1 % of a linear model's optimum, where the paper's moves come to four fifths.
+    after a tenth of the queries, and 50, the whole perturbation is turned towards one window at a time instead, by a
+    reach that follows its success: this comes within 1 % of a linear model's optimum, the paper's moves to four fifths.
 
     Args:
         model: takes (N, C, *spatial) within the bounds and returns logits (N, K); with a true attribute `refers`,
@@ -143,7 +143,7 @@ def climb(
         places = draws.places[:, query, : 1 if threat.norm == "linf" else 2]
         windows = _windows(places, inputs.shape[2:], _share(query, queries), inputs.device)
         signs = draws.signs[:, query].to(inputs)
-        turning = threat.norm == "l2" and query > _TURNS_AFTER * queries
+        turning = threat.norm == "l2" and query > max(_TURNS_AFTER * queries, _LEAST_BEFORE)
         if turning:
             delta = _turn(at - inputs, windows, signs, threat.eps, reach)
         else:
