@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from attack_models import Convolutional, Linear, Wrapped, answers, threat, uniform
+from attack_models import Backward, Convolutional, Linear, Wrapped, answers, threat, uniform
 from torch import Tensor, nn
 
 from medharden.attacks import SuiteResult, run_suite
@@ -31,19 +31,6 @@ def _suite(model: nn.Module, inputs: Tensor, labels: Tensor | None = None, eps: 
 
 def _critical(result: SuiteResult) -> set[str]:
     return {f.code for f in result.findings if f.severity == "critical"}
-
-
-class Backward(torch.autograd.Function):
-    """Passes values on and turns gradients into something else."""
-
-    @staticmethod
-    def forward(ctx, x: Tensor, change) -> Tensor:
-        ctx.change = change
-        return x.clone()
-
-    @staticmethod
-    def backward(ctx, gradient: Tensor):
-        return ctx.change(gradient), None
 
 
 class Distorted(nn.Module):

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from attack_models import Backward
 from foreign_networks import Passed
 from tiny import tiny_cohort, tiny_model
-from torch import Tensor, nn
+from torch import nn
 
 from medharden.data import Cohort
 from medharden.errors import ModelError
@@ -38,29 +39,16 @@ endpoints:
 """
 
 
-class _Backward(torch.autograd.Function):
-    """Passes values on and gradients through something else."""
-
-    @staticmethod
-    def forward(ctx, values: Tensor, change) -> Tensor:
-        ctx.change = change
-        return values.clone()
-
-    @staticmethod
-    def backward(ctx, gradient: Tensor):
-        return ctx.change(gradient), None
-
-
 HIDING = {
     "saturation": (lambda z: (z * 1e4).softmax(1), "attack.vanishing_gradient"),
     "probabilities": (lambda z: (z / 4).softmax(1), "attack.probabilities"),
     "argmax": (lambda z: nn.functional.one_hot(z.argmax(1), 2).float(), "attack.vanishing_gradient"),
     "rounding": (lambda z: z.mul(2).round().div(2), "attack.vanishing_gradient"),
     "noise": (lambda z: z + 0.5 * torch.randn(z.shape), "attack.random_answers"),
-    "gradients downhill": (lambda z: _Backward.apply(z, torch.neg), "attack.misleading_gradient"),
-    "gradients of noise": (lambda z: _Backward.apply(z, torch.randn_like), "attack.random_gradient"),
+    "gradients downhill": (lambda z: Backward.apply(z, torch.neg), "attack.misleading_gradient"),
+    "gradients of noise": (lambda z: Backward.apply(z, torch.randn_like), "attack.random_gradient"),
     "one gradient for all": (
-        lambda z: _Backward.apply(z, lambda g: torch.tensor([0.7, -0.4]).expand_as(g)),
+        lambda z: Backward.apply(z, lambda g: torch.tensor([0.7, -0.4]).expand_as(g)),
         "sanity.whole_range_survived",
     ),
     "constant labels": (lambda z: z * 1e-3 + torch.tensor([5.0, 0.0]), "evaluation.constant_answer"),

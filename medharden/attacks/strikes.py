@@ -45,12 +45,13 @@ def recipe(attack: Attack, threat: ThreatModel, seed: int) -> str:
     loss, steps, starts = _LOSSES[attack.loss], f"{attack.steps} steps", _random_starts(attack.restarts)
     further = f" and {_random_starts(attack.restarts - 1)}" if attack.restarts > 1 else ""
     targets = f"up to {attack.targets} target" + ("s" if attack.targets > 1 else "")
+    turned = " with turns of the whole perturbation" if threat.norm == "l2" else ""
     said = {
         "pgd": f"PGD (Madry et al. 2018) on the {loss}, {steps}, {starts}",
         "apgd": f"APGD (Croce & Hein 2020) on the {loss}, {steps}, {starts}",
         "apgd-t": f"targeted APGD (Croce & Hein 2020) on the {loss}, {targets}, {steps}, {starts}",
         "fab": f"FAB (Croce & Hein 2020), {targets}, {steps}, from the input{further}",
-        "square": f"Square (Andriushchenko et al. 2020), {attack.steps} queries, {starts}",
+        "square": f"Square (Andriushchenko et al. 2020){turned}, {attack.steps} queries, {starts}",
     }[attack.attack]
     low, high = threat.bounds
     return f"{said}, {threat.norm} eps {threat.eps:.6g} within [{low:g}, {high:g}], seed {seed}"

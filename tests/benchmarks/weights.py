@@ -1,8 +1,8 @@
 """What the fusion weight moves, on validation: robustness kept, ordinary shifts gained and lost.
 
-    python tests/benchmarks/weights.py --data DIR/kermany_cxr_224 --weights 1 .9 .8 .7 .6 RUN ...
+    python tests/benchmarks/weights.py --data DIR/kermany_cxr_224 RUN ...
 
-RUN is a run directory of `method.py`; a weight of 1 is the branch alone. Attacks, shifts and tones are those of
+RUN is a run directory of `method.py`; the weight of 1 is the branch alone. Attacks, shifts and tones are those of
 `compare.py`, on all validation cases; gained and lost are against the original and added over shifts and tones. The
 test split is not read. One line of results a run and weight.
 """
@@ -24,8 +24,10 @@ from medharden.data import load_cohort, load_pseudonym_key
 from medharden.models import DecisionView, load_hardened
 from medharden.protocol import load_protocol
 
+WEIGHTS = (1.0, 0.9, 0.8, 0.7, 0.6)
 
-def measure(run: Path, data: Path, weights: list[float]) -> Iterator[dict[str, object]]:
+
+def measure(run: Path, data: Path) -> Iterator[dict[str, object]]:
     """One weight after the other of one run."""
     protocol, model = load_protocol(run / "protocol.yaml"), load_hardened(run)
     cohort = load_cohort(data, protocol, key=load_pseudonym_key())
@@ -33,7 +35,7 @@ def measure(run: Path, data: Path, weights: list[float]) -> Iterator[dict[str, o
     shifted = [transform(inputs) for transform in (*SHIFTS.values(), *TONES.values())]
     original = DecisionView(model.clean_path, model.decision_bias)
     before = [right(original, images, labels) for images in (inputs, *shifted)]
-    for weight in weights:
+    for weight in WEIGHTS:
         model.fusion = replace(model.fusion, weight=weight, mode="robust" if weight == 1 else "mixed")
         view = DecisionView(model, model.decision_bias)
         changes = [changed(right(view, x, labels), y) for x, y in zip((inputs, *shifted), before, strict=True)]
@@ -59,12 +61,11 @@ def main() -> None:
     """Measures each run at each weight."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--weights", type=float, nargs="+", required=True)
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN")
     arguments = parser.parse_args()
     keep_freed_memory()
     for run in arguments.runs:
-        for line in measure(run, arguments.data, arguments.weights):
+        for line in measure(run, arguments.data):
             print(json.dumps(line), flush=True)
 
 
