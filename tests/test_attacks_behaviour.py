@@ -51,6 +51,29 @@ def test_every_point_stays_within_eps_and_bounds(attack: str, norm: str, loss: s
     assert found.max() <= 1
 
 
+@norms
+def test_pgd_goes_on_from_a_given_point_and_brings_one_from_outside_within_the_budget(norm: str) -> None:
+    limits = threat(norm, 0.02 if norm == "linf" else 0.2)
+    model, inputs = Convolutional(1, 3, width=4).eval(), uniform(20, 1, 8, 8)
+    labels = answers(model, inputs)
+    once = {"steps": 1, "restarts": 1, "generator": generator()}
+    first = _run("pgd", model, inputs, labels, limits, steps=40, restarts=1)
+    again, anew = (_run("pgd", model, inputs, labels, limits, **once, start=s) for s in (first, None))
+    with torch.no_grad():
+        start, reached, lone = (
+            torch.nn.functional.cross_entropy(model(points), labels, reduction="none")
+            for points in (first, again, anew)
+        )
+        stood = answers(model, first) == labels
+    assert stood.sum() > 5
+    assert (reached >= start)[stood].all()
+    assert (reached >= lone)[stood].float().mean() > 0.9
+    assert (reached > lone)[stood].any()
+    far = _run("pgd", model, inputs, labels, limits, **once, start=inputs + 1)
+    moved = (far - inputs).flatten(1)
+    assert (moved.abs().amax(1) if norm == "linf" else moved.norm(dim=1)).max() <= limits.eps + 1e-6
+
+
 @both
 def test_bounds_other_than_zero_to_one_are_kept(attack: str) -> None:
     limits = ThreatModel(norm="linf", eps=20.0, bounds=(-1000.0, 400.0))

@@ -90,6 +90,18 @@ def test_one_finding_is_two_classes_said_in_another_way() -> None:
     assert torch.allclose(probability_of_truth(z, labels), probability_of_truth(two(z), whole))
 
 
+@pytest.mark.parametrize("multilabel", [False, True])
+def test_the_divergence_from_an_answer_surer_than_a_float_can_say_has_a_gradient(multilabel: bool) -> None:
+    """A fine-tuned original's logits lie hundreds apart: the other class's probability is 0 to the last bit."""
+    sure = torch.tensor([[150.0, -150.0], [3.0, 0.0]], requires_grad=True)
+    moved = torch.tensor([[-150.0, 150.0], [2.0, 0.0]], requires_grad=True)
+    apart = divergence(moved, sure, multilabel=multilabel)
+    apart.backward()
+    assert float(apart.detach()) > 50
+    assert all(values.grad is not None and torch.isfinite(values.grad).all() for values in (sure, moved))
+    assert (moved.grad.abs().sum(1) > 0).all()
+
+
 def test_a_branch_that_is_sure_of_a_finding_decides_it_whatever_the_clean_path_says() -> None:
     lead = (1 - 0.7) / 0.7  # how far its probability must lie beyond one half, twice
     sure = 1.6 * torch.tensor([[0.5 + lead / 2 + 1e-6, 0.5 - lead / 2 - 1e-6]], dtype=torch.float64).logit()

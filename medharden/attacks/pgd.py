@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import chain
+
 import torch
 from torch import Tensor, nn
 
@@ -26,8 +28,9 @@ def pgd(
     loss: str,
     generator: torch.Generator,
     finding: Sought = "any",
+    start: Tensor | None = None,
 ) -> Tensor:
-    """Climbs the loss with fixed steps from random starts in the ball.
+    """Climbs the loss with fixed steps from random starts in the ball, or from what was found before.
 
     Madry, Makelov, Schmidt, Tsipras, Vladu, "Towards Deep Learning Models Resistant to Adversarial Attacks",
     ICLR 2018. Steps of 2.5 eps / steps reach any point of the linf ball from any start. Along the l2 sphere, small
@@ -45,6 +48,7 @@ def pgd(
         loss: `ce`, `margin` or `dlr`.
         generator: a CPU generator, the only source of randomness.
         finding: of several findings, the one to be changed: its index, `any` or `all`.
+        start: (N, C, *spatial) points to climb from first, brought within the threat; null draws them.
 
     Returns:
         (N, C, *spatial) the best point a case, one that succeeds before one of high loss.
@@ -55,9 +59,10 @@ def pgd(
     check_cases(inputs, labels, threat, finding)
     check_counts(steps, restarts)
     victim = Victim(model, Aim(labels, finding, refers(model)), loss)
-    starts = (random_start(inputs.shape, threat, [generator], surface=False) for _ in range(restarts))
+    given = [] if start is None else [start - inputs]
+    drawn = (random_start(inputs.shape, threat, [generator], surface=False) for _ in range(restarts - len(given)))
     with attackable(model):
-        return climb_from(climb, victim, inputs, starts, threat=threat, steps=steps).points
+        return climb_from(climb, victim, inputs, chain(given, drawn), threat=threat, steps=steps).points
 
 
 def climb(

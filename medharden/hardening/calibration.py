@@ -5,37 +5,30 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from scipy.optimize import minimize_scalar
 from torch import Tensor
 
-from medharden.attacks import pgd, searched
 from medharden.data import Cohort
-from medharden.data.sampling import stratified_sample
 from medharden.hardening.choosing import choose, gated_parts
 from medharden.hardening.operating_point import keep_operating_point
+from medharden.hardening.weighing import weigh
 from medharden.models import (
     Classifier,
-    DecisionView,
     HardenedClassifier,
-    answered_rightly,
     finding_support,
     logits_in_batches,
-    mix,
-    mix_findings,
     refers,
     refers_findings,
     support,
     task_loss,
 )
 from medharden.protocol import Protocol
-from medharden.record import Finding, FrontierPoint, FusionRecord, Progress
-from medharden.stats import noninferiority_test, wilson_interval
+from medharden.record import Finding, FusionRecord, Progress
+from medharden.stats import wilson_interval
 
 __all__ = ["calibrate"]
 
-_WEIGHTS = (0.05, 0.25, 0.5, 0.6, 0.7, 0.8, 0.9, 0.99)
 _SUREST = 1 - 1e-9  # of a saturated branch nothing more can be asked
 _NEUTRAL = FusionRecord(
     mode="clean", weight=0.5, clean_temperature=1.0, robust_temperature=1.0, referral_threshold=0.0, referral_rate=0.0
@@ -86,7 +79,7 @@ def calibrate(
     if protocol.fusion.mode != "mixed":
         return fusion, (*moved, *findings) if protocol.fusion.mode == "guarded" else moved
     model = HardenedClassifier(clean_path, branch, fusion, bias, multilabel=multilabel)
-    points, right = _frontier(model, inputs, labels, clean, robust, patients, protocol, progress)
+    points, right = weigh(model, inputs, labels, clean, robust, patients, protocol, progress)
     weight, finding = choose(
         points, right, gated_parts(labels, protocol), np.asarray(patients), protocol.endpoints.alpha
     )
@@ -143,82 +136,3 @@ def _guard(
         fusion = replace(fusion, referral_threshold=_SUREST)
     rate = float(flag(clean, robust, bias, fusion).float().mean())
     return replace(fusion, referral_rate=rate), findings
-
-
-def _frontier(
-    model: HardenedClassifier,
-    inputs: Tensor,
-    labels: Tensor,
-    clean: Tensor,
-    robust: Tensor,
-    patients: list[str],
-    protocol: Protocol,
-    progress: Progress | None,
-) -> tuple[tuple[FrontierPoint, ...], dict[float, npt.NDArray[np.bool_]]]:
-    """Clean change and end-to-end robust accuracy for each weight, on validation; and which cases it answers right.
-
-    From the largest weight down, what beat one weight is tried on the next before anything is searched.
-    """
-    bias, margin = model.decision_bias, _accuracy_margin(protocol)
-    right = answered_rightly(clean + bias, labels)
-    blend = mix_findings if model.multilabel else mix
-    rows = stratified_sample(labels.cpu().numpy(), protocol.hardening.probe_cases, protocol.seed)
-    sample = torch.as_tensor(rows, device=labels.device)
-    points, answered, tried = [], {0.0: right.cpu().numpy()}, inputs[sample]
-    for number, weight in enumerate(reversed(_WEIGHTS)):
-        model.fusion = replace(model.fusion, weight=weight)
-        now = answered_rightly(blend(clean, robust, model.fusion) + bias, labels)
-        answered[weight] = now.cpu().numpy()
-        gained, lost = (now & ~right).cpu().numpy(), (~now & right).cpu().numpy()
-        test = noninferiority_test(gained, lost, margin=margin, alpha=protocol.endpoints.alpha, patients=patients)
-        held = _standing(DecisionView(model, bias), tried, inputs[sample], labels[sample], now[sample], protocol)
-        points.append(
-            FrontierPoint(
-                weight=weight,
-                gained=int(gained.sum()),
-                lost=int(lost.sum()),
-                cases=len(labels),
-                lower=test.interval[0],
-                upper=test.interval[1],
-                robust=float(held.float().mean()),
-                attacked=len(sample),
-            )
-        )
-        if progress is not None:
-            progress("calibrate", number + 1, len(_WEIGHTS))
-    return tuple(reversed(points)), answered
-
-
-def _standing(
-    view: DecisionView, tried: Tensor, inputs: Tensor, labels: Tensor, right: Tensor, protocol: Protocol
-) -> Tensor:
-    """(N,) which of the cases that are answered rightly stay so at what was tried before and under the probe attack.
-
-    Args:
-        view: the release at one weight.
-        tried: (N, C, *spatial) points within the threat; those found take their places.
-        inputs: (N, C, *spatial) clean.
-        labels: of the cases.
-        right: (N,) whether the clean answer is right.
-        protocol: threat, seed and the probe's steps.
-    """
-    with torch.no_grad():
-        held = right & answered_rightly(view(tried), labels)
-    if not bool(held.any()):
-        return held
-    tried[held] = pgd(
-        searched(view, inputs.dim() - 2),
-        inputs[held],
-        labels[held],
-        threat=protocol.input_threat,
-        steps=protocol.hardening.probe_steps,
-        restarts=1,
-        loss="ce",
-        generator=torch.Generator().manual_seed(protocol.seed),
-    )
-    with torch.no_grad():
-        return held & answered_rightly(view(tried), labels)
-
-
-def _accuracy_margin(protocol: Protocol) -> float:
-    return next(m.margin for m in protocol.endpoints.noninferiority if m.metric == "accuracy")

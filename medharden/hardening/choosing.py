@@ -12,11 +12,11 @@ from medharden.protocol import Protocol
 from medharden.record import Finding, FrontierPoint
 from medharden.stats import noninferiority_test
 
-__all__ = ["Part", "choose", "gated_parts"]
+__all__ = ["LEAST_CHOSEN", "Part", "choose", "gated_parts"]
 
 # At a weight a the branch's probability of the truth has to stay above 1 / (2a) under attack, whatever the clean path
 # says. Below .7 that is more than many a robust answer has: such weights are drawn and not chosen.
-_LEAST_CHOSEN = 0.7
+LEAST_CHOSEN = 0.7
 _KEPT = (
     0.975  # of the most robust weight's accuracy under attack; what is beyond costs more shifted cases than it gives
 )
@@ -65,7 +65,7 @@ def choose(
         patients: (N,) of the cases.
         alpha: one-sided level.
     """
-    points = tuple(p for p in points if p.weight >= _LEAST_CHOSEN)
+    points = tuple(p for p in points if p.weight >= LEAST_CHOSEN)
     slack = {
         p.weight: min(_slack(right[p.weight], right[0.0], part, patients, alpha) for part in parts) for p in points
     }

@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from medharden.attacks import pgd
 from medharden.data import Cohort
 from medharden.data.sampling import stratified_sample
-from medharden.models import Classifier, DecisionView, answered_rightly, logits_in_batches
+from medharden.hardening.adversary import CarriedAdversary
+from medharden.models import Classifier, DecisionView, answered_rightly, logits_in_batches, task_loss
 from medharden.protocol import Protocol
 from medharden.stats import auroc
 
 __all__ = ["Probe", "ProbeResult", "collapsed"]
 
 _KEPT_SHARE = 0.25
+_STEP = 0.5  # of eps
+_STEPS_AGAIN = 2  # beyond those of the epochs before
+_FALLEN = 0.85  # of the last epoch's
 _LEARNED = 0.4  # below it, while the radius still rises, probe accuracy swings by itself
 
 
@@ -45,12 +49,15 @@ class ProbeResult:
 
 
 class Probe:
-    """Measures a branch on validation, against the original, with the same attack every time.
+    """Measures a branch on validation, against the original.
+
+    Its attack carries a perturbation for each case of the sample from epoch to epoch, as that of training does.
 
     Attributes:
-        original: the clean path's own result.
+        original: the clean path's own result, not attacked.
         classes: K, or 2 where each finding is present or not.
         measures: what `balanced` and `robust` are called in sentences.
+        last_robust: of the last measurement; null before the first.
     """
 
     def __init__(self, original: Classifier, cohort: Cohort, protocol: Protocol, bias: Tensor, device: str) -> None:
@@ -72,57 +79,73 @@ class Probe:
         rows = stratified_sample(labels.numpy(), protocol.hardening.probe_cases, protocol.seed)
         self._sample = torch.as_tensor(rows, device=device)
         self._original = self._answers(original)
-        self.original = self.measure(original)
+        self.original = self._result(self._original, self._original[self._sample])
+        self._adversary = CarriedAdversary(
+            (len(rows), *inputs.shape[1:]), threat=protocol.input_threat, step=_STEP, regulate=False
+        )
+        self.last_robust: float | None = None
 
     def measure(self, branch: Classifier) -> ProbeResult:
-        """Clean accuracy on all of validation, PGD accuracy on the sample."""
-        answered = self._answers(branch)
-        right = answered_rightly(answered, self._labels)
-        settings = self._protocol.hardening
-        view = DecisionView(branch, self._bias)
+        """Clean accuracy on all of validation, attacked accuracy on the sample.
+
+        The first attack climbs `probe_steps` steps from random starts. Each later one goes on from where the last one
+        ended, with fewer; where accuracy has fallen since, or rather seems to, with the rest of them too.
+        """
+        answered, steps = self._answers(branch), self._protocol.hardening.probe_steps
+        few = steps if self.last_robust is None else min(_STEPS_AGAIN, steps)
+        result = self._result(answered, self._attacked(branch, few))
+        if self.last_robust is not None and result.robust < _FALLEN * self.last_robust and few < steps:
+            result = self._result(answered, self._attacked(branch, steps - few))
+        self.last_robust = result.robust
+        return result
+
+    def state(self) -> dict[str, Any]:
+        """What a resumed run needs: tensors and plain values."""
+        return {"adversary": self._adversary.state(), "last_robust": self.last_robust}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Takes back what `state` gave."""
+        self._adversary.restore(state["adversary"])
+        self.last_robust = state["last_robust"]
+
+    def _attacked(self, branch: Classifier, steps: int) -> Tensor:
+        """(n, K) what the branch answers to the sample after so many more steps."""
+        rows, eps = torch.arange(len(self._sample)), self._protocol.input_threat.eps
         inputs, labels = self._inputs[self._sample], self._labels[self._sample]
-        adversarial = pgd(
-            view,
-            inputs,
-            labels,
-            threat=self._protocol.input_threat,
-            steps=settings.probe_steps,
-            restarts=1,
-            loss="ce",
-            generator=torch.Generator().manual_seed(self._protocol.seed),
-            finding="all" if self._multilabel else "any",
-        )
+        generator = torch.Generator().manual_seed(self._protocol.seed)
+        view = DecisionView(branch, self._bias)
+        for _ in range(steps):
+            points = self._adversary.attacked(branch, rows, inputs, labels, eps, generator).requires_grad_()
+            loss = task_loss(view(points), labels, reduction="sum")
+            (gradient,) = torch.autograd.grad(loss, points, materialize_grads=True)
+            self._adversary.update(rows, inputs, points.detach(), gradient, torch.empty(0), eps)
         with torch.no_grad():
-            attacked = view(adversarial)
-        if self._multilabel:
-            return self._of_findings(answered, right, mean_auroc(attacked, labels))
-        return self._result(right, float((answered_rightly(attacked, labels) & right[self._sample]).float().mean()))
+            points = self._adversary.attacked(branch, rows, inputs, labels, eps, generator)
+            return view(points)  # type: ignore[no-any-return]
 
     def _answers(self, model: Classifier) -> Tensor:
         view = DecisionView(model, self._bias)
         return logits_in_batches(view, self._inputs, self._protocol.hardening.batch_size)
 
-    def _changed(self, right: Tensor) -> tuple[int, int]:
-        before = answered_rightly(self._original, self._labels)
-        return int((right & ~before).sum()), int((~right & before).sum())
-
-    def _result(self, right: Tensor, robust: float) -> ProbeResult:
+    def _result(self, answered: Tensor, attacked: Tensor) -> ProbeResult:
+        """What (N, K) clean answers to all of validation and (n, K) attacked ones to the sample come to."""
+        right, before = (answered_rightly(z, self._labels) for z in (answered, self._original))
+        gained, lost = int((right & ~before).sum()), int((~right & before).sum())
+        labels = self._labels[self._sample]
+        if self._multilabel:
+            clean, robust = mean_auroc(answered, self._labels), mean_auroc(attacked, labels)
+            alike = _answered_alike(answered) & ~_answered_alike(self._original)
+            constant = tuple(alike.nonzero().flatten().tolist())
+            return ProbeResult(clean, robust, gained, lost, balanced=clean, constant=constant)
+        held = answered_rightly(attacked, labels) & right[self._sample]
         recalls = [right[self._labels == k].float().mean() for k in set(self._labels.tolist())]
-        gained, lost = self._changed(right)
         return ProbeResult(
             clean=float(right.float().mean()),
-            robust=robust,
+            robust=float(held.float().mean()),
             gained=gained,
             lost=lost,
             balanced=float(torch.stack(recalls).mean()),
         )
-
-    def _of_findings(self, answered: Tensor, right: Tensor, robust: float) -> ProbeResult:
-        gained, lost = self._changed(right)
-        clean = mean_auroc(answered, self._labels)
-        alike = _answered_alike(answered) & ~_answered_alike(self._original)
-        constant = tuple(alike.nonzero().flatten().tolist())
-        return ProbeResult(clean, robust, gained, lost, balanced=clean, constant=constant)
 
 
 def mean_auroc(logits: Tensor, labels: Tensor) -> float:

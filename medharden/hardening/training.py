@@ -284,6 +284,7 @@ class BranchTraining:
             "weights": trained_state(self.branch),
             "optimiser": self.optimiser.state_dict(),
             "adversary": self.adversary.state(),
+            "probe": self.probe.state(),
         }
 
     def resume(self, snapshot: dict[str, Any]) -> None:
@@ -295,3 +296,4 @@ class BranchTraining:
         self.load(snapshot["weights"])
         self.optimiser.load_state_dict(snapshot["optimiser"])
         self.adversary.restore(snapshot["adversary"])
+        self.probe.restore(snapshot["probe"])

@@ -54,7 +54,8 @@ def divergence(logits: Tensor, target: Tensor, *, multilabel: bool, reduction: s
         reduction: `batchmean` averages over cases, and over findings; `sum` adds up.
     """
     if not multilabel:
-        return functional.kl_div(logits.log_softmax(1), target.softmax(1), reduction=reduction)
+        # From logarithms: p itself may be 0, and the slope of p log p is infinite there.
+        return functional.kl_div(logits.log_softmax(1), target.log_softmax(1), reduction=reduction, log_target=True)
     p = target.sigmoid()
     present = p * (functional.logsigmoid(target) - functional.logsigmoid(logits))
     absent = (1 - p) * (functional.logsigmoid(-target) - functional.logsigmoid(-logits))

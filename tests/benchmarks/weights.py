@@ -1,10 +1,10 @@
 """What the fusion weight moves, on validation: robustness kept, ordinary shifts gained and lost.
 
-    python tests/benchmarks/weights.py --data DIR/kermany_cxr_224 RUN ...
+    python tests/benchmarks/weights.py --data DIR/kermany_cxr_224 --protocol FILE RUN ...
 
-RUN is a run directory of `method.py`; the weight of 1 is the branch alone. Attacks, shifts and tones are those of
-`compare.py`, on all validation cases; gained and lost are against the original and added over shifts and tones. The
-test split is not read. One line of results a run and weight.
+RUN is a run directory of `method.py`, whose split is that of FILE's seed; the weight of 1 is the branch alone.
+Attacks, shifts and tones are those of `compare.py`, on all validation cases; gained and lost are against the original
+and added over shifts and tones. The test split is not read. One line of results a run and weight.
 """
 
 from __future__ import annotations
@@ -19,18 +19,20 @@ from compare import SHIFTS, SUITE, TONES, right
 from torch import Tensor
 
 from medharden.attacks import run_suite
+from medharden.audit import canonical_json
 from medharden.cli.runtime import keep_freed_memory
-from medharden.data import load_cohort, load_pseudonym_key
+from medharden.data import Cohort, load_cohort, load_pseudonym_key
 from medharden.models import DecisionView, load_hardened
 from medharden.protocol import load_protocol
 
 WEIGHTS = (1.0, 0.9, 0.8, 0.7, 0.6)
 
 
-def measure(run: Path, data: Path) -> Iterator[dict[str, object]]:
+def measure(run: Path, cohort: Cohort) -> Iterator[dict[str, object]]:
     """One weight after the other of one run."""
+    if canonical_json(cohort.record) != (run / "cohort.json").read_bytes().strip():
+        raise SystemExit(f"{run.name} was trained on another split; give the protocol that split it, and the same key")
     protocol, model = load_protocol(run / "protocol.yaml"), load_hardened(run)
-    cohort = load_cohort(data, protocol, key=load_pseudonym_key())
     inputs, labels = cohort.batch(cohort.indices("val"))
     shifted = [transform(inputs) for transform in (*SHIFTS.values(), *TONES.values())]
     original = DecisionView(model.clean_path, model.decision_bias)
@@ -61,11 +63,13 @@ def main() -> None:
     """Measures each run at each weight."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--protocol", type=Path, required=True)
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN")
     arguments = parser.parse_args()
     keep_freed_memory()
+    cohort = load_cohort(arguments.data, load_protocol(arguments.protocol), key=load_pseudonym_key())
     for run in arguments.runs:
-        for line in measure(run, arguments.data):
+        for line in measure(run, cohort):
             print(json.dumps(line), flush=True)
 
 

@@ -1,0 +1,78 @@
+"""What each fusion weight keeps of the branch's robustness, against all that an attacker could do."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from tiny import tiny_protocol
+from two_pixels import CASES, EPS, setting, ways
+
+from medharden.hardening.weighing import _Search, weigh
+from medharden.models import mix, mix_findings
+from medharden.protocol import Protocol
+
+
+def protocol(steps: int = 20, cases: int = CASES) -> Protocol:
+    fields = tiny_protocol().model_dump()
+    fields["threat"]["eps"] = EPS
+    fields["hardening"] |= {"probe_steps": steps, "probe_cases": cases, "batch_size": 16}
+    return Protocol.model_validate(fields)
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+def test_a_weight_s_robustness_is_what_is_left_after_all_that_can_be_done_to_the_release(classes: int) -> None:
+    model, inputs, _ = setting("mixed", classes)
+    first, last = model.clean_path.network.layers[1], model.clean_path.network.layers[3]
+    with torch.no_grad():  # a clean path that is sure of itself and easily moved
+        for values in (first.weight, first.bias, last.weight):
+            values.mul_(3)
+        model.fusion = replace(model.fusion, robust_temperature=2.0)
+        clean, robust = model.clean_path(inputs), model.robust_branch(inputs)
+        labels = robust.argmax(1)
+        points, answered = weigh(model, inputs, labels, clean, robust, [str(n) for n in range(CASES)], protocol(), None)
+        for point in points:
+            model.fusion = replace(model.fusion, weight=point.weight)
+            possible = ways(model, inputs, labels)
+            assert int((possible == 0).sum()) <= round(point.robust * CASES) <= int((possible < 5).sum())
+            assert point.attacked == CASES
+            assert torch.equal(torch.as_tensor(answered[point.weight]), model(inputs).argmax(1) == labels)
+    assert len({point.robust for point in points}) > 2
+
+
+def test_weights_that_are_drawn_and_not_chosen_cost_fewer_cases() -> None:
+    model, inputs, labels = setting("mixed", 2)
+    with torch.no_grad():
+        clean, robust = model.clean_path(inputs), model.robust_branch(inputs)
+    patients = [str(n) for n in range(CASES)]
+    points, _ = weigh(model, inputs, labels, clean, robust, patients, protocol(cases=10), None)
+    assert {p.weight: p.attacked for p in points if p.weight > 0.65} == dict.fromkeys((0.7, 0.8, 0.9, 0.99), CASES)
+    assert {p.attacked for p in points if p.weight < 0.65} == {10}
+
+
+@pytest.mark.parametrize("weight", [0.3, 0.6, 0.9])
+@pytest.mark.parametrize("multilabel", [False, True])
+def test_a_case_is_carried_by_the_branch_exactly_where_no_answer_of_the_clean_path_changes_it(
+    multilabel: bool, weight: float
+) -> None:
+    model, inputs, labels = setting("mixed", 3)
+    model.decision_bias = torch.tensor([0.4, -0.3, 0.1])
+    model.multilabel, model.fusion = multilabel, replace(model.fusion, weight=weight)
+    search = _Search(model, inputs, labels, protocol(steps=1))
+    draw = torch.Generator().manual_seed(0)
+    search._reached = 4 * torch.randn((CASES, 3), generator=draw)
+    if multilabel:
+        search.labels = torch.randint(2, (CASES, 3), generator=draw).float()
+    carried = search._carried()
+    said = torch.cat([600 * (2 * torch.rand((4000, 3), generator=draw) - 1), 600 * torch.eye(3)])
+    for case in range(CASES):
+        robust = search._reached[case].expand_as(said)
+        if multilabel:
+            answers = mix_findings(said, robust, model.fusion) + model.decision_bias > 0
+            always = bool((answers == (search.labels[case] > 0)).all())
+        else:
+            answers = mix(said, robust, model.fusion) + model.decision_bias
+            always = bool((answers.argmax(1) == labels[case]).all())
+        assert bool(carried[case]) == always
+    assert weight < 0.5 or 0 < int(carried.sum()) < CASES
