@@ -1,8 +1,8 @@
 """What the fusion weight moves, on validation: robustness kept, ordinary shifts gained and lost.
 
-    python tests/benchmarks/weights.py --data DIR/kermany_cxr_224 --protocol FILE RUN ...
+    python tests/benchmarks/weights.py --data DIR/kermany_cxr_224 --split-seed SEED RUN ...
 
-RUN is a run directory of `method.py`, whose split is that of FILE's seed; the weight of 1 is the branch alone.
+RUN is a run directory of `method.py`, whose split is that of its protocol's seed; the weight of 1 is the branch alone.
 Attacks, shifts and tones are those of `compare.py`, on all validation cases; gained and lost are against the original
 and added over shifts and tones. The test split is not read. One line of results a run and weight.
 """
@@ -21,18 +21,20 @@ from torch import Tensor
 from medharden.attacks import run_suite
 from medharden.audit import canonical_json
 from medharden.cli.runtime import keep_freed_memory
-from medharden.data import Cohort, load_cohort, load_pseudonym_key
+from medharden.data import load_cohort, load_pseudonym_key
 from medharden.models import DecisionView, load_hardened
 from medharden.protocol import load_protocol
 
 WEIGHTS = (1.0, 0.9, 0.8, 0.7, 0.6)
 
 
-def measure(run: Path, cohort: Cohort) -> Iterator[dict[str, object]]:
+def measure(run: Path, data: Path, split_seed: int | None) -> Iterator[dict[str, object]]:
     """One weight after the other of one run."""
-    if canonical_json(cohort.record) != (run / "cohort.json").read_bytes().strip():
-        raise SystemExit(f"{run.name} was trained on another split; give the protocol that split it, and the same key")
     protocol, model = load_protocol(run / "protocol.yaml"), load_hardened(run)
+    seed = protocol.seed if split_seed is None else split_seed
+    cohort = load_cohort(data, protocol.model_copy(update={"seed": seed}), key=load_pseudonym_key())
+    if canonical_json(cohort.record) != (run / "cohort.json").read_bytes().strip():
+        raise SystemExit(f"{run.name} was trained on another split; give its seed, and the same key")
     inputs, labels = cohort.batch(cohort.indices("val"))
     shifted = [transform(inputs) for transform in (*SHIFTS.values(), *TONES.values())]
     original = DecisionView(model.clean_path, model.decision_bias)
@@ -63,13 +65,12 @@ def main() -> None:
     """Measures each run at each weight."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--protocol", type=Path, required=True)
+    parser.add_argument("--split-seed", type=int, help="the seed of the split, where the run's own is another")
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN")
     arguments = parser.parse_args()
     keep_freed_memory()
-    cohort = load_cohort(arguments.data, load_protocol(arguments.protocol), key=load_pseudonym_key())
     for run in arguments.runs:
-        for line in measure(run, cohort):
+        for line in measure(run, arguments.data, arguments.split_seed):
             print(json.dumps(line), flush=True)
 
 
