@@ -46,7 +46,9 @@ def test_weights_that_are_drawn_and_not_chosen_cost_fewer_cases() -> None:
     with torch.no_grad():
         clean, robust = model.clean_path(inputs), model.robust_branch(inputs)
     patients = [str(n) for n in range(CASES)]
-    points, _ = weigh(model, inputs, labels, clean, robust, patients, protocol(cases=10), None)
+    seen: list[tuple[str, int, int]] = []
+    points, _ = weigh(model, inputs, labels, clean, robust, patients, protocol(cases=10), lambda *now: seen.append(now))
+    assert seen == [("calibrate", n, 11) for n in range(1, 12)], "three batches and eight weights"
     assert {p.weight: p.attacked for p in points if p.weight > 0.65} == dict.fromkeys((0.7, 0.8, 0.9, 0.99), CASES)
     assert {p.attacked for p in points if p.weight < 0.65} == {10}
 
@@ -59,7 +61,7 @@ def test_a_case_is_carried_by_the_branch_exactly_where_no_answer_of_the_clean_pa
     model, inputs, labels = setting("mixed", 3)
     model.decision_bias = torch.tensor([0.4, -0.3, 0.1])
     model.multilabel, model.fusion = multilabel, replace(model.fusion, weight=weight)
-    search = _Search(model, inputs, labels, protocol(steps=1))
+    search = _Search(model, inputs, labels, protocol(steps=1), lambda: None)
     draw = torch.Generator().manual_seed(0)
     search._reached = 4 * torch.randn((CASES, 3), generator=draw)
     if multilabel:

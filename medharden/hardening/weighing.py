@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from itertools import count
 
 import numpy as np
 import numpy.typing as npt
@@ -53,15 +55,21 @@ def weigh(
     right = answered_rightly(clean + bias, labels)
     many = _sample(labels, _MOST_ATTACKED, protocol)
     few = _sample(labels[many], protocol.hardening.probe_cases, protocol)
-    search = _Search(model, inputs[many], labels[many], protocol)
+    done, parts = count(1), len(torch.split(many, protocol.hardening.batch_size)) + len(_WEIGHTS)
+
+    def tick() -> None:
+        if progress is not None:
+            progress("calibrate", next(done), parts)
+
+    search = _Search(model, inputs[many], labels[many], protocol, tick)
     points, answered = [], {0.0: right.cpu().numpy()}
-    for number, weight in enumerate(reversed(_WEIGHTS)):
+    for weight in reversed(_WEIGHTS):
         model.fusion = replace(model.fusion, weight=weight)
         now = answered_rightly(blend(clean, robust, model.fusion) + bias, labels)
         answered[weight] = now.cpu().numpy()
         gained, lost = (now & ~right).cpu().numpy(), (~now & right).cpu().numpy()
         test = noninferiority_test(gained, lost, margin=margin, alpha=protocol.endpoints.alpha, patients=patients)
-        rows = torch.arange(len(many)).to(few) if weight >= LEAST_CHOSEN else few
+        rows = torch.arange(len(many), device=many.device) if weight >= LEAST_CHOSEN else few
         points.append(
             FrontierPoint(
                 weight=weight,
@@ -74,8 +82,7 @@ def weigh(
                 attacked=len(rows),
             )
         )
-        if progress is not None:
-            progress("calibrate", number + 1, len(_WEIGHTS))
+        tick()
     return tuple(reversed(points)), answered
 
 
@@ -96,16 +103,18 @@ class _Search:
         inputs: (n, C, *spatial).
         labels: of the cases.
         protocol: threat, seed and the probe's steps.
+        tick: called after each batch of the attack on the branch.
     """
 
     model: HardenedClassifier
     inputs: Tensor
     labels: Tensor
     protocol: Protocol
+    tick: Callable[[], None]
 
     def __post_init__(self) -> None:
         """Attacks the branch."""
-        branch, every = self.model.robust_branch, torch.arange(len(self.inputs))
+        branch, every = self.model.robust_branch, torch.arange(len(self.inputs), device=self.inputs.device)
         self._tried = self.inputs.clone()
         self._climb(DecisionView(branch, self.model.decision_bias), every, anew=True)
         with torch.no_grad():
@@ -153,3 +162,5 @@ class _Search:
                 generator=generator,
                 start=None if anew else self._tried[part],
             )
+            if anew:
+                self.tick()

@@ -146,7 +146,7 @@ class Hardening(Strict):
         shift: largest random translation, in pixels.
         photometric: largest random change of each case's gamma, contrast and brightness, as a logarithm of the factor;
             0 where values are calibrated, as Hounsfield units are.
-        probe_steps, probe_cases: the per-epoch probe attack on validation.
+        probe_steps, probe_cases: of the attack on validation that probes each epoch and each fusion weight.
     """
 
     branch: Literal["full", "norm", "lora"] = "full"
