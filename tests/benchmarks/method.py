@@ -14,7 +14,7 @@ SETTING is one of
 - `volumes`: adrenal glands in 3D (MedMNIST), at 32 voxels a side; a narrow DenseNet-121 of MONAI in 3D; 100 are
   attacked.
 
-A RUN is METHOD:FUSION:SEED, such as `carried:mixed:0`. The original is trained once, on the split of the protocol's own
+A RUN is METHOD:FUSION:SEED, such as `carried:mixed:0`, with :FORM behind it for another branch form. The original is trained once, on the split of the protocol's own
 seed, and kept; the seed of a run moves the branch's training and the attacks, never the split. DIR holds
 `kermany_cxr_224/`, `medmnist28/` and `adrenalmnist3d_64/`. A finished run is not done again, and an interrupted one
 goes on. `--cases N` attacks a sample of the test split.
@@ -45,6 +45,7 @@ from medharden.record import Evaluation, GateDecision, HardenRecord, Progress
 from medharden.reporting import render
 
 PROTOCOLS = Path(__file__).parent / "protocols"
+RELEASE = "hardened.safetensors"
 
 
 @dataclass(frozen=True)
@@ -158,9 +159,12 @@ def train_original(setting: Setting, cohort: Cohort, protocol: Protocol, file: P
 
 def variant(base: Protocol, run: str) -> Protocol:
     """The protocol of one run."""
-    method, fusion, seed = run.split(":")
+    method, fusion, seed, *form = run.split(":")
     fields = base.model_dump()
     fields["hardening"] |= {"method": method}
+    if form:
+        fields["hardening"]["branch"] = form[0]
+        del fields["hardening"]["learning_rate"]  # each form brings its own
     fields["fusion"] |= {"mode": fusion}
     return type(base).model_validate(fields | {"seed": base.seed + int(seed)})
 
@@ -175,7 +179,7 @@ def run_once(original: Classifier, cohort: Cohort, protocol: Protocol, folder: P
     render(folder)
 
 
-def summary(name: str, folder: Path) -> dict[str, object]:
+def summary(name: str, folder: Path, original: Path) -> dict[str, object]:
     """What the tables in docs/benchmarks.md are made from."""
     hardened = read_record(folder / "harden.json", HardenRecord)
     evaluation = read_record(folder / "evaluation.json", Evaluation)
@@ -190,6 +194,8 @@ def summary(name: str, folder: Path) -> dict[str, object]:
         "epoch over clean epoch": round(cost.epoch_seconds / cost.clean_epoch_seconds, 2),
         "all over clean training": round(seconds / epochs, 2),
         "training over clean training": round(cost.train_seconds / epochs, 2),
+        "trained parameters": hardened.branch.trained_parameters,
+        "MiB, original and release": [round(f.stat().st_size / 2**20, 1) for f in (original, folder / RELEASE)],
         "subjects": {
             s.name: {
                 "clean": [s.clean_correct, s.n],
@@ -225,7 +231,7 @@ def main() -> None:
         for run in arguments.runs:
             folder = work / run.replace(":", "-")
             run_once(original, cohort, variant(base, run), folder, progress)
-            print(json.dumps(summary(run, folder)), flush=True)
+            print(json.dumps(summary(run, folder, model)), flush=True)
 
 
 if __name__ == "__main__":
