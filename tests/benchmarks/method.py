@@ -14,10 +14,10 @@ SETTING is one of
 - `volumes`: adrenal glands in 3D (MedMNIST), at 32 voxels a side; a narrow DenseNet-121 of MONAI in 3D; 100 are
   attacked.
 
-A RUN is METHOD:FUSION:SEED, such as `carried:mixed:0`, with :FORM behind it for another branch form. The original is trained once, on the split of the protocol's own
-seed, and kept; the seed of a run moves the branch's training and the attacks, never the split. DIR holds
-`kermany_cxr_224/`, `medmnist28/` and `adrenalmnist3d_64/`. A finished run is not done again, and an interrupted one
-goes on. `--cases N` attacks a sample of the test split.
+A RUN is METHOD:FUSION:SEED, such as `carried:mixed:0`, with :FORM behind it for another branch form. The original is
+trained once, on the split of the protocol's own seed, and kept; the seed of a run moves the branch's training and the
+attacks, never the split. DIR holds `kermany_cxr_224/`, `medmnist28/` and `adrenalmnist3d_64/`. A finished run is not
+done again, and an interrupted one goes on. `--cases N` attacks a sample of the test split.
 """
 
 from __future__ import annotations
