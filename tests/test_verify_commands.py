@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -71,6 +72,20 @@ def test_names_and_records_of_others_steer_no_terminal_and_add_no_line(run: Path
         assert "verified [red]all" in said
         assert "\nverified" not in said
         assert not {"\x1b", "\x9b", "\u202e"} & set(said)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have no file names that are no text")
+def test_a_file_name_that_is_no_text_is_named_in_json_that_every_reader_takes(run: Path, tmp_path: Path) -> None:
+    with open(os.path.join(os.fsencode(run), b"\xff.txt"), "wb"):
+        pass
+    shown = subprocess.run(
+        [sys.executable, "-m", "medharden", "verify", "run", "--json"],
+        cwd=tmp_path,
+        env=environment(),
+        capture_output=True,
+        check=True,
+    ).stdout
+    assert "\udcff.txt" in json.loads(shown.decode("utf-8", "strict"))["uncovered"]
 
 
 def test_a_record_that_is_none_is_a_clear_error_of_diff(run: Path, tmp_path: Path) -> None:

@@ -64,7 +64,7 @@ class Output:
     def show(self, renderable: Any, machine: dict[str, Any]) -> None:
         """The end result: a panel or table for people, one object for machines."""
         if self.json:
-            sys.stdout.write(json.dumps(machine, ensure_ascii=False, allow_nan=False, indent=2) + "\n")
+            sys.stdout.write(json.dumps(machine, allow_nan=False, indent=2) + "\n")
         else:
             self.console.print(renderable)
 
