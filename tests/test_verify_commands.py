@@ -75,7 +75,9 @@ def test_names_and_records_of_others_steer_no_terminal_and_add_no_line(run: Path
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems have no file names that are no text")
-def test_a_file_name_that_is_no_text_is_named_in_json_that_every_reader_takes(run: Path, tmp_path: Path) -> None:
+def test_a_file_name_that_is_no_text_is_named_in_json_that_every_reader_takes_and_not_signed(
+    run: Path, tmp_path: Path
+) -> None:
     with open(os.path.join(os.fsencode(run), b"\xff.txt"), "wb"):
         pass
     shown = subprocess.run(
@@ -86,6 +88,12 @@ def test_a_file_name_that_is_no_text_is_named_in_json_that_every_reader_takes(ru
         check=True,
     ).stdout
     assert "\udcff.txt" in json.loads(shown.decode("utf-8", "strict"))["uncovered"]
+    before = (run / "audit.jsonl").read_bytes()
+    assert medharden("keygen", "my.key", cwd=tmp_path).returncode == 0
+    assert_clear(
+        medharden("sign", "run", "--key", "my.key", *SIGN, cwd=tmp_path), 1, "no UTF-8 text, '?.txt'", "rename"
+    )
+    assert (run / "audit.jsonl").read_bytes() == before
 
 
 def test_a_record_that_is_none_is_a_clear_error_of_diff(run: Path, tmp_path: Path) -> None:

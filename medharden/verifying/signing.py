@@ -11,7 +11,7 @@ from typing import Any
 
 from medharden.audit import AuditLog, audited, canonical_json, digest_bytes, digest_file, verify_log, write_atomic
 from medharden.audit.envelopes import Envelope, bundle_bytes, envelope_bytes, read_envelope, sign_payload
-from medharden.audit.inventory import ATTESTATIONS, LOG, SIGNATURES, file_digests, run_statement
+from medharden.audit.inventory import ATTESTATIONS, LOG, SIGNATURES, file_digests, list_files, run_statement
 from medharden.audit.keys import SigningKey
 from medharden.errors import RunError
 from medharden.verifying.check import check_run
@@ -61,6 +61,7 @@ def sign(run: Path, key: SigningKey, who: Signatory, *, supersede: bool = False)
     _require_words(who)
     if not (run / "gate.json").is_file():
         raise RunError(f"{run.name} holds no verdict to sign; run `medharden gate` first")
+    _require_names(run)
     earlier = signature_names(run)
     _require_sound(run, key, earlier, supersede=supersede)
     number = 1 if supersede else len(earlier) + 1
@@ -86,6 +87,14 @@ def _require_words(who: Signatory) -> None:
             raise RunError(f"the signer's {field} must be one line of 1 to {_LONGEST} characters")
     if who.meaning not in _MEANINGS:
         raise RunError(f"a signature means one of {', '.join(_MEANINGS)}; found {who.meaning!r}")
+
+
+def _require_names(run: Path) -> None:
+    """A statement lists every file by name, and JSON holds text alone."""
+    for name in list_files(run)[0]:
+        shown = name.encode("utf-8", "replace").decode()
+        if shown != name:
+            raise RunError(f"{run.name} holds a file whose name is no UTF-8 text, {shown!r}; rename or remove it")
 
 
 def _require_sound(run: Path, key: SigningKey, earlier: tuple[str, ...], *, supersede: bool) -> None:
