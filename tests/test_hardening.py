@@ -310,10 +310,54 @@ def test_a_fall_of_the_probe_counts_once_the_radius_has_risen(
     before = provoked.state.history[0]
     provoked.state.history[0] = replace(before, radius=radius, val_robust=3 * max(before.val_robust, 0.3))
     provoked.probe.measure = lambda branch: ProbeResult(
-        before.val_clean, before.val_robust * 0.9, 0, 0, before.val_clean
+        before.val_clean, before.val_robust * 0.9, 0, 0, before.val_clean, within=True
     )
     provoked.run_epoch(None)
     assert ("hardening.collapse" in [f.code for f in provoked.state.findings]) == noticed
+
+
+@pytest.mark.parametrize(
+    ("robust", "kept"),
+    [
+        ((0.5, 0.80, 0.76), 2),  # one standard error of .80 on 60 cases is .052
+        ((0.5, 0.80, 0.70), 1),
+        ((0.5, 0.80, 0.70, 0.76), 3),
+        ((0.7, 0.70, 1.00, 0.99), 2),
+    ],
+)
+def test_the_latest_epoch_within_one_standard_error_of_the_most_robust_is_released(
+    cohort: Cohort, original: Classifier, robust: tuple[float, ...], kept: int
+) -> None:
+    trained = training(cohort, original, "{}")
+    for trained.state.epoch, value in enumerate(robust):
+        trained._keep(replace(trained.probe.original, robust=value))
+    assert trained.state.best_epoch == kept
+
+
+def test_an_epoch_whose_clean_losses_stay_within_the_margins_is_released_before_any_other(
+    cohort: Cohort, original: Classifier
+) -> None:
+    trained = training(cohort, original, "{}")
+    within = trained.probe.original
+    for trained.state.epoch, (value, kept) in enumerate([(0.9, False), (0.3, True), (0.95, False), (0.28, True)]):
+        trained._keep(replace(within, robust=value, within=kept))
+    assert trained.state.best_epoch == 3
+
+
+def test_a_class_whose_recall_falls_is_beyond_the_margin_though_accuracy_is_not(
+    cohort: Cohort, original: Classifier
+) -> None:
+    labels = cohort.batch(cohort.indices("val"))[1]
+    margins = "endpoints: {noninferiority: [{metric: accuracy, margin: 0.1}, {metric: recall, margin: 0.1}]}"
+    probe = Probe(original, cohort, tiny_protocol(margins), torch.zeros(2), "cpu")
+    right = torch.nn.functional.one_hot(labels, 2).float()
+    probe._original, sample = right.clone(), probe._sample
+    worse, both = right.clone(), right.clone()
+    first = (labels == 0).nonzero()[:5, 0]  # of 40, and of 80 in all
+    worse[first] = right[first].flip(1)
+    both[first[:4]] = right[first[:4]].flip(1)
+    assert not probe._result(worse, worse[sample]).within
+    assert probe._result(both, both[sample]).within
 
 
 def test_a_branch_that_never_holds_is_an_error_and_not_a_model(
@@ -330,15 +374,15 @@ def test_a_branch_that_never_holds_is_an_error_and_not_a_model(
 @pytest.mark.parametrize(
     ("now", "expected"),
     [
-        (ProbeResult(0.95, 0.8, 0, 2, 0.94), None),
-        (ProbeResult(0.7, 0.7, 0, 30, 0.5), "balanced accuracy"),
-        (ProbeResult(0.95, 0.2, 0, 2, 0.94), "probe attack"),
+        (ProbeResult(0.95, 0.8, 0, 2, 0.94, True), None),
+        (ProbeResult(0.7, 0.7, 0, 30, 0.5, True), "balanced accuracy"),
+        (ProbeResult(0.95, 0.2, 0, 2, 0.94, True), "probe attack"),
     ],
 )
 def test_a_constant_answer_and_catastrophic_overfitting_both_count_as_collapse(
     now: ProbeResult, expected: str | None
 ) -> None:
-    reason = collapsed(now, ProbeResult(0.97, 0.1, 0, 0, 0.96), classes=2, best_robust=0.75)
+    reason = collapsed(now, ProbeResult(0.97, 0.1, 0, 0, 0.96, True), classes=2, best_robust=0.75)
     assert (reason is None) if expected is None else (expected in (reason or ""))
 
 

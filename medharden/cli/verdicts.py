@@ -140,15 +140,14 @@ def _subjects(evaluation: Evaluation) -> Table:
 
 
 def _cost(record: HardenRecord) -> str:
-    cost, ratio = record.cost, _cost_ratio(record)
+    cost, epoch, whole = record.cost, record.epoch_ratio, record.whole_ratio
     text = f"cost: {cost.steps} steps of {cost.passes} pass in {cost.train_seconds:.0f} s"
-    return text if ratio is None else f"{text}; an epoch takes {ratio:.2f} times one of ordinary clean fine-tuning"
-
-
-def _cost_ratio(record: HardenRecord) -> float | None:
-    """An epoch's duration in epochs of clean fine-tuning; null where none was timed."""
-    cost = record.cost
-    return cost.epoch_seconds / cost.clean_epoch_seconds if cost.clean_epoch_seconds else None
+    if epoch is None or whole is None:
+        return text
+    return (
+        f"{text}; an epoch takes {epoch:.2f} times one of ordinary clean fine-tuning, "
+        f"all of hardening {whole:.2f} times as many of them"
+    )
 
 
 def _numbers(e: Endpoint) -> dict[str, object]:
@@ -177,5 +176,6 @@ def _machine(run: Path, decision: GateDecision, evaluation: Evaluation, record: 
             for s in evaluation.subjects
         ],
         "clean_path_identical": evaluation.identity.state_equal and evaluation.identity.logits_equal,
-        "epoch_cost_ratio": _cost_ratio(record),
+        "epoch_cost_ratio": record.epoch_ratio,
+        "whole_cost_ratio": record.whole_ratio,
     }

@@ -12,6 +12,7 @@ from torch import Tensor
 from medharden.data import Cohort
 from medharden.data.sampling import stratified_sample
 from medharden.hardening.adversary import CarriedAdversary
+from medharden.hardening.choosing import gated_parts
 from medharden.models import Classifier, DecisionView, answered_rightly, logits_in_batches, task_loss
 from medharden.protocol import Protocol
 from medharden.stats import auroc
@@ -37,6 +38,7 @@ class ProbeResult:
         robust: accuracy under the probe attack, on the probe's sample.
         gained, lost: cases that only the branch, or only the original, answers rightly.
         balanced: mean recall over classes, clean.
+        within: whether accuracy, and each class's recall where recall is gated, has fallen by no more than its margin.
         constant: findings that the branch answers alike for all cases, and the original does not.
     """
 
@@ -45,6 +47,7 @@ class ProbeResult:
     gained: int
     lost: int
     balanced: float
+    within: bool
     constant: tuple[int, ...] = ()
 
 
@@ -55,6 +58,7 @@ class Probe:
 
     Attributes:
         original: the clean path's own result, not attacked.
+        cases: how many are attacked.
         classes: K, or 2 where each finding is present or not.
         measures: what `balanced` and `robust` are called in sentences.
         last_robust: of the last measurement; null before the first.
@@ -77,7 +81,8 @@ class Probe:
         inputs, labels = cohort.batch(cohort.indices("val"))
         self._inputs, self._labels = inputs.to(device), labels.to(device)
         rows = stratified_sample(labels.numpy(), protocol.hardening.probe_cases, protocol.seed)
-        self._sample = torch.as_tensor(rows, device=device)
+        self._sample, self.cases = torch.as_tensor(rows, device=device), len(rows)
+        self._parts = gated_parts(labels, protocol)
         self._original = self._answers(original)
         self.original = self._result(self._original, self._original[self._sample])
         self._adversary = CarriedAdversary(
@@ -131,12 +136,14 @@ class Probe:
         """What (N, K) clean answers to all of validation and (n, K) attacked ones to the sample come to."""
         right, before = (answered_rightly(z, self._labels) for z in (answered, self._original))
         gained, lost = int((right & ~before).sum()), int((~right & before).sum())
+        change = right.int().cpu().numpy() - before.int().cpu().numpy()
+        within = all(-change[part.rows].sum() <= part.margin * len(part.rows) for part in self._parts)
         labels = self._labels[self._sample]
         if self._multilabel:
             clean, robust = mean_auroc(answered, self._labels), mean_auroc(attacked, labels)
             alike = _answered_alike(answered) & ~_answered_alike(self._original)
             constant = tuple(alike.nonzero().flatten().tolist())
-            return ProbeResult(clean, robust, gained, lost, balanced=clean, constant=constant)
+            return ProbeResult(clean, robust, gained, lost, balanced=clean, within=within, constant=constant)
         held = answered_rightly(attacked, labels) & right[self._sample]
         recalls = [right[self._labels == k].float().mean() for k in set(self._labels.tolist())]
         return ProbeResult(
@@ -145,6 +152,7 @@ class Probe:
             gained=gained,
             lost=lost,
             balanced=float(torch.stack(recalls).mean()),
+            within=within,
         )
 
 

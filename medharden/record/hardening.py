@@ -149,3 +149,15 @@ class HardenRecord:
     started: str
     finished: str
     findings: tuple[Finding, ...] = ()
+
+    @property
+    def epoch_ratio(self) -> float | None:
+        """An epoch's duration in epochs of clean fine-tuning; null where none was timed."""
+        cost = self.cost
+        return cost.epoch_seconds / cost.clean_epoch_seconds if cost.clean_epoch_seconds > 0 else None
+
+    @property
+    def whole_ratio(self) -> float | None:
+        """Training, probes and calibration in clean fine-tunings of as many epochs; null where none was timed."""
+        cost, clean = self.cost, len(self.epochs) * self.cost.clean_epoch_seconds
+        return (cost.train_seconds + cost.probe_seconds + cost.calibration_seconds) / clean if clean > 0 else None

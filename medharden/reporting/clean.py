@@ -263,6 +263,7 @@ def _identity(records: RunRecords) -> tuple[bool | None, str, str]:
 def _cost(records: RunRecords) -> tuple[str, str]:
     cost = records.harden.cost
     note = f"{len(records.harden.epochs)} epochs, {duration(cost.train_seconds)} of training in all"
-    if cost.clean_epoch_seconds <= 0:
+    epoch, whole = records.harden.epoch_ratio, records.harden.whole_ratio
+    if epoch is None or whole is None:
         return duration(cost.epoch_seconds), f"an epoch; clean fine-tuning was not timed; {note}"
-    return f"{cost.epoch_seconds / cost.clean_epoch_seconds:.2f}×", f"an epoch of clean fine-tuning; {note}"
+    return f"{epoch:.2f}×", f"an epoch of clean fine-tuning, with probes and calibration {whole:.2f}×; {note}"

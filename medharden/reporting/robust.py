@@ -228,14 +228,18 @@ def cost_rows(harden: HardenRecord, protocol: Protocol) -> tuple[tuple[str, str]
         ("All training steps", duration(cost.train_seconds)),
         ("One hardening epoch (median)", duration(cost.epoch_seconds)),
     ]
-    if cost.clean_epoch_seconds > 0:
+    if harden.epoch_ratio is not None:
         rows += [
             ("One epoch of clean fine-tuning, timed in this run", duration(cost.clean_epoch_seconds)),
-            ("Ratio of the two", f"{cost.epoch_seconds / cost.clean_epoch_seconds:.2f}"),
+            ("Ratio of the two", f"{harden.epoch_ratio:.2f}"),
         ]
+    rows += [
+        ("Probes on validation", duration(cost.probe_seconds)),
+        ("Calibration of the fusion", duration(cost.calibration_seconds)),
+    ]
+    if harden.whole_ratio is not None:
+        rows.append(("All of it over clean fine-tuning of as many epochs", f"{harden.whole_ratio:.2f}"))
     return (
         *rows,
-        ("Probe attacks on validation", duration(cost.probe_seconds)),
-        ("Calibration of the fusion", duration(cost.calibration_seconds)),
         ("Peak memory of the process", f"{count(round(cost.peak_memory_mib))} MiB"),
     )

@@ -95,7 +95,8 @@ class LastEpochs:
     """A probe that measures nothing until the last epoch: the attack comes afterwards, on all of validation."""
 
     def __init__(self, probe: Probe) -> None:
-        self.original, self.classes, self.measures = probe.original, probe.classes, probe.measures
+        self.original, self.cases = probe.original, probe.cases
+        self.classes, self.measures = probe.classes, probe.measures
 
     def measure(self, branch: Classifier) -> ProbeResult:
         """The original's own figures: no epoch is rolled back for them."""

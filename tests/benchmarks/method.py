@@ -185,14 +185,13 @@ def summary(name: str, folder: Path, original: Path) -> dict[str, object]:
     evaluation = read_record(folder / "evaluation.json", Evaluation)
     decision = read_record(folder / "gate.json", GateDecision)
     cost = hardened.cost
-    seconds = cost.train_seconds + cost.probe_seconds + cost.calibration_seconds
     epochs = len(hardened.epochs) * cost.clean_epoch_seconds
     return {
         "run": name,
         "verdict": decision.verdict,
         "weight": hardened.fusion.weight,
-        "epoch over clean epoch": round(cost.epoch_seconds / cost.clean_epoch_seconds, 2),
-        "all over clean training": round(seconds / epochs, 2),
+        "epoch over clean epoch": round(hardened.epoch_ratio or 0, 2),
+        "all over clean training": round(hardened.whole_ratio or 0, 2),
         "training over clean training": round(cost.train_seconds / epochs, 2),
         "trained parameters": hardened.branch.trained_parameters,
         "MiB, original and release": [round(f.stat().st_size / 2**20, 1) for f in (original, folder / RELEASE)],
