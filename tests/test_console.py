@@ -47,6 +47,14 @@ def test_no_time_left_is_made_up_where_a_stage_is_first_heard_of_after_its_first
     assert capsys.readouterr().out == "attack: 10 of 100\nattack: 20 of 100, about 13 min left\n"
 
 
+def test_a_stage_that_starts_again_is_timed_anew(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
+    with stage_progress() as progress:
+        for clock.now, done in ((1000, 0), (1100, 10), (5000, 1), (5100, 6), (5190, 10)):
+            progress("harden", done, 10)
+    said = "harden: 10 of 10 in 100 s\nharden: 1 of 10\nharden: 6 of 10, about 80 s left\nharden: 10 of 10 in 3 min\n"
+    assert capsys.readouterr().out == said
+
+
 def test_a_terminal_shows_the_time_left_though_steps_take_minutes_and_the_total_falls(
     clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -120,14 +120,18 @@ def stage_progress() -> Iterator[ProgressCallback]:
 
 
 class _Pace:
-    """Time left from a stage's whole pace, of which the total may change as it goes."""
+    """Time left from a stage's whole pace, of which the total may change; with fewer steps done it starts anew."""
 
     def __init__(self) -> None:
         self._began: dict[str, tuple[float, int]] = {}
+        self._done: dict[str, int] = {}
 
     def left(self, stage: str, done: int, total: int) -> float | None:
         """Seconds; null where nothing was done since the stage was first heard of."""
-        start, first = self._began.setdefault(stage, (time.monotonic(), done))
+        if done < self._done.get(stage, done + 1):
+            self._began[stage] = (time.monotonic(), done)
+        self._done[stage] = done
+        start, first = self._began[stage]
         return (time.monotonic() - start) / (done - first) * (total - done) if done > first else None
 
     def taken(self, stage: str) -> float:
