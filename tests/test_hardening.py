@@ -95,6 +95,19 @@ def test_a_perturbation_costs_one_byte_a_value_and_is_carried_to_the_next_visit(
     assert adversary.visited.tolist() == [True, False, True]
 
 
+def test_a_step_whose_gradient_is_not_finite_moves_nothing_and_spoils_no_later_visit() -> None:
+    """Training rolls back where the loss is no longer finite; what the cases carry has to be sound then."""
+    adversary = CarriedAdversary((4, 1, 3, 3), threat=ThreatModel(eps=0.1), step=1.0, regulate=False)
+    rows, inputs = torch.arange(4), torch.full((4, 1, 3, 3), 0.5)
+    generator = torch.Generator().manual_seed(0)
+    first = adversary.attacked(UNUSED, rows, inputs, LABELS, 0.1, generator)
+    broken = torch.stack([torch.full((1, 3, 3), v) for v in (torch.nan, torch.inf, -torch.inf, 1.0)])
+    adversary.update(rows, inputs, first, broken, torch.zeros(4), 0.1)
+    again = adversary.attacked(UNUSED, rows, inputs, LABELS, 0.1, generator)
+    assert torch.allclose(again[:3], first[:3], atol=1e-3)
+    assert torch.allclose(again[3], (first[3] + 0.1).clamp(max=0.6), atol=1e-3)
+
+
 def test_regulation_lowers_the_radius_of_wrong_cases_and_raises_it_again_for_confident_ones() -> None:
     adversary = CarriedAdversary((2, 1, 4, 4), threat=ThreatModel(eps=0.1), step=1.0, regulate=True)
     inputs, rows, generator = torch.full((2, 1, 4, 4), 0.5), torch.arange(2), torch.Generator().manual_seed(0)

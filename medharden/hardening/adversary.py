@@ -98,7 +98,7 @@ class CarriedAdversary:
             rows: (n,) case numbers.
             inputs: (n, C, *spatial) clean.
             attacked: (n, C, *spatial) what the branch saw.
-            gradient: (n, C, *spatial) of the loss with respect to `attacked`.
+            gradient: (n, C, *spatial) of the loss with respect to `attacked`; what is not finite moves nothing.
             own_probability: (n,) the branch's probability of the true class, or of the least probable truth among
                 findings, on `attacked`.
             radius: common radius r(t).
@@ -109,7 +109,7 @@ class CarriedAdversary:
             share = torch.where(probability > _CONFIDENT, share * _SHARE_UP, share)
             share = torch.where(probability < 0.5, share * _SHARE_DOWN, share)
             self.share[rows] = share.clamp(_SMALLEST_SHARE, _LARGEST_SHARE)
-        radii = self._radii(rows, radius, inputs)
+        radii, gradient = self._radii(rows, radius, inputs), gradient.nan_to_num(nan=0, posinf=0, neginf=0)
         moved = attacked - inputs + self.step * radii * uphill(gradient, self.threat.norm)
         self._store(rows, project(moved, radii, self.threat.norm))
 

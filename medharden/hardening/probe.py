@@ -118,15 +118,15 @@ class Probe:
         rows, eps = torch.arange(len(self._sample)), self._protocol.input_threat.eps
         inputs, labels = self._inputs[self._sample], self._labels[self._sample]
         generator = torch.Generator().manual_seed(self._protocol.seed)
-        view = DecisionView(branch, self._bias)
+        view, size = DecisionView(branch, self._bias), self._protocol.hardening.batch_size
         for _ in range(steps):
-            points = self._adversary.attacked(branch, rows, inputs, labels, eps, generator).requires_grad_()
-            loss = task_loss(view(points), labels, reduction="sum")
-            (gradient,) = torch.autograd.grad(loss, points, materialize_grads=True)
-            self._adversary.update(rows, inputs, points.detach(), gradient, torch.empty(0), eps)
-        with torch.no_grad():
             points = self._adversary.attacked(branch, rows, inputs, labels, eps, generator)
-            return view(points)  # type: ignore[no-any-return]
+            parts = zip(torch.split(points, size), torch.split(labels, size), strict=True)
+            gradient = torch.cat([_slope(view, some, truth) for some, truth in parts])
+            self._adversary.update(rows, inputs, points, gradient, torch.empty(0), eps)
+        points = self._adversary.attacked(branch, rows, inputs, labels, eps, generator)
+        with torch.no_grad():
+            return logits_in_batches(view, points, size)
 
     def _answers(self, model: Classifier) -> Tensor:
         view = DecisionView(model, self._bias)
@@ -154,6 +154,13 @@ class Probe:
             balanced=float(torch.stack(recalls).mean()),
             within=within,
         )
+
+
+def _slope(view: DecisionView, points: Tensor, labels: Tensor) -> Tensor:
+    """(n, C, *spatial) gradient of the loss with respect to the points."""
+    points = points.requires_grad_()
+    loss = task_loss(view(points), labels, reduction="sum")
+    return torch.autograd.grad(loss, points, materialize_grads=True)[0]
 
 
 def mean_auroc(logits: Tensor, labels: Tensor) -> float:
