@@ -314,6 +314,17 @@ def test_collapse_is_noticed_rolled_back_and_recovered_from(cohort: Cohort, orig
         assert all(torch.isfinite(p).all() for p in provoked.branch.parameters())
 
 
+def test_an_interrupted_training_goes_on_with_what_its_probe_had_reached(cohort: Cohort, original: Classifier) -> None:
+    begun, resumed = training(cohort, original, "{}"), training(cohort, original, "{}")
+    begun.run_epoch(None)
+    resumed.resume(copy.deepcopy(begun.snapshot()))
+    assert torch.equal(resumed.probe.state()["adversary"]["codes"], begun.probe.state()["adversary"]["codes"])
+    for trained in (begun, resumed):
+        trained.run_epoch(None)
+    assert resumed.probe.last_robust == begun.probe.last_robust
+    assert resumed.state.history[1].val_robust == begun.state.history[1].val_robust
+
+
 @pytest.mark.parametrize(("radius", "noticed"), [(0.3, False), (0.6, True)])
 def test_a_fall_of_the_probe_counts_once_the_radius_has_risen(
     cohort: Cohort, original: Classifier, radius: float, noticed: bool

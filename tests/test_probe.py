@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 
 import pytest
@@ -87,6 +88,6 @@ def test_an_interrupted_probe_goes_on_as_if_it_had_not_been(cohort: Cohort, orig
     model = separating(cohort)
     probes = [Probe(original, cohort, tiny_protocol(), torch.zeros(2), "cpu") for _ in range(2)]
     probes[0].measure(model)  # type: ignore[arg-type]
-    probes[1].restore(probes[0].state())
+    probes[1].restore(copy.deepcopy(probes[0].state()))
     assert probes[1].measure(model) == probes[0].measure(model)  # type: ignore[arg-type]
     assert torch.equal(probes[1].state()["adversary"]["codes"], probes[0].state()["adversary"]["codes"])

@@ -2,9 +2,10 @@
 
     python tests/benchmarks/weights.py --data DIR/kermany_cxr_224 --split-seed SEED RUN ...
 
-RUN is a run directory of `method.py`, whose split is that of its protocol's seed; the weight of 1 is the branch alone.
-Attacks, shifts and tones are those of `compare.py`, on all validation cases; gained and lost are against the original
-and added over shifts and tones. The test split is not read. One line of results a run and weight.
+RUN is a run directory of `method.py`, which splits the data by the seed of the protocol in `protocols/`, whatever the
+run's own: SEED is that one. The weight of 1 is the branch alone. Attacks, shifts and tones are those of `compare.py`,
+on all validation cases; gained and lost are against the original and added over shifts and tones. The test split is
+not read. One line of results a run and weight.
 """
 
 from __future__ import annotations
