@@ -57,7 +57,7 @@ def calibrate(
         progress: called with `calibrate`.
 
     Returns:
-        The fusion, and findings where the operating point had moved or validation can't carry the choice.
+        The fusion, and findings: how the operating point was set, and where validation can't carry the choice.
     """
     rows, size, multilabel = cohort.indices("val"), protocol.hardening.batch_size, protocol.task.multilabel
     inputs, labels = (t.to(device) for t in cohort.batch(rows))
@@ -65,25 +65,32 @@ def calibrate(
     with torch.no_grad():
         clean = logits_in_batches(clean_path, inputs, size)
         robust = logits_in_batches(branch, inputs, size)
+    temperatures = fit_temperature(clean, labels), fit_temperature(robust, labels)
     shift, moved = keep_operating_point(
-        branch, inputs, clean + bias, robust + bias, patients, cohort.classes, multilabel=multilabel
+        branch,
+        inputs,
+        (clean + bias) / temperatures[0],
+        robust / temperatures[1] + bias,
+        cohort.classes,
+        temperature=temperatures[1],
+        multilabel=multilabel,
     )
     robust += shift
     fusion = replace(
         _NEUTRAL,
         mode=protocol.fusion.mode,
-        clean_temperature=fit_temperature(clean, labels),
+        clean_temperature=temperatures[0],
         robust_temperature=fit_temperature(robust, labels),
     )
     fusion, findings = _guard(fusion, clean, robust, bias, protocol)
     if protocol.fusion.mode != "mixed":
-        return fusion, (*moved, *findings) if protocol.fusion.mode == "guarded" else moved
+        return fusion, (moved, *findings) if protocol.fusion.mode == "guarded" else (moved,)
     model = HardenedClassifier(clean_path, branch, fusion, bias, multilabel=multilabel)
     points, right = weigh(model, inputs, labels, clean, robust, patients, protocol, progress)
     weight, finding = choose(
         points, right, gated_parts(labels, protocol), np.asarray(patients), protocol.endpoints.alpha
     )
-    return replace(fusion, weight=weight, frontier=points), (*moved, *finding)
+    return replace(fusion, weight=weight, frontier=points), (moved, *finding)
 
 
 def fit_temperature(logits: Tensor, labels: Tensor) -> float:

@@ -1,4 +1,4 @@
-"""The operating point: a branch that answers a class more or less often than the original is set right on validation.
+"""The operating point: the branch is to answer each class as often as the original does, on validation.
 
 Robust training moves uncertain cases to the larger class, so sensitivity for a rare one falls while specificity rises.
 """
@@ -9,18 +9,15 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from scipy.stats import binomtest
+from scipy.optimize import minimize
+from scipy.special import expit, logsumexp, softmax
 from torch import Tensor
-from torch.nn import functional
 
 from medharden.hardening.branch import classifier_layer
 from medharden.models import Classifier
 from medharden.record import Finding
 
 __all__ = ["keep_operating_point", "offsets"]
-
-_LEVEL = 0.05
-_MOST_ROUNDS = 100
 
 
 @torch.no_grad()
@@ -29,88 +26,68 @@ def keep_operating_point(
     inputs: Tensor,
     clean: Tensor,
     robust: Tensor,
-    patients: Sequence[str],
     names: Sequence[str],
     *,
+    temperature: float,
     multilabel: bool,
-) -> tuple[Tensor, tuple[Finding, ...]]:
-    """Shifts the branch's logits, in place, where it answers some class significantly more or less often.
+) -> tuple[Tensor, Finding]:
+    """Shifts the branch's logits, in place, so that it answers each class as often as the original on these cases.
 
-    Whether it does is an exact sign test on the patients whose answers change the count of a class, at .05 over all
-    classes (Bonferroni). Then every class is to be answered as often as the original answers it on these cases: a
-    constant is added to each logit, in the bias of the layer that makes them. Labels are not looked at.
+    A constant is added to each logit, in the bias of the layer that makes them. Labels are not looked at. How often a
+    class is answered is taken as its mean probability: a count of answers hangs on the few cases beside the threshold.
 
     Args:
         branch: trained; its last layer's bias is changed.
         inputs: (N, C, *spatial) validation cases; the first few check that the shift does what it should.
-        clean: (N, K) logits of the clean path, decision bias added.
-        robust: (N, K) logits of the branch, decision bias added.
-        patients: of the cases.
+        clean: (N, K) what the original answers by, logits and decision bias, over its temperature.
+        robust: (N, K) what a release of the branch alone would answer by: logits over its temperature, and that bias.
         names: of the classes, or findings.
+        temperature: of the branch.
         multilabel: whether the columns are findings.
 
     Returns:
-        (K,) what was added to the branch's logits, and a finding where the counts differ.
+        (K,) what was added to the branch's logits, and the finding that says so.
     """
-    before, now = _given(clean, multilabel), _given(robust, multilabel)
-    columns = range(1, 2) if len(names) == 2 and not multilabel else range(len(names))
-    moved = [k for k in columns if _p_value(before[:, k], now[:, k], patients) * len(columns) < _LEVEL]
-    if not moved:
-        return torch.zeros_like(robust[0]), ()
-    shift = offsets(robust, before.sum(0), multilabel=multilabel)
-    changes = ", ".join(f"'{names[k]}' {int(now[:, k].sum())} times, not {int(before[:, k].sum())}" for k in moved)
-    message = f"On {len(now)} validation cases the robust branch does not answer as often as the original: {changes}."
+    wanted = clean.double().sigmoid().mean(0) if multilabel else clean.double().softmax(1).mean(0)
+    shift = temperature * offsets(robust, wanted, multilabel=multilabel)
     if not _add(branch, shift, inputs):
-        reason = " The layer that makes its logits has no bias, so its operating point stays moved."
-        return torch.zeros_like(shift), (Finding("hardening.operating_point", "warning", message + reason),)
+        message = (
+            "The layer that makes the robust branch's logits has no bias, so its operating point could not be set to "
+            "the original's."
+        )
+        return torch.zeros_like(shift), Finding("hardening.operating_point", "warning", message)
     added = ", ".join(f"'{name}' {value:+.2f}" for name, value in zip(names, shift.tolist(), strict=True))
-    mended = f" Its logits were shifted to the original's counts: {added}."
-    return shift, (Finding("hardening.operating_point", "info", message + mended),)
+    message = (
+        f"So that on {len(inputs)} validation cases the robust branch answers each class as often as the original, "
+        f"its logits were shifted: {added}."
+    )
+    return shift, Finding("hardening.operating_point", "info", message)
 
 
 def offsets(logits: Tensor, wanted: Tensor, *, multilabel: bool) -> Tensor:
-    """(K,) what has to be added to logits for each class to be answered, or each finding present, as often as wanted.
+    """(K,) what has to be added to logits for each class's mean probability to be as wanted.
 
-    Each threshold in turn is put halfway between the two cases it has to part, until all counts hold. A class that is
-    wanted for no case or for all is left alone.
+    They minimise the convex sum over cases of log-partition less what is wanted, whose gradient is the difference of
+    both (as in Darroch and Ratcliff 1972), plus half their square: the information of one case keeps them finite where
+    hardly a case is uncertain.
 
     Args:
-        logits: (N, K), decision bias added.
-        wanted: (K,) counts.
-        multilabel: whether the columns are findings.
+        logits: (N, K).
+        wanted: (K,) mean probabilities.
+        multilabel: whether the columns are findings, each with a probability of its own.
     """
-    values, added = logits.double(), torch.zeros(logits.shape[1], dtype=torch.double, device=logits.device)
-    for _ in range(_MOST_ROUNDS):
-        for k, count in enumerate(wanted.tolist()):
-            if 0 < count < len(values):
-                leads = _leads(values + added, multilabel)[:, k].sort(descending=True).values
-                added[k] -= (leads[count - 1] + leads[count]) / 2
-        if bool((_given(values + added, multilabel).sum(0) == wanted).all()):
-            break
-    return (added if multilabel else added - added.mean()).to(logits)
+    values, aim = logits.double().cpu().numpy(), wanted.double().cpu().numpy()
 
+    def excess(added: np.ndarray[tuple[int], np.dtype[np.float64]]) -> tuple[float, np.ndarray]:
+        moved = values + added
+        if multilabel:
+            partition, mean = np.logaddexp(0, moved).sum(), expit(moved).mean(0)
+        else:
+            partition, mean = logsumexp(moved, axis=1).sum(), softmax(moved, axis=1).mean(0)
+        value = partition - len(values) * (aim @ added) + added @ added / 2
+        return value / len(values), mean - aim + added / len(values)
 
-def _given(logits: Tensor, multilabel: bool) -> Tensor:
-    """(N, K) bool: the class that is answered, or the findings that are present."""
-    if multilabel:
-        return logits > 0
-    return functional.one_hot(logits.argmax(1), logits.shape[1]).bool()
-
-
-def _leads(logits: Tensor, multilabel: bool) -> Tensor:
-    """(N, K) by how much each class leads the best other one; of findings, the logits."""
-    if multilabel:
-        return logits
-    own = torch.eye(logits.shape[1], dtype=torch.bool, device=logits.device)
-    return logits - logits[:, None, :].masked_fill(own, -torch.inf).amax(2)
-
-
-def _p_value(before: Tensor, now: Tensor, patients: Sequence[str]) -> float:
-    """Of the exact sign test on patients, that a class is answered as often as before."""
-    _, patient = np.unique(np.asarray(patients), return_inverse=True)
-    change = np.bincount(patient, weights=(now.int() - before.int()).cpu().numpy())
-    up, down = int((change > 0).sum()), int((change < 0).sum())
-    return float(binomtest(up, up + down).pvalue) if up + down else 1.0
+    return torch.from_numpy(minimize(excess, np.zeros(len(aim)), jac=True, method="BFGS").x).to(logits)
 
 
 def _add(branch: Classifier, shift: Tensor, inputs: Tensor) -> bool:
