@@ -31,6 +31,7 @@ from medharden.cli.runtime import keep_freed_memory
 from medharden.data import Cohort, load_cohort, load_pseudonym_key
 from medharden.hardening.branch import make_branch, merge
 from medharden.hardening.calibration import fit_temperature
+from medharden.hardening.operating_point import offsets
 from medharden.hardening.probe import Probe
 from medharden.hardening.training import BranchTraining
 from medharden.models import Classifier, DecisionView, load_classifier, logits_in_batches, mix
@@ -91,6 +92,13 @@ def changes(now: Tensor, before: Tensor, labels: Tensor) -> dict[str, list[int]]
     }
 
 
+def calibrated(clean: Tensor, robust: Tensor, labels: Tensor) -> tuple[Tensor, FusionRecord]:
+    """What is added to the branch's logits, and the temperatures, as `harden` sets both on validation."""
+    heat = fit_temperature(clean, labels), fit_temperature(robust, labels)
+    shift = heat[1] * offsets(robust / heat[1], (clean / heat[0]).softmax(1).mean(0), multilabel=False)
+    return shift, FusionRecord("mixed", 0.5, heat[0], fit_temperature(robust + shift, labels), 0.0, 0.0)
+
+
 def measure(name: str, original: Classifier, cohort: Cohort, base: Protocol) -> dict[str, object]:
     """Trains one variant and measures it on validation and on the unseen series."""
     form, method, rate, photometric, seed = name.split(":")
@@ -117,19 +125,17 @@ def measure(name: str, original: Classifier, cohort: Cohort, base: Protocol) -> 
         "variant": name,
         "robust": sum(won == "" for won in attacked.won_by) / len(labels),
     }
-    fusion = None
+    settled: tuple[Tensor, FusionRecord] | None = None
     for split in ("val", "test"):
         inputs, labels = cohort.batch(cohort.indices(split))
         with torch.no_grad():
             clean, robust = (logits_in_batches(m, inputs, 64) for m in (original, branch))
-        if fusion is None:
-            temperatures = fit_temperature(clean, labels), fit_temperature(robust, labels)
-            fusion = FusionRecord("mixed", 0.5, *temperatures, 0.0, 0.0)
-        released = {str(w): mix(clean, robust, replace(fusion, weight=w)) for w in WEIGHTS}
+        shift, fusion = settled = settled or calibrated(clean, robust, labels)
+        released = {str(w): mix(clean, robust + shift, replace(fusion, weight=w)) for w in WEIGHTS}
         result[split] = {
             "cases": torch.bincount(labels).tolist(),
             "original": [int(n) for n in torch.bincount(labels[clean.argmax(1) == labels], minlength=2)],
-            "branch": changes(robust, clean, labels),
+            "branch": changes(robust + shift, clean, labels),
         } | {w: changes(logits, clean, labels) for w, logits in released.items()}
     return result
 
