@@ -414,7 +414,7 @@ def test_the_temperature_of_an_overconfident_model_is_found() -> None:
     torch.manual_seed(0)
     honest = torch.randn(4000, 3) * 2
     labels = torch.distributions.Categorical(logits=honest).sample()
-    assert fit_temperature(honest * 3, labels) == pytest.approx(3, rel=0.1)
+    assert fit_temperature(honest * 3, labels, torch.zeros(3)) == pytest.approx(3, rel=0.1)
 
 
 def test_the_decision_bias_is_the_log_odds_of_the_threshold() -> None:

@@ -130,7 +130,7 @@ def test_the_temperature_undoes_a_scale_over_all_findings() -> None:
     generator = torch.Generator().manual_seed(0)
     true = 2.0 * torch.randn(4000, 3, generator=generator)
     labels = (torch.rand(4000, 3, generator=generator) < true.sigmoid()).float()
-    assert fit_temperature(3.0 * true, labels) == pytest.approx(3.0, rel=0.1)
+    assert fit_temperature(3.0 * true, labels, torch.zeros(true.shape[1])) == pytest.approx(3.0, rel=0.1)
 
 
 def test_the_referral_threshold_keeps_to_its_budget_on_validation() -> None:

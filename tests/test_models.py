@@ -6,6 +6,7 @@ import argparse
 import copy
 import dataclasses
 import json
+import math
 import os
 import pickle
 import sys
@@ -28,6 +29,7 @@ from medharden.models import (
     load_classifier,
     load_hardened,
     mix,
+    mix_findings,
     state_digest,
     timm_module,
 )
@@ -336,13 +338,25 @@ def test_a_state_digest_sees_a_single_buffer_change() -> None:
 def test_mixed_answers_the_weighted_probabilities(classes: int) -> None:
     clean, robust = torch.randn(9, classes), torch.randn(9, classes)
     expected = 0.3 * (clean / 1.3).softmax(1) + 0.7 * (robust / 0.8).softmax(1)
-    torch.testing.assert_close(mix(clean, robust, FUSION).exp(), expected)
+    torch.testing.assert_close(mix(clean, robust, FUSION, torch.zeros(classes)).exp(), expected)
+
+
+@pytest.mark.parametrize("threshold", [0.05, 0.5, 0.8])
+def test_temperatures_move_no_answer_whatever_the_decision_threshold(threshold: float) -> None:
+    """About 0, temperature 3 would answer cases of p = .2 positive at a threshold of .3."""
+    logits = 3 * torch.randn(500, 2)
+    bias = torch.tensor([0.0, math.log((1 - threshold) / threshold)])
+    fusion = dataclasses.replace(FUSION, weight=0.7, clean_temperature=3.0, robust_temperature=3.0)
+    mixed = mix(logits, logits, fusion, bias) + bias
+    assert torch.equal(mixed.argmax(1), (logits + bias).argmax(1))
+    found = mix_findings(logits, logits, fusion, bias) + bias
+    assert torch.equal(found > 0, logits + bias > 0)
 
 
 def test_mixed_stays_finite_and_differentiable_where_both_paths_are_saturated() -> None:
     clean = torch.tensor([[1e4, -1e4]], requires_grad=True)
     robust = torch.tensor([[-50.0, 50.0]], requires_grad=True)
-    mixed = mix(clean, robust, FUSION)
+    mixed = mix(clean, robust, FUSION, torch.zeros(2))
     mixed[0, 1].backward()
     assert torch.isfinite(mixed).all()
     assert torch.isfinite(robust.grad).all()
@@ -352,7 +366,8 @@ def test_the_gradient_of_the_mix_is_right() -> None:
     clean, robust = torch.randn(2, 3, dtype=torch.double), torch.randn(2, 3, dtype=torch.double)
     clean.requires_grad_()
     robust.requires_grad_()
-    assert torch.autograd.gradcheck(lambda c, r: mix(c, r, FUSION), (clean, robust))
+    bias = torch.tensor([0.0, 1.4, -0.3])
+    assert torch.autograd.gradcheck(lambda c, r: mix(c, r, FUSION, bias), (clean, robust))
 
 
 def test_guarded_refers_where_the_paths_disagree_or_the_branch_hardly_supports_the_answer() -> None:

@@ -51,12 +51,12 @@ def hardened(folder: Path, fusion: FusionRecord, findings: int = 3, bias: Tensor
 def test_the_mixture_is_the_log_odds_of_the_mixed_probability() -> None:
     clean, robust = logits(0), logits(1)
     p = 0.3 * (clean / 0.8).sigmoid() + 0.7 * (robust / 1.6).sigmoid()
-    assert torch.allclose(mix_findings(clean, robust, MIXED).sigmoid(), p, atol=1e-12)
+    assert torch.allclose(mix_findings(clean, robust, MIXED, torch.zeros(3)).sigmoid(), p, atol=1e-12)
 
 
 def test_the_mixture_neither_overflows_nor_loses_its_gradient_where_both_paths_are_sure() -> None:
     clean = torch.tensor([[400.0, -400.0, 90.0]], requires_grad=True)
-    mixed = mix_findings(clean, torch.tensor([[-300.0, -300.0, 80.0]]), MIXED)
+    mixed = mix_findings(clean, torch.tensor([[-300.0, -300.0, 80.0]]), MIXED, torch.zeros(3))
     assert torch.isfinite(mixed).all()
     assert mixed[0, 0].item() == pytest.approx(math.log(0.3 / 0.7), abs=1e-5), "the clean path's share is all there is"
     mixed.sum().backward()
@@ -68,7 +68,9 @@ def test_the_mixture_neither_overflows_nor_loses_its_gradient_where_both_paths_a
 def test_the_mixture_and_the_losses_have_the_gradients_they_should() -> None:
     clean, robust = logits(2, 3).requires_grad_(), logits(3, 3).requires_grad_()
     labels = (logits(4, 3) > 0).double()
-    assert torch.autograd.gradcheck(lambda c, r: mix_findings(c, r, MIXED), (clean, robust))
+    assert torch.autograd.gradcheck(
+        lambda c, r: mix_findings(c, r, MIXED, torch.tensor([0.0, 1.4, -0.3])), (clean, robust)
+    )
     assert torch.autograd.gradcheck(lambda c: task_loss(c, labels), (clean,))
     assert torch.autograd.gradcheck(lambda c: divergence(c, robust.detach(), multilabel=True), (clean,))
 
@@ -80,8 +82,9 @@ def test_one_finding_is_two_classes_said_in_another_way() -> None:
     def two(column: Tensor) -> Tensor:
         return torch.cat([torch.zeros_like(column), column], dim=1)
 
-    mixed = mix(two(z), two(w), MIXED)
-    assert torch.allclose(mix_findings(z, w, MIXED)[:, 0], mixed[:, 1] - mixed[:, 0])
+    bias = torch.tensor([[-1.4]], dtype=torch.float64)
+    mixed = mix(two(z), two(w), MIXED, two(bias)[0])
+    assert torch.allclose(mix_findings(z, w, MIXED, bias[0])[:, 0], mixed[:, 1] - mixed[:, 0])
     whole = labels.long().flatten()
     assert torch.allclose(task_loss(z, labels), functional.cross_entropy(two(z), whole))
     for reduction in ("batchmean", "sum"):
@@ -106,7 +109,9 @@ def test_a_branch_that_is_sure_of_a_finding_decides_it_whatever_the_clean_path_s
     lead = (1 - 0.7) / 0.7  # how far its probability must lie beyond one half, twice
     sure = 1.6 * torch.tensor([[0.5 + lead / 2 + 1e-6, 0.5 - lead / 2 - 1e-6]], dtype=torch.float64).logit()
     for attacked in (-1e3, 1e3):
-        assert (mix_findings(torch.full_like(sure, attacked), sure, MIXED) > 0).tolist() == [[True, False]]
+        assert (mix_findings(torch.full_like(sure, attacked), sure, MIXED, torch.zeros(2)) > 0).tolist() == [
+            [True, False]
+        ]
 
 
 def test_a_case_is_right_only_with_every_finding_and_its_least_probable_truth_is_its_probability() -> None:

@@ -185,7 +185,7 @@ def test_two_classes_keep_their_margins_in_the_mixture() -> None:
     certainty = torch.tensor([0.1, 0.5, 1.0, 2.0, 4.0])
     pairs, unsure = torch.stack([-certainty, certainty], dim=1), torch.zeros(5, 2)
     fusion = FusionRecord("mixed", 0.5, 1.0, 1.0, 0.0, 0.0)
-    for mixed in (mix(pairs, unsure, fusion), mix(unsure, pairs, fusion)):
+    for mixed in (mix(pairs, unsure, fusion, torch.zeros(2)), mix(unsure, pairs, fusion, torch.zeros(2))):
         margin = mixed[:, 1] - mixed[:, 0]
         assert (margin.diff() > 0.01).all()
 
@@ -194,7 +194,7 @@ def test_the_mixture_keeps_the_probabilities_that_rank_and_calibrate() -> None:
     """Adaptive smoothing answers one-hot on its accurate branch: its AUROC and calibration are lost."""
     clean = torch.randn((200, 2), generator=generator())
     fusion = FusionRecord("mixed", 0.3, 1.0, 1.0, 0.0, 0.0)
-    mixed = mix(clean, torch.zeros(200, 2), fusion).exp()
+    mixed = mix(clean, torch.zeros(200, 2), fusion, torch.zeros(2)).exp()
     torch.testing.assert_close(mixed[:, 1], 0.7 * clean.softmax(1)[:, 1] + 0.15)
     assert torch.equal(mixed[:, 1].argsort(), clean.softmax(1)[:, 1].argsort())
 

@@ -71,10 +71,10 @@ def test_a_case_is_carried_by_the_branch_exactly_where_no_answer_of_the_clean_pa
     for case in range(CASES):
         robust = search._reached[case].expand_as(said)
         if multilabel:
-            answers = mix_findings(said, robust, model.fusion) + model.decision_bias > 0
+            answers = mix_findings(said, robust, model.fusion, model.decision_bias) + model.decision_bias > 0
             always = bool((answers == (search.labels[case] > 0)).all())
         else:
-            answers = mix(said, robust, model.fusion) + model.decision_bias
+            answers = mix(said, robust, model.fusion, model.decision_bias) + model.decision_bias
             always = bool((answers.argmax(1) == labels[case]).all())
         assert bool(carried[case]) == always
     assert weight < 0.5 or 0 < int(carried.sum()) < CASES

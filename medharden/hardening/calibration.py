@@ -16,6 +16,7 @@ from medharden.hardening.weighing import weigh
 from medharden.models import (
     Classifier,
     HardenedClassifier,
+    calibrated,
     finding_support,
     logits_in_batches,
     refers,
@@ -65,12 +66,12 @@ def calibrate(
     with torch.no_grad():
         clean = logits_in_batches(clean_path, inputs, size)
         robust = logits_in_batches(branch, inputs, size)
-    temperatures = fit_temperature(clean, labels), fit_temperature(robust, labels)
+    temperatures = fit_temperature(clean, labels, bias), fit_temperature(robust, labels, bias)
     shift, moved = keep_operating_point(
         branch,
         inputs,
         (clean + bias) / temperatures[0],
-        robust / temperatures[1] + bias,
+        (robust + bias) / temperatures[1],
         cohort.classes,
         temperature=temperatures[1],
         multilabel=multilabel,
@@ -80,7 +81,7 @@ def calibrate(
         _NEUTRAL,
         mode=protocol.fusion.mode,
         clean_temperature=temperatures[0],
-        robust_temperature=fit_temperature(robust, labels),
+        robust_temperature=fit_temperature(robust, labels, bias),
     )
     fusion, findings = _guard(fusion, clean, robust, bias, protocol)
     if protocol.fusion.mode != "mixed":
@@ -93,17 +94,20 @@ def calibrate(
     return replace(fusion, weight=weight, frontier=points), (moved, *finding)
 
 
-def fit_temperature(logits: Tensor, labels: Tensor) -> float:
+def fit_temperature(logits: Tensor, labels: Tensor, bias: Tensor) -> float:
     """The temperature that maximises the likelihood on given cases (Guo et al. 2017), in [0.05, 20].
+
+    It works about the decision threshold, see `calibrated`.
 
     Args:
         logits: (N, K).
         labels: (N,) classes, or (N, K) findings.
+        bias: (K,) decision bias.
     """
-    logits, labels = logits.double().cpu(), labels.cpu()
+    logits, labels, bias = logits.double().cpu(), labels.cpu(), bias.double().cpu()
     labels = labels.double() if labels.ndim == 2 else labels
     found = minimize_scalar(
-        lambda t: float(task_loss(logits / float(np.exp(t)), labels)),
+        lambda t: float(task_loss(calibrated(logits, float(np.exp(t)), bias), labels)),
         bounds=(np.log(0.05), np.log(20.0)),
         method="bounded",
     )

@@ -39,8 +39,8 @@ def keep_operating_point(
     Args:
         branch: trained; its last layer's bias is changed.
         inputs: (N, C, *spatial) validation cases; the first few check that the shift does what it should.
-        clean: (N, K) what the original answers by, logits and decision bias, over its temperature.
-        robust: (N, K) what a release of the branch alone would answer by: logits over its temperature, and that bias.
+        clean: (N, K) logits of the clean path, decision bias added, over its temperature.
+        robust: (N, K) logits of the branch, decision bias added, over its temperature.
         names: of the classes, or findings.
         temperature: of the branch.
         multilabel: whether the columns are findings.

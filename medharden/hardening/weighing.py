@@ -65,7 +65,7 @@ def weigh(
     points, answered = [], {0.0: right.cpu().numpy()}
     for weight in reversed(_WEIGHTS):
         model.fusion = replace(model.fusion, weight=weight)
-        now = answered_rightly(blend(clean, robust, model.fusion) + bias, labels)
+        now = answered_rightly(blend(clean, robust, model.fusion, bias) + bias, labels)
         answered[weight] = now.cpu().numpy()
         gained, lost = (now & ~right).cpu().numpy(), (~now & right).cpu().numpy()
         test = noninferiority_test(gained, lost, margin=margin, alpha=protocol.endpoints.alpha, patients=patients)
@@ -136,7 +136,8 @@ class _Search:
         else:
             said = [_CERTAIN * answer.expand_as(worst) for answer in torch.eye(worst.shape[1]).to(worst)]
         blend = mix_findings if model.multilabel else mix
-        answers = [blend(clean.to(worst), worst, model.fusion) + model.decision_bias for clean in said]
+        bias = model.decision_bias
+        answers = [blend(clean.to(worst), worst, model.fusion, bias) + bias for clean in said]
         return torch.stack([answered_rightly(each, self.labels) for each in answers]).all(0)
 
     def _unbeaten(self, view: nn.Module, rows: Tensor) -> Tensor:

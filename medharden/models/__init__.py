@@ -3,6 +3,7 @@
 from medharden.models.answers import (
     answered_rightly,
     answers,
+    calibrated,
     divergence,
     probabilities,
     probability_of_truth,
@@ -30,6 +31,7 @@ __all__ = [
     "HardenedClassifier",
     "answered_rightly",
     "answers",
+    "calibrated",
     "check_classifier",
     "describe_hardened",
     "divergence",

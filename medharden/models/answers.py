@@ -9,7 +9,15 @@ from __future__ import annotations
 from torch import Tensor
 from torch.nn import functional
 
-__all__ = ["answered_rightly", "answers", "divergence", "probabilities", "probability_of_truth", "task_loss"]
+__all__ = [
+    "answered_rightly",
+    "answers",
+    "calibrated",
+    "divergence",
+    "probabilities",
+    "probability_of_truth",
+    "task_loss",
+]
 
 
 def answers(logits: Tensor, *, multilabel: bool) -> Tensor:
@@ -34,6 +42,19 @@ def probability_of_truth(logits: Tensor, labels: Tensor) -> Tensor:
     if labels.ndim == 1:
         return logits.softmax(1).gather(1, labels[:, None]).squeeze(1)
     return (logits * (2 * labels - 1)).sigmoid().amin(1)
+
+
+def calibrated(logits: Tensor, temperature: float, bias: Tensor) -> Tensor:
+    """(N, K) logits over their temperature, about the decision threshold: (z + b) / T - b, which changes no answer.
+
+    About 0, as in Guo et al. 2017, a temperature would move probabilities past a threshold other than one half.
+
+    Args:
+        logits: (N, K) of classes, or (N, L) of findings.
+        temperature: above 0.
+        bias: (K,) decision bias, added to what is returned before it is answered.
+    """
+    return (logits + bias) / temperature - bias
 
 
 def task_loss(logits: Tensor, labels: Tensor, *, reduction: str = "mean") -> Tensor:

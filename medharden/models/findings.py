@@ -6,26 +6,31 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from medharden.models.answers import calibrated
 from medharden.record import FusionRecord
 
 __all__ = ["finding_support", "findings_refer", "guarded_findings", "mix_findings"]
 
 
-def mix_findings(clean: Tensor, robust: Tensor, fusion: FusionRecord) -> Tensor:
-    """Log-odds of p = (1-a) sigmoid(z_c / T_c) + a sigmoid(z_r / T_r) of each finding, computed in log space.
+def mix_findings(clean: Tensor, robust: Tensor, fusion: FusionRecord, bias: Tensor) -> Tensor:
+    """Log-odds of p = (1-a) sigmoid(z_c') + a sigmoid(z_r') of each finding, computed in log space.
 
-    Above 0 is p above one half, and their sigmoid is p.
+    z' are the logits calibrated about the decision threshold, see `calibrated`. The sigmoid of what is returned is p.
 
     Args:
         clean: (N, L) logits of the clean path.
         robust: (N, L) logits of the robust branch.
         fusion: weight a in (0, 1) and the two temperatures.
+        bias: (L,) decision bias.
 
     Returns:
         (N, L) log p - log(1 - p).
     """
     share = torch.tensor([1 - fusion.weight, fusion.weight], dtype=clean.dtype, device=clean.device).log()
-    clean, robust = clean / fusion.clean_temperature, robust / fusion.robust_temperature
+    clean, robust = (
+        calibrated(clean, fusion.clean_temperature, bias),
+        calibrated(robust, fusion.robust_temperature, bias),
+    )
     present = torch.logaddexp(functional.logsigmoid(clean) + share[0], functional.logsigmoid(robust) + share[1])
     absent = torch.logaddexp(functional.logsigmoid(-clean) + share[0], functional.logsigmoid(-robust) + share[1])
     return present - absent

@@ -9,6 +9,7 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 
+from medharden.models.answers import calibrated
 from medharden.models.classifier import Classifier
 from medharden.models.findings import findings_refer, guarded_findings, mix_findings
 from medharden.record import FusionRecord
@@ -80,7 +81,7 @@ class HardenedClassifier(nn.Module):
         if mode == "robust":
             return self.robust_branch(inputs)  # type: ignore[no-any-return]
         combine = mix_findings if self.multilabel else mix
-        return combine(self.clean_path(inputs), self.robust_branch(inputs), self.fusion)
+        return combine(self.clean_path(inputs), self.robust_branch(inputs), self.fusion, self.decision_bias)
 
     def assess(self, inputs: Tensor) -> Assessment:
         """The released answer and, in `guarded` mode, which cases a reader is told to look at."""
@@ -141,13 +142,16 @@ class _GuardedView(nn.Module):
         return torch.cat([columns, torch.zeros_like(columns[:, :1])], dim=1)
 
 
-def mix(clean: Tensor, robust: Tensor, fusion: FusionRecord) -> Tensor:
-    """Log of (1-a) softmax(z_c / T_c) + a softmax(z_r / T_r), computed in log space.
+def mix(clean: Tensor, robust: Tensor, fusion: FusionRecord, bias: Tensor) -> Tensor:
+    """Log of (1-a) softmax(z_c') + a softmax(z_r'), computed in log space.
+
+    z' are the logits calibrated about the decision threshold, see `calibrated`.
 
     Args:
         clean: (N, K) logits of the clean path.
         robust: (N, K) logits of the robust branch.
         fusion: weight a in (0, 1) and the two temperatures.
+        bias: (K,) decision bias.
 
     Returns:
         (N, K) log-probabilities.
@@ -155,8 +159,8 @@ def mix(clean: Tensor, robust: Tensor, fusion: FusionRecord) -> Tensor:
     weight = torch.tensor([1 - fusion.weight, fusion.weight], dtype=clean.dtype, device=clean.device).log()
     parts = torch.stack(
         [
-            (clean / fusion.clean_temperature).log_softmax(1) + weight[0],
-            (robust / fusion.robust_temperature).log_softmax(1) + weight[1],
+            calibrated(clean, fusion.clean_temperature, bias).log_softmax(1) + weight[0],
+            calibrated(robust, fusion.robust_temperature, bias).log_softmax(1) + weight[1],
         ]
     )
     return torch.logsumexp(parts, dim=0)

@@ -5,7 +5,8 @@
 SETTING as in `method.py`. The training and validation cases of its protocol are parted by patient into four folds. Each
 in turn is a test split; of the others a fifth of the patients validate and the rest train an original and a branch, by
 the protocol. The branch is compared with its original on the four test splits together, as trained and with its
-operating point set on validation, alone and mixed. A finished fold is not done again.
+operating point set on validation, alone and mixed. `--threshold` answers the positive of two classes at another
+probability than one half; training does not depend on it. A finished fold is not done again.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from medharden.data import Cohort, load_cohort, load_pseudonym_key
 from medharden.hardening.branch import make_branch
 from medharden.hardening.calibration import fit_temperature
 from medharden.hardening.probe import Probe
+from medharden.hardening.run import decision_bias
 from medharden.hardening.training import BranchTraining
 from medharden.models import Classifier, load_classifier, logits_in_batches, mix
 from medharden.protocol import Protocol
@@ -73,24 +75,26 @@ def answers(original: Classifier, branch: Classifier, cohort: Cohort) -> dict[st
     return found
 
 
-def right(found: dict[str, Tensor]) -> dict[str, Tensor]:
+def right(found: dict[str, Tensor], bias: Tensor) -> dict[str, Tensor]:
     """Which test cases are answered rightly by the original, the branch as trained and set, and mixtures of either."""
     clean, robust, labels = (found[f"val/{name}"] for name in ("clean", "branch", "y"))
     before, now = found["test/clean"], found["test/branch"]
-    shift, fusion = calibrated(clean, robust, labels)
-    trained = replace(fusion, robust_temperature=fit_temperature(robust, labels))
+    shift, fusion = calibrated(clean, robust, labels, bias)
+    trained = replace(fusion, robust_temperature=fit_temperature(robust, labels, bias))
     given = {"original": before}
     for name, logits, how in (("as trained", now, trained), ("set", now + shift, fusion)):
         given[f"branch {name}"] = logits
-        given |= {f"mixed at {w}, {name}": mix(before, logits, replace(how, weight=w)) for w in WEIGHTS}
-    return {subject: logits.argmax(1) == found["test/y"] for subject, logits in given.items()}
+        for weight in WEIGHTS:
+            given[f"mixed at {weight}, {name}"] = mix(before, logits, replace(how, weight=weight), bias)
+    return {subject: (logits + bias).argmax(1) == found["test/y"] for subject, logits in given.items()}
 
 
-def compared(folds: list[dict[str, Tensor]], classes: tuple[str, ...], alpha: float) -> dict[str, object]:
+def compared(folds: list[dict[str, Tensor]], classes: tuple[str, ...], protocol: Protocol) -> dict[str, object]:
     """Of all folds, for each subject and class: gained, lost, and the change of recall with its limits, by patient."""
     labels = torch.cat([fold["test/y"] for fold in folds])
     patients = [f"{n}/{p}" for n, fold in enumerate(folds) for p in fold["test/patient"].tolist()]
-    each = [right(fold) for fold in folds]
+    bias = decision_bias(protocol, classes)
+    each = [right(fold, bias) for fold in folds]
     parts = {"all": torch.ones_like(labels, dtype=torch.bool)} | {c: labels == k for k, c in enumerate(classes)}
     before, result = torch.cat([one["original"] for one in each]), {}
     for subject in list(each[0])[1:]:
@@ -98,7 +102,9 @@ def compared(folds: list[dict[str, Tensor]], classes: tuple[str, ...], alpha: fl
         for part, chosen in parts.items():
             gained, lost = (now & ~before)[chosen].numpy(), (before & ~now)[chosen].numpy()
             who = [patients[n] for n in chosen.nonzero()[:, 0].tolist()]
-            limits = noninferiority_test(gained, lost, margin=0.05, alpha=alpha, patients=who).interval
+            limits = noninferiority_test(
+                gained, lost, margin=0.05, alpha=protocol.endpoints.alpha, patients=who
+            ).interval
             change = (int(gained.sum()) - int(lost.sum())) / len(who)
             row[part] = [int(gained.sum()), int(lost.sum()), *(round(v, 3) for v in (change, *limits))]
         result[subject] = row
@@ -110,6 +116,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--work", type=Path, required=True)
+    parser.add_argument("--threshold", type=float, default=0.5)
     parser.add_argument("settings", nargs="+", choices=SETTINGS, metavar="SETTING")
     arguments = parser.parse_args()
     keep_freed_memory()
@@ -117,6 +124,9 @@ def main() -> None:
     for name in arguments.settings:
         setting = SETTINGS[name]
         protocol = settled(setting, None)
+        fields = protocol.model_dump()
+        fields["task"]["threshold"] = arguments.threshold
+        answering = type(protocol).model_validate(fields)
         whole = load_cohort(arguments.data / setting.data, protocol, key=load_pseudonym_key())
         folds = []
         for fold in range(FOLDS):
@@ -133,7 +143,7 @@ def main() -> None:
                 np.savez(kept, **{k: v.numpy() for k, v in answers(original, branch, cohort).items()})
             with np.load(kept) as saved:
                 folds.append({k: torch.from_numpy(saved[k]) for k in saved.files})
-        print(json.dumps({"setting": name} | compared(folds, whole.classes, protocol.endpoints.alpha)), flush=True)
+        print(json.dumps({"setting": name} | compared(folds, whole.classes, answering)), flush=True)
 
 
 if __name__ == "__main__":

@@ -92,11 +92,12 @@ def changes(now: Tensor, before: Tensor, labels: Tensor) -> dict[str, list[int]]
     }
 
 
-def calibrated(clean: Tensor, robust: Tensor, labels: Tensor) -> tuple[Tensor, FusionRecord]:
+def calibrated(clean: Tensor, robust: Tensor, labels: Tensor, bias: Tensor) -> tuple[Tensor, FusionRecord]:
     """What is added to the branch's logits, and the temperatures, as `harden` sets both on validation."""
-    heat = fit_temperature(clean, labels), fit_temperature(robust, labels)
-    shift = heat[1] * offsets(robust / heat[1], (clean / heat[0]).softmax(1).mean(0), multilabel=False)
-    return shift, FusionRecord("mixed", 0.5, heat[0], fit_temperature(robust + shift, labels), 0.0, 0.0)
+    heat = fit_temperature(clean, labels, bias), fit_temperature(robust, labels, bias)
+    wanted = ((clean + bias) / heat[0]).double().softmax(1).mean(0)
+    shift = heat[1] * offsets((robust + bias) / heat[1], wanted, multilabel=False)
+    return shift, FusionRecord("mixed", 0.5, heat[0], fit_temperature(robust + shift, labels, bias), 0.0, 0.0)
 
 
 def measure(name: str, original: Classifier, cohort: Cohort, base: Protocol) -> dict[str, object]:
@@ -125,13 +126,13 @@ def measure(name: str, original: Classifier, cohort: Cohort, base: Protocol) -> 
         "variant": name,
         "robust": sum(won == "" for won in attacked.won_by) / len(labels),
     }
-    settled: tuple[Tensor, FusionRecord] | None = None
+    bias, settled = torch.zeros(len(cohort.classes)), None
     for split in ("val", "test"):
         inputs, labels = cohort.batch(cohort.indices(split))
         with torch.no_grad():
             clean, robust = (logits_in_batches(m, inputs, 64) for m in (original, branch))
-        shift, fusion = settled = settled or calibrated(clean, robust, labels)
-        released = {str(w): mix(clean, robust + shift, replace(fusion, weight=w)) for w in WEIGHTS}
+        shift, fusion = settled = settled or calibrated(clean, robust, labels, bias)
+        released = {str(w): mix(clean, robust + shift, replace(fusion, weight=w), bias) for w in WEIGHTS}
         result[split] = {
             "cases": torch.bincount(labels).tolist(),
             "original": [int(n) for n in torch.bincount(labels[clean.argmax(1) == labels], minlength=2)],
