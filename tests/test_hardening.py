@@ -277,6 +277,7 @@ def test_every_fusion_mode_is_calibrated_for_three_classes(tmp_path: Path, mode:
     cohort = tiny_cohort(tmp_path, tiny_protocol(extra), classes=3)
     record = harden(tiny_model(tmp_path, 3, cohort), cohort, tiny_protocol(extra), tmp_path / "run")
     assert record.fusion.mode == mode
+    assert ("hardening.operating_point" in [f.code for f in record.findings]) == (mode in ("mixed", "robust"))
     if mode == "mixed":
         assert 0.5 < record.fusion.weight < 1
         assert len(record.fusion.frontier) > 3

@@ -46,11 +46,13 @@ def calibrate(
     device: str,
     progress: Progress | None = None,
 ) -> tuple[FusionRecord, tuple[Finding, ...]]:
-    """Sets the branch's operating point and fits the fusion that the protocol asks for; the test split is not touched.
+    """Sets the operating point of a branch that answers, and fits the fusion that the protocol asks for.
+
+    The test split is not touched.
 
     Args:
         clean_path: frozen, on the device.
-        branch: trained, on the device; a constant may be added to its logits, see `keep_operating_point`.
+        branch: trained, on the device; a constant is added to its logits where it answers, see `keep_operating_point`.
         cohort: its `val` split is used.
         protocol: fusion mode, margins, alpha, threat, referral budget.
         bias: (K,) decision bias.
@@ -66,32 +68,29 @@ def calibrate(
     with torch.no_grad():
         clean = logits_in_batches(clean_path, inputs, size)
         robust = logits_in_batches(branch, inputs, size)
-    temperatures = fit_temperature(clean, labels, bias), fit_temperature(robust, labels, bias)
-    shift, moved = keep_operating_point(
-        branch,
-        inputs,
-        (clean + bias) / temperatures[0],
-        (robust + bias) / temperatures[1],
-        cohort.classes,
-        temperature=temperatures[1],
-        multilabel=multilabel,
-    )
-    robust += shift
-    fusion = replace(
-        _NEUTRAL,
-        mode=protocol.fusion.mode,
-        clean_temperature=temperatures[0],
-        robust_temperature=fit_temperature(robust, labels, bias),
-    )
-    fusion, findings = _guard(fusion, clean, robust, bias, protocol)
-    if protocol.fusion.mode != "mixed":
-        return fusion, (moved, *findings) if protocol.fusion.mode == "guarded" else (moved,)
+    fusion = replace(_NEUTRAL, mode=protocol.fusion.mode, clean_temperature=fit_temperature(clean, labels, bias))
+    findings: tuple[Finding, ...] = ()
+    if fusion.mode in ("mixed", "robust"):  # the answers of the others are the clean path's
+        heat = fit_temperature(robust, labels, bias)
+        shift, said = keep_operating_point(
+            branch,
+            inputs,
+            (clean + bias) / fusion.clean_temperature,
+            (robust + bias) / heat,
+            cohort.classes,
+            temperature=heat,
+            multilabel=multilabel,
+        )
+        robust, findings = robust + shift, (said,)
+    fusion = replace(fusion, robust_temperature=fit_temperature(robust, labels, bias))
+    fusion, guarded = _guard(fusion, clean, robust, bias, protocol)
+    if fusion.mode != "mixed":
+        return fusion, guarded if fusion.mode == "guarded" else findings
     model = HardenedClassifier(clean_path, branch, fusion, bias, multilabel=multilabel)
     points, right = weigh(model, inputs, labels, clean, robust, patients, protocol, progress)
-    weight, finding = choose(
-        points, right, gated_parts(labels, protocol), np.asarray(patients), protocol.endpoints.alpha
-    )
-    return replace(fusion, weight=weight, frontier=points), (moved, *finding)
+    parts = gated_parts(labels, protocol)
+    weight, unshown = choose(points, right, parts, np.asarray(patients), protocol.endpoints.alpha)
+    return replace(fusion, weight=weight, frontier=points), (*findings, *unshown)
 
 
 def fit_temperature(logits: Tensor, labels: Tensor, bias: Tensor) -> float:
