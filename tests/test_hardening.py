@@ -416,6 +416,8 @@ def test_the_temperature_of_an_overconfident_model_is_found() -> None:
     honest = torch.randn(4000, 3) * 2
     labels = torch.distributions.Categorical(logits=honest).sample()
     assert fit_temperature(honest * 3, labels, torch.zeros(3)) == pytest.approx(3, rel=0.1)
+    bias = torch.tensor([0.0, 3.0, 0.0])  # of a threshold far from one half; about it the model is as over-confident
+    assert fit_temperature((honest + bias) * 3 - bias, labels, bias) == pytest.approx(3, rel=0.1)
 
 
 def test_the_decision_bias_is_the_log_odds_of_the_threshold() -> None:
