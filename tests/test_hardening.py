@@ -19,8 +19,8 @@ from medharden.hardening import harden
 from medharden.hardening.adversary import CarriedAdversary
 from medharden.hardening.augmentation import augment
 from medharden.hardening.baselines import FreshAdversary
-from medharden.hardening.branch import check_form, make_branch, merge
-from medharden.hardening.calibration import fit_temperature
+from medharden.hardening.branch import check_form, classifier_layer, make_branch, merge
+from medharden.hardening.calibration import calibrate, fit_temperature
 from medharden.hardening.probe import Probe, ProbeResult, collapsed
 from medharden.hardening.run import decision_bias
 from medharden.hardening.schedule import learning_rate, radius_share
@@ -289,6 +289,19 @@ def test_every_fusion_mode_is_calibrated_for_three_classes(tmp_path: Path, mode:
     expected = {"clean": model.clean_path, "guarded": model.clean_path, "robust": model.robust_branch}
     if mode in expected:
         assert torch.equal(model(inputs), expected[mode](inputs))
+
+
+@pytest.mark.parametrize("mode", ["clean", "guarded", "mixed", "robust"])
+def test_only_a_branch_that_answers_has_its_operating_point_set(tmp_path: Path, mode: str) -> None:
+    protocol = tiny_protocol(f"fusion: {{mode: {mode}}}\n")
+    cohort = tiny_cohort(tmp_path, protocol)
+    original = tiny_model(tmp_path, 2, cohort)
+    branch = make_branch(original, "full", rank=4, seed=0)
+    with torch.no_grad():
+        classifier_layer(branch).bias[0] += 1.0
+    before = state_digest(branch)
+    calibrate(original, branch, cohort, protocol, torch.zeros(2), device="cpu")
+    assert (state_digest(branch) == before) == (mode in ("clean", "guarded"))
 
 
 def training(cohort: Cohort, original: Classifier, extra: str) -> BranchTraining:
