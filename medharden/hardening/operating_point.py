@@ -68,8 +68,8 @@ def offsets(logits: Tensor, wanted: Tensor, *, multilabel: bool) -> Tensor:
     """(K,) what has to be added to logits for each class's mean probability to be as wanted.
 
     They minimise the convex sum over cases of log-partition less what is wanted, whose gradient is the difference of
-    both (as in Darroch and Ratcliff 1972), plus half their square: the information of one case keeps them finite where
-    hardly a case is uncertain.
+    both (as in Darroch and Ratcliff 1972), plus half their square, which keeps them finite where hardly a case is
+    uncertain.
 
     Args:
         logits: (N, K).

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from method import SETTINGS, settled, train_original
 from torch import Tensor
-from two_series import WEIGHTS, calibrated
+from two_series import WEIGHTS, set_up
 
 from medharden.cli.console import stage_progress
 from medharden.cli.runtime import keep_freed_memory
@@ -79,7 +79,7 @@ def right(found: dict[str, Tensor], bias: Tensor) -> dict[str, Tensor]:
     """Which test cases are answered rightly by the original, the branch as trained and set, and mixtures of either."""
     clean, robust, labels = (found[f"val/{name}"] for name in ("clean", "branch", "y"))
     before, now = found["test/clean"], found["test/branch"]
-    shift, fusion = calibrated(clean, robust, labels, bias)
+    shift, fusion = set_up(clean, robust, labels, bias)
     trained = replace(fusion, robust_temperature=fit_temperature(robust, labels, bias))
     given = {"original": before}
     for name, logits, how in (("as trained", now, trained), ("set", now + shift, fusion)):

@@ -92,7 +92,7 @@ def changes(now: Tensor, before: Tensor, labels: Tensor) -> dict[str, list[int]]
     }
 
 
-def calibrated(clean: Tensor, robust: Tensor, labels: Tensor, bias: Tensor) -> tuple[Tensor, FusionRecord]:
+def set_up(clean: Tensor, robust: Tensor, labels: Tensor, bias: Tensor) -> tuple[Tensor, FusionRecord]:
     """What is added to the branch's logits, and the temperatures, as `harden` sets both on validation."""
     heat = fit_temperature(clean, labels, bias), fit_temperature(robust, labels, bias)
     wanted = ((clean + bias) / heat[0]).double().softmax(1).mean(0)
@@ -131,7 +131,7 @@ def measure(name: str, original: Classifier, cohort: Cohort, base: Protocol) -> 
         inputs, labels = cohort.batch(cohort.indices(split))
         with torch.no_grad():
             clean, robust = (logits_in_batches(m, inputs, 64) for m in (original, branch))
-        shift, fusion = settled = settled or calibrated(clean, robust, labels, bias)
+        shift, fusion = settled = settled or set_up(clean, robust, labels, bias)
         released = {str(w): mix(clean, robust + shift, replace(fusion, weight=w), bias) for w in WEIGHTS}
         result[split] = {
             "cases": torch.bincount(labels).tolist(),
