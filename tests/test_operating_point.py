@@ -7,7 +7,7 @@ import copy
 import pytest
 import torch
 
-from medharden.hardening.operating_point import keep_operating_point, offsets
+from medharden.hardening.operating_point import keep_operating_point, operating_shift
 from medharden.models import Classifier
 from medharden.record import ModelRecord
 
@@ -30,24 +30,33 @@ def moved(original: Classifier, towards: int, by: float) -> Classifier:
     return branch
 
 
+def counted(logits: torch.Tensor) -> torch.Tensor:
+    """(K,) share of answers of each class, each spread over a quarter of the calibrated width."""
+    return (4 * logits).softmax(1).mean(0)
+
+
 @pytest.mark.parametrize("classes", [2, 3, 5])
-def test_offsets_give_every_class_the_wanted_mean_probability(classes: int) -> None:
+def test_every_class_is_answered_as_often_as_by_the_original(classes: int) -> None:
     torch.manual_seed(0)
-    logits = torch.randn(CASES, classes) + 1.5 * torch.arange(classes)
-    wanted = torch.randn(CASES, classes).softmax(1).mean(0).double()
-    added = offsets(logits, wanted, multilabel=False)
-    torch.testing.assert_close((logits + added).softmax(1).mean(0).double(), wanted, atol=0.02, rtol=0)
+    original = torch.randn(CASES, classes)
+    branch = torch.randn(CASES, classes) + 0.5 * torch.arange(classes)
+    added = operating_shift(original, branch, multilabel=False)
+    assert float((counted(branch) - counted(original)).abs().max()) > 0.05
+    torch.testing.assert_close(counted(branch + added), counted(original), atol=0.01, rtol=0)
     assert float(added.sum()) == pytest.approx(0, abs=1e-4)
 
 
-def test_offsets_of_findings_are_found_one_by_one_and_stay_finite_where_nothing_is_uncertain() -> None:
+def test_findings_are_shifted_one_by_one_and_stay_finite_where_nothing_is_uncertain() -> None:
     torch.manual_seed(0)
-    logits = torch.randn(CASES, 3) - 1
-    added = offsets(logits, torch.tensor([0.4, 0.1, 0.0]), multilabel=True)
-    torch.testing.assert_close((logits + added).sigmoid().mean(0)[:2], torch.tensor([0.4, 0.1]), atol=0.02, rtol=0)
-    assert -20 < float(added[2]) < -2
+    branch = torch.randn(CASES, 3) - 1
+    original = torch.randn(CASES, 3) - torch.tensor([0.0, 1.5, 50.0])
+    added = operating_shift(original, branch, multilabel=True)
+    now = (4 * (branch + added)).sigmoid().mean(0)
+    torch.testing.assert_close(now, (4 * original).sigmoid().mean(0), atol=0.02, rtol=0)
+    assert -20 < float(added[2]) < -1
     sure = 1e4 * torch.eye(2)[torch.arange(CASES) % 2]
-    assert float(offsets(sure, torch.tensor([0.4, 0.6]), multilabel=False).abs().max()) < 100
+    more = 1e4 * torch.eye(2)[(torch.arange(CASES) % 5 > 1).long()]
+    assert float(operating_shift(more, sure, multilabel=False).abs().max()) < 100
 
 
 @pytest.mark.parametrize(("classes", "one_logit"), [(2, False), (2, True), (4, False)])

@@ -14,10 +14,15 @@ from scipy.special import expit, logsumexp, softmax
 from torch import Tensor
 
 from medharden.hardening.branch import classifier_layer
-from medharden.models import Classifier
+from medharden.models import Classifier, probabilities
 from medharden.record import Finding
 
-__all__ = ["keep_operating_point", "offsets"]
+__all__ = ["keep_operating_point", "operating_shift"]
+
+# Share of the calibrated spread over which a case's answer counts in part. At 1, means of probability, cases far from
+# the decision threshold weigh in; towards 0, counts of answers, the few beside it decide. From .35 down to .12 it made
+# no difference on development folds (docs/benchmarks.md).
+_SPREAD = 0.25
 
 
 @torch.no_grad()
@@ -33,8 +38,8 @@ def keep_operating_point(
 ) -> tuple[Tensor, Finding]:
     """Shifts the branch's logits, in place, so that it answers each class as often as the original on these cases.
 
-    A constant is added to each logit, in the bias of the layer that makes them. Labels are not looked at. How often a
-    class is answered is taken as its mean probability: a count of answers hangs on the few cases beside the threshold.
+    A constant is added to each logit, in the bias of the layer that makes them, see `operating_shift`. Labels are not
+    looked at.
 
     Args:
         branch: trained; its last layer's bias is changed.
@@ -48,8 +53,7 @@ def keep_operating_point(
     Returns:
         (K,) what was added to the branch's logits, and the finding that says so.
     """
-    wanted = clean.double().sigmoid().mean(0) if multilabel else clean.double().softmax(1).mean(0)
-    shift = temperature * offsets(robust, wanted, multilabel=multilabel)
+    shift = temperature * operating_shift(clean, robust, multilabel=multilabel)
     if not _add(branch, shift, inputs):
         message = (
             "The layer that makes the robust branch's logits has no bias, so its operating point could not be set to "
@@ -64,30 +68,35 @@ def keep_operating_point(
     return shift, Finding("hardening.operating_point", "info", message)
 
 
-def offsets(logits: Tensor, wanted: Tensor, *, multilabel: bool) -> Tensor:
-    """(K,) what has to be added to logits for each class's mean probability to be as wanted.
+def operating_shift(clean: Tensor, robust: Tensor, *, multilabel: bool) -> Tensor:
+    """(K,) what has to be added to the branch's calibrated logits for it to answer each class as often as the original.
 
-    They minimise the convex sum over cases of log-partition less what is wanted, whose gradient is the difference of
-    both (as in Darroch and Ratcliff 1972), plus half their square, which keeps them finite where hardly a case is
-    uncertain.
+    How often a class is answered is the mean of softmax(z / .25), of findings of the sigmoid: a smoothed count, in
+    which a case near the decision threshold counts in part. A plain count hangs on the few cases beside the threshold,
+    a mean of probabilities on all that lie far from it.
+
+    The shift u minimises the convex sum over cases of .25 log-partition((z + u) / .25) less what is wanted of u, whose
+    gradient is the difference of both counts (as in Darroch and Ratcliff 1972), plus half the square of u, which keeps
+    it finite where hardly a case is uncertain; it leaves a count off by u cases.
 
     Args:
-        logits: (N, K).
-        wanted: (K,) mean probabilities.
+        clean: (N, K) logits of the original, decision bias added, over its temperature.
+        robust: (N, K) logits of the branch, decision bias added, over its temperature.
         multilabel: whether the columns are findings, each with a probability of its own.
     """
-    values, aim = logits.double().cpu().numpy(), wanted.double().cpu().numpy()
+    values = robust.double().cpu().numpy() / _SPREAD
+    wanted = probabilities(clean.double().cpu() / _SPREAD, multilabel=multilabel).mean(0).numpy()
 
     def excess(added: np.ndarray[tuple[int], np.dtype[np.float64]]) -> tuple[float, np.ndarray]:
-        moved = values + added
+        moved = values + added / _SPREAD
         if multilabel:
             partition, mean = np.logaddexp(0, moved).sum(), expit(moved).mean(0)
         else:
             partition, mean = logsumexp(moved, axis=1).sum(), softmax(moved, axis=1).mean(0)
-        value = partition - len(values) * (aim @ added) + added @ added / 2
-        return value / len(values), mean - aim + added / len(values)
+        value = _SPREAD * partition - len(values) * (wanted @ added) + added @ added / 2
+        return value / len(values), mean - wanted + added / len(values)
 
-    return torch.from_numpy(minimize(excess, np.zeros(len(aim)), jac=True, method="BFGS").x).to(logits)
+    return torch.from_numpy(minimize(excess, np.zeros(len(wanted)), jac=True, method="BFGS").x).to(robust)
 
 
 def _add(branch: Classifier, shift: Tensor, inputs: Tensor) -> bool:

@@ -31,7 +31,7 @@ from medharden.cli.runtime import keep_freed_memory
 from medharden.data import Cohort, load_cohort, load_pseudonym_key
 from medharden.hardening.branch import make_branch, merge
 from medharden.hardening.calibration import fit_temperature
-from medharden.hardening.operating_point import offsets
+from medharden.hardening.operating_point import operating_shift
 from medharden.hardening.probe import Probe
 from medharden.hardening.training import BranchTraining
 from medharden.models import Classifier, DecisionView, load_classifier, logits_in_batches, mix
@@ -95,8 +95,7 @@ def changes(now: Tensor, before: Tensor, labels: Tensor) -> dict[str, list[int]]
 def set_up(clean: Tensor, robust: Tensor, labels: Tensor, bias: Tensor) -> tuple[Tensor, FusionRecord]:
     """What is added to the branch's logits, and the temperatures, as `harden` sets both on validation."""
     heat = fit_temperature(clean, labels, bias), fit_temperature(robust, labels, bias)
-    wanted = ((clean + bias) / heat[0]).double().softmax(1).mean(0)
-    shift = heat[1] * offsets((robust + bias) / heat[1], wanted, multilabel=False)
+    shift = heat[1] * operating_shift((clean + bias) / heat[0], (robust + bias) / heat[1], multilabel=False)
     return shift, FusionRecord("mixed", 0.5, heat[0], fit_temperature(robust + shift, labels, bias), 0.0, 0.0)
 
 
