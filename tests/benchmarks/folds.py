@@ -5,8 +5,9 @@
 SETTING as in `method.py`. The training and validation cases of its protocol are parted by patient into four folds. Each
 in turn is a test split; of the others a fifth of the patients validate and the rest train an original and a branch, by
 the protocol. The branch is compared with its original on the four test splits together, as trained and with its
-operating point set on validation, alone and mixed. `--threshold` answers the positive of two classes at another
-probability than one half; training does not depend on it. A finished fold is not done again.
+operating point set on validation, alone and mixed. `passes` is the share that shows all that is gated, of test splits
+as large as the setting's own that are drawn by patient from the four. `--threshold` answers the positive of two classes
+at another probability than one half; training does not depend on it. A finished fold is not done again.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from medharden.cli.runtime import keep_freed_memory
 from medharden.data import Cohort, load_cohort, load_pseudonym_key
 from medharden.hardening.branch import make_branch
 from medharden.hardening.calibration import fit_temperature
+from medharden.hardening.choosing import gated_parts
 from medharden.hardening.probe import Probe
 from medharden.hardening.run import decision_bias
 from medharden.hardening.training import BranchTraining
@@ -37,6 +39,7 @@ from medharden.stats import noninferiority_test
 
 FOLDS = 4
 VALIDATE = 5  # one patient in so many of those that are left
+DRAWS = 400
 
 
 def fold_of(whole: Cohort, fold: int) -> Cohort:
@@ -89,7 +92,31 @@ def right(found: dict[str, Tensor], bias: Tensor) -> dict[str, Tensor]:
     return {subject: (logits + bias).argmax(1) == found["test/y"] for subject, logits in given.items()}
 
 
-def compared(folds: list[dict[str, Tensor]], classes: tuple[str, ...], protocol: Protocol) -> dict[str, object]:
+def passing(change: Tensor, labels: Tensor, patients: list[str], protocol: Protocol, cases: int) -> float:
+    """The share of test splits of so many cases, drawn by patient, on which all that is gated is shown."""
+    rows, alpha, passed = {}, protocol.endpoints.alpha, 0
+    for row, patient in enumerate(patients):
+        rows.setdefault(patient, []).append(row)
+    everyone, generator = list(rows.values()), np.random.default_rng(11)
+    for _ in range(DRAWS):
+        drawn, whose = [], []
+        while len(drawn) < cases:
+            new = everyone[generator.integers(len(everyone))]
+            whose += [str(len(drawn))] * len(new)
+            drawn += new
+        moved, names = change[drawn].numpy(), np.asarray(whose)
+        passed += all(
+            noninferiority_test(
+                moved[part.rows] > 0, moved[part.rows] < 0, margin=part.margin, alpha=alpha, patients=names[part.rows]
+            ).shown
+            for part in gated_parts(labels[drawn], protocol)
+        )
+    return passed / DRAWS
+
+
+def compared(
+    folds: list[dict[str, Tensor]], classes: tuple[str, ...], protocol: Protocol, cases: int
+) -> dict[str, object]:
     """Of all folds, for each subject and class: gained, lost, and the change of recall with its limits, by patient."""
     labels = torch.cat([fold["test/y"] for fold in folds])
     patients = [f"{n}/{p}" for n, fold in enumerate(folds) for p in fold["test/patient"].tolist()]
@@ -107,7 +134,7 @@ def compared(folds: list[dict[str, Tensor]], classes: tuple[str, ...], protocol:
             ).interval
             change = (int(gained.sum()) - int(lost.sum())) / len(who)
             row[part] = [int(gained.sum()), int(lost.sum()), *(round(v, 3) for v in (change, *limits))]
-        result[subject] = row
+        result[subject] = row | {"passes": passing(now.int() - before.int(), labels, patients, protocol, cases)}
     return {"cases": {part: int(chosen.sum()) for part, chosen in parts.items()}} | result
 
 
@@ -143,7 +170,10 @@ def main() -> None:
                 np.savez(kept, **{k: v.numpy() for k, v in answers(original, branch, cohort).items()})
             with np.load(kept) as saved:
                 folds.append({k: torch.from_numpy(saved[k]) for k in saved.files})
-        print(json.dumps({"setting": name} | compared(folds, whole.classes, answering)), flush=True)
+        print(
+            json.dumps({"setting": name} | compared(folds, whole.classes, answering, len(whole.indices("test")))),
+            flush=True,
+        )
 
 
 if __name__ == "__main__":
