@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -75,6 +77,13 @@ def test_among_equally_robust_weights_the_smallest_is_taken_though_another_answe
 def test_a_smaller_weight_that_keeps_nearly_all_robustness_is_preferred() -> None:
     assert choose({0.7: 2, 0.99: 2}, {0.7: 0.83, 0.99: 0.85})[0] == 0.7
     assert choose({0.7: 2, 0.99: 2}, {0.7: 0.82, 0.99: 0.85})[0] == 0.99
+
+
+@pytest.mark.parametrize(("attacked", "chosen"), [(100, 0.99), (400, 0.7)])
+def test_that_a_smaller_weight_keeps_95_percent_has_to_hold_by_one_standard_error(attacked: int, chosen: float) -> None:
+    points = tuple(replace(point(w, 2, r), attacked=attacked) for w, r in ((0.7, 0.82), (0.99, 0.85)))
+    parts, answers = (choosing.Part(np.arange(CASES), 0.001),), {0.0: right(0), 0.7: right(2), 0.99: right(2)}
+    assert choosing.choose(points, answers, parts, np.asarray(PATIENTS), 0.025)[0] == chosen
 
 
 def test_no_weight_is_chosen_at_which_a_robust_answer_would_have_to_be_surer_than_robust_answers_are() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,9 +18,7 @@ __all__ = ["LEAST_CHOSEN", "Part", "choose", "gated_parts"]
 # At a weight a the branch's probability of the truth has to stay above 1 / (2a) under attack, whatever the clean path
 # says. Below .7 that is more than many a robust answer has: such weights are drawn and not chosen.
 LEAST_CHOSEN = 0.7
-_KEPT = (
-    0.975  # of the most robust weight's accuracy under attack; what is beyond costs more shifted cases than it gives
-)
+_KEPT = 0.95  # of the most robust weight's accuracy under attack, by one standard error
 
 
 @dataclass(frozen=True)
@@ -100,13 +99,21 @@ def _slack(
 
 
 def _preferred(points: list[FrontierPoint]) -> FrontierPoint:
-    """Of those about as robust as the most robust, the smallest weight.
+    """Of those that keep nearly all of the most robust one's accuracy under attack, the smallest weight.
 
     It changes the original's answers least, on cases unlike those of validation too. Net right answers on validation
     do not tell weights apart: they came first once, and one case more of 78 released .99 for .8.
     """
-    enough = _KEPT * max(p.robust for p in points)
-    return min((p for p in points if p.robust >= enough), key=lambda p: p.weight)
+    most = max(p.robust for p in points)
+    return min((p for p in points if _keeps_enough(p, most)), key=lambda p: p.weight)
+
+
+def _keeps_enough(point: FrontierPoint, most: float) -> bool:
+    """Whether the kept share of what stands at the most robust weight, less its standard error, is at least 95 %."""
+    if point.robust >= most:
+        return True
+    kept = point.robust / most
+    return kept - math.sqrt(kept * (1 - kept) / (most * point.attacked)) >= _KEPT
 
 
 def _within_one_error(
