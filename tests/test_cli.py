@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -338,6 +339,23 @@ def test_ctrl_c_exits_with_130_loses_nothing_and_the_same_command_goes_on(
     )
     assert again.returncode in (0, 3, 4), again.stderr
     assert (tmp_path / "run" / "report.html").is_file()
+
+
+def test_ctrl_c_in_code_compiled_from_text_exits_with_130_too(tmp_path: Path) -> None:
+    pressed = "import os, signal, time; os.kill(os.getpid(), signal.SIGINT); time.sleep(9)"
+    (tmp_path / "sitecustomize.py").write_text(
+        f"import medharden.cli.app as cli\ncli.app = lambda: exec({pressed!r})\n"
+    )
+    python_path = f"{tmp_path}{os.pathsep}{environment()['PYTHONPATH']}"
+    result = subprocess.run(
+        [sys.executable, "-m", "medharden"],
+        env=environment(PYTHONPATH=python_path),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert (result.returncode, result.stderr.strip()) == (130, "stopped: stopped")
 
 
 def test_the_frontier_is_drawn_over_the_whole_range_with_its_operating_point(

@@ -6,10 +6,23 @@ import os
 import signal
 import sys
 import traceback
+from types import FrameType
 
 from medharden.errors import Interrupted, MedHardenError
 
 __all__ = ["main"]
+
+
+class _Stopped(KeyboardInterrupt):
+    """Ctrl-C, or a scheduler's SIGTERM.
+
+    Not KeyboardInterrupt itself: where that passes through code compiled from text, as named tuples are while a library
+    is imported, CPython ends `python -m` by the signal later on, whatever exit code is asked for.
+    """
+
+
+def _stop(_signal: int, _frame: FrameType | None) -> None:
+    raise _Stopped
 
 
 def main() -> None:
@@ -18,7 +31,9 @@ def main() -> None:
     from medharden.cli.console import report_error
 
     # a scheduler that ends a job early is answered as Ctrl-C is: the log is closed, and the run can go on
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, _stop)
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # and not ignored, as in a shell's background
+        signal.signal(signal.SIGINT, _stop)
     try:
         app()
     except MedHardenError as error:
