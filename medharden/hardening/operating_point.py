@@ -21,7 +21,7 @@ __all__ = ["keep_operating_point", "operating_shift"]
 
 # Share of the calibrated spread over which a case's answer counts in part. At 1, means of probability, cases far from
 # the decision threshold weigh in; towards 0, counts of answers, the few beside it decide. From .35 down to .12 it made
-# no difference on development folds (docs/benchmarks.md).
+# little difference on development folds (docs/benchmarks.md).
 _SPREAD = 0.25
 
 
@@ -84,8 +84,8 @@ def operating_shift(clean: Tensor, robust: Tensor, *, multilabel: bool) -> Tenso
         robust: (N, K) logits of the branch, decision bias added, over its temperature.
         multilabel: whether the columns are findings, each with a probability of its own.
     """
-    values = robust.double().cpu().numpy() / _SPREAD
-    wanted = probabilities(clean.double().cpu() / _SPREAD, multilabel=multilabel).mean(0).numpy()
+    values = robust.cpu().double().numpy() / _SPREAD
+    wanted = probabilities(clean.cpu().double() / _SPREAD, multilabel=multilabel).mean(0).numpy()
 
     def excess(added: np.ndarray[tuple[int], np.dtype[np.float64]]) -> tuple[float, np.ndarray]:
         moved = values + added / _SPREAD
