@@ -5,8 +5,9 @@ from medharden.audit.files import digest_bytes, digest_file, stream_atomic, writ
 from medharden.audit.history import Lock, RunHistory, read_history
 from medharden.audit.ledger import Ledger, Look, look_at, read_ledger, record_look
 from medharden.audit.log import AuditLog, audited, verify_log
-from medharden.audit.records import canonical_json, read_cases, read_record, write_cases, write_record
+from medharden.audit.records import read_cases, read_record, write_cases, write_record
 from medharden.audit.screening import guarded
+from medharden.canonical import canonical_json
 
 __all__ = [
     "AuditLog",

@@ -17,7 +17,7 @@ from typing import Any
 from securesystemslib.dsse import Envelope as Dsse
 
 from medharden.audit.keys import PublicKey, SigningKey
-from medharden.audit.records import canonical_json
+from medharden.canonical import canonical_json
 from medharden.errors import RunError
 
 __all__ = ["STATEMENT", "Envelope", "bundle_bytes", "envelope_bytes", "read_bundle", "read_envelope", "sign_payload"]

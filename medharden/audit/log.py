@@ -12,8 +12,8 @@ from typing import Any
 
 from medharden import __version__
 from medharden.audit.files import digest_bytes
-from medharden.audit.records import canonical_json
 from medharden.audit.screening import screen_output
+from medharden.canonical import canonical_json
 from medharden.errors import Interrupted, OutputError, RunError
 
 __all__ = ["AuditLog", "audited", "verify_log"]

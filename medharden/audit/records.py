@@ -11,30 +11,19 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
-import rfc8785
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from medharden.audit.files import write_atomic
 from medharden.audit.screening import screen_words
+from medharden.canonical import canonical_json
 from medharden.errors import RunError
 from medharden.record import CaseTable, FindingTable, SubjectTable
 
-__all__ = ["canonical_json", "read_cases", "read_record", "write_cases", "write_record"]
+__all__ = ["read_cases", "read_record", "write_cases", "write_record"]
 
 T = TypeVar("T")
 
 _GROUP = "group."
-
-
-def canonical_json(value: Any) -> bytes:
-    """RFC 8785 bytes of a record or of plain JSON values.
-
-    Raises:
-        ValueError: NaN, infinity or anything that JSON can't hold.
-    """
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        value = dataclasses.asdict(value)
-    return rfc8785.dumps(value)
 
 
 def write_record(path: Path, record: Any) -> str:

@@ -26,6 +26,7 @@ from rich.progress import (
 from rich.text import Text
 
 from medharden.record import Progress as ProgressCallback
+from medharden.text import neutral
 
 __all__ = ["Output", "literal", "out", "report_error", "stage_progress"]
 
@@ -74,7 +75,7 @@ out = Output()
 
 def literal(text: str) -> str:
     """Text from a file of others for one line: no markup, and nothing that steers a terminal or turns its letters."""
-    return escape("".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text))
+    return escape(neutral(text))
 
 
 def report_error(message: str, kind: str, exit_code: int) -> None:
