@@ -117,7 +117,7 @@ def test_a_planted_identity_is_in_no_output_log_signature_report_or_message(tmp_
     run = tmp_path / "run"
     assert (run / "report.pdf").is_file()
     key, public = make_key(tmp_path)
-    sign(run, key, WHO)
+    sign(run, key, WHO, render=None)
     found = verify(run, public_keys=[public])
     assert found.verified, found.faults
     said += f"{found}{compare(run, run)}{everything(run)}"

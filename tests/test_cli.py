@@ -116,13 +116,13 @@ def test_evaluate_refuses_to_open_the_test_split_once_the_looks_are_used_up(
 ) -> None:
     shutil.copytree(shop / "run", tmp_path / "run")
     log = AuditLog(tmp_path / "run" / "audit.jsonl")
-    while read_history(tmp_path / "run" / "audit.jsonl").finished < 3:
+    while read_history(tmp_path / "run").finished < 3:
         log.append("evaluate.test_split_opened", cases=120)
         log.append("evaluate.recorded", cases="", record=digest_file(tmp_path / "run" / "evaluation.json"))
-    before = read_history(tmp_path / "run" / "audit.jsonl")
+    before = read_history(tmp_path / "run")
     evaluated = medharden("evaluate", tmp_path / "run", "--data", "tiny.npz", "--arch", ARCH, cwd=shop)
     assert_clear(evaluated, 1, "evaluated 3 times", "endpoints.looks allows 3")
-    assert read_history(tmp_path / "run" / "audit.jsonl") == before
+    assert read_history(tmp_path / "run") == before
     assert medharden("gate", tmp_path / "run", cwd=shop).returncode in (0, 4)
 
 
@@ -143,10 +143,10 @@ def test_looks_are_counted_over_copies_of_a_run_by_a_ledger(
     assert found.looks[2].evaluation == digest_file(tmp_path / "one" / "evaluation.json")
     assert_clear(medharden("gate", tmp_path / "one", "--ledger", ledger, cwd=shop), 0, "evaluated 3 times")
     assert_clear(medharden("gate", tmp_path / "two", "--ledger", ledger, cwd=shop), 5, "not in the ledger")
-    before = read_history(tmp_path / "two" / "audit.jsonl").opened
+    before = read_history(tmp_path / "two").opened
     refused = medharden("evaluate", tmp_path / "two", *given, cwd=shop)
     assert_clear(refused, 1, "holds 3 looks", "endpoints.looks allows 3")
-    assert read_history(tmp_path / "two" / "audit.jsonl").opened == before
+    assert read_history(tmp_path / "two").opened == before
     assert read_ledger(ledger, key_id=cohort.key_id) == found
 
 

@@ -136,7 +136,7 @@ def test_a_ledger_that_is_missing_altered_or_none_is_an_error(tmp_path: Path) ->
     path = tmp_path / "looks.jsonl"
     with pytest.raises(RunError, match=r"looks\.jsonl can't be read"):
         read_ledger(path, key_id="k")
-    assert read_ledger(path, key_id="k", new=True) == Ledger()
+    assert read_ledger(path, key_id="k", writing=True) == Ledger()
     record_look(path, look("a"))
     record_look(path, look("b"))
     whole = path.read_bytes()
@@ -152,7 +152,7 @@ def test_a_ledger_that_is_missing_altered_or_none_is_an_error(tmp_path: Path) ->
     other = tmp_path / "other.jsonl"
     AuditLog(other).append("look", evaluation="a", original="", hardened="", key_id="k", images="pixels")
     with pytest.raises(RunError, match="no ledger of looks"):
-        read_ledger(other, key_id="k", new=True)
+        read_ledger(other, key_id="k", writing=True)
     empty = tmp_path / "empty.jsonl"
     empty.write_bytes(b"")
     assert read_ledger(empty, key_id="k").looks == ()
@@ -228,4 +228,4 @@ def test_the_log_says_that_an_evaluation_was_counted(run: Path) -> None:
     AuditLog(run / "audit.jsonl").append("evaluate.recorded", cases="", record=evaluation, ledger="7" * 64)
     found = [f.code for f in gate(run).findings]
     assert found == []  # the budget of one look is used up: INVALID before anything else is read
-    assert read_history(run / "audit.jsonl").in_ledger
+    assert read_history(run).in_ledger

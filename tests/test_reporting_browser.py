@@ -14,6 +14,7 @@ from conftest import ROOT
 from pypdf import PdfReader
 from reporting_records import make_run
 
+from medharden.audit import RunFiles
 from medharden.record import Finding, Verdict
 from medharden.reporting.page import html_report
 from medharden.reporting.source import read_run
@@ -56,7 +57,7 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         ),
     }
     for name, run in runs.items():
-        (folder / f"{name}.html").write_bytes(html_report(read_run(run)))
+        (folder / f"{name}.html").write_bytes(html_report(read_run(RunFiles(run))))
     return {name: folder / f"{name}.html" for name in runs} | {"example": ROOT / "docs/example-report/report.html"}
 
 

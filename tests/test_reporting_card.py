@@ -11,6 +11,7 @@ from huggingface_hub import ModelCard
 from markdown_it import MarkdownIt
 from reporting_records import make_run
 
+from medharden.audit import RunFiles
 from medharden.record import Finding, Verdict
 from medharden.reporting.card import model_card
 from medharden.reporting.markdown import plain
@@ -33,7 +34,7 @@ ATTACKS = (
 
 
 def card(tmp_path: Path, **changes: object) -> str:
-    return model_card(read_run(make_run(tmp_path, **changes))).decode()  # type: ignore[arg-type]
+    return model_card(read_run(RunFiles(make_run(tmp_path, **changes)))).decode()  # type: ignore[arg-type]
 
 
 def test_a_hub_reads_the_metadata_and_the_results(tmp_path: Path) -> None:
@@ -83,7 +84,7 @@ def test_titles_and_findings_can_not_reach_the_metadata_or_break_a_table(tmp_pat
 
 
 def test_a_license_that_is_stated_is_in_the_metadata(tmp_path: Path) -> None:
-    records = read_run(make_run(tmp_path))
+    records = read_run(RunFiles(make_run(tmp_path)))
     stated = records.protocol.report.model_copy(update={"license": "apache-2.0"})
     records = replace(records, protocol=records.protocol.model_copy(update={"report": stated}))
     assert ModelCard(model_card(records).decode()).data.license == "apache-2.0"

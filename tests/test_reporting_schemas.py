@@ -10,7 +10,7 @@ from conftest import ROOT
 from jsonschema import Draft202012Validator
 from reporting_records import make_run
 
-from medharden.audit import canonical_json
+from medharden.audit import RunFiles, canonical_json
 from medharden.protocol import load_protocol
 from medharden.record import Verdict
 from medharden.reporting.machine import machine_report
@@ -40,12 +40,12 @@ def test_every_record_of_a_run_is_valid(tmp_path: Path, verdict: Verdict, fusion
     run = make_run(tmp_path, verdict=verdict, endpoints=verdict is Verdict.PASS, fusion=fusion)
     for name in ("cohort", "harden", "evaluation", "gate"):
         published(name).validate(json.loads((run / f"{name}.json").read_bytes()))
-    published("report").validate(json.loads(canonical_json(machine_report(read_run(run)))))
+    published("report").validate(json.loads(canonical_json(machine_report(read_run(RunFiles(run))))))
     published("protocol").validate(load_protocol(run / "protocol.yaml").model_dump(mode="json"))
 
 
 def test_a_key_that_no_record_has_and_a_wrong_type_are_refused(tmp_path: Path) -> None:
-    report = json.loads(canonical_json(machine_report(read_run(make_run(tmp_path)))))
+    report = json.loads(canonical_json(machine_report(read_run(RunFiles(make_run(tmp_path))))))
     for wrong in ({"patient_name": "x"}, {"verdict": "FINE"}, {"seed": "1"}, {"sanity": [{"subject": "original"}]}):
         assert not published("report").is_valid({**report, **wrong})
     assert not published("report").is_valid({k: v for k, v in report.items() if k != "not_tested"})

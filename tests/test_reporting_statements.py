@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 from reporting_records import make_run
 
+from medharden.audit import RunFiles
 from medharden.protocol import Hazard, Signatory, Statements
 from medharden.record import Finding
 from medharden.reporting.page import html_report
@@ -18,7 +19,7 @@ from medharden.reporting.statements import NOT_STATED, harm_rows, risk_rows, sig
 
 @pytest.fixture(scope="module")
 def records(tmp_path_factory: pytest.TempPathFactory) -> RunRecords:
-    return read_run(make_run(tmp_path_factory.mktemp("run")))
+    return read_run(RunFiles(make_run(tmp_path_factory.mktemp("run"))))
 
 
 def shown(records: RunRecords) -> str:

@@ -177,9 +177,9 @@ def test_another_s_signature_in_place_of_the_signer_s_is_no_signature_of_theirs(
     thief, _ = make_key(tmp_path, "thief.key")
     (run / "signatures" / "01-quality-manager.sig.json").unlink()
     with pytest.raises(RunError, match=r"report\.html"):
-        sign(run, thief, WHO)
+        sign(run, thief, WHO, render=None)
     AuditLog(run / "audit.jsonl").append("run.recorded", files={"report.html": digest_file(run / "report.html")})
-    sign(run, thief, WHO, supersede=True)
+    sign(run, thief, WHO, supersede=True, render=None)
     assert not verify(run).faults, "nobody can tell without the signer's key"
     assert wrong(run, public) == {"signatures"}
 
@@ -240,7 +240,7 @@ def test_several_people_sign_one_after_the_other_and_each_is_verified(
 ) -> None:
     run, public = signed
     key, second = make_key(tmp_path, "second.key")
-    path = sign(run, key, Signatory("Grace Hopper", "clinical lead", "review", "annual review"))
+    path = sign(run, key, Signatory("Grace Hopper", "clinical lead", "review", "annual review"), render=None)
     assert path.name == "02-clinical-lead.sig.json"
     found = verify(run, public_keys=[public, second])
     assert (found.faults, [s.verified for s in found.signatures]) == ((), [True, True])
@@ -251,7 +251,7 @@ def test_several_people_sign_one_after_the_other_and_each_is_verified(
     path.unlink()
     assert path.relative_to(run).as_posix() in wrong(run, public, second), "the log says that there was a second one"
     with pytest.raises(RunError, match="was not signed"):
-        sign(run, key, WHO)
+        sign(run, key, WHO, render=None)
 
 
 def test_one_key_signs_a_state_once(signed: tuple[Path, Path], shelf: tuple[Path, Path]) -> None:
@@ -260,8 +260,8 @@ def test_one_key_signs_a_state_once(signed: tuple[Path, Path], shelf: tuple[Path
     run, public = signed
     key = load_signing_key(public.with_suffix(""))
     with pytest.raises(RunError, match="signed this state already"):
-        sign(run, key, WHO)
-    sign(run, key, WHO, supersede=True)
+        sign(run, key, WHO, render=None)
+    sign(run, key, WHO, supersede=True, render=None)
     assert not wrong(run, public)
     assert "sign.superseded" in (run / "audit.jsonl").read_text()
 
@@ -275,7 +275,7 @@ def test_a_log_that_the_signature_shows_to_be_cut_or_written_anew_is_not_superse
     run, public = signed
     AuditLog(run / "audit.jsonl").append("evaluate.test_split_opened")
     key = load_signing_key(public.with_suffix(""))
-    sign(run, key, WHO, supersede=True)
+    sign(run, key, WHO, supersede=True, render=None)
     lines = (run / "audit.jsonl").read_bytes().splitlines(keepends=True)
     events = [json.loads(line) for line in lines]
     looked = next(n for n, event in enumerate(events) if event["event"] == "evaluate.test_split_opened")
@@ -284,7 +284,7 @@ def test_a_log_that_the_signature_shows_to_be_cut_or_written_anew_is_not_superse
         for event in events[looked + 1 :]:
             AuditLog(run / "audit.jsonl").append(event["event"], **event["data"])
     with pytest.raises(RunError, match=r"was not signed.*audit\.jsonl"):
-        sign(run, key, WHO, supersede=True)
+        sign(run, key, WHO, supersede=True, render=None)
 
 
 def test_a_directory_that_is_not_whole_or_has_no_verdict_is_not_signed(tmp_path: Path) -> None:
@@ -292,10 +292,10 @@ def test_a_directory_that_is_not_whole_or_has_no_verdict_is_not_signed(tmp_path:
     key, _ = make_key(tmp_path)
     (run / "report.html").write_bytes(b"replaced")
     with pytest.raises(RunError, match=r"report\.html is not the one that the log recorded"):
-        sign(run, key, WHO)
+        sign(run, key, WHO, render=None)
     (run / "gate.json").unlink()
     with pytest.raises(RunError, match="no verdict to sign"):
-        sign(run, key, WHO)
+        sign(run, key, WHO, render=None)
     assert not (run / "signatures").exists()
 
 
@@ -311,7 +311,7 @@ def test_a_directory_that_is_not_whole_or_has_no_verdict_is_not_signed(tmp_path:
 def test_a_signature_says_who_as_what_and_why(tmp_path: Path, who: Signatory) -> None:
     run = make_run(tmp_path / "run")
     with pytest.raises(RunError, match=r"must be one line|means one of"):
-        sign(run, make_key(tmp_path)[0], who)
+        sign(run, make_key(tmp_path)[0], who, render=None)
 
 
 def test_a_signing_that_failed_leaves_its_trace_and_no_signature(
@@ -324,10 +324,10 @@ def test_a_signing_that_failed_leaves_its_trace_and_no_signature(
             "medharden.verifying.signing.bundle_bytes", lambda envelope: (_ for _ in ()).throw(KeyboardInterrupt)
         )
         with pytest.raises(KeyboardInterrupt):
-            sign(run, key, WHO)
+            sign(run, key, WHO, render=None)
     events = [json.loads(line)["event"] for line in (run / "audit.jsonl").read_text().splitlines()]
     assert events[-2:] == ["sign.started", "sign.interrupted"]
-    sign(run, key, WHO, supersede=True)
+    sign(run, key, WHO, supersede=True, render=None)
     assert not wrong(run, public)
 
 
@@ -373,7 +373,7 @@ def test_keys_that_openssl_made_sign_too_encrypted_or_not(tmp_path: Path, algori
     with pytest.raises(KeyFileError, match="can't be read as a private key"):
         load_signing_key(locked, b"wrong")
     run = make_run(tmp_path / "run")
-    sign(run, load_signing_key(locked, b"secret words"), WHO)
+    sign(run, load_signing_key(locked, b"secret words"), WHO, render=None)
     assert verify(run, public_keys=[public], require_signature=True).verified
     assert b"PRIVATE" not in b"".join(p.read_bytes() for p in every_file(run))
 

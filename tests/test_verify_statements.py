@@ -11,7 +11,7 @@ import pytest
 from gating_factory import records
 from verifying_runs import WHO, make_key, make_run, make_signed
 
-from medharden.audit import digest_file, verify_log
+from medharden.audit import RunFiles, digest_file, verify_log
 from medharden.audit.keys import load_public_key
 from medharden.verifying import sign, verify, write_bom
 from medharden.verifying.bom import bill_of_materials
@@ -43,7 +43,7 @@ def test_the_validator_sees_a_field_that_does_not_exist(tmp_path: Path) -> None:
     from cyclonedx.schema import SchemaVersion
     from cyclonedx.validation.json import JsonStrictValidator
 
-    document = bill_of_materials(make_run(tmp_path / "run"))
+    document = bill_of_materials(RunFiles(make_run(tmp_path / "run")))
     document["metadata"]["component"]["modelCrad"] = {}
     assert JsonStrictValidator(SchemaVersion.V1_6).validate_str(json.dumps(document)) is not None
 
@@ -53,7 +53,7 @@ def test_the_verdict_is_attested_of_the_released_weights_and_only_a_pass_has_pas
     tmp_path: Path, lost: int, result: str
 ) -> None:
     run = make_run(tmp_path / "run", records(lost=lost))
-    sign(run, make_key(tmp_path)[0], WHO)
+    sign(run, make_key(tmp_path)[0], WHO, render=None)
     said = statement(run / "attestation.dsse.json")
     assert (said["_type"], said["predicateType"]) == (
         "https://in-toto.io/Statement/v1",
@@ -123,7 +123,7 @@ def test_the_reference_verifier_of_model_signing_takes_a_signature_of_an_ecdsa_k
     form = serialization.PublicFormat.SubjectPublicKeyInfo
     public.write_bytes(private.public_key().public_bytes(serialization.Encoding.PEM, form))
     run = make_run(tmp_path / "run")
-    signature = sign(run, load_signing_key(path), WHO)
+    signature = sign(run, load_signing_key(path), WHO, render=None)
     checker = model_signing.verifying.Config().use_elliptic_key_verifier(public_key=public)
     checker.verify(run, signature)
     (run / "report.html").write_bytes(b"replaced")

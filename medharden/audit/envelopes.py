@@ -9,7 +9,6 @@ Sources: DSSE v1.0 (secure-systems-lab/dsse); in-toto Attestation Framework v1; 
 from __future__ import annotations
 
 import base64
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -17,7 +16,7 @@ from typing import Any
 from securesystemslib.dsse import Envelope as Dsse
 
 from medharden.audit.keys import PublicKey, SigningKey
-from medharden.canonical import canonical_json
+from medharden.canonical import canonical_json, parse_canonical
 from medharden.errors import RunError
 
 __all__ = ["STATEMENT", "Envelope", "bundle_bytes", "envelope_bytes", "read_bundle", "read_envelope", "sign_payload"]
@@ -47,7 +46,7 @@ class Envelope:
             RunError: the payload is none.
         """
         try:
-            statement = json.loads(self.payload)
+            statement = parse_canonical(self.payload)
             if not isinstance(statement, dict) or statement["_type"] != STATEMENT:
                 raise RunError(f"holds another payload than an in-toto statement ({STATEMENT})")
         except (ValueError, KeyError) as error:
@@ -107,7 +106,7 @@ def read_bundle(data: bytes) -> Envelope:
 
 def _exact(data: bytes, inner: Any, write: Any) -> Envelope:
     try:
-        fields = inner(json.loads(data))
+        fields = inner(parse_canonical(data.removesuffix(b"\n")))
         signatures = {str(s["keyid"]): base64.b64decode(s["sig"], validate=True) for s in fields["signatures"]}
         envelope = Envelope(base64.b64decode(fields["payload"], validate=True), signatures)
         if write(envelope) == data:

@@ -11,8 +11,10 @@ from pathlib import Path
 from medharden import __version__
 from medharden.record import Environment
 
-__all__ = ["describe_environment"]
+__all__ = ["describe_environment", "rendering_stack"]
 
+_SOURCES = (".py", ".j2", ".css", ".typ")
+_RENDERERS = ("jinja2", "junitparser", "matplotlib", "pillow", "typst")
 _PACKAGES = ("torch", "timm", "monai", "numpy", "scipy", "pydicom", "nibabel", "pillow", "safetensors")
 
 
@@ -34,11 +36,18 @@ def describe_environment(device: str, threads: int) -> Environment:
     )
 
 
+def rendering_stack() -> dict[str, str]:
+    """What the bytes of a report depend on beside its records: this code, and the libraries that render."""
+    stack = {name: _version(name) for name in _RENDERERS}
+    return stack | {"medharden": __version__, "code": _code(), "python": platform.python_version()}
+
+
 def _code() -> str:
     """SHA-256 over names and content of the package's source files, in the order of their names."""
     package = Path(__file__).resolve().parent.parent
     total = hashlib.sha256()
-    for path in sorted(package.rglob("*.py"), key=lambda p: p.relative_to(package).as_posix()):
+    sources = [path for path in package.rglob("*") if path.suffix in _SOURCES and "protocols" not in path.parts]
+    for path in sorted(sources, key=lambda p: p.relative_to(package).as_posix()):
         content = hashlib.sha256(path.read_bytes()).hexdigest()
         total.update(f"{path.relative_to(package).as_posix()}\0{content}\n".encode())
     return total.hexdigest()

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
+from medharden.audit.log import LOG, Log, read_log
 from medharden.errors import RunError
 
-__all__ = ["Lock", "RunHistory", "read_history"]
+__all__ = ["Lock", "RunHistory", "history_of", "read_history"]
 
 
 @dataclass(frozen=True)
@@ -46,20 +46,15 @@ class RunHistory:
     in_ledger: bool = False
 
 
-def read_history(path: Path) -> RunHistory:
-    """Reads what a log says; a log that is not there yet says nothing.
-
-    The chain itself is checked by `verify_log`, which every appended event calls.
+def history_of(log: Log) -> RunHistory:
+    """What a log says; an empty one says nothing.
 
     Raises:
-        RunError: the log is unreadable, or an event lacks what it must hold.
+        RunError: an event lacks what it must hold.
     """
-    if not path.exists():
-        return RunHistory()
     try:
-        entries = [json.loads(line) for line in path.read_bytes().splitlines()]
-        events = [entry["event"] for entry in entries]
-        data = {name: [e["data"] for e in entries if e["event"] == name] for name in set(events)}
+        events = [entry.event for entry in log.entries]
+        data = {name: [e.data for e in log.entries if e.event == name] for name in set(events)}
         recorded = data.get("evaluate.recorded", [])
         hardened = data.get("harden.recorded", [])
         decided = data.get("gate.decided", [])
@@ -76,8 +71,17 @@ def read_history(path: Path) -> RunHistory:
             authorised=compared[-1] if compared else "",
             in_ledger=bool(recorded[-1].get("ledger")) if recorded else False,
         )
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise RunError(f"{path.name} can't be read as a run's log: {type(error).__name__}") from error
+    except KeyError as error:
+        raise RunError(f"audit.jsonl holds an event that lacks {str(error.args[0])[:40]!r}") from error
+
+
+def read_history(run: Path) -> RunHistory:
+    """The history in a run directory's log; one that is not there yet says nothing.
+
+    Raises:
+        RunError: the log is unreadable or does not hang together, or an event lacks what it must hold.
+    """
+    return history_of(read_log(run)) if (run / LOG).exists() else RunHistory()
 
 
 def _precedes(events: list[str], first: str, second: str) -> bool:

@@ -9,12 +9,15 @@ from __future__ import annotations
 
 import hashlib
 import os
+import stat
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from medharden.audit.envelopes import STATEMENT
-from medharden.audit.files import digest_file
+from medharden.audit.locking import LOCK_FILES
+from medharden.audit.log import LOG
+from medharden.audit.runfiles import RunFiles
 from medharden.errors import RunError
 
 __all__ = [
@@ -24,41 +27,48 @@ __all__ = [
     "SIGNATURES",
     "digests_in_statement",
     "file_digests",
+    "is_signed",
     "list_files",
     "run_statement",
 ]
 
-LOG = "audit.jsonl"
 SIGNATURES = "signatures"
 ATTESTATIONS = ("attestation.dsse.json", "provenance.dsse.json")
 MODEL_SIGNING = "https://model_signing/signature/v1.0"
-_APART = (LOG, SIGNATURES, *ATTESTATIONS)  # the log grows, the others carry signatures of their own
+# the log grows, the attestations and signatures carry signatures of their own, and a lock is no part of the run
+_APART = (LOG, SIGNATURES, *ATTESTATIONS, *LOCK_FILES)
 _SUBJECT = "medharden-run"
 
 
-def list_files(run: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Names below the run directory, with forward slashes, in order: of its files, and of links and the like.
+def list_files(run: Path) -> tuple[str, ...]:
+    """Names of the plain files below the run directory, with forward slashes, in order.
 
-    The log, the attestations and the signatures are not among them.
+    The log, the attestations, the signatures and a writer's lock are not among them; of links and the like,
+    `medharden.files.irregular` tells.
     """
-    files: list[str] = []
-    others: list[str] = []
-    for here, folders, names in os.walk(run):
-        for name in (*names, *(f for f in folders if (Path(here) / f).is_symlink())):
+    files = []
+    for here, _, names in os.walk(run):
+        for name in names:
             path = Path(here) / name
             relative = path.relative_to(run).as_posix()
-            if relative.split("/", 1)[0] not in _APART:
-                (files if path.is_file() and not path.is_symlink() else others).append(relative)
-    return tuple(sorted(files)), tuple(sorted(others))
+            if relative.split("/", 1)[0] not in _APART and stat.S_ISREG(path.lstat().st_mode):
+                files.append(relative)
+    return tuple(sorted(files))
 
 
-def file_digests(run: Path) -> dict[str, str]:
+def file_digests(files: RunFiles) -> dict[str, str]:
     """SHA-256 of every file that `list_files` lists.
 
     Raises:
         RunError: a file can't be read.
     """
-    return {name: digest_file(run / name) for name in list_files(run)[0]}
+    return {name: files.digest(name) for name in list_files(files.run)}
+
+
+def is_signed(run: Path) -> bool:
+    """Whether a signature or an attestation lies in a run directory, true or not."""
+    folder = run / SIGNATURES
+    return any((run / name).exists() for name in ATTESTATIONS) or (folder.is_dir() and any(folder.iterdir()))
 
 
 def run_statement(digests: Mapping[str, str], extra: Mapping[str, Any]) -> dict[str, Any]:

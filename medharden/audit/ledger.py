@@ -6,12 +6,11 @@ weights were looked at, against which original, on which images.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from medharden.audit.log import AuditLog, verify_log
+from medharden.audit.log import TORN, AuditLog, read_log
 from medharden.errors import OutputError, RunError
 from medharden.record import CohortRecord
 
@@ -72,24 +71,25 @@ def look_at(cohort: CohortRecord, original: str, hardened: str, evaluation: str 
     return Look(evaluation, original, hardened, cohort.key_id, tuple(images))
 
 
-def read_ledger(path: Path, *, key_id: str, new: bool = False) -> Ledger:
+def read_ledger(path: Path, *, key_id: str, writing: bool = False) -> Ledger:
     """Reads a ledger and walks its chain.
 
     Args:
         path: the ledger.
         key_id: of the pseudonym key that the reader's digests are taken under.
-        new: whether a ledger that is not there yet counts as an empty one.
+        writing: whether a look is to be added: a ledger that is not there yet then counts as an empty one, and a torn
+            last line, which adding drops, as none.
 
     Raises:
         RunError: it is missing, altered or torn, no ledger, or of another pseudonym key.
     """
-    if new and not path.exists():
+    if writing and not path.exists():
         return Ledger()
-    head = verify_log(path)[1]
+    place = path.resolve()  # a link to a ledger is the user's own
+    log = read_log(place.parent, place.name, torn=writing)
     try:
-        entries = [json.loads(line) for line in path.read_bytes().splitlines()]
-        looks = tuple(_look(entry["data"]) for entry in entries if entry["event"] == _EVENT)
-        if len(looks) != len(entries):
+        looks = tuple(_look(entry.data) for entry in log.entries if entry.event == _EVENT)
+        if len(looks) != len([e for e in log.entries if e.event != TORN]):
             raise ValueError("other events")
     except (ValueError, KeyError, TypeError) as error:
         raise RunError(f"{path.name} is no ledger of looks; expected a file that --ledger has written") from error
@@ -99,7 +99,7 @@ def read_ledger(path: Path, *, key_id: str, new: bool = False) -> Ledger:
             f"{path.name} holds looks under another pseudonym key ({others[0]}); digests of images can be compared "
             "under one key alone: use the key of the ledger, or another ledger"
         )
-    return Ledger(looks, head)
+    return Ledger(looks, log.head)
 
 
 def record_look(path: Path, look: Look) -> str:
@@ -114,9 +114,8 @@ def record_look(path: Path, look: Look) -> str:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(f"{path}.lock", timeout=_WAIT_SECONDS):
-            read_ledger(path, key_id=look.key_id, new=True)
-            AuditLog(path).append(_EVENT, **asdict(look))
-            return verify_log(path)[1]
+            read_ledger(path, key_id=look.key_id, writing=True)
+            return AuditLog(path.resolve()).append(_EVENT, **asdict(look))
     except Timeout as error:
         raise OutputError(
             f"{path.name} is held by another process for {_WAIT_SECONDS:.0f} s; try again when it has ended"

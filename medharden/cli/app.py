@@ -54,6 +54,10 @@ KeyFile = Annotated[Path | None, typer.Option("--key-file", help="Pseudonym key;
 Pictures = Annotated[
     bool, typer.Option("--pictures", help="Put example images into the report. They are patient data.")
 ]
+Required = Annotated[
+    str | None,
+    typer.Option("--protocol", help="Name, file or digest of the protocol that you require the run to be under."),
+]
 Ledger = Annotated[
     Path | None, typer.Option("--ledger", help="File that counts looks at test splits over several run directories.")
 ]
@@ -180,30 +184,52 @@ def attack(
 @app.command()
 def gate(
     run: Run,
+    protocol: Required = None,
     authorised: Annotated[
         Path | None,
         typer.Option("--authorised", help="Run directory of the last authorised release, to compare with too."),
     ] = None,
     ledger: Ledger = None,
+    read_only: Annotated[
+        bool, typer.Option("--read-only", help="Decide and write nothing: several may at once.")
+    ] = False,
+    check: Annotated[
+        bool, typer.Option("--check", help="Write nothing; say whether the decision on record stands.")
+    ] = False,
+    supersede: Annotated[
+        bool, typer.Option("--supersede", help="Decide over a signed state, whose signatures then are of the past.")
+    ] = False,
     form: Annotated[Format, typer.Option("--format", help="How to print the decision.")] = Format.TEXT,
     as_json: Annotated[bool, typer.Option("--json", help="The same as --format json.")] = False,
     quiet: Quiet = False,
 ) -> None:
-    """Decide PASS, FAIL, INCONCLUSIVE or INVALID from a run's records; the exit code says which."""
+    """Decide PASS, FAIL, INCONCLUSIVE or INVALID from a run's records; the exit code says which.
+
+    On a signed run nothing is written: the decision is made anew and held against the signed one.
+    """
     out.json, out.quiet = as_json or form is Format.JSON, quiet
-    from medharden.cli.verdicts import run_gate
+    if supersede and (read_only or check):
+        raise typer.BadParameter("it writes, and --read-only and --check write nothing", param_hint="--supersede")
+    from medharden.cli.verdicts import GateJob, run_gate
 
     as_markdown = form is Format.MARKDOWN and not as_json
-    raise typer.Exit(run_gate(run, authorised=authorised, ledger=ledger, as_markdown=as_markdown))
+    job = GateJob(run, protocol, authorised, ledger, read_only, check, supersede, as_markdown)
+    raise typer.Exit(run_gate(job))
 
 
 @app.command()
-def report(run: Run, as_json: Json = False) -> None:
+def report(
+    run: Run,
+    folder: Annotated[
+        Path | None, typer.Option("--out", help="Folder for the report; the run directory is then only read.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
     """Write report.html, report.pdf, model-card.md, report.json and gate.junit.xml from a run's records."""
     out.json = as_json
     from medharden.cli.verdicts import run_report
 
-    run_report(run)
+    run_report(run, folder)
 
 
 @app.command()

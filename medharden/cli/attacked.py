@@ -12,6 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from medharden.attacking import Target, attack
+from medharden.audit import RunFiles
 from medharden.cli.console import out, stage_progress
 from medharden.data import load_cohort, load_pseudonym_key
 from medharden.data.carrying import stored_cases
@@ -80,17 +81,15 @@ def run_attack(job: AttackJob) -> None:
 
 def _protocol(job: AttackJob) -> Protocol:
     """The named protocol, else the run directory's own; other preprocessing than the run's would be another model."""
-    own = job.model / "protocol.yaml" if (job.model / _HARDENED).is_file() else None
+    own = RunFiles(job.model).protocol() if (job.model / _HARDENED).is_file() else None
     if job.protocol is None:
-        return load_protocol(own or "default")
+        return own or load_protocol("default")
     protocol = load_protocol(job.protocol)
-    if own is not None:
-        made_under = load_protocol(own)
-        if (protocol.input, protocol.task) != (made_under.input, made_under.task):
-            raise ProtocolError(
-                f"{protocol.name} states another input or task than the run was hardened under; expected the same, "
-                "with another threat or suite where wanted"
-            )
+    if own is not None and (protocol.input, protocol.task) != (own.input, own.task):
+        raise ProtocolError(
+            f"{protocol.name} states another input or task than the run was hardened under; expected the same, "
+            "with another threat or suite where wanted"
+        )
     return protocol
 
 

@@ -75,6 +75,10 @@ def verify(
     require_signature: Annotated[
         bool, typer.Option("--require-signature", help="Not verified unless a signature is, under a --key.")
     ] = False,
+    protocol: Annotated[
+        str | None,
+        typer.Option("--protocol", help="Name, file or digest of the protocol that you require the run to be under."),
+    ] = None,
     model: Annotated[
         Path | None, typer.Option("--model", help="The original file, to compare the clean path with bit for bit.")
     ] = None,
@@ -91,7 +95,8 @@ def verify(
     out.json = as_json or form is Plain.JSON
     from medharden.cli.verification import Check, run_verify
 
-    raise typer.Exit(run_verify(Check(run, tuple(keys or ()), require_signature, model, data, arch, key_file, workers)))
+    check = Check(run, tuple(keys or ()), require_signature, protocol, model, data, arch, key_file, workers)
+    raise typer.Exit(run_verify(check))
 
 
 @evidence_app.command()

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from medharden.audit import audited, canonical_json, digest_bytes, digest_file, guarded, read_record
+from medharden.audit import RunFiles, audited, canonical_json, digest_bytes, guarded
 from medharden.cli.console import out, stage_progress
 from medharden.cli.runtime import keep_freed_memory
 from medharden.cli.verdicts import EXIT_CODES, show_verdict
@@ -58,7 +58,7 @@ def run_all(job: Job) -> int:
             _harden(job, original, cohort, protocol, progress)
             _evaluate(job, original, cohort, protocol, progress)
         with guarded(cohort.identifiers, (protocol.model_dump_json(), *cohort.classes)):
-            decision = gate(job.run, ledger=job.ledger)
+            decision = gate(job.run, protocol=protocol.digest, ledger=job.ledger)
             paths = render(job.run)
             write_bom(job.run)
     show_verdict(job.run, decision, next(p for p in paths if p.suffix == ".html"))
@@ -73,7 +73,7 @@ def run_evaluation(job: Job) -> None:
         )
     prepare(job)
     with interruptible(job.run), audited(job.run, "run"), stage_progress() as progress:
-        protocol = load_protocol(job.run / "protocol.yaml")
+        protocol = RunFiles(job.run).protocol()
         original = None if job.model is None else _load_original(job, protocol)
         cohort = _load_data(job, protocol, progress)
         record = _attack(job, original, cohort, protocol, progress)
@@ -147,19 +147,20 @@ def _harden(job: Job, original: Classifier, cohort: Cohort, protocol: Protocol, 
 def _hardened_already(run: Path, original: Classifier, cohort: Cohort, protocol: Protocol) -> bool:
     if not (run / "harden.json").is_file():
         return False
-    record = read_record(run / "harden.json", HardenRecord)
+    files = RunFiles(run)
+    record = files.record("harden.json", HardenRecord)
     wanted = (protocol.digest, digest_bytes(canonical_json(cohort.record) + b"\n"), original.record.file)
     if (record.protocol, record.cohort, record.original.file) != wanted:
         raise RunError(f"{run} holds a finished run with another model, protocol or data; choose another --out")
-    if record.hardened != digest_file(run / "hardened.safetensors"):
+    if record.hardened != files.digest("hardened.safetensors"):
         raise RunError(f"{run}: hardened.safetensors is not what harden.json records; choose another --out")
     return True
 
 
 def _evaluate(job: Job, original: Classifier, cohort: Cohort, protocol: Protocol, progress: Progress) -> None:
     if (job.run / "evaluation.json").is_file():
-        record = read_record(job.run / "evaluation.json", Evaluation)
-        now = digest_file(job.run / "hardened.safetensors")
+        files = RunFiles(job.run)
+        record, now = files.record("evaluation.json", Evaluation), files.digest("hardened.safetensors")
         if record.hardened == now and (not job.pictures or (job.run / "examples.safetensors").is_file()):
             out.say("evaluation: finished earlier on these weights; the test split is not opened again")
             return

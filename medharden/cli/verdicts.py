@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from rich.console import Group
@@ -12,36 +13,99 @@ from rich.markup import escape
 from rich.panel import Panel
 from rich.table import Table
 
-from medharden.audit import read_record
-from medharden.cli.console import out
-from medharden.gating import gate
+from medharden.audit import RunFiles
+from medharden.audit.inventory import is_signed
+from medharden.cli.console import literal, out
+from medharden.gating import Standing, check_decision, gate
+from medharden.protocol import load_protocol
 from medharden.record import Endpoint, Evaluation, GateDecision, HardenRecord, Verdict
 from medharden.reporting import draw_frontier, markdown_summary, render
 
-__all__ = ["EXIT_CODES", "run_frontier", "run_gate", "run_report", "show_verdict"]
+__all__ = ["EXIT_CODES", "GateJob", "required_digest", "run_frontier", "run_gate", "run_report", "show_verdict"]
+
+_DIGEST = re.compile(r"[0-9a-f]{64}")
 
 EXIT_CODES = {Verdict.PASS: 0, Verdict.FAIL: 3, Verdict.INCONCLUSIVE: 4, Verdict.INVALID: 5}
 _COLOURS = {Verdict.PASS: "green", Verdict.FAIL: "red", Verdict.INCONCLUSIVE: "yellow", Verdict.INVALID: "magenta"}
 
 
-def run_gate(
-    run: Path, *, authorised: Path | None = None, ledger: Path | None = None, as_markdown: bool = False
-) -> int:
-    """Decides, prints and returns the exit code."""
-    decision = gate(run, authorised=authorised, ledger=ledger)
-    if as_markdown:
-        sys.stdout.write(markdown_summary(decision))
-        _add_to_step_summary(decision)
-    else:
-        show_verdict(run, decision)
+@dataclass(frozen=True)
+class GateJob:
+    """What `gate` was asked to do.
+
+    Attributes:
+        protocol: name, path or digest of the protocol that is required; None takes the run's own.
+        read_only: write nothing.
+        check: write nothing, and hold the decision on record against one made anew.
+        supersede: decide over a signed state.
+    """
+
+    run: Path
+    protocol: str | None
+    authorised: Path | None
+    ledger: Path | None
+    read_only: bool
+    check: bool
+    supersede: bool
+    as_markdown: bool
+
+
+def run_gate(job: GateJob) -> int:
+    """Decides, prints and returns the exit code; on a signed run it compares with the signed decision."""
+    required = required_digest(job.protocol)
+    signed = not (job.read_only or job.supersede) and job.run.is_dir() and is_signed(job.run)
+    if job.check or signed:
+        return _check(job, required)
+    decision = gate(
+        job.run,
+        protocol=required,
+        authorised=job.authorised,
+        ledger=job.ledger,
+        read_only=job.read_only,
+        supersede=job.supersede,
+    )
+    _print(job, decision, ())
     return EXIT_CODES[decision.verdict]
 
 
-def run_report(run: Path) -> None:
+def _check(job: GateJob, required: str) -> int:
+    standing = check_decision(job.run, protocol=required, authorised=job.authorised, ledger=job.ledger)
+    _print(job, standing.decision, _stands(job.run, standing))
+    return EXIT_CODES[Verdict.INVALID] if standing.differences else EXIT_CODES[standing.decision.verdict]
+
+
+def _stands(run: Path, standing: Standing) -> tuple[str, ...]:
+    """Whether the decision on record stands, in lines."""
+    what = "the signed decision" if is_signed(run) else "the decision on record"
+    if not standing.differences:
+        return (f"{what} stands: decided anew it is {standing.decision.verdict}; nothing was written",)
+    return (f"{what} does not stand; nothing was written", *standing.differences)
+
+
+def _print(job: GateJob, decision: GateDecision, notes: tuple[str, ...]) -> None:
+    if job.as_markdown:
+        sys.stdout.write(markdown_summary(decision, notes))
+        _add_to_step_summary(decision, notes)
+    else:
+        show_verdict(job.run, decision, notes=notes)
+
+
+def required_digest(protocol: str | None) -> str:
+    """The digest of a protocol that is given by name, path or digest; "" for none.
+
+    Raises:
+        ProtocolError: it is neither a digest nor a protocol.
+    """
+    if protocol is None:
+        return ""
+    return protocol.lower() if _DIGEST.fullmatch(protocol.lower()) else load_protocol(protocol).digest
+
+
+def run_report(run: Path, folder: Path | None = None) -> None:
     """Renders a run's records and prints what was written."""
     from medharden.verifying import write_bom
 
-    paths = (*render(run), write_bom(run))
+    paths = render(run, folder) if folder is not None else (*render(run), write_bom(run))
     lines = "\n".join(f"wrote {escape(str(p))}" for p in paths)
     out.show(lines, {"written": [str(p) for p in paths]})
 
@@ -62,11 +126,11 @@ def run_frontier(run: Path, target: Path | None) -> None:
     out.show(Group(table, f"wrote {escape(str(path))}"), machine)
 
 
-def show_verdict(run: Path, decision: GateDecision, report: Path | None = None) -> None:
-    """The summary: endpoints with their limits first, the verdict last."""
-    evaluation = read_record(run / "evaluation.json", Evaluation)
-    record = read_record(run / "harden.json", HardenRecord)
-    parts: list[Table | str] = [_endpoints(decision.endpoints, "endpoint")]
+def show_verdict(run: Path, decision: GateDecision, report: Path | None = None, *, notes: tuple[str, ...] = ()) -> None:
+    """The summary: whose protocol it is first, then endpoints with their limits, the verdict last."""
+    files = RunFiles(run)
+    evaluation, record = files.record("evaluation.json", Evaluation), files.record("harden.json", HardenRecord)
+    parts: list[Table | str] = [_whose(decision), _endpoints(decision.endpoints, "endpoint")]
     parts += [_endpoints(decision.subgroups, "subgroup")] if decision.subgroups else []
     parts += [_subjects(evaluation), _cost(record)]
     findings = (*record.findings, *evaluation.findings, *decision.findings)
@@ -75,21 +139,35 @@ def show_verdict(run: Path, decision: GateDecision, report: Path | None = None) 
     parts += [f"· {escape(reason)}" for reason in decision.reasons]
     if report is not None:
         parts.append(f"report: [bold]{escape(str(report))}[/]")
+    parts += [f"[bold]{literal(note)}[/]" for note in notes]
     colour = _COLOURS[decision.verdict]
     verdict = f"[bold {colour}]{decision.verdict}[/] · {escape(decision.protocol_name)}"
     shown = Panel(Group(*parts), subtitle=verdict, border_style=colour) if out.terminal else Group(*parts, verdict)
-    out.show(shown, _machine(run, decision, evaluation, record))
-    _add_to_step_summary(decision)
+    out.show(shown, _machine(run, decision, evaluation, record) | {"notes": list(notes)})
+    _add_to_step_summary(decision, notes)
 
 
-def _add_to_step_summary(decision: GateDecision) -> None:
+def _whose(decision: GateDecision) -> str:
+    """The first line: a verdict is worth what its protocol asks, and who chose that."""
+    digest = f"sha256 {decision.protocol[:12]}"
+    if decision.protocol_required == decision.protocol:
+        return f"protocol: {literal(decision.protocol_name)}, {digest}, as required"
+    if decision.protocol_required:
+        return f"protocol: {literal(decision.protocol_name)}, {digest}, not the one that is required"
+    return (
+        f"protocol: the run's own, {literal(decision.protocol_name)}, {digest}: whoever made the run chose what it "
+        "asks; --protocol requires yours"
+    )
+
+
+def _add_to_step_summary(decision: GateDecision, notes: tuple[str, ...] = ()) -> None:
     """Appends the decision to the summary page of a GitHub job, where there is one."""
     page = os.environ.get("GITHUB_STEP_SUMMARY")
     if not page:
         return
     try:
         with Path(page).open("a", encoding="utf-8") as stream:
-            stream.write(markdown_summary(decision))
+            stream.write(markdown_summary(decision, notes))
     except OSError as error:
         # The verdict stands, and its exit code with it.
         sys.stderr.write(f"the step summary could not be written: {error.strerror}\n")
@@ -161,6 +239,8 @@ def _machine(run: Path, decision: GateDecision, evaluation: Evaluation, record: 
         "verdict": str(decision.verdict),
         "exit_code": EXIT_CODES[decision.verdict],
         "run": str(run),
+        "protocol": decision.protocol,
+        "protocol_required": decision.protocol_required,
         "reasons": list(decision.reasons),
         "margins_justified": decision.margins_justified,
         "endpoints": [_numbers(e) for e in decision.endpoints],

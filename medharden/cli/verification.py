@@ -14,7 +14,9 @@ from rich.table import Table
 
 from medharden.audit.keys import load_signing_key, write_key_pair
 from medharden.cli.console import literal, out, stage_progress
+from medharden.cli.verdicts import required_digest
 from medharden.errors import KeyFileError
+from medharden.reporting import report_files
 from medharden.verifying import Signatory, Verification, sign, verify
 
 __all__ = ["FAULTY", "Check", "run_keygen", "run_sign", "run_verify"]
@@ -32,6 +34,7 @@ class Check:
     run: Path
     public_keys: tuple[Path, ...]
     require_signature: bool
+    protocol: str | None
     model: Path | None
     data: Path | None
     arch: str | None
@@ -55,7 +58,7 @@ def run_sign(run: Path, key_file: Path, who: Signatory, *, supersede: bool) -> N
     if key_file.resolve().is_relative_to(run.resolve()):
         raise KeyFileError("the private key lies in the run directory, which is for sharing; keep it elsewhere")
     key = load_signing_key(key_file, _passphrase(key_file))
-    path = sign(run, key, who, supersede=supersede)
+    path = sign(run, key, who, render=report_files, supersede=supersede)
     machine = {"signature": str(path), "key": key.public.key_id, **asdict(who)}
     said = f"signed by {escape(who.name)}, {escape(who.role)}: {who.meaning}"
     out.show(f"{said}\nwrote {escape(str(path))}\nkey {key.public.key_id}", machine)
@@ -73,6 +76,8 @@ def run_verify(check: Check) -> int:
             check.run,
             public_keys=check.public_keys,
             require_signature=check.require_signature,
+            protocol=required_digest(check.protocol),
+            render=report_files,
             model=check.model,
             data=check.data,
             arch=check.arch,
@@ -80,8 +85,9 @@ def run_verify(check: Check) -> int:
             workers=check.workers,
             progress=progress,
         )
-    code = 0 if found.verified else FAULTY
-    machine = asdict(found) | {"verified": found.verified, "signed": found.signed, "exit_code": code}
+    code = 0 if found.whole else FAULTY
+    said = {"whole": found.whole, "signed": found.signed, "verified": found.verified, "exit_code": code}
+    machine = asdict(found) | said
     out.show(_shown(found), machine)
     return code
 
@@ -105,7 +111,9 @@ def _shown(found: Verification) -> Group:
     if found.signatures:
         table = Table("signed by", "role", "meaning", "reason", "time", "key", "", box=None, padding=(0, 1))
         for s in found.signatures:
-            state = "[green]verified[/]" if s.verified else "[yellow]not verified[/]"
+            state = "[yellow]not checked[/]"
+            if s.verified:
+                state = "[green]verified[/]" if found.whole else "[yellow]of this key, over other files[/]"
             cells = (s.name, s.role, s.meaning, s.reason, s.time, s.key[:16])
             table.add_row(*(literal(cell) for cell in cells), state)
         parts.append(table)
@@ -114,12 +122,39 @@ def _shown(found: Verification) -> Group:
         state = "equal" if c.state_equal else "different"
         answers = f"; logits of {c.cases} cases {'equal bit for bit' if c.logits_equal else 'different'}"
         parts.append(f"clean path: weights {state}{answers if c.cases else ''}")
-    parts.append(f"{len(found.covered)} files as recorded" if found.verified else f"{len(found.faults)} files wrong")
+    parts += [_protocol(found), _files(found)]
     parts += [f"[red]wrong[/] {literal(f.file)}: {literal(f.reason)}" for f in found.faults]
     parts += [f"[yellow]not covered[/] {literal(name)}" for name in found.uncovered]
     parts += [f"· {literal(note)}" for note in found.notes]
     if found.head:
         parts.append(f"log: {found.events} events, head {found.head}")
-    word = "[bold green]verified[/]" if found.verified else "[bold red]not verified[/]"
-    parts.append(f"{word}{f' · the verdict on record is {literal(found.verdict)}' if found.verdict else ''}")
-    return Group(*parts)
+    return Group(*parts, _last_line(found))
+
+
+def _protocol(found: Verification) -> str:
+    digest = f"sha256 {found.protocol[:12] or 'unreadable'}"
+    if found.protocol_required:
+        return f"protocol: {digest}, {'' if found.protocol == found.protocol_required else 'not '}as required"
+    return f"protocol: the run's own, {digest}: whoever made the run chose what it asks; --protocol requires yours"
+
+
+def _files(found: Verification) -> str:
+    if not found.whole:
+        return f"{len(found.faults)} files wrong"
+    counts = (
+        (found.covered, "signed"),
+        (found.recorded, "as logged"),
+        (found.rendered, "rendered anew alike"),
+    )
+    return "files: " + ", ".join(f"{len(names)} {words}" for names, words in counts if names)
+
+
+def _last_line(found: Verification) -> str:
+    """No more than what was checked: whole files are no signature."""
+    if not found.whole:
+        word = "[bold red]not verified[/]"
+    elif found.signed:
+        word = "[bold green]verified[/]"
+    else:
+        word = "[bold yellow]the files are whole; nobody's signature was checked[/]"
+    return f"{word}{f' · the verdict on record is {literal(found.verdict)}' if found.verdict else ''}"

@@ -164,7 +164,7 @@ def _require_a_look(run: Path, protocol: Protocol) -> None:
 
 def _require_a_look_in(ledger: Path, look: Look, cohort: CohortRecord, protocol: Protocol) -> None:
     """The same where a ledger has looks of other run directories at these images and this original."""
-    past, budget = read_ledger(ledger, key_id=look.key_id, new=True).before(look, cohort), protocol.endpoints.looks
+    past, budget = read_ledger(ledger, key_id=look.key_id, writing=True).before(look, cohort), protocol.endpoints.looks
     if past >= budget:
         raise RunError(
             f"{ledger.name} holds {past} looks at images of this test split for this original, and the protocol's "

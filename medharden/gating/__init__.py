@@ -26,12 +26,14 @@ finding makes it INCONCLUSIVE at least. INVALID, without endpoints, are records 
 reconcile with the per-case table, miss a case or a class, hold a number that is no probability, were answered under
 another decision rule, or share a patient, an image or what looks like its copy between splits. INVALID too is a run
 whose log locked another protocol or cohort, recorded other records, or finished more looks at the test split than the
-protocol's budget. A record that is missing or unreadable is no verdict but a `RunError`.
+protocol's budget, and a run under another protocol than whoever decides requires. A record that is missing or
+unreadable is no verdict but a `RunError`.
 """
 
 from medharden.gating.authorised import Release
 from medharden.gating.decision import decide
 from medharden.gating.digests import RunDigests
 from medharden.gating.run import gate
+from medharden.gating.standing import Standing, check_decision
 
-__all__ = ["Release", "RunDigests", "decide", "gate"]
+__all__ = ["Release", "RunDigests", "Standing", "check_decision", "decide", "gate"]

@@ -1,4 +1,4 @@
-"""The gate on a run directory: reads the records, decides, logs the verdict and writes `gate.json`."""
+"""The gate on a run directory: reads each file once, decides, and logs the verdict or writes nothing."""
 
 from __future__ import annotations
 
@@ -6,24 +6,15 @@ from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from medharden.audit import (
-    audited,
-    canonical_json,
-    digest_bytes,
-    digest_file,
-    read_cases,
-    read_history,
-    read_ledger,
-    read_record,
-    verify_log,
-    write_record,
-)
+from medharden.audit import RunFiles, audited, canonical_json, digest_bytes, read_ledger, write_record
+from medharden.audit.inventory import is_signed
 from medharden.errors import RunError
+from medharden.files import require_plain
 from medharden.gating.authorised import Release
 from medharden.gating.decision import decide, invalid
 from medharden.gating.digests import RunDigests, mismatches
 from medharden.gating.looks import history_problems
-from medharden.protocol import Protocol, load_protocol
+from medharden.protocol import Protocol
 from medharden.record import CohortRecord, Evaluation, GateDecision, HardenRecord, Progress
 
 __all__ = ["gate"]
@@ -34,6 +25,7 @@ _WRITTEN_BY = {
     "harden.json": "harden",
     "hardened.safetensors": "harden",
     "hardened.json": "harden",
+    "audit.jsonl": "harden",
     "evaluation.json": "evaluate",
     "cases.parquet": "evaluate",
 }
@@ -42,7 +34,14 @@ _STEPS = 3
 
 
 def gate(
-    run: Path, *, authorised: Path | None = None, ledger: Path | None = None, progress: Progress | None = None
+    run: Path,
+    *,
+    protocol: str = "",
+    authorised: Path | None = None,
+    ledger: Path | None = None,
+    read_only: bool = False,
+    supersede: bool = False,
+    progress: Progress | None = None,
 ) -> GateDecision:
     """Decides on a run directory and writes `gate.json`.
 
@@ -51,27 +50,31 @@ def gate(
 
     Args:
         run: the run directory.
+        protocol: digest of the protocol that whoever decides requires; empty takes the run's own, whatever it asks.
         authorised: the run directory of the last authorised release, which is only read; null where there is none.
         ledger: the ledger of looks that evaluations were counted in, which is only read; null where there is none.
+        read_only: decide alone: nothing is written, and nobody is kept from writing.
+        supersede: decide anew on a signed run, whose signatures then speak of an earlier state.
         progress: called with `gate`.
 
     Raises:
-        RunError: a record is missing or unreadable, or the log does not hang together.
+        RunError: a record is missing or unreadable, the log does not hang together, another process writes there, or
+            the run is signed.
         ProtocolError: `protocol.yaml` is no valid protocol.
         OutputError: the directory can't be written to.
     """
-    _require_all(run)
-    if authorised is not None:
-        _require_all(authorised)
-    with audited(run, _STAGE) as log:
-        _report(progress, 0)
-        protocol = load_protocol(run / "protocol.yaml")
-        digests = _digests(run, protocol)
-        _report(progress, 1)
-        decision = replace(
-            _decide(run, protocol, digests, authorised, ledger), decided=datetime.now(UTC).isoformat(timespec="seconds")
+    for folder in (run, authorised):
+        if folder is not None:
+            _require_all(folder)
+    if read_only:
+        return _decided(RunFiles(run), protocol, authorised, ledger, progress)[0]
+    if is_signed(run) and not supersede:
+        raise RunError(
+            f"{run.name} is signed, and a decision written there would break its signatures: `gate --check` decides "
+            "anew and compares, `gate --supersede` decides over the signed state"
         )
-        _report(progress, 2)
+    with audited(run, _STAGE) as log:
+        decision, digests = _decided(RunFiles(run), protocol, authorised, ledger, progress)
         log.append(
             f"{_STAGE}.decided",
             verdict=decision.verdict.value,
@@ -84,67 +87,92 @@ def gate(
     return decision
 
 
+def _decided(
+    files: RunFiles, required: str, authorised: Path | None, ledger: Path | None, progress: Progress | None
+) -> tuple[GateDecision, RunDigests]:
+    """The decision, dated, with the digests of what it is on."""
+    _report(progress, 0)
+    protocol = files.protocol()
+    digests = _digests(files, protocol)
+    _report(progress, 1)
+    decision = _decide(files, protocol, digests, required, authorised, ledger)
+    _report(progress, 2)
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    return replace(decision, decided=now, protocol_required=required), digests
+
+
 def _decide(
-    run: Path, protocol: Protocol, digests: RunDigests, authorised: Path | None, ledger: Path | None
+    files: RunFiles,
+    protocol: Protocol,
+    digests: RunDigests,
+    required: str,
+    authorised: Path | None,
+    ledger: Path | None,
 ) -> GateDecision:
-    harden = read_record(run / "harden.json", HardenRecord)
-    evaluation = read_record(run / "evaluation.json", Evaluation)
+    if required and required != protocol.digest:
+        reason = f"protocol.yaml is sha256 {protocol.digest[:12]}; whoever decides requires {required[:12]}"
+        return invalid(protocol, digests, [reason])
+    harden = files.record("harden.json", HardenRecord)
+    evaluation = files.record("evaluation.json", Evaluation)
     # Before anything else is read: a file that was tampered with may be no record any more.
-    history = read_history(run / "audit.jsonl")
+    history = files.history()
     wrong = (*mismatches(harden, evaluation, digests), *history_problems(protocol, history, digests))
     if wrong:
         return invalid(protocol, digests, wrong)
-    cohort = read_record(run / "cohort.json", CohortRecord)
+    cohort = files.record("cohort.json", CohortRecord)
     return decide(
         protocol,
         cohort,
         harden,
         evaluation,
-        read_cases(run / "cases.parquet"),
+        files.cases(),
         digests=digests,
         history=history,
-        release=None if authorised is None else _release(authorised),
+        release=None if authorised is None else _release(RunFiles(authorised)),
         ledger=None if ledger is None else read_ledger(ledger, key_id=cohort.key_id),
     )
 
 
-def _release(run: Path) -> Release:
+def _release(files: RunFiles) -> Release:
     """The records of an authorised release.
 
     Raises:
         RunError: a record is unreadable, or the log does not hang together.
     """
-    verify_log(run / "audit.jsonl")
-    protocol = load_protocol(run / "protocol.yaml")
+    history, protocol = files.history(), files.protocol()
     return Release(
         protocol=protocol,
-        cohort=read_record(run / "cohort.json", CohortRecord),
-        harden=read_record(run / "harden.json", HardenRecord),
-        evaluation=read_record(run / "evaluation.json", Evaluation),
-        cases=read_cases(run / "cases.parquet"),
-        digests=_digests(run, protocol),
-        history=read_history(run / "audit.jsonl"),
+        cohort=files.record("cohort.json", CohortRecord),
+        harden=files.record("harden.json", HardenRecord),
+        evaluation=files.record("evaluation.json", Evaluation),
+        cases=files.cases(),
+        digests=_digests(files, protocol),
+        history=history,
     )
 
 
 def _require_all(run: Path) -> None:
     if not run.is_dir():
         raise RunError(f"{run.name} is no run directory; expected the folder that `medharden harden` wrote")
+    require_plain(run)
     missing = [name for name in _WRITTEN_BY if not (run / name).is_file()]
     if missing:
         stages = " and ".join(f"`medharden {stage}`" for stage in dict.fromkeys(_WRITTEN_BY[name] for name in missing))
         raise RunError(f"the run directory lacks {', '.join(missing)}; run {stages} first")
 
 
-def _digests(run: Path, protocol: Protocol) -> RunDigests:
+def _digests(files: RunFiles, protocol: Protocol) -> RunDigests:
+    """The bytes of what is parsed later are kept, so that the digest is of them."""
+    for name in ("cohort.json", "harden.json", "cases.parquet", "evaluation.json"):
+        files.data(name)
     return RunDigests(
         protocol=protocol.digest,
-        cohort=digest_file(run / "cohort.json"),
-        harden=digest_file(run / "harden.json"),
-        hardened=digest_file(run / "hardened.safetensors"),
-        description=digest_file(run / "hardened.json"),
-        cases=digest_file(run / "cases.parquet"),
-        evaluation=digest_file(run / "evaluation.json"),
+        cohort=files.digest("cohort.json"),
+        harden=files.digest("harden.json"),
+        hardened=files.digest("hardened.safetensors"),
+        description=files.digest("hardened.json"),
+        cases=files.digest("cases.parquet"),
+        evaluation=files.digest("evaluation.json"),
     )
 
 

@@ -15,7 +15,15 @@ from pydantic import BaseModel, ValidationError
 from medharden.errors import ProtocolError
 from medharden.protocol.schema import Protocol
 
-__all__ = ["DEFAULT_PROTOCOL", "content_digest", "load_protocol", "parse_protocol", "read_content", "shipped_protocols"]
+__all__ = [
+    "DEFAULT_PROTOCOL",
+    "content_digest",
+    "load_protocol",
+    "parse_content",
+    "parse_protocol",
+    "read_content",
+    "shipped_protocols",
+]
 
 DEFAULT_PROTOCOL = "default"
 _LARGEST_BYTES = 1_000_000
@@ -62,7 +70,7 @@ def read_content(path: Path) -> dict[str, Any]:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise ProtocolError(f"{path.name} can't be read as text: {type(error).__name__}") from error
-    return _parsed(text, path.name)
+    return parse_content(text, path.name)
 
 
 def content_digest(content: Mapping[str, Any]) -> str:
@@ -86,10 +94,11 @@ def parse_protocol(text: str, source: str) -> Protocol:
     Raises:
         ProtocolError: not YAML, or a field that the schema refuses.
     """
-    return _checked(_parsed(text, source), source)
+    return _checked(parse_content(text, source), source)
 
 
-def _parsed(text: str, source: str) -> dict[str, Any]:
+def parse_content(text: str, source: str) -> dict[str, Any]:
+    """A protocol's own fields from YAML text, whatever this version's schema says of them; as `read_content`."""
     try:
         raw = yaml.load(text, Loader=_UniqueKeys)  # noqa: S506 - derived from SafeLoader
     except yaml.YAMLError as error:

@@ -60,6 +60,7 @@ class GateDecision:
         subgroups: changes of accuracy in the declared subgroups; of these a FAIL alone counts for the verdict.
         authorised: SHA-256 of the authorised release's `hardened.safetensors`, or empty where none was compared with.
         ledger: hash of the last line of the ledger of looks that was read, or empty where none was.
+        protocol_required: digest of the protocol that whoever decided required; empty where the run's own was taken.
     """
 
     verdict: Verdict
@@ -75,3 +76,4 @@ class GateDecision:
     subgroups: tuple[Endpoint, ...] = field(default=())
     authorised: str = ""
     ledger: str = ""
+    protocol_required: str = ""

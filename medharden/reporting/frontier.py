@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-from importlib.resources import files
+from contextlib import nullcontext
+from importlib.resources import files as resources
 from pathlib import Path
 
-from medharden.audit import read_record, write_atomic
+from medharden.audit import RunFiles, exclusive, write_atomic
 from medharden.errors import RunError
-from medharden.protocol import load_protocol
 from medharden.record import FrontierPoint, HardenRecord
 from medharden.reporting.charts import frontier_chart
 
@@ -29,22 +29,23 @@ def draw_frontier(run: Path, target: Path | None = None) -> tuple[Path, tuple[Fr
         RunError: a record is missing, or the fusion has no weight (it is not `mixed`).
         OutputError: the picture can't be written.
     """
-    protocol = load_protocol(run / "protocol.yaml") if (run / "protocol.yaml").is_file() else None
-    if protocol is None:
+    if not (run / "protocol.yaml").is_file():
         raise RunError(f"{run.name} is no run directory: it has no protocol.yaml")
-    fusion = read_record(run / "harden.json", HardenRecord).fusion
+    files = RunFiles(run)
+    protocol, fusion = files.protocol(), files.record("harden.json", HardenRecord).fusion
     margin = next(m.margin for m in protocol.endpoints.noninferiority if m.metric == "accuracy")
     chart = frontier_chart(fusion, margin, 1 - 2 * protocol.endpoints.alpha)
     if chart is None:
         raise RunError(f"this run's fusion is {fusion.mode!r}: only 'mixed' weighs two answers and has a frontier")
-    target = target or run / "frontier.svg"
-    write_atomic(target, _standalone(str(chart)).encode())
-    return target, fusion.frontier, fusion.weight
+    place = target or run / "frontier.svg"
+    with exclusive(run) if target is None else nullcontext():
+        write_atomic(place, _standalone(str(chart)).encode())
+    return place, fusion.frontier, fusion.weight
 
 
 def _standalone(svg: str) -> str:
     """A chart of the page as a file: the page's light colours come along, on white paper."""
-    style = (files("medharden.reporting") / "templates" / "style.css").read_text(encoding="utf-8")
+    style = (resources("medharden.reporting") / "templates" / "style.css").read_text(encoding="utf-8")
     colours = re.search(r":root \{(.*?)\}", style, flags=re.DOTALL)
     rules = f"<style>:root {{{colours.group(1) if colours else ''}}} svg {{ background: var(--paper) }}</style>"
     opening, rest = svg.split(">", 1)

@@ -16,19 +16,26 @@ _PLANNED = ("gained, lost", "can show", "needed", "power")
 _MARKS = "<>|[]`*~\\!$"
 
 
-def markdown_summary(decision: GateDecision) -> str:
-    """Verdict, endpoints, subgroups, reasons and findings; numbers as in `gate.json`, in proportions."""
+def markdown_summary(decision: GateDecision, notes: Sequence[str] = ()) -> str:
+    """Verdict, notes, endpoints, subgroups, reasons and findings; numbers as in `gate.json`, in proportions."""
     lines = [
         f"## medharden gate: {decision.verdict}",
         "",
         f"Protocol {plain(decision.protocol_name)}, digest `{decision.protocol[:16]}`, "
-        f"hardened weights `{decision.hardened[:16]}`.",
+        f"hardened weights `{decision.hardened[:16]}`. {_whose(decision)}",
+        *(f"\n{plain(note)}." for note in notes),
         *_table("endpoint", decision.endpoints),
         *_table("subgroup", decision.subgroups),
         *_list("Reasons", decision.reasons),
         *_list("Findings", [f"{f.severity}, {f.code}: {f.message}" for f in decision.findings]),
     ]
     return "\n".join(lines) + "\n"
+
+
+def _whose(decision: GateDecision) -> str:
+    if decision.protocol_required:
+        return "This protocol was required by whoever decided."
+    return "It is the run's own: nobody but whoever made the run says that it is the right one."
 
 
 def _table(what: str, endpoints: Sequence[Endpoint]) -> Iterator[str]:

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 from safetensors import SafetensorError
-from safetensors.numpy import load_file
+from safetensors.numpy import load
 
-from medharden.audit import digest_bytes, digest_file, read_cases, read_record, verify_log
+from medharden.audit import RunFiles
 from medharden.errors import RunError
-from medharden.protocol import Protocol, load_protocol
+from medharden.files import require_plain
+from medharden.protocol import Protocol
 from medharden.record import CaseTable, CohortRecord, Evaluation, GateDecision, HardenRecord, Verdict
 
 __all__ = ["COMPARED", "Examples", "RunRecords", "read_run", "require_records"]
@@ -73,26 +73,26 @@ class RunRecords:
     head: str
 
 
-def read_run(run: Path) -> RunRecords:
+def read_run(files: RunFiles) -> RunRecords:
     """Reads every record of a run.
 
     Raises:
         RunError: a record is missing, unreadable, or belongs to another run while the verdict claims otherwise.
     """
-    require_records(run)
-    evaluation = read_record(run / "evaluation.json", Evaluation)
+    require_records(files.run)
+    evaluation = files.record("evaluation.json", Evaluation)
     _require_subjects(evaluation)
-    decision = read_record(run / "gate.json", GateDecision)
-    events, head = _log_to_decision(run / "audit.jsonl")
+    decision = files.record("gate.json", GateDecision)
+    events, head = _log_to_decision(files)
     records = RunRecords(
-        protocol=load_protocol(run / "protocol.yaml"),
-        cohort=read_record(run / "cohort.json", CohortRecord),
-        harden=read_record(run / "harden.json", HardenRecord),
+        protocol=files.protocol(),
+        cohort=files.record("cohort.json", CohortRecord),
+        harden=files.record("harden.json", HardenRecord),
         evaluation=evaluation,
-        cases=_cases(run / "cases.parquet", decision),
+        cases=_cases(files, decision),
         decision=decision,
-        examples=_read_examples(run / "examples.safetensors", len(evaluation.classes)),
-        files={name: digest_file(run / name) for name in _WRITTEN_BY if name not in ("protocol.yaml", "audit.jsonl")},
+        examples=_read_examples(files, len(evaluation.classes)),
+        files={name: files.digest(name) for name in _WRITTEN_BY if name not in ("protocol.yaml", "audit.jsonl")},
         events=events,
         head=head,
     )
@@ -100,19 +100,18 @@ def read_run(run: Path) -> RunRecords:
     return records
 
 
-def _log_to_decision(path: Path) -> tuple[int, str]:
-    events, head = verify_log(path)
-    lines = path.read_bytes().splitlines()
-    for number in range(events, 0, -1):
-        if str(json.loads(lines[number - 1])["event"]).startswith("gate"):
-            return number, digest_bytes(lines[number - 1])
-    return events, head
+def _log_to_decision(files: RunFiles) -> tuple[int, str]:
+    entries = files.log().entries
+    for number in range(len(entries), 0, -1):
+        if entries[number - 1].event.startswith("gate"):
+            return number, entries[number - 1].line
+    return len(entries), files.log().head
 
 
-def _cases(path: Path, decision: GateDecision) -> CaseTable | None:
+def _cases(files: RunFiles, decision: GateDecision) -> CaseTable | None:
     """The table may be the very thing that was tampered with: an INVALID verdict is still shown without it."""
     try:
-        table = read_cases(path)
+        table = files.cases()
     except RunError:
         if decision.verdict is Verdict.INVALID:
             return None
@@ -122,15 +121,17 @@ def _cases(path: Path, decision: GateDecision) -> CaseTable | None:
         return table
     if decision.verdict is Verdict.INVALID:
         return None
-    raise RunError(f"{path.name} holds no outcome of: {', '.join(absent)}; run `medharden evaluate` again")
+    raise RunError(f"cases.parquet holds no outcome of: {', '.join(absent)}; run `medharden evaluate` again")
 
 
 def require_records(run: Path) -> None:
     """Looks whether every record is there, and opens none.
 
     Raises:
-        RunError: one is missing; the message names the command that writes it.
+        RunError: one is missing, and the message names the command that writes it; or the directory holds links.
     """
+    if run.is_dir():
+        require_plain(run)
     missing = [name for name in _WRITTEN_BY if not (run / name).is_file()]
     if missing:
         stages = list(dict.fromkeys(_WRITTEN_BY[name] for name in missing))
@@ -169,24 +170,25 @@ def _require_one_run(records: RunRecords) -> None:
             )
 
 
-def _read_examples(path: Path, classes: int) -> Examples | None:
-    if not path.is_file():
+def _read_examples(files: RunFiles, classes: int) -> Examples | None:
+    file = "examples.safetensors"
+    if not files.has(file):
         return None
     try:
-        tensors = load_file(path)
-    except (OSError, SafetensorError) as error:
-        raise RunError(f"{path.name} is not a safetensors file: {type(error).__name__}") from error
+        tensors = load(files.data(file))
+    except (ValueError, TypeError, KeyError, SafetensorError) as error:
+        raise RunError(f"{file} is not a safetensors file: {type(error).__name__}") from error
     absent = [name for name in ("clean", "adversarial_original", *_ANSWERS) if name not in tensors]
     if absent:
-        raise RunError(f"{path.name} lacks {', '.join(absent)}; run `medharden evaluate` again")
+        raise RunError(f"{file} lacks {', '.join(absent)}; run `medharden evaluate` again")
     clean, attacked = tensors["clean"], tensors["adversarial_original"]
     if clean.ndim not in (4, 5) or attacked.shape != clean.shape:
         raise RunError(
-            f"{path.name}: expected pictures (M, C, H, W) or (M, C, D, H, W) and attacked ones of the same shape, "
+            f"{file}: expected pictures (M, C, H, W) or (M, C, D, H, W) and attacked ones of the same shape, "
             f"found {clean.shape} and {attacked.shape}"
         )
     for name in _ANSWERS:
         answers = tensors[name]
         if answers.shape != clean.shape[:1] or (answers.size and not 0 <= answers.min() <= answers.max() < classes):
-            raise RunError(f"{path.name}: {name} must hold one class index in [0, {classes}) a picture")
+            raise RunError(f"{file}: {name} must hold one class index in [0, {classes}) a picture")
     return Examples(clean=clean, attacked=attacked, **{name: tensors[name] for name in _ANSWERS})

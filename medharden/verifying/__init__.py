@@ -4,6 +4,7 @@ from medharden.verifying.bom import write_bom
 from medharden.verifying.check import check_run
 from medharden.verifying.comparing import Change, Comparison, compare
 from medharden.verifying.outcome import CleanPath, Fault, SignatureFound, Verification
+from medharden.verifying.rendered import Render
 from medharden.verifying.run import verify
 from medharden.verifying.signing import Signatory, sign
 
@@ -12,6 +13,7 @@ __all__ = [
     "CleanPath",
     "Comparison",
     "Fault",
+    "Render",
     "Signatory",
     "SignatureFound",
     "Verification",

@@ -10,9 +10,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from medharden.audit import AuditLog, canonical_json, read_record, write_atomic
-from medharden.audit.inventory import LOG, file_digests
-from medharden.protocol import Protocol, load_protocol
+from medharden.audit import AuditLog, RunFiles, canonical_json, exclusive, rendering_stack, write_atomic
+from medharden.audit.inventory import file_digests
+from medharden.audit.log import LOG
+from medharden.protocol import Protocol
 from medharden.record import CohortRecord, Endpoint, Environment, Evaluation, GateDecision, HardenRecord
 
 __all__ = ["BOM", "bill_of_materials", "write_bom"]
@@ -34,23 +35,24 @@ def write_bom(run: Path) -> Path:
         RunError: a record is missing or unreadable.
         OutputError: the directory can't be written to.
     """
-    digest = write_atomic(run / BOM, canonical_json(bill_of_materials(run)) + b"\n")
-    AuditLog(run / LOG).append("bom.recorded", files={BOM: digest})
+    with exclusive(run):
+        digest = write_atomic(run / BOM, canonical_json(bill_of_materials(RunFiles(run))) + b"\n")
+        AuditLog(run / LOG).append("bom.recorded", files={BOM: digest}, stack=rendering_stack())
     return run / BOM
 
 
-def bill_of_materials(run: Path) -> dict[str, Any]:
+def bill_of_materials(files: RunFiles) -> dict[str, Any]:
     """The document.
 
     Raises:
         RunError: a record is missing or unreadable.
     """
-    harden = read_record(run / "harden.json", HardenRecord)
-    cohort = read_record(run / "cohort.json", CohortRecord)
-    evaluation = read_record(run / "evaluation.json", Evaluation)
-    decision = read_record(run / "gate.json", GateDecision)
-    protocol = load_protocol(run / "protocol.yaml")
-    digests = file_digests(run)
+    harden = files.record("harden.json", HardenRecord)
+    cohort = files.record("cohort.json", CohortRecord)
+    evaluation = files.record("evaluation.json", Evaluation)
+    decision = files.record("gate.json", GateDecision)
+    protocol = files.protocol()
+    digests = file_digests(files)
     libraries = _libraries(harden.environment)
     model = {
         "type": "machine-learning-model",

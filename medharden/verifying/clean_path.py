@@ -6,10 +6,9 @@ from pathlib import Path
 
 import torch
 
-from medharden.audit import canonical_json, digest_bytes, digest_file, read_record
+from medharden.audit import RunFiles, canonical_json, digest_bytes
 from medharden.data import Cohort, load_cohort
 from medharden.models import Classifier, load_classifier, load_hardened, logits_in_batches, state_digest
-from medharden.protocol import load_protocol
 from medharden.record import HardenRecord, Progress
 from medharden.verifying.outcome import CleanPath, Fault
 
@@ -44,8 +43,8 @@ def check_clean_path(
     Raises:
         MedHardenError: model, data or run can't be loaded.
     """
-    protocol = load_protocol(run / "protocol.yaml")
-    record = read_record(run / "harden.json", HardenRecord)
+    files = RunFiles(run)
+    protocol, record = files.protocol(), files.record("harden.json", HardenRecord)
     released = load_hardened(run, arch=arch).clean_path
     several = protocol.task.multilabel
     original = load_classifier(model, arch=arch, spec=protocol.model, dims=protocol.input.dims, multilabel=several)
@@ -58,7 +57,7 @@ def check_clean_path(
     if data is None:
         return CleanPath(state, 0, state, 0.0), tuple(faults)
     cohort = load_cohort(data, protocol, key=key or b"", workers=workers, progress=progress)
-    if digest_bytes(canonical_json(cohort.record) + b"\n") != digest_file(run / "cohort.json"):
+    if digest_bytes(canonical_json(cohort.record) + b"\n") != files.digest("cohort.json"):
         faults.append(
             Fault("cohort.json", "was made with other data, or under another pseudonym key, than those given")
         )

@@ -8,10 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from medharden.audit import RunFiles
 from medharden.audit.inventory import file_digests
+from medharden.audit.records import parse_fields
 from medharden.errors import RunError
-from medharden.protocol import read_content
-from medharden.verifying.records import read_json
+from medharden.files import require_plain
+from medharden.protocol import parse_content
 
 __all__ = ["Change", "Comparison", "compare"]
 
@@ -58,34 +60,41 @@ def compare(first: Path, second: Path) -> Comparison:
     for run in (first, second):
         if not (run / "protocol.yaml").is_file():
             raise RunError(f"{run.name or run} is no run directory; expected the folder that `medharden harden` wrote")
-    before, after = _readable(first), _readable(second)
+        require_plain(run)
+    one, other = RunFiles(first), RunFiles(second)
+    before, after = _readable(one), _readable(other)
     changes = [
         Change(part, field, before[part].get(field, _ABSENT), after[part].get(field, _ABSENT))
         for part in before
         for field in (*before[part], *(f for f in after[part] if f not in before[part]))
         if before[part].get(field, _ABSENT) != after[part].get(field, _ABSENT)
     ]
-    verdicts = tuple(str((read_json(run / "gate.json") or {}).get("verdict", "")) for run in (first, second))
-    return Comparison(tuple(changes), _files(first, second), (verdicts[0], verdicts[1]))
+    verdicts = tuple(str(_fields(files, "gate.json").get("verdict", "")) for files in (one, other))
+    return Comparison(tuple(changes), _files(one, other), (verdicts[0], verdicts[1]))
 
 
-def _readable(run: Path) -> dict[str, dict[str, Any]]:
+def _fields(files: RunFiles, name: str) -> dict[str, Any]:
+    """A record's fields, none where it is not there; what is there and no record is an error by its name."""
+    return parse_fields(name, files.data(name)) if files.has(name) else {}
+
+
+def _readable(files: RunFiles) -> dict[str, dict[str, Any]]:
     try:
-        return _described(run)
-    except (KeyError, TypeError, AttributeError) as error:
+        return _described(files)
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise RunError(
-            f"{run.name} holds a record that can't be read ({type(error).__name__}); `medharden verify` names the file"
+            f"{files.run.name} holds a record that can't be read ({type(error).__name__}); `medharden verify` names it"
         ) from error
 
 
-def _described(run: Path) -> dict[str, dict[str, Any]]:
+def _described(files: RunFiles) -> dict[str, dict[str, Any]]:
     """Part to field to value; fields of a part have dotted names."""
-    harden, evaluation = (read_json(run / name) or {} for name in ("harden.json", "evaluation.json"))
-    cohort, gate = (read_json(run / name) or {} for name in ("cohort.json", "gate.json"))
+    harden, evaluation = (_fields(files, name) for name in ("harden.json", "evaluation.json"))
+    cohort, gate = (_fields(files, name) for name in ("cohort.json", "gate.json"))
     made = {k: v for k, v in harden.items() if k not in (*_LEFT_OUT["harden.json"], "environment", "findings", "seed")}
     evaluated = {k: v for k, v in evaluation.items() if k not in (*_LEFT_OUT["evaluation.json"], "environment")}
     return {
-        "protocol": dict(_flat(read_content(run / "protocol.yaml"))),
+        "protocol": dict(_flat(parse_content(files.protocol_text(), "protocol.yaml"))),
         "model": {k: v for k, v in _flat(made) if not k.startswith("fusion.frontier")},
         "data": _data(cohort),
         "settings": {"seed": harden.get("seed", _ABSENT)}
@@ -144,7 +153,7 @@ def _findings(*records: Mapping[str, Any]) -> dict[str, Any]:
     return {f["code"]: f["severity"] for record in records for f in record.get("findings", [])}
 
 
-def _files(first: Path, second: Path) -> dict[str, str]:
+def _files(first: RunFiles, second: RunFiles) -> dict[str, str]:
     one, other = file_digests(first), file_digests(second)
     words = {}
     for name in sorted({*one, *other}):

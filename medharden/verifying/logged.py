@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
-from medharden.audit import verify_log
-from medharden.audit.inventory import LOG
+from medharden.audit import RunFiles
+from medharden.audit.log import LOG, Entry, Log
 from medharden.errors import RunError
 from medharden.verifying.outcome import Fault
 
-__all__ = ["Logged", "read_logged"]
+__all__ = ["Logged", "logged_of", "read_log_of"]
 
 _FILES = {
     "harden.locked": {"cohort": "cohort.json"},
@@ -27,43 +25,53 @@ _FOUND_BY_GATE = {"description": "hardened.json"}
 
 @dataclass
 class Logged:
-    """What a log says.
+    """What a log says, up to some event.
 
     Attributes:
-        lines: the log's lines.
         digests: file name to the SHA-256 that was last recorded for it.
+        stacks: name of a rendered file to what it was rendered with.
         protocol: the digest that was locked last, or empty.
         signatures: names of the signature files that were begun, and neither failed nor were superseded.
         open: stages that were begun and never ended.
-        faults: the log itself, where its chain is broken.
+        faults: the log itself, where an event can't be read.
     """
 
-    lines: list[bytes] = field(default_factory=list)
     digests: dict[str, str] = field(default_factory=dict)
+    stacks: dict[str, dict[str, str]] = field(default_factory=dict)
     protocol: str = ""
     signatures: list[str] = field(default_factory=list)
     open: list[str] = field(default_factory=list)
     faults: list[Fault] = field(default_factory=list)
 
 
-def read_logged(run: Path) -> Logged:
-    """Reads a log as far as it can be read; what is wrong with it is a fault, not an error."""
-    logged = Logged()
+def read_log_of(files: RunFiles) -> tuple[Log, tuple[Fault, ...]]:
+    """A run's log; what is wrong with it is a fault, not an error."""
     try:
-        verify_log(run / LOG)
-        logged.lines = (run / LOG).read_bytes().splitlines()
-        for line in logged.lines:
-            _apply(logged, json.loads(line))
+        return files.whole_log(), ()
     except RunError as error:
-        logged.faults.append(Fault(LOG, str(error).removeprefix(LOG).lstrip(":, ")))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        logged.faults.append(Fault(LOG, f"holds an event that can't be read ({type(error).__name__})"))
+        return Log(), (Fault(LOG, str(error).removeprefix(LOG).lstrip(":, ")),)
+
+
+def logged_of(entries: Iterable[Entry]) -> Logged:
+    """What the events say together."""
+    logged = Logged()
+    for number, entry in enumerate(entries, start=1):
+        try:
+            _apply(logged, entry)
+        except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+            said = f"line {number} holds an event that can't be read ({type(error).__name__})"
+            logged.faults.append(Fault(LOG, said))
+            break
     return logged
 
 
-def _apply(logged: Logged, entry: dict[str, Any]) -> None:
-    event, data = str(entry["event"]), entry["data"]
-    logged.digests |= dict(_digests(event, data))
+def _apply(logged: Logged, entry: Entry) -> None:
+    event, data = entry.event, entry.data
+    found = dict(_digests(event, data))
+    logged.digests |= found
+    if "stack" in data:
+        stack = {str(k): str(v) for k, v in data["stack"].items()}
+        logged.stacks |= dict.fromkeys(found, stack)
     if event == "gate.decided":
         for name, file in _FOUND_BY_GATE.items():
             logged.digests.setdefault(file, str(data[name]))
@@ -86,7 +94,7 @@ def _apply_signature(logged: Logged, step: str, data: dict[str, Any]) -> None:
     elif step == "started":
         logged.signatures.append(str(data["file"]))
     elif step in ("failed", "interrupted"):
-        logged.signatures.pop()
+        logged.signatures.pop()  # of none that was started: an event that can't be
 
 
 def _digests(event: str, data: dict[str, Any]) -> Iterator[tuple[str, str]]:

@@ -61,10 +61,14 @@ class Verification:
     Attributes:
         faults: every file that is wrong; none means that the directory is as it was recorded.
         signatures: those found, checked or not.
-        covered: files whose digest the log or a signature holds.
+        covered: files that a verified signature lists, and nothing else.
+        recorded: other files whose digest the log holds; whoever can write there can write the log too.
         uncovered: files that nothing vouches for.
+        rendered: report files that were rendered anew from the records, to the same bytes.
         notes: what a reader must know beside that, in sentences.
         verdict: the gate's, as recorded; empty where there is none.
+        protocol: the digest of the run's protocol, or empty where it can't be read.
+        protocol_required: the digest that was required, or empty.
         events, head: length of the log, and the hash of its last line.
         clean_path: None where no model was given.
     """
@@ -72,15 +76,19 @@ class Verification:
     faults: tuple[Fault, ...]
     signatures: tuple[SignatureFound, ...]
     covered: tuple[str, ...]
+    recorded: tuple[str, ...]
     uncovered: tuple[str, ...]
+    rendered: tuple[str, ...]
     notes: tuple[str, ...]
     verdict: str
+    protocol: str
+    protocol_required: str
     events: int
     head: str
     clean_path: CleanPath | None = None
 
     @property
-    def verified(self) -> bool:
+    def whole(self) -> bool:
         """Whether nothing is wrong; it says nothing about signatures."""
         return not self.faults
 
@@ -88,3 +96,8 @@ class Verification:
     def signed(self) -> bool:
         """Whether a signature was checked under a key that was given."""
         return any(s.verified for s in self.signatures)
+
+    @property
+    def verified(self) -> bool:
+        """Whether nothing is wrong, and somebody whose key was given vouches for it."""
+        return self.whole and self.signed

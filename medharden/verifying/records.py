@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
-from pathlib import Path
-from typing import Any
 
-from medharden.errors import ProtocolError
-from medharden.protocol import content_digest, read_content
+from medharden.audit import RunFiles
+from medharden.errors import MedHardenError
+from medharden.protocol import content_digest, parse_content
 from medharden.verifying.outcome import Fault
 
-__all__ = ["protocol_faults", "read_json", "record_faults"]
+__all__ = ["protocol_digest", "protocol_faults", "record_faults"]
 
 _REFERENCES = (
     ("harden.json", "cohort", "cohort.json"),
@@ -24,16 +22,17 @@ _REFERENCES = (
     ("gate.json", "evaluation", "evaluation.json"),
 )
 _UNDER_PROTOCOL = ("harden.json", "evaluation.json", "gate.json")
+_RECORDS = ("cohort.json", "hardened.json", "harden.json", "evaluation.json", "gate.json")
 
 
-def record_faults(run: Path, digests: Mapping[str, str]) -> Iterator[Fault]:
-    """One fault for each file that is not the one a record was made from.
+def record_faults(files: RunFiles, digests: Mapping[str, str]) -> Iterator[Fault]:
+    """One fault for each file that is no record, or not the one that a record was made from.
 
     Args:
-        run: the run directory.
+        files: the run directory.
         digests: name to SHA-256 of its files.
     """
-    records = {name: read_json(run / name) for name in dict.fromkeys(r for r, _, _ in _REFERENCES) if name in digests}
+    records = {name: files.fields(name) for name in _RECORDS if name in digests}
     for name, record in records.items():
         if record is None:
             yield Fault(name, "can't be read as a record")
@@ -45,29 +44,39 @@ def record_faults(run: Path, digests: Mapping[str, str]) -> Iterator[Fault]:
             yield Fault(file, f"is not the one that {name} was made with")
 
 
-def protocol_faults(run: Path, locked: str) -> Iterator[Fault]:
-    """Faults of `protocol.yaml`: unreadable, or not what was locked and what the records were made under.
+def protocol_faults(files: RunFiles, locked: str, required: str = "") -> Iterator[Fault]:
+    """Faults of `protocol.yaml`: unreadable, or not what was locked, what the records were made under or is required.
 
     It is told by its own fields, so a run stays what it was where this version's schema is another.
+
+    Args:
+        files: the run directory.
+        locked: the digest that the log locked, or empty.
+        required: the digest that whoever verifies requires; empty takes any.
     """
-    if not (run / "protocol.yaml").is_file():
+    if not files.has("protocol.yaml"):
+        if required:
+            yield Fault("protocol.yaml", "is missing; a protocol is required")
         return
     try:
-        digest = content_digest(read_content(run / "protocol.yaml"))
-    except ProtocolError:
+        digest = protocol_digest(files)
+    except MedHardenError:
         yield Fault("protocol.yaml", "can't be read as a protocol")
         return
-    held = {"audit.jsonl": locked} | {n: str((read_json(run / n) or {}).get("protocol", "")) for n in _UNDER_PROTOCOL}
+    if required and required != digest:
+        yield Fault("protocol.yaml", f"is sha256 {digest[:12]}; whoever verifies requires {required[:12]}")
+    held = {"audit.jsonl": locked} | {n: str((files.fields(n) or {}).get("protocol", "")) for n in _UNDER_PROTOCOL}
     for name, recorded in held.items():
         if recorded and recorded != digest:
             yield Fault("protocol.yaml", f"is not the protocol that {name} records")
             return
 
 
-def read_json(path: Path) -> dict[str, Any] | None:
-    """A record's fields; None where there is no readable object."""
-    try:
-        fields = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError):
-        return None
-    return fields if isinstance(fields, dict) else None
+def protocol_digest(files: RunFiles) -> str:
+    """The protocol's digest by its own fields.
+
+    Raises:
+        RunError: it can't be read.
+        ProtocolError: it is none.
+    """
+    return content_digest(parse_content(files.protocol_text(), "protocol.yaml"))

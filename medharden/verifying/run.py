@@ -11,6 +11,7 @@ from medharden.errors import RunError
 from medharden.record import Progress
 from medharden.verifying.check import check_run
 from medharden.verifying.outcome import Verification
+from medharden.verifying.rendered import Render
 
 __all__ = ["verify"]
 
@@ -20,6 +21,8 @@ def verify(
     *,
     public_keys: Sequence[Path] = (),
     require_signature: bool = False,
+    protocol: str = "",
+    render: Render | None = None,
     model: Path | None = None,
     data: Path | None = None,
     arch: str | None = None,
@@ -32,7 +35,11 @@ def verify(
     Args:
         run: the run directory.
         public_keys: files of the keys to check signatures under.
-        require_signature: whether it is a fault that none could be checked.
+        require_signature: whether it is a fault that none could be checked, or that the log goes on after those that
+            were.
+        protocol: the digest of the protocol that the run must be under; empty takes any.
+        render: renders the reports anew (`medharden.reporting.report_files`), to be compared; None leaves them to their
+            digests.
         model: the original's file, to compare the clean path with bit for bit.
         data: the run's data, to run both on.
         arch: as for hardening.
@@ -47,7 +54,8 @@ def verify(
     """
     if data is not None and (model is None or pseudonym_key is None):
         raise RunError("--data runs the clean path beside the original: expected --model with it")
-    found = check_run(run, [load_public_key(path) for path in public_keys], require_signature=require_signature)
+    keys = [load_public_key(path) for path in public_keys]
+    found = check_run(run, keys, require_signature=require_signature, protocol=protocol, render=render)
     if model is None:
         return found
     from medharden.verifying.clean_path import check_clean_path

@@ -6,12 +6,10 @@ Sources: in-toto test result predicate v0.1; SLSA provenance v1.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
-from medharden.audit import read_record
+from medharden.audit import RunFiles
 from medharden.audit.envelopes import STATEMENT
-from medharden.protocol import load_protocol
 from medharden.record import Endpoint, Environment, GateDecision, HardenRecord, Verdict
 
 __all__ = ["PROVENANCE", "TEST_RESULT", "provenance_statement", "verdict_statement"]
@@ -23,19 +21,19 @@ _RELEASED = ("hardened.safetensors", "hardened.json")
 _DECIDED_ON = ("protocol.yaml", "cohort.json", "harden.json", "evaluation.json", "cases.parquet", "gate.json")
 
 
-def verdict_statement(run: Path, digests: Mapping[str, str]) -> dict[str, Any]:
+def verdict_statement(files: RunFiles, digests: Mapping[str, str]) -> dict[str, Any]:
     """The verdict about the released weights.
 
     `result` knows no INCONCLUSIVE: everything but PASS is FAILED, and `medharden` holds the verdict itself.
 
     Args:
-        run: the run directory.
+        files: the run directory.
         digests: name to SHA-256 of its files.
 
     Raises:
         RunError: there is no readable verdict.
     """
-    decision = read_record(run / "gate.json", GateDecision)
+    decision = files.record("gate.json", GateDecision)
     passed = decision.verdict is Verdict.PASS
     return _statement(
         TEST_RESULT,
@@ -57,18 +55,18 @@ def verdict_statement(run: Path, digests: Mapping[str, str]) -> dict[str, Any]:
     )
 
 
-def provenance_statement(run: Path, digests: Mapping[str, str]) -> dict[str, Any]:
+def provenance_statement(files: RunFiles, digests: Mapping[str, str]) -> dict[str, Any]:
     """From what, by what and where the released weights were made.
 
     Args:
-        run: the run directory.
+        files: the run directory.
         digests: name to SHA-256 of its files.
 
     Raises:
         RunError: there is no readable record of hardening.
     """
-    harden = read_record(run / "harden.json", HardenRecord)
-    protocol = load_protocol(run / "protocol.yaml")
+    harden = files.record("harden.json", HardenRecord)
+    protocol = files.protocol()
     environment = harden.environment
     original = {"name": "original model", "digest": {"sha256": harden.original.file}}
     return _statement(
