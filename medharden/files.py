@@ -65,11 +65,12 @@ def read_plain(folder: Path, name: str, *, largest: int = LARGEST_RECORD) -> byt
         OSError: it can't be read.
     """
     with open_plain(folder, name) as stream:
-        if os.fstat(stream.fileno()).st_size > largest:
+        size = os.fstat(stream.fileno()).st_size
+        if size > largest:
             raise RunError(f"{name} is larger than {largest} bytes; is it what it is named after?")
-        data = stream.read(largest + 1)
-    if len(data) > largest:
-        raise RunError(f"{name} grew beyond {largest} bytes while it was read")
+        data = stream.read(size + 1)
+    if len(data) != size:
+        raise RunError(f"{name} changed its size while it was read")
     return data
 
 

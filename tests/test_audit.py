@@ -38,7 +38,7 @@ def test_a_nested_record_survives_a_round_trip(tmp_path: Path) -> None:
 def test_an_unknown_key_in_a_record_is_refused_at_any_depth(tmp_path: Path, where: str) -> None:
     fields = json.loads(canonical_json(FUSION))
     (fields if where == "outer" else fields["frontier"][0])["surprise"] = 1
-    (tmp_path / "fusion.json").write_text(json.dumps(fields))
+    (tmp_path / "fusion.json").write_bytes(canonical_json(fields) + b"\n")
     with pytest.raises(RunError, match="surprise"):
         read_record(tmp_path / "fusion.json", FusionRecord)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ from medharden.models import DecisionView
 from medharden.protocol import Protocol, parse_protocol
 
 CASES = 12
+SEAL = b"made of the pseudonym key, 32 by"
 
 
 def _protocol(steps: int = 6, eps: float = 0.01, seed: int = 1) -> Protocol:
@@ -63,12 +65,12 @@ class Passes(nn.Module):
         return self.model(x)
 
 
-def _attack(model: nn.Module, inputs: Tensor, labels: Tensor, run: Path | None, **changed: float):
+def _attack(model: nn.Module, inputs: Tensor, labels: Tensor, run: Path | None, seal: bytes = SEAL, **changed: float):
     none = torch.zeros(len(inputs), dtype=torch.bool)
     subject = Subject(
         "original", DecisionView(model, torch.zeros(3)), torch.zeros(3), torch.zeros(len(inputs), 3), none
     )
-    return attack_all((subject,), inputs, labels, _protocol(**changed), 5, "cpu", None, run)["original"]
+    return attack_all((subject,), inputs, labels, _protocol(**changed), 5, "cpu", None, run, seal)["original"]
 
 
 def test_an_interrupted_evaluation_goes_on_to_the_same_result_without_repeating_itself(tmp_path: Path) -> None:
@@ -117,10 +119,60 @@ def test_what_was_done_under_another_threat_seed_suite_model_or_data_is_not_gone
         assert anew.asked > whole.asked / 2, change
 
 
-def test_a_damaged_file_is_as_good_as_none(tmp_path: Path) -> None:
+@pytest.mark.parametrize("form", ["no safetensors", "one byte changed", "another key", "no seal", "cut"])
+def test_what_is_not_sealed_under_the_key_is_as_good_as_none_and_said_to_be_so(tmp_path: Path, form: str) -> None:
     network, inputs, labels = _setting()
-    (tmp_path / "evaluate.original.partial").write_bytes(b"no safetensors")
-    assert _attack(network, inputs, labels, tmp_path).won_by == _attack(network, inputs, labels, None).won_by
+    whole, expected = Passes(network), _attack(network, inputs, labels, None)
+    _attack(whole, inputs, labels, tmp_path)
+    path = tmp_path / "evaluate.original.partial"
+    data = path.read_bytes()
+    if form == "another key":
+        _attack(network, inputs, labels, tmp_path, seal=b"of another hospital")
+        path.write_bytes(path.read_bytes() if path.read_bytes() != data else b"")
+    else:
+        path.write_bytes(
+            {
+                "no safetensors": b"no safetensors",
+                "one byte changed": data[:999] + bytes([data[999] ^ 1]) + data[1000:],
+                "no seal": data[:-32],
+                "cut": data[: len(data) // 2],
+            }[form]
+        )
+    anew = Passes(network)
+    result = _attack(anew, inputs, labels, tmp_path)
+    assert anew.asked == whole.asked
+    assert result.won_by == expected.won_by
+    assert "evaluation.begun_anew" in {f.code for f in result.findings}
+    assert "evaluation.begun_anew" not in {f.code for f in expected.findings}
+
+
+def test_without_a_key_nothing_is_left_to_go_on_from(tmp_path: Path) -> None:
+    network, inputs, labels = _setting()
+    _attack(network, inputs, labels, tmp_path, seal=b"")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("claim", ["a right answer as won", "a point outside the threat"])
+def test_a_success_that_is_none_is_found_by_a_fresh_forward_and_all_attacks_run_anew(claim: str) -> None:
+    model, inputs, labels = _setting()
+    expected = _suite(model, inputs, labels)
+    kept: list[SuiteState] = []
+    _suite(model, inputs, labels, keep=lambda state: kept.append(copy.deepcopy(state)))
+    state = kept[-1]
+    row = state.standing[0]
+    state.won_by[row] = "apgd-ce-5"
+    if claim == "a point outside the threat":
+        state.adversarial[row] = 1 - inputs[row]
+    result = _suite(model, inputs, labels, saved=state)
+    assert result.won_by == expected.won_by
+    assert [f.code for f in result.findings if f not in expected.findings] == ["attack.begun_anew"]
+
+
+def _suite(model: nn.Module, inputs: Tensor, labels: Tensor, **more):
+    rules = _protocol()
+    return run_suite(
+        model, inputs, labels, threat=rules.input_threat, suite=rules.suite.attacks, seed=1, batch_size=5, **more
+    )
 
 
 def test_what_is_left_behind_holds_no_image(tmp_path: Path) -> None:

@@ -69,7 +69,8 @@ def test_on_a_terminal_too_the_numbers_come_before_the_verdict(
     show_verdict(run, gate(run))
     lines = capsys.readouterr().out.rstrip().splitlines()
     assert "INCONCLUSIVE" not in lines[0]
-    assert "can show" in lines[1]
+    assert "the run's own" in lines[1]
+    assert "can show" in lines[2]
     assert "INCONCLUSIVE · toy" in lines[-1]
 
 

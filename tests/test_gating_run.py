@@ -202,7 +202,7 @@ def test_a_look_beyond_the_budget_is_invalid(run: Path) -> None:
 
 def test_a_log_whose_events_say_too_little_is_an_error(run: Path) -> None:
     AuditLog(run / "audit.jsonl").append("harden.locked", protocol="")
-    with pytest.raises(RunError, match="can't be read as a run's log: KeyError"):
+    with pytest.raises(RunError, match="holds an event that lacks 'cohort'"):
         gate(run)
 
 

@@ -13,7 +13,7 @@ import yaml
 from tampering import missed_changes
 from verifying_runs import WHO, make_key, make_run, make_signed
 
-from medharden.audit import AuditLog, digest_file
+from medharden.audit import AuditLog, RunFiles, digest_file
 from medharden.audit.keys import load_public_key
 from medharden.errors import KeyFileError, RunError
 from medharden.verifying import Signatory, check_run, sign, verify
@@ -57,19 +57,19 @@ def test_a_signed_directory_is_verified_and_says_who_signed_as_what_and_why(shel
         "release 1.0",
     )
     assert signature.key == load_public_key(public).key_id
-    assert set(found.covered) == {p.name for p in run.iterdir() if p.is_file()} - {
-        "audit.jsonl",
-        "attestation.dsse.json",
-        "provenance.dsse.json",
-    }
+    apart = {"audit.jsonl", "attestation.dsse.json", "provenance.dsse.json", "01-quality-manager.sig.json"}
+    assert set(found.covered) == {p.name for p in every_file(run)} - apart
+    assert found.recorded == ()
     assert found.verdict == "PASS"
 
 
 def test_an_unsigned_directory_is_consistent_and_says_that_digests_are_all_it_rests_on(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run")
     found = verify(run)
-    assert found.verified
+    assert found.whole
     assert not found.signed
+    assert not found.verified, "nobody vouches for it"
+    assert found.covered == ()
     assert any("nothing is signed" in note and "digests alone" in note for note in found.notes)
     assert {f.file for f in verify(run, require_signature=True).faults} == {"signatures"}
 
@@ -77,8 +77,9 @@ def test_an_unsigned_directory_is_consistent_and_says_that_digests_are_all_it_re
 def test_signatures_that_no_key_was_given_for_are_not_called_verified(shelf: tuple[Path, Path], tmp_path: Path) -> None:
     run, _ = shelf
     found = verify(run)
-    assert found.verified
+    assert found.whole
     assert not found.signed
+    assert found.covered == ()
     assert any("without --key" in note for note in found.notes)
     _, stranger = make_key(tmp_path)
     assert wrong(run, stranger) == {"signatures"}
@@ -209,21 +210,25 @@ def test_a_protocol_of_a_version_with_other_fields_is_told_by_its_own(tmp_path: 
 
     content = {**load_protocol("default").model_dump(mode="json"), "field_of_another_version": 3}
     (tmp_path / "protocol.yaml").write_text(yaml.safe_dump(content))
-    assert not list(protocol_faults(tmp_path, content_digest(content)))
+    assert not list(protocol_faults(RunFiles(tmp_path), content_digest(content)))
     for changed in ({"field_of_another_version": 4}, {"seed": content["seed"] + 1}):
         (tmp_path / "protocol.yaml").write_text(yaml.safe_dump(content | changed))
-        assert [fault.file for fault in protocol_faults(tmp_path, content_digest(content))] == ["protocol.yaml"]
+        assert [fault.file for fault in protocol_faults(RunFiles(tmp_path), content_digest(content))] == [
+            "protocol.yaml"
+        ]
     for broken in ("a: 2026-11-22", "a: .nan", "- a", "a: 1\na: 2"):
         (tmp_path / "protocol.yaml").write_text(broken)
-        assert [fault.file for fault in protocol_faults(tmp_path, content_digest(content))] == ["protocol.yaml"]
+        assert [fault.file for fault in protocol_faults(RunFiles(tmp_path), content_digest(content))] == [
+            "protocol.yaml"
+        ]
 
 
 def test_events_after_the_last_signature_are_said_to_be_unsigned(signed: tuple[Path, Path]) -> None:
     run, public = signed
     AuditLog(run / "audit.jsonl").append("evaluate.started")
     found = verify(run, public_keys=[public])
-    assert found.verified
-    assert any("1 events were logged after the last signature" in note for note in found.notes)
+    assert found.whole
+    assert any("after the last verified signature" in note and "evaluate.started" in note for note in found.notes)
     assert any("never ended" in note and "evaluate" in note for note in found.notes)
 
 

@@ -14,6 +14,7 @@ from command import assert_clear, environment, medharden
 from conftest import ROOT
 from verifying_runs import WHO, make_key, make_run
 
+from medharden.canonical import canonical_json
 from medharden.verifying import sign, verify
 
 SIGN = ("--name", "Ada Lovelace", "--role", "QA", "--meaning", "approval", "--reason", "release")
@@ -41,7 +42,10 @@ def test_a_key_is_made_a_run_signed_and_verified_and_a_changed_file_named(run: P
 
 
 def test_an_unsigned_run_is_verified_by_its_digests_and_says_so(run: Path, tmp_path: Path) -> None:
-    assert_clear(medharden("verify", "run", cwd=tmp_path), 0, "nothing is signed", "digests alone")
+    said = medharden("verify", "run", cwd=tmp_path)
+    assert_clear(said, 0, "nothing is signed", "digests alone", "protocol: the run's own")
+    last = said.stdout.rstrip().splitlines()[-1]
+    assert last == "the files are whole; nobody's signature was checked · the verdict on record is PASS"
     assert_clear(medharden("verify", "run", "--require-signature", cwd=tmp_path), 5, "a signature is required")
 
 
@@ -65,7 +69,7 @@ def test_names_and_records_of_others_steer_no_terminal_and_add_no_line(run: Path
     lie = "\x1b[2Kx\x9b1A\u202e\nverified [red]all"
     (run / lie).write_text("x")
     fields = json.loads((run / "gate.json").read_text())
-    (run / "gate.json").write_text(json.dumps({**fields, "verdict": lie}))
+    (run / "gate.json").write_bytes(canonical_json({**fields, "verdict": lie}) + b"\n")
     make_run(tmp_path / "other")
     for command in (("verify", "run"), ("diff", "other", "run")):
         said = medharden(*command, cwd=tmp_path).stdout
@@ -98,7 +102,7 @@ def test_a_file_name_that_is_no_text_is_named_in_json_that_every_reader_takes_an
 
 def test_a_record_that_is_none_is_a_clear_error_of_diff(run: Path, tmp_path: Path) -> None:
     make_run(tmp_path / "other")
-    (run / "gate.json").write_text('{"verdict": "PASS", "endpoints": [{"estimate": 1}]}')
+    (run / "gate.json").write_text('{"endpoints":[{"estimate":1}],"verdict":"PASS"}\n')
     assert_clear(medharden("diff", "other", "run", cwd=tmp_path), 1, "a record that can't be read")
 
 

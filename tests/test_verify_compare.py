@@ -39,7 +39,7 @@ def test_changes_are_named_by_part_and_field_down_to_the_endpoint(tmp_path: Path
     )
     assert found.files["extra.txt"] == "only in the second"
     assert found.files["cases.parquet"] == "different"
-    assert found.files["report.html"] == "same"
+    assert found.files["card.md"] == "same"
 
 
 def test_runs_of_versions_with_other_fields_are_compared_too(tmp_path: Path) -> None:

@@ -23,6 +23,11 @@ from medharden.record import AttackOutcome, Finding, Progress
 __all__ = ["SuiteResult", "run_suite"]
 
 CLEAN = "clean"
+_BEGUN_ANEW = Finding(
+    "attack.begun_anew",
+    "warning",
+    "What an interrupted run of these attacks had left claimed successes that are none; all attacks ran anew.",
+)
 
 
 @dataclass(frozen=True)
@@ -120,7 +125,9 @@ def run_suite(
             that still stands goes through all that is left; so the second falls as cases fall.
         stage: what `progress` is told this is.
         saved: how far an interrupted run of the same suite, model, cases, threat, seed and batch size came: it goes on
-            from there, to the same result. Whoever hands it over answers for their being the same.
+            from there, to the same result. Whoever hands it over answers for their being the same; each success in it
+            is checked by a fresh forward pass all the same, and where one is none the suite begins anew, which is a
+            finding.
         keep: called with the state after each batch.
 
     Raises:
@@ -141,10 +148,13 @@ def run_suite(
         state=saved or SuiteState.at_the_start(inputs),
         keep=keep,
     )
-    state = run.state
-    state.check(inputs, len(suite))
-    state.signs.trained = any(module.training for module in model.modules())
+    run.state.check(inputs, len(suite))
+    trained, doubtful = any(module.training for module in model.modules()), False
     with attackable(model) as held:
+        if saved is not None and not _confirmed(run):
+            run.state, doubtful = SuiteState.at_the_start(inputs), True
+        state = run.state
+        state.signs.trained = trained
         _answer_twice(run)
         if not state.looked:
             _answer_clean(run)
@@ -157,7 +167,20 @@ def run_suite(
             _run_attack(run, place, suite, progress, stage)
         wrong = _wrong_findings(run)
     state.signs.moved = held.moved
-    return SuiteResult(state.adversarial, tuple(state.won_by), tuple(state.outcomes), findings(state.signs), wrong)
+    found = (*findings(state.signs), *((_BEGUN_ANEW,) if doubtful else ()))
+    return SuiteResult(state.adversarial, tuple(state.won_by), tuple(state.outcomes), found, wrong)
+
+
+def _confirmed(run: _Run) -> bool:
+    """Whether every success of a saved state is one: inside the threat, and of a wrong answer now."""
+    state = run.state
+    won = torch.tensor([row for row, name in enumerate(state.won_by) if name], dtype=torch.int64)
+    for rows in run.batches(won):
+        inputs, points = run.inputs[rows].to(run.device), state.adversarial[rows].to(run.device)
+        victim = Victim(run.model, run.aim_of(rows), "margin")
+        if not bool(within(points, inputs, run.threat).all() and victim.aim.won(victim.logits(points)).all()):
+            return False
+    return True
 
 
 def _answer_twice(run: _Run) -> None:

@@ -9,6 +9,7 @@ from medharden.audit.log import AuditLog, audited, read_log, verify_log
 from medharden.audit.records import read_record, write_record
 from medharden.audit.runfiles import RunFiles
 from medharden.audit.screening import guarded
+from medharden.audit.sealing import open_sealed, write_sealed
 from medharden.audit.tables import read_cases, write_cases
 from medharden.canonical import canonical_json
 
@@ -27,6 +28,7 @@ __all__ = [
     "exclusive",
     "guarded",
     "look_at",
+    "open_sealed",
     "read_cases",
     "read_history",
     "read_ledger",
@@ -39,4 +41,5 @@ __all__ = [
     "write_atomic",
     "write_cases",
     "write_record",
+    "write_sealed",
 ]

@@ -81,7 +81,10 @@ def _locked(run: Path, place: str, thread: int) -> Iterator[None]:
         _say_who(Path(place))
         yield
     finally:
-        (Path(place) / _HOLDER).unlink(missing_ok=True)
+        with suppress(OSError):
+            (Path(place) / _HOLDER).unlink(missing_ok=True)
+            # while it is held: who has opened it meanwhile finds that what it locked is gone, and is refused
+            (Path(place) / _LOCK).unlink(missing_ok=True)
         del _held[place]
         lock.release()
 

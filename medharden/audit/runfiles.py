@@ -13,7 +13,7 @@ from medharden.audit.records import parse_fields, parse_record
 from medharden.audit.tables import parse_cases
 from medharden.errors import ProtocolError, RunError
 from medharden.files import open_plain, read_plain
-from medharden.protocol import Protocol, parse_protocol
+from medharden.protocol import Protocol, parse_content, parse_protocol
 from medharden.record import CaseTable
 
 __all__ = ["RunFiles"]
@@ -34,6 +34,9 @@ class RunFiles:
         self.run = run
         self._data: dict[str, bytes] = {}
         self._digests: dict[str, str] = {}
+        self._fields: dict[str, dict[str, Any] | None] = {}
+        self._content: dict[str, Any] | None = None
+        self._log: Log | None = None
 
     def has(self, name: str) -> bool:
         """Whether there is a file of this name, or was when it was read."""
@@ -83,10 +86,12 @@ class RunFiles:
 
     def fields(self, name: str) -> dict[str, Any] | None:
         """A record's own fields, whatever this version says of them; None where there is no readable object."""
-        try:
-            return parse_fields(name, self.data(name))
-        except RunError:
-            return None
+        if name not in self._fields:
+            try:
+                self._fields[name] = parse_fields(name, self.data(name))
+            except RunError:
+                self._fields[name] = None
+        return self._fields[name]
 
     def cases(self) -> CaseTable:
         """The per-case table.
@@ -103,15 +108,20 @@ class RunFiles:
             RunError: as `data`.
             ProtocolError: it is no valid protocol.
         """
-        return parse_protocol(self.protocol_text(), "protocol.yaml")
+        return parse_protocol(self._protocol_text(), "protocol.yaml")
 
-    def protocol_text(self) -> str:
-        """The text of `protocol.yaml`.
+    def protocol_content(self) -> dict[str, Any]:
+        """The protocol's own fields, whatever this version's schema says of them.
 
         Raises:
             RunError: as `data`.
-            ProtocolError: too large, or no text.
+            ProtocolError: too large, or no readable YAML with keys and values.
         """
+        if self._content is None:
+            self._content = parse_content(self._protocol_text(), "protocol.yaml")
+        return self._content
+
+    def _protocol_text(self) -> str:
         data = self.data("protocol.yaml")
         if len(data) > _LARGEST_PROTOCOL:
             raise ProtocolError(f"protocol.yaml is larger than {_LARGEST_PROTOCOL} bytes; is it a protocol?")
@@ -126,7 +136,9 @@ class RunFiles:
         Raises:
             RunError: as `data`; or it does not hang together.
         """
-        return parse_log(self.data(LOG))
+        if self._log is None:
+            self._log = parse_log(self.data(LOG))
+        return self._log
 
     def whole_log(self) -> Log:
         """The log of a run that nobody is about to write to.
@@ -140,9 +152,9 @@ class RunFiles:
         return log
 
     def history(self) -> RunHistory:
-        """What the log says.
+        """What the log says; one that is not there says nothing.
 
         Raises:
             RunError: as `whole_log`; or an event lacks what it must hold.
         """
-        return history_of(self.whole_log())
+        return history_of(self.whole_log() if self.has(LOG) else Log())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -12,11 +13,11 @@ from rich.console import Group
 from rich.markup import escape
 from rich.table import Table
 
+from medharden.audit import RunFiles
 from medharden.audit.keys import load_signing_key, write_key_pair
 from medharden.cli.console import literal, out, stage_progress
 from medharden.cli.verdicts import required_digest
 from medharden.errors import KeyFileError
-from medharden.reporting import report_files
 from medharden.verifying import Signatory, Verification, sign, verify
 
 __all__ = ["FAULTY", "Check", "run_keygen", "run_sign", "run_verify"]
@@ -58,7 +59,7 @@ def run_sign(run: Path, key_file: Path, who: Signatory, *, supersede: bool) -> N
     if key_file.resolve().is_relative_to(run.resolve()):
         raise KeyFileError("the private key lies in the run directory, which is for sharing; keep it elsewhere")
     key = load_signing_key(key_file, _passphrase(key_file))
-    path = sign(run, key, who, render=report_files, supersede=supersede)
+    path = sign(run, key, who, render=_render, supersede=supersede)
     machine = {"signature": str(path), "key": key.public.key_id, **asdict(who)}
     said = f"signed by {escape(who.name)}, {escape(who.role)}: {who.meaning}"
     out.show(f"{said}\nwrote {escape(str(path))}\nkey {key.public.key_id}", machine)
@@ -77,7 +78,7 @@ def run_verify(check: Check) -> int:
             public_keys=check.public_keys,
             require_signature=check.require_signature,
             protocol=required_digest(check.protocol),
-            render=report_files,
+            render=_render,
             model=check.model,
             data=check.data,
             arch=check.arch,
@@ -90,6 +91,12 @@ def run_verify(check: Check) -> int:
     machine = asdict(found) | said
     out.show(_shown(found), machine)
     return code
+
+
+def _render(files: RunFiles) -> Mapping[str, bytes]:
+    from medharden.reporting import report_files  # here, since a run without reports needs none of what renders
+
+    return report_files(files)
 
 
 def _passphrase(path: Path) -> bytes | None:

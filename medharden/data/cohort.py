@@ -31,7 +31,7 @@ from medharden.data.identifiers import Identifiers, gather_identifiers, may_name
 from medharden.data.layout import Entry, Listing, list_folder
 from medharden.data.manifest import find_manifest, list_manifest
 from medharden.data.near import Hashes, NearPair, near_duplicate_findings, near_pairs, picture_hashes
-from medharden.data.pseudonyms import key_id, keyed_digest, pseudonym
+from medharden.data.pseudonyms import key_id, keyed_digest, pseudonym, seal_key
 from medharden.data.reading import ReadCase, Shelf, assemble, read_cases
 from medharden.data.splits import NAMELESS, SPLITS, Member, make_splits, one_patient_an_image
 from medharden.errors import DataError, Problem
@@ -83,6 +83,8 @@ class Cohort:
         record: what goes into the run's records.
         identifiers: by kind, what the data say of who the patients are. They are for holding outputs against, and
             enter no record.
+        seal: key of the files that an unfinished stage goes on from, made of the pseudonym key; without it none is
+            written, and a stage that was interrupted begins anew.
     """
 
     classes: tuple[str, ...]
@@ -91,6 +93,7 @@ class Cohort:
     record: CohortRecord
     source: SourceSummary
     identifiers: Identifiers = field(default_factory=dict, repr=False)
+    seal: bytes = field(default=b"", repr=False)
 
     def indices(self, split: str) -> npt.NDArray[np.int64]:
         """Row numbers of one split, in recorded order."""
@@ -190,7 +193,7 @@ def load_cohort(
         alike=tuple(AlikePair(names[p.first], names[p.second], p.bits) for p in pairs),
     )
     identifiers = gather_identifiers(source, listing, results, protocol)
-    return Cohort(classes, cases, inputs, record, source_summary, identifiers)
+    return Cohort(classes, cases, inputs, record, source_summary, identifiers, seal_key(key))
 
 
 def locate_case(source: Path, protocol: Protocol, *, key: bytes, case: str, memory_limit: int = 4 * 2**30) -> str:

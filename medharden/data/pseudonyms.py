@@ -11,7 +11,7 @@ from pathlib import Path
 
 from medharden.errors import DataError, OutputError
 
-__all__ = ["key_id", "keyed_digest", "load_pseudonym_key", "pseudonym"]
+__all__ = ["key_id", "keyed_digest", "load_pseudonym_key", "pseudonym", "seal_key"]
 
 _VARIABLE = "MEDHARDEN_PSEUDONYM_KEY"
 _FILE_VARIABLE = "MEDHARDEN_PSEUDONYM_KEY_FILE"
@@ -43,6 +43,11 @@ def keyed_digest(key: bytes, kind: str, text: str) -> str:
 def key_id(key: bytes) -> str:
     """Twelve hexadecimal digits that name a key without revealing it."""
     return hmac.new(key, b"medharden key id", hashlib.sha256).hexdigest()[:12]
+
+
+def seal_key(key: bytes) -> bytes:
+    """The key under which files are sealed that an unfinished stage goes on from."""
+    return hmac.new(key, b"medharden files to go on from", hashlib.sha256).digest()
 
 
 def load_pseudonym_key(path: Path | None = None) -> bytes:

@@ -9,14 +9,15 @@ import torch
 from torch import Tensor
 
 from medharden import __version__
-from medharden.attacks import Aim, SuiteResult, run_suite
+from medharden.attacks import Aim, SuiteResult, SuiteState, run_suite
 from medharden.attacks.victim import refers
 from medharden.audit import digest_bytes
+from medharden.errors import RunError
 from medharden.evaluating.resuming import Partial, key_of
 from medharden.evaluating.subjects import Subject
 from medharden.models import logits_in_batches, state_digest
 from medharden.protocol import Protocol
-from medharden.record import AttackOutcome, Progress
+from medharden.record import AttackOutcome, Finding, Progress
 
 __all__ = ["attack_all", "with_transfer"]
 
@@ -32,19 +33,22 @@ def attack_all(
     device: str,
     progress: Progress | None,
     run: Path | None = None,
+    seal: bytes = b"",
 ) -> dict[str, SuiteResult]:
     """Runs the protocol's suite on each subject; results by the subject's name.
 
-    With a run directory, an interrupted evaluation of the same models, cases and protocol is gone on with.
+    With a run directory, an interrupted evaluation of the same models, cases and protocol is gone on with, where what
+    it left is sealed under `seal`; what is not is a finding, and the suite begins anew.
     """
     stages = {"original": "attack original", "robust_branch": "attack branch", "composite": "attack release"}
     results = {}
     for s in subjects:
-        partial = None
+        partial, saved, refused = None, None, ""
         if run is not None:
-            partial = Partial(run, s.name, inputs, _key(s, inputs, labels, protocol, batch_size, device))
+            partial = Partial(run, s.name, inputs, _key(s, inputs, labels, protocol, batch_size, device), seal)
+            saved, refused = _left_by_an_earlier(partial)
         try:
-            results[s.name] = run_suite(
+            result = run_suite(
                 s.view,
                 inputs,
                 labels,
@@ -56,14 +60,24 @@ def attack_all(
                 precision=protocol.suite.precision,
                 progress=progress,
                 stage=stages[s.name],
-                saved=partial.load() if partial else None,
+                saved=saved,
                 keep=partial.keep if partial else None,
             )
         finally:
             # After an interrupt too: the next evaluation need not repeat what this one did.
             if partial:
                 partial.write()
+        anew = (Finding("evaluation.begun_anew", "warning", f"{refused}; the suite began anew."),) if refused else ()
+        results[s.name] = replace(result, findings=(*result.findings, *anew))
     return results
+
+
+def _left_by_an_earlier(partial: Partial) -> tuple[SuiteState | None, str]:
+    """What an interrupted evaluation left, or why it is not taken."""
+    try:
+        return partial.load(), ""
+    except RunError as error:
+        return None, str(error)
 
 
 def _key(subject: Subject, inputs: Tensor, labels: Tensor, protocol: Protocol, batch_size: int, device: str) -> str:

@@ -1,8 +1,8 @@
 """What an interrupted evaluation leaves behind, and how the next one goes on from it.
 
 Beside the run's records, `evaluate.SUBJECT.partial` holds how far the suite came against a subject, under a digest of
-all that its result depends on. Of the attacked inputs it holds the bits in which they differ from the clean ones, and
-no image. The files are removed once the evaluation is recorded.
+all that its result depends on, sealed. Of the attacked inputs it holds the bits in which they differ from the clean
+ones, and no image. The files are removed once the evaluation is recorded.
 """
 
 from __future__ import annotations
@@ -14,14 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
+from safetensors.torch import load, save
 from torch import Tensor
 
 from medharden.attacks import SuiteState
 from medharden.attacks.soundness import Signs
 from medharden.attacks.victim import Tally
-from medharden.audit import canonical_json, digest_bytes, write_atomic
+from medharden.audit import canonical_json, digest_bytes, open_sealed, write_sealed
 from medharden.record import AttackOutcome
 
 __all__ = ["Partial", "clear", "key_of"]
@@ -49,24 +48,30 @@ class Partial:
         subject: its name.
         inputs: (n, C, *spatial) float32 clean inputs of the attacked cases.
         key: from `key_of`; a file under another key is of another evaluation and is not read.
+        seal: what the file is sealed under; empty writes none.
     """
 
-    def __init__(self, run: Path, subject: str, inputs: Tensor, key: str) -> None:
-        self.path = run / f"evaluate.{subject}.partial"
+    def __init__(self, run: Path, subject: str, inputs: Tensor, key: str, seal: bytes) -> None:
+        self.path, self.seal = run / f"evaluate.{subject}.partial", seal
         self.inputs, self.device, self.key = inputs.cpu(), inputs.device, key
         self.state: SuiteState | None = None
         self.due = time.monotonic() + _SECONDS
 
     def load(self) -> SuiteState | None:
-        """How far an interrupted evaluation came; null where there is none under this key."""
-        try:
-            with safe_open(self.path, framework="pt") as file:
-                metadata = file.metadata() or {}
-                if metadata.get("key") != self.key:
-                    return None
-                changed, margins = file.get_tensor("changed"), file.get_tensor("margins")
-        except (OSError, SafetensorError):
+        """How far an interrupted evaluation came; null where there is none under this key.
+
+        Raises:
+            RunError: there is a file that is not sealed as this product's own.
+        """
+        data = open_sealed(self.path.parent, self.path.name, self.seal)
+        if data is None:
             return None
+        length = int.from_bytes(data[:8], "little")
+        metadata = json.loads(data[8 : 8 + length])["__metadata__"]
+        if metadata["key"] != self.key:
+            return None
+        tensors = load(data)
+        changed, margins = tensors["changed"], tensors["margins"]
         told = json.loads(metadata["state"])
         told["signs"]["tally"] = Tally(**told["signs"]["tally"])
         told["signs"]["black_box"] = tuple(told["signs"]["black_box"])
@@ -97,5 +102,5 @@ class Partial:
         told["signs"] = asdict(state.signs)
         told["outcomes"] = [asdict(outcome) for outcome in state.outcomes]
         data = save({"changed": changed, "margins": state.margins}, {"key": self.key, "state": json.dumps(told)})
-        write_atomic(self.path, data)
+        write_sealed(self.path, lambda stream: stream.write(data), self.seal)
         self.due = time.monotonic() + max(_SECONDS, _PATIENCE * (time.monotonic() - started))

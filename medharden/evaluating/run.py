@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,7 +16,6 @@ from medharden.audit import (
     canonical_json,
     describe_environment,
     digest_bytes,
-    digest_file,
     guarded,
     look_at,
     read_history,
@@ -36,7 +36,7 @@ from medharden.evaluating.outcomes import case_table, findings_of, outcome_of
 from medharden.evaluating.resuming import clear
 from medharden.evaluating.sanity import sanity_curves, sanity_findings
 from medharden.evaluating.subjects import identity_of, subjects_of
-from medharden.models import Classifier, HardenedClassifier
+from medharden.models import Classifier, HardenedClassifier, describe_hardened, hardened_bytes
 from medharden.protocol import Protocol
 from medharden.record import CohortRecord, Evaluation, HardenRecord, Progress
 
@@ -78,16 +78,15 @@ def evaluate(
         OutputError: the run directory can't be written to.
         PrivacyError: a record would hold patient data.
     """
-    digests = {"cohort": digest_file(run / "cohort.json"), "hardened": digest_file(run / "hardened.safetensors")}
-    if digests["cohort"] != digest_bytes(canonical_json(cohort.record) + b"\n"):
-        raise RunError(
-            f"{run.name} was hardened on other data, or under another pseudonym key; expected the same --data and key"
-        )
+    digests = {
+        "cohort": digest_bytes(canonical_json(cohort.record) + b"\n"),
+        "hardened": digest_bytes(hardened_bytes(model, canonical_json(describe_hardened(model)) + b"\n")),
+    }
     guard = guarded(cohort.identifiers, (protocol.model_dump_json(), *cohort.classes))
     opened: dict[str, Any] = {"protocol": protocol.digest, **digests}
     with guard, audited(run, "evaluate", **opened) as log:
         _require_a_look(run, protocol)
-        original_state = read_record(run / "harden.json", HardenRecord).original.state
+        original_state = _require_this_run(run, digests).original.state
         look = look_at(cohort.record, original_state, digests["hardened"])
         if ledger is not None:
             _require_a_look_in(ledger, look, cohort.record, protocol)
@@ -101,7 +100,9 @@ def evaluate(
         sample = torch.as_tensor(
             stratified_sample(labels.cpu().numpy(), protocol.suite.cases, protocol.seed), device=device
         )
-        results = attack_all(subjects, inputs[sample], labels[sample], protocol, batch_size, device, progress, run)
+        results = attack_all(
+            subjects, inputs[sample], labels[sample], protocol, batch_size, device, progress, run, cohort.seal
+        )
         results["composite"] = with_transfer(subjects[-1], results, inputs[sample], labels[sample], batch_size)
         pushed: dict[str, Pushed] = {}
         if protocol.task.multilabel:
@@ -142,6 +143,18 @@ def evaluate(
         return record
 
 
+def _require_this_run(run: Path, digests: Mapping[str, str]) -> HardenRecord:
+    """What hardening recorded, held against the model and the cohort in hand, whatever their files are by now."""
+    record = read_record(run / "harden.json", HardenRecord)
+    if record.cohort != digests["cohort"]:
+        raise RunError(
+            f"{run.name} was hardened on other data, or under another pseudonym key; expected the same --data and key"
+        )
+    if record.hardened != digests["hardened"]:
+        raise RunError(f"the hardened model in hand is not the one that {run.name} records; was a file replaced?")
+    return record
+
+
 def _describe_threat(protocol: Protocol) -> str:
     """The threat in words and numbers, such as `linf, eps 2 (1/255) = 0.00784 of the input range [0, 1]`."""
     threat = protocol.threat
@@ -153,7 +166,7 @@ def _describe_threat(protocol: Protocol) -> str:
 
 def _require_a_look(run: Path, protocol: Protocol) -> None:
     """Stops before the test split is opened where the protocol's budget of looks is used up."""
-    finished, budget = read_history(run / "audit.jsonl").finished, protocol.endpoints.looks
+    finished, budget = read_history(run).finished, protocol.endpoints.looks
     if finished >= budget:
         raise RunError(
             f"the test split of {run.name} was evaluated {finished} times, and the protocol's endpoints.looks allows "

@@ -25,7 +25,6 @@ _WRITTEN_BY = {
     "harden.json": "harden",
     "hardened.safetensors": "harden",
     "hardened.json": "harden",
-    "audit.jsonl": "harden",
     "evaluation.json": "evaluate",
     "cases.parquet": "evaluate",
 }

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import copy
+import io
 import math
-import pickle
 import resource
 import statistics
 import sys
 import time
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +19,16 @@ import yaml
 from torch import Tensor
 
 from medharden.audit import (
+    RunFiles,
     audited,
     canonical_json,
     describe_environment,
     digest_bytes,
     guarded,
-    stream_atomic,
+    open_sealed,
     write_atomic,
     write_record,
+    write_sealed,
 )
 from medharden.data import Cohort
 from medharden.errors import HardeningError, RunError
@@ -42,8 +45,8 @@ from medharden.models import (
     hardened_bytes,
     state_digest,
 )
-from medharden.protocol import Protocol, load_protocol
-from medharden.record import CostRecord, HardenRecord, Progress
+from medharden.protocol import Protocol
+from medharden.record import CostRecord, Finding, HardenRecord, Progress
 
 __all__ = ["harden"]
 
@@ -91,7 +94,8 @@ def harden(
         clean_path = copy.deepcopy(original).requires_grad_(False).to(device)
         before, answers = state_digest(clean_path), _answers(clean_path, fixed, device)
         training, binding = _prepare(clean_path, cohort, protocol, cohort_digest, device)
-        clean_seconds = _go_on(training, run / _CHECKPOINT, binding, clean_path, progress)
+        saved = _read_checkpoint(run, binding, cohort.seal, training)
+        clean_seconds = _go_on(training, run / _CHECKPOINT, binding, clean_path, saved, progress)
         training.finish()
 
         calibrating = time.perf_counter()
@@ -156,14 +160,14 @@ def _write_inputs(run: Path, cohort: Cohort, protocol: Protocol) -> tuple[str, s
     """Locks protocol and cohort before anything is trained; returns the digests of cohort and protocol file."""
     record = canonical_json(cohort.record) + b"\n"
     digest = digest_bytes(record)
-    existing, settled = run / "cohort.json", run / "protocol.yaml"
-    if existing.exists() and digest_bytes(existing.read_bytes()) != digest:
+    files = RunFiles(run)
+    if files.has("cohort.json") and files.digest("cohort.json") != digest:
         raise RunError(f"{run.name} holds a run on other data; choose another --out, or give it the same --data")
-    if settled.exists() and load_protocol(settled).digest != protocol.digest:
+    if files.has("protocol.yaml") and files.protocol().digest != protocol.digest:
         raise RunError(f"{run.name} holds a run under another protocol; choose another --out")
     dumped = yaml.safe_dump(protocol.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
-    written = write_atomic(settled, dumped.encode())
-    return write_atomic(existing, record), written
+    written = write_atomic(run / "protocol.yaml", dumped.encode())
+    return write_atomic(run / "cohort.json", record), written
 
 
 def _prepare(
@@ -184,13 +188,13 @@ def _go_on(
     checkpoint: Path,
     binding: dict[str, str],
     clean_path: Classifier,
+    saved: dict[str, Any] | None,
     progress: Progress | None,
 ) -> float:
-    """Trains all epochs, from the checkpoint where there is one; returns the seconds of a clean epoch.
+    """Trains all epochs, from what was saved where there is such; returns the seconds of a clean epoch.
 
     One is timed before and one after: on a machine that others use too, neither stands for the time between.
     """
-    saved = _read_checkpoint(checkpoint, binding)
     if saved is None:
         clean_seconds = _time_clean_epoch(clean_path, training)
     else:
@@ -199,7 +203,7 @@ def _go_on(
     while training.state.epoch < training.epochs:
         training.run_epoch(progress)
         saved = {"binding": binding, "clean_seconds": clean_seconds, "training": training.snapshot()}
-        stream_atomic(checkpoint, lambda stream, content=saved: torch.save(content, stream))  # type: ignore[misc]
+        write_sealed(checkpoint, partial(torch.save, saved), training.cohort.seal)
     return (clean_seconds + _time_clean_epoch(clean_path, training)) / 2
 
 
@@ -209,16 +213,22 @@ def _time_clean_epoch(clean_path: Classifier, training: BranchTraining) -> float
     )
 
 
-def _read_checkpoint(path: Path, binding: dict[str, str]) -> dict[str, Any] | None:
-    if not path.exists():
-        return None
+def _read_checkpoint(
+    run: Path, binding: dict[str, str], seal: bytes, training: BranchTraining
+) -> dict[str, Any] | None:
+    """What an interrupted run left; null where it left nothing, or nothing that is sealed, which is a finding."""
     try:
-        saved: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
-        raise RunError(f"{path.name} is damaged; delete it to start hardening anew") from error
-    if saved.get("binding") != binding:
+        data = open_sealed(run, _CHECKPOINT, seal)
+    except RunError as error:
+        message = f"{error}; hardening began anew."
+        training.state.findings.append(Finding("hardening.begun_anew", "warning", message))
+        return None
+    if data is None:
+        return None
+    saved: dict[str, Any] = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+    if saved["binding"] != binding:
         raise RunError(
-            f"{path.parent.name} holds an interrupted run with another model, protocol or data; choose another --out"
+            f"{run.name} holds an interrupted run with another model, protocol or data; choose another --out"
         )
     return saved
 

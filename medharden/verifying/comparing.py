@@ -13,7 +13,6 @@ from medharden.audit.inventory import file_digests
 from medharden.audit.records import parse_fields
 from medharden.errors import RunError
 from medharden.files import require_plain
-from medharden.protocol import parse_content
 
 __all__ = ["Change", "Comparison", "compare"]
 
@@ -94,7 +93,7 @@ def _described(files: RunFiles) -> dict[str, dict[str, Any]]:
     made = {k: v for k, v in harden.items() if k not in (*_LEFT_OUT["harden.json"], "environment", "findings", "seed")}
     evaluated = {k: v for k, v in evaluation.items() if k not in (*_LEFT_OUT["evaluation.json"], "environment")}
     return {
-        "protocol": dict(_flat(parse_content(files.protocol_text(), "protocol.yaml"))),
+        "protocol": dict(_flat(files.protocol_content())),
         "model": {k: v for k, v in _flat(made) if not k.startswith("fusion.frontier")},
         "data": _data(cohort),
         "settings": {"seed": harden.get("seed", _ABSENT)}

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 
 from medharden.audit import RunFiles
 from medharden.errors import MedHardenError
-from medharden.protocol import content_digest, parse_content
+from medharden.protocol import content_digest
 from medharden.verifying.outcome import Fault
 
 __all__ = ["protocol_digest", "protocol_faults", "record_faults"]
@@ -79,4 +79,4 @@ def protocol_digest(files: RunFiles) -> str:
         RunError: it can't be read.
         ProtocolError: it is none.
     """
-    return content_digest(parse_content(files.protocol_text(), "protocol.yaml"))
+    return content_digest(files.protocol_content())
