@@ -73,6 +73,7 @@ def check_run(
         recorded=tuple(sorted(recorded)),
         uncovered=tuple(sorted({*digests, *_below_signatures(run)} - covered - recorded)),
         rendered=rendered.same,
+        elsewhere=rendered.elsewhere,
         notes=tuple(_notes(said, signed, keys, log, rendered)),
         verdict=str((files.fields("gate.json") or {}).get("verdict", "")) if files.has("gate.json") else "",
         protocol=_protocol(files),

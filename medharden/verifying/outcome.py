@@ -65,6 +65,7 @@ class Verification:
         recorded: other files whose digest the log holds; whoever can write there can write the log too.
         uncovered: files that nothing vouches for.
         rendered: report files that were rendered anew from the records, to the same bytes.
+        elsewhere: report files that another version rendered, so that they can't be compared here.
         notes: what a reader must know beside that, in sentences.
         verdict: the gate's, as recorded; empty where there is none.
         protocol: the digest of the run's protocol, or empty where it can't be read.
@@ -79,6 +80,7 @@ class Verification:
     recorded: tuple[str, ...]
     uncovered: tuple[str, ...]
     rendered: tuple[str, ...]
+    elsewhere: tuple[str, ...]
     notes: tuple[str, ...]
     verdict: str
     protocol: str

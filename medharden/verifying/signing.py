@@ -136,6 +136,11 @@ def _require_sound(
         shown = "; ".join(f"{f.file} {f.reason}" for f in faults[:5])
         hint = "" if supersede or not earlier else " (--supersede drops signatures of an earlier state)"
         raise RunError(f"{run.name} was not signed, since it is not as it was recorded: {shown}{hint}")
+    if found.elsewhere:
+        raise RunError(
+            f"{run.name} was not signed: {', '.join(found.elsewhere)} was rendered by another version of medharden or "
+            "its libraries, so nothing here shows that it is what the records give; run `medharden report` first"
+        )
     if not supersede and key.public.key_id in {s.key for s in found.signatures}:
         raise RunError("this key has signed this state already; another signer needs a key of their own")
 
