@@ -87,7 +87,7 @@ def data_rows(records: RunRecords) -> Rows:
 
 def digest_rows(records: RunRecords) -> Rows:
     """SHA-256 of everything that the verdict rests on."""
-    harden, files = records.harden, records.files
+    harden, files, required = records.harden, records.files, records.decision.protocol_required
     return (
         ("Original model, file", harden.original.file),
         ("Original network, state (parameters and buffers)", harden.original.state),
@@ -95,6 +95,7 @@ def digest_rows(records: RunRecords) -> Rows:
         ("Clean path (network and normalisation), state after hardening", harden.clean_state_after),
         ("Hardened weights", records.evaluation.hardened),
         ("Protocol", records.protocol.digest),
+        ("Protocol that whoever decided required", required or "none: the run's own was taken"),
         ("Cohort record", files["cohort.json"]),
         ("Hardening record", files["harden.json"]),
         ("Evaluation record", files["evaluation.json"]),
