@@ -31,7 +31,7 @@ def test_the_clean_path_equals_the_original_in_weights_and_in_the_logits_of_ever
     assert found.clean_path.max_abs_difference == 0.0
     weights_alone = verify(shop / "run", model=shop / "model.pt", arch=ARCH)
     assert weights_alone.clean_path is not None
-    assert (weights_alone.verified, weights_alone.clean_path.cases) == (True, 0)
+    assert (weights_alone.whole, weights_alone.clean_path.cases) == (True, 0)
 
 
 def test_one_bit_of_another_original_is_seen_in_weights_and_logits(shop: Path, tmp_path: Path) -> None:
