@@ -15,7 +15,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import torch
-import yaml
 from torch import Tensor, nn
 
 from medharden.attacks import Aim
@@ -29,7 +28,7 @@ from medharden.data.carrying import StoredCases, read_back
 from medharden.data.dicom_writing import Marks
 from medharden.data.sampling import stratified_sample
 from medharden.errors import DataError, OutputError, Problem, RunError
-from medharden.protocol import Protocol
+from medharden.protocol import Protocol, protocol_yaml
 from medharden.record import AttackedCase, AttackOutcome, AttackRecord, Finding, Progress
 
 __all__ = ["Target", "attack"]
@@ -132,8 +131,7 @@ def attack(
             finished=datetime.now(UTC).isoformat(timespec="seconds"),
             findings=_findings(setting, done, results, excluded, split if not cases else ""),
         )
-        fields = protocol.model_dump(mode="json")
-        write_atomic(folder / "protocol.yaml", yaml.safe_dump(fields, sort_keys=False, allow_unicode=True).encode())
+        write_atomic(folder / "protocol.yaml", protocol_yaml(protocol).encode())
         write_atomic(folder / "manifest.csv", _manifest(cohort, rows, done))
         write_record(folder / "attack.json", record)
     return record

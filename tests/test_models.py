@@ -414,7 +414,7 @@ def test_the_decision_threshold_shifts_the_attacked_decision_and_not_the_logits(
 
 
 def store(folder: Path, model: HardenedClassifier) -> None:
-    description = canonical_json(describe_hardened(model))
+    description = canonical_json(describe_hardened(model)) + b"\n"
     (folder / "hardened.safetensors").write_bytes(hardened_bytes(model, description))
     (folder / "hardened.json").write_bytes(description)
 

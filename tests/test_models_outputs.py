@@ -134,7 +134,7 @@ def test_a_hardened_network_of_a_named_output_is_stored_and_loaded(tmp_path: Pat
     with torch.no_grad():
         branch.network.norm.weight.add_(0.1)
     model = HardenedClassifier(clean, branch, FusionRecord("mixed", 0.7, 1.3, 0.8, 0.3, 0.02), torch.zeros(2))
-    description = canonical_json(describe_hardened(model))
+    description = canonical_json(describe_hardened(model)) + b"\n"
     (tmp_path / "hardened.safetensors").write_bytes(hardened_bytes(model, description))
     (tmp_path / "hardened.json").write_bytes(description)
     back = load_hardened(tmp_path)

@@ -15,6 +15,7 @@ LAYERS = (
     ("hardening", "evaluating", "gating", "reporting", "exporting", "verifying", "planning", "attacking"),
     ("models", "attacks", "data", "stats", "audit"),
     ("protocol", "record"),
+    ("plain_yaml",),
     ("canonical", "files", "text"),
     ("errors",),
 )

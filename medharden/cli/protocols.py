@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import yaml
 from rich.markup import escape
 from rich.syntax import Syntax
 from rich.table import Table
 
 from medharden.cli.console import out
-from medharden.protocol import load_protocol, shipped_protocols
+from medharden.protocol import load_protocol, protocol_yaml, shipped_protocols
 
 __all__ = ["run_list", "run_show", "run_validate"]
 
@@ -29,7 +28,7 @@ def run_show(name: str) -> None:
     """Prints a protocol with its defaults filled in."""
     protocol = load_protocol(name)
     fields = protocol.model_dump(mode="json")
-    text = yaml.safe_dump(fields, sort_keys=False, allow_unicode=True)
+    text = protocol_yaml(protocol)
     out.say(f"[dim]# digest {protocol.digest}[/]")
     out.show(Syntax(text, "yaml", background_color="default", word_wrap=True), fields | {"digest": protocol.digest})
 

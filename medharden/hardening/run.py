@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from torch import Tensor
 
 from medharden.audit import (
@@ -45,7 +44,7 @@ from medharden.models import (
     hardened_bytes,
     state_digest,
 )
-from medharden.protocol import Protocol
+from medharden.protocol import Protocol, protocol_yaml
 from medharden.record import CostRecord, Finding, HardenRecord, Progress
 
 __all__ = ["harden"]
@@ -165,8 +164,7 @@ def _write_inputs(run: Path, cohort: Cohort, protocol: Protocol) -> tuple[str, s
         raise RunError(f"{run.name} holds a run on other data; choose another --out, or give it the same --data")
     if files.has("protocol.yaml") and files.protocol().digest != protocol.digest:
         raise RunError(f"{run.name} holds a run under another protocol; choose another --out")
-    dumped = yaml.safe_dump(protocol.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
-    written = write_atomic(run / "protocol.yaml", dumped.encode())
+    written = write_atomic(run / "protocol.yaml", protocol_yaml(protocol).encode())
     return write_atomic(run / "cohort.json", record), written
 
 

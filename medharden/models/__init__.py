@@ -10,6 +10,7 @@ from medharden.models.answers import (
     task_loss,
 )
 from medharden.models.classifier import Classifier, check_classifier, logits_in_batches, state_digest
+from medharden.models.description import describe_hardened
 from medharden.models.findings import finding_support, mix_findings
 from medharden.models.hardened import (
     Assessment,
@@ -21,7 +22,7 @@ from medharden.models.hardened import (
     support,
 )
 from medharden.models.loading import load_classifier
-from medharden.models.storage import describe_hardened, hardened_bytes, load_hardened
+from medharden.models.storage import hardened_bytes, load_hardened
 from medharden.models.timm_import import timm_module
 
 __all__ = [

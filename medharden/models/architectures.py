@@ -7,20 +7,31 @@ import functools
 import importlib
 import inspect
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
 from torch import Tensor, nn
 
 from medharden.errors import ModelError
+from medharden.models.arguments import check_arguments
+from medharden.models.building import Limits, Make, built, require_fit, sketched
 from medharden.models.timm_import import timm_module
+from medharden.text import neutral
 
 __all__ = ["Architecture", "build_network", "network_size", "parse_arch"]
 
 _CLASSES = ("num_classes", "out_channels", "n_classes")
 _PREFIXES = frozenset({"module", "_orig_mod", "model", "net", "network", "backbone"})
+_MOST_PREFIXES = 8
 _FIRST_GUESS = (2, 1)
+_MOST = 2**16  # outputs or input channels
+_LONGEST_NAME = 200
+# what constructors raise on arguments that they can't take
+_FAULTS = (
+    *(ArithmeticError, AssertionError, AttributeError, LookupError, MemoryError, NameError, RuntimeError),
+    *(StopIteration, TypeError, ValueError),
+)
 # arguments by which timm and MONAI fetch or unpickle other files, some of their versions without care
 _OTHER_WEIGHTS = ("pretrained", "checkpoint_path", "weights")
 _CHANNELS = ("in_chans", "in_channels", "n_input_channels")
@@ -40,6 +51,11 @@ class Architecture:
     name: str
     arguments: dict[str, Any]
 
+    @property
+    def text(self) -> str:
+        """As it is given to `--arch`."""
+        return f"{self.source}:{self.name}"
+
 
 def parse_arch(text: str, arguments: dict[str, Any]) -> Architecture:
     """Splits `timm:NAME`, `monai:NAME` or `python:MODULE:CLASS`; a bare name is timm's.
@@ -48,6 +64,10 @@ def parse_arch(text: str, arguments: dict[str, Any]) -> Architecture:
         ModelError: another form.
     """
     source, _, name = text.partition(":")
+    if len(text) > _LONGEST_NAME or not text.isprintable():
+        raise ModelError(
+            f"the architecture's name {neutral(text)[:60]!r} is no short text; expected timm:NAME or the like"
+        )
     if not name:
         return Architecture("timm", text, arguments)
     if source not in ("timm", "monai", "python") or (source == "python" and ":" not in name):
@@ -58,10 +78,11 @@ def parse_arch(text: str, arguments: dict[str, Any]) -> Architecture:
 
 
 def build_network(arch: Architecture, state: dict[str, Tensor], dims: int) -> tuple[nn.Module, dict[str, Tensor]]:
-    """Builds a network whose number of classes and channels come from its weights.
+    """Builds a network whose number of classes and channels come from its weights, and which they fit.
 
     A first build, of any size, tells the names of the first and the last layer (a file need not keep their order);
-    the shapes of these in the weights give the size of the second.
+    the shapes of these in the weights give the size of the second. Both are without values where the constructor
+    allows it; the network itself is built when names and shapes are those of the weights.
 
     Args:
         arch: what to build.
@@ -72,33 +93,60 @@ def build_network(arch: Architecture, state: dict[str, Tensor], dims: int) -> tu
         The network, and the weights under its own names. They are not loaded.
 
     Raises:
-        ModelError: no such architecture, or one that can't be built with these arguments.
+        ModelError: no such architecture, one that can't be built with these arguments, or other weights than its own.
     """
     for name, value in arch.arguments.items():
         if value and name.startswith(_OTHER_WEIGHTS):
             raise ModelError(f"model.arguments: {name} would load other weights than the model file's; leave it out")
-    make = _maker(arch, dims)
-    network = make(*_FIRST_GUESS)
-    state = max(_without_prefixes(state), key=lambda s: len(s.keys() & network.state_dict().keys()))
-    outputs, channels = network_size(network, state, arch)
-    return (network if (outputs, channels) == _FIRST_GUESS else make(outputs, channels)), state
+    check_arguments(arch.arguments)
+    make, limits = _maker(arch, dims), Limits.of(arch.text, state)
+    # the user's own code may keep what it makes between builds, and is built for real alone
+    sketch = None if arch.source == "python" else sketched(make, *_FIRST_GUESS, limits)
+    plan = built(make, *_FIRST_GUESS, limits) if sketch is None else sketch
+    names = plan.state_dict().keys()
+    state = max(_without_prefixes(state), key=lambda candidate: len(candidate.keys() & names))
+    size = network_size(plan, state, arch)
+    if size != _FIRST_GUESS:
+        sketch = None if sketch is None else sketched(make, *size, limits)
+        plan = built(make, *size, limits) if sketch is None else sketch
+    require_fit(plan, state, arch.text)
+    if sketch is None:
+        return plan, state
+    network = make(*size)
+    require_fit(network, state, arch.text)
+    return network, state
 
 
-def network_size(network: nn.Module, state: dict[str, Tensor], arch: Architecture) -> tuple[int, int]:
+def network_size(network: nn.Module, state: Mapping[str, Tensor], arch: Architecture) -> tuple[int, int]:
     """Outputs and input channels by the weights of the last and the first layer.
 
     Args:
         network: names the layers, in their order.
         state: weights under the network's names; where it lacks a layer, the network's own weights stand in.
         arch: whose arguments have the last word on the outputs: the logits need not come from the last layer.
+
+    Raises:
+        ModelError: the network has no such layer, or the numbers are none that a classifier has.
     """
     config = getattr(network, "pretrained_cfg", None) or {}
     own = network.state_dict()
-    last = _weight_name(config.get("classifier"), own) or next(n for n in reversed(own) if own[n].ndim >= 2)
+    last = _weight_name(config.get("classifier"), own) or next((n for n in reversed(own) if own[n].ndim >= 2), None)
     first = _weight_name(config.get("first_conv"), own) or next((n for n in own if own[n].ndim >= 4), None)
-    channels = state.get(first, own[first]).shape[1] if first is not None else 1
-    told = [arch.arguments[name] for name in _CLASSES if isinstance(arch.arguments.get(name), int)]
-    return int(told[0] if told else state.get(last, own[last]).shape[0]), int(channels)
+    told = [arch.arguments[name] for name in _CLASSES if type(arch.arguments.get(name)) is int]
+    if not told and last is None:
+        raise ModelError(f"{arch.text} has no layer of weights; expected a classifier")
+    outputs = told[0] if told or last is None else _stored(last, state, own).shape[0]
+    channels = 1 if first is None else _stored(first, state, own).shape[1]
+    for what, count in (("outputs", outputs), ("input channels", channels)):
+        if not 1 <= count <= _MOST:
+            raise ModelError(f"the weights and model.arguments give {arch.text} {count} {what}; expected 1 to {_MOST}")
+    return int(outputs), int(channels)
+
+
+def _stored(name: str, state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> Tensor:
+    """A layer's weights, or the network's own where there are none of this kind."""
+    found = state.get(name)
+    return own[name] if found is None or found.ndim != own[name].ndim else found
 
 
 def _weight_name(layers: Any, own: dict[str, Tensor]) -> str | None:
@@ -111,14 +159,16 @@ def _weight_name(layers: Any, own: dict[str, Tensor]) -> str | None:
 
 def _without_prefixes(state: dict[str, Tensor]) -> list[dict[str, Tensor]]:
     candidates = [state]
-    while True:
-        first = {key.split(".", 1)[0] for key in candidates[-1]}
-        if len(first) != 1 or not first <= _PREFIXES:
-            return candidates
-        candidates.append({key.split(".", 1)[1]: value for key, value in candidates[-1].items()})
+    for _ in range(_MOST_PREFIXES):
+        parts = [key.partition(".") for key in candidates[-1]]
+        first = {prefix for prefix, dot, _ in parts if dot}
+        if len(first) != 1 or not first <= _PREFIXES or not all(dot for _, dot, _ in parts):
+            break
+        candidates.append({key: value for (_, _, key), value in zip(parts, candidates[-1].values(), strict=True)})
+    return candidates
 
 
-def _maker(arch: Architecture, dims: int) -> Callable[[int, int], nn.Module]:
+def _maker(arch: Architecture, dims: int) -> Make:
     """A function from outputs and channels to a network."""
     if arch.source == "timm":
         factory, accepted = _timm_factory(arch.name), {"num_classes", "in_chans"}
@@ -130,7 +180,7 @@ def _maker(arch: Architecture, dims: int) -> Callable[[int, int], nn.Module]:
         known: dict[str, Any] = {"spatial_dims": dims, "pretrained": False}
         known |= dict.fromkeys(_CLASSES, outputs) | dict.fromkeys(_CHANNELS, channels)
         arguments = {k: v for k, v in known.items() if k in accepted} | arch.arguments
-        return _construct(factory, arguments, f"{arch.source}:{arch.name}")
+        return _construct(factory, arguments, arch.text)
 
     return make
 
@@ -180,11 +230,13 @@ def _construct(factory: Callable[..., Any], arguments: dict[str, Any], name: str
     try:
         network = factory(**arguments)
     except ImportError as error:  # MONAI asks for a network's optional needs when it is built
-        said = (str(error).splitlines() or ["it does not say which"])[0]
+        said = neutral((str(error).splitlines() or ["it does not say which"])[0])[:300]
         raise ModelError(f"{name} needs a package that is not installed: {said}") from error
-    except (TypeError, ValueError, RuntimeError, AttributeError, KeyError, AssertionError) as error:
+    except _FAULTS as error:
+        said = (str(error).splitlines() or [""])[0] or type(error).__name__
         raise ModelError(
-            f"{name} can't be built with {arguments}: {error}; set model.arguments in the protocol"
+            f"{name} can't be built with {neutral(str(arguments))[:300]}: {neutral(said)[:300]}; set model.arguments "
+            "in the protocol"
         ) from error
     if not isinstance(network, nn.Module):
         raise ModelError(f"{name} made a {type(network).__name__}, expected a torch.nn.Module")

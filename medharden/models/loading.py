@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
-import yaml
 from torch import Tensor, nn
 
 from medharden.errors import ModelError
 from medharden.models.architectures import Architecture, build_network, network_size, parse_arch
+from medharden.models.arguments import check_arguments
+from medharden.models.bundles import network_definition
 from medharden.models.classifier import Classifier, state_digest
 from medharden.models.weights import Weights, read_weights
 from medharden.protocol import ModelSpec
 from medharden.record import ModelRecord
+from medharden.text import neutral
 
 __all__ = ["load_classifier", "rebuild_network"]
 
@@ -55,6 +56,8 @@ def _choose_arch(name: str, weights: Weights, arch: str | None, spec: ModelSpec)
         raise ModelError("a protocol is data and can't name Python code; give python:MODULE:CLASS as --arch")
     if arch is not None and spec.arch is not None and arch != spec.arch:
         raise ModelError(f"--arch is {arch}, but the protocol's model.arch is {spec.arch}; they must agree")
+    if arch is None and spec.arch is None and weights.arch is not None and weights.arch.startswith("python:"):
+        raise ModelError(f"{name} names Python code as its architecture, which no file can; name it as --arch")
     named = arch or spec.arch or weights.arch
     if named is None:
         raise ModelError(
@@ -68,13 +71,13 @@ def _assemble(
     weights: Weights, arch: Architecture, source: str, spec: ModelSpec, dims: int, multilabel: bool
 ) -> Classifier:
     network, state = build_network(arch, weights.state, dims)
-    _load_strictly(network, state, f"{arch.source}:{arch.name}")
+    network.load_state_dict(state, strict=True)
     outputs, channels = network_size(network, state, arch)
     network.float().requires_grad_(True)
     mean, std = _normalisation(network, weights, spec, channels)
     record = ModelRecord(
         source=source or arch.source,
-        arch=arch.name if not source else f"{arch.source}:{arch.name}",
+        arch=arch.text if source else arch.name,
         arguments=arch.arguments,
         classes=outputs if multilabel else max(outputs, 2),
         channels=channels,
@@ -106,32 +109,14 @@ def rebuild_network(record: ModelRecord, state: dict[str, Tensor], trusted: str 
     if arch.source == "python" and trusted != text:
         raise ModelError(f"this run's architecture is Python code; name it to allow it: --arch {text}")
     network, state = build_network(arch, state, record.dims)
-    _load_strictly(network, state, text)
-    return network.float()
-
-
-def _load_strictly(network: nn.Module, state: dict[str, Tensor], name: str) -> None:
-    """Loads a state dict whose names and shapes must all match."""
-    expected = network.state_dict()
-    missing = sorted(expected.keys() - state.keys())
-    extra = sorted(state.keys() - expected.keys())
-    shapes = [
-        f"{k}: expected {tuple(expected[k].shape)}, found {tuple(state[k].shape)}"
-        for k in sorted(expected.keys() & state.keys())
-        if expected[k].shape != state[k].shape
-    ]
-    if missing or extra or shapes:
-        parts = [
-            f"{len(names)} {what}: {', '.join(names[:5])}{', ...' if len(names) > 5 else ''}"
-            for what, names in (("missing", missing), ("unexpected", extra), ("of another shape", shapes))
-            if names
-        ]
-        raise ModelError(
-            f"the weights do not fit {name} ({len(expected)} entries expected, {len(state)} found). "
-            + "; ".join(parts)
-            + ". Is this the architecture the weights were trained with, with the same model.arguments?"
-        )
     network.load_state_dict(state, strict=True)
+    outputs, channels = network_size(network, state, arch)
+    if (outputs, channels) != (1 if record.one_logit else record.classes, record.channels):
+        raise ModelError(
+            f"hardened.json tells of {record.classes} classes and {record.channels} channels, its weights are those of "
+            f"{outputs} outputs and {channels} channels; was it replaced?"
+        )
+    return network.float()
 
 
 def _normalisation(
@@ -156,50 +141,23 @@ def _load_bundle(path: Path, arch: str | None, spec: ModelSpec, dims: int, multi
     """Reads a MONAI bundle's `network_def` as data; bundle expressions are refused, never evaluated."""
     if arch is not None:
         raise ModelError("a MONAI bundle names its own network; leave --arch out")
-    definition = _network_def(path)
-    target = str(definition.pop("_target_", ""))
+    definition = network_definition(path)
+    target = definition.pop("_target_", "")
     beside = ("_desc_", "_mode_", "pretrained")  # the weights come from the bundle
     arguments = {k: v for k, v in definition.items() if k not in beside} | dict(spec.arguments)
+    check_arguments(arguments)
+    if not isinstance(target, str):
+        raise ModelError("the bundle's network_def names no network; expected one of monai.networks.nets or timm")
     if target in ("timm.create_model", "timm.models.create_model"):
-        name = str(arguments.pop("model_name", ""))
-        architecture = Architecture("timm", name, arguments)
+        architecture = parse_arch(f"timm:{arguments.pop('model_name', '')}", arguments)
     elif "." not in target or target.startswith("monai.networks.nets."):
-        architecture = Architecture("monai", target.rsplit(".", 1)[-1], arguments)
+        architecture = parse_arch(f"monai:{target.rpartition('.')[2]}", arguments)
     else:
-        raise ModelError(f"the bundle's network_def names {target!r}; expected one of monai.networks.nets or timm")
-    dims = int(arguments.get("spatial_dims", dims))
+        raise ModelError(
+            f"the bundle's network_def names {neutral(target)[:80]!r}; expected one of monai.networks.nets or timm"
+        )
+    dims = arguments.get("spatial_dims", dims)
     for name in ("model.safetensors", "model.pt", "model.pth"):
         if (path / "models" / name).is_file():
             return _assemble(read_weights(path / "models" / name), architecture, "bundle", spec, dims, multilabel)
     raise ModelError("the bundle has no weights: expected models/model.pt or models/model.safetensors")
-
-
-def _network_def(path: Path) -> dict[str, Any]:
-    for name in ("inference.json", "inference.yaml", "inference.yml", "train.json", "train.yaml", "evaluate.json"):
-        file = path / "configs" / name
-        if not file.is_file():
-            continue
-        try:
-            text = file.read_text(encoding="utf-8")
-            config = json.loads(text) if file.suffix == ".json" else yaml.safe_load(text)
-        except (ValueError, yaml.YAMLError, OSError) as error:
-            raise ModelError(f"configs/{name} of the bundle can't be read: {type(error).__name__}") from error
-        definition = config.get("network_def") if isinstance(config, dict) else None
-        if isinstance(definition, dict):
-            _refuse_expressions(definition, "network_def")
-            return dict(definition)
-    raise ModelError("no network_def found; expected a MONAI bundle folder with configs/inference.json")
-
-
-def _refuse_expressions(value: Any, where: str) -> None:
-    if isinstance(value, dict):
-        for key, inner in value.items():
-            _refuse_expressions(inner, f"{where}.{key}")
-    elif isinstance(value, list):
-        for index, inner in enumerate(value):
-            _refuse_expressions(inner, f"{where}[{index}]")
-    elif isinstance(value, str) and value[:1] in ("$", "@", "%"):
-        raise ModelError(
-            f"the bundle's {where} is an expression or a reference, which medharden never evaluates; "
-            "write the plain value there"
-        )

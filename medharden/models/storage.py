@@ -3,29 +3,26 @@
 from __future__ import annotations
 
 import copy
-import dataclasses
 import hashlib
-import json
 from pathlib import Path
-from typing import Any
 
 import torch
-from pydantic import TypeAdapter, ValidationError
-from safetensors import SafetensorError
-from safetensors.torch import load, save
+from safetensors.torch import save
 from torch import Tensor
 
 from medharden.errors import ModelError
+from medharden.files import read_plain
+from medharden.models.building import require_fit
 from medharden.models.classifier import Classifier
+from medharden.models.description import read_description
 from medharden.models.hardened import HardenedClassifier
 from medharden.models.loading import rebuild_network
-from medharden.record import FusionRecord, ModelRecord
+from medharden.models.weights import LARGEST_WEIGHTS, read_safetensors, safetensors_metadata
 
-__all__ = ["describe_hardened", "hardened_bytes", "load_hardened"]
+__all__ = ["hardened_bytes", "load_hardened"]
 
-_FORMAT = "medharden/hardened/1"
-_FINDINGS = "multilabel"
 _DESCRIPTION = "sha256 of hardened.json"
+_LARGEST_DESCRIPTION = 2**20
 
 
 def hardened_bytes(model: HardenedClassifier, description: bytes) -> bytes:
@@ -41,18 +38,11 @@ def hardened_bytes(model: HardenedClassifier, description: bytes) -> bytes:
     return save(kept, metadata={_DESCRIPTION: hashlib.sha256(description).hexdigest()})
 
 
-def describe_hardened(model: HardenedClassifier) -> dict[str, Any]:
-    """What `hardened.json` holds beside the weights: how to build the module again, and its fusion."""
-    described: dict[str, Any] = {
-        "format": _FORMAT,
-        "original": dataclasses.asdict(model.clean_path.record),
-        "fusion": dataclasses.asdict(model.fusion),
-    }
-    return described | ({"task": _FINDINGS} if model.multilabel else {})
-
-
 def load_hardened(folder: Path, *, arch: str | None = None) -> HardenedClassifier:
-    """Loads `hardened.safetensors` and `hardened.json` from a run directory.
+    """Loads `hardened.safetensors` and `hardened.json` from a run directory; each is read once.
+
+    `hardened_bytes` of the model and the bytes of `hardened.json` are the bytes that were loaded, so whoever holds the
+    model can tell by their digest which file it came from.
 
     Args:
         folder: the run directory.
@@ -60,42 +50,29 @@ def load_hardened(folder: Path, *, arch: str | None = None) -> HardenedClassifie
 
     Raises:
         ModelError: a file is missing or damaged, or the weights don't fit.
+        RunError: a file is a link, a pipe or the like.
     """
     try:
-        described = (folder / "hardened.json").read_bytes()
-        weights = (folder / "hardened.safetensors").read_bytes()
-        description, state = json.loads(described), load(weights)
-        if _metadata(weights).get(_DESCRIPTION) != hashlib.sha256(described).hexdigest():
-            raise ModelError("hardened.safetensors does not belong to hardened.json; was one of them replaced?")
-        if description.get("format") != _FORMAT:
-            raise ModelError(f"hardened.json has format {description.get('format')!r}, expected {_FORMAT!r}")
-        record = TypeAdapter(ModelRecord).validate_python(description["original"])
-        fusion = TypeAdapter(FusionRecord).validate_python(description["fusion"])
+        described = read_plain(folder, "hardened.json", largest=_LARGEST_DESCRIPTION)
+        weights = read_plain(folder, "hardened.safetensors", largest=LARGEST_WEIGHTS)
     except OSError as error:
-        raise ModelError(f"no hardened model there: {Path(str(error.filename)).name} is missing") from error
-    except (ValueError, KeyError, AttributeError, SafetensorError, ValidationError) as error:
-        raise ModelError(f"the hardened model can't be read: {type(error).__name__}") from error
+        name = Path(str(error.filename)).name
+        raise ModelError(f"no hardened model there: {name} is missing or can't be read") from error
+    state = read_safetensors(weights, "hardened.safetensors")
+    if safetensors_metadata(weights).get(_DESCRIPTION) != hashlib.sha256(described).hexdigest():
+        raise ModelError("hardened.safetensors does not belong to hardened.json; was one of them replaced?")
+    record, fusion, multilabel = read_description(described)
     state |= {k: state[_twin(k)] for k in _branch_keys(state) if k not in state}
     prefix = "clean_path.network."
     network = rebuild_network(
         record, {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}, arch
     )
     clean = Classifier(network, record)
-    bias = state.get("decision_bias", torch.zeros(record.classes))
-    multilabel = description.get("task") == _FINDINGS
+    bias = torch.zeros(record.classes)
     model = HardenedClassifier(clean, copy.deepcopy(clean), fusion, bias, multilabel=multilabel)
-    try:
-        model.load_state_dict(state, strict=True)
-    except RuntimeError as error:
-        raise ModelError("hardened.safetensors does not fit hardened.json; was one of them replaced?") from error
+    require_fit(model, {"decision_bias": bias} | state, "what hardened.json tells of", types=True)
+    model.load_state_dict({"decision_bias": bias} | state, strict=True)
     return model
-
-
-def _metadata(weights: bytes) -> dict[str, str]:
-    """The metadata of a safetensors file: JSON after eight bytes that give its length."""
-    length = int.from_bytes(weights[:8], "little")
-    metadata = json.loads(weights[8 : 8 + length]).get("__metadata__", {})
-    return metadata if isinstance(metadata, dict) else {}
 
 
 def _twin(key: str) -> str:

@@ -9,6 +9,7 @@ from medharden.protocol.loading import (
     load_protocol,
     parse_content,
     parse_protocol,
+    protocol_yaml,
     read_content,
     shipped_protocols,
 )
@@ -54,6 +55,7 @@ __all__ = [
     "load_protocol",
     "parse_content",
     "parse_protocol",
+    "protocol_yaml",
     "read_content",
     "shipped_protocols",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
@@ -63,7 +64,10 @@ class ThreatModel(Strict):
             return self.model_copy(update={"eps": self.eps / 255, "unit": "input"})
         if intensity.mode != "window" or intensity.low is None or intensity.high is None:
             raise ValueError("threat.unit HU needs input.intensity mode 'window'")
-        return self.model_copy(update={"eps": self.eps / (intensity.high - intensity.low), "unit": "input"})
+        eps = self.eps / (intensity.high - intensity.low)
+        if not 0 < eps < math.inf:
+            raise ValueError("threat.eps is no finite share above 0 of the window of input.intensity")
+        return self.model_copy(update={"eps": eps, "unit": "input"})
 
 
 class Attack(Strict):

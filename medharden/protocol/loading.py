@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import rfc8785
-import yaml
 from pydantic import BaseModel, ValidationError
 
 from medharden.errors import ProtocolError
+from medharden.plain_yaml import LARGEST_YAML, parse_yaml, yaml_text
 from medharden.protocol.schema import Protocol
+from medharden.text import neutral
 
 __all__ = [
     "DEFAULT_PROTOCOL",
@@ -21,12 +22,14 @@ __all__ = [
     "load_protocol",
     "parse_content",
     "parse_protocol",
+    "protocol_yaml",
     "read_content",
     "shipped_protocols",
 ]
 
 DEFAULT_PROTOCOL = "default"
-_LARGEST_BYTES = 1_000_000
+_MOST_SHOWN = 20
+_LONGEST_SHOWN = 300
 
 
 def shipped_protocols() -> dict[str, Path]:
@@ -45,16 +48,13 @@ def load_protocol(name_or_path: str | Path) -> Protocol:
         ProtocolError: no such protocol, unreadable YAML, or a field that the schema refuses.
     """
     shipped = shipped_protocols()
-    if str(name_or_path) in shipped:
-        path = shipped[str(name_or_path)]
-    else:
-        path = Path(name_or_path)
-        if not path.is_file():
-            near = _nearest(str(name_or_path), shipped)
-            raise ProtocolError(
-                f"there is no protocol {str(name_or_path)!r}{near}; expected a path to a YAML file or one of: "
-                + ", ".join(shipped)
-            )
+    path = shipped.get(str(name_or_path), Path(name_or_path))
+    if not _is_file(path):
+        near = _nearest(str(name_or_path), shipped)
+        raise ProtocolError(
+            f"there is no protocol {_short(str(name_or_path))}{near}; expected a path to a YAML file or one of: "
+            + ", ".join(shipped)
+        )
     return _checked(read_content(path), path.name)
 
 
@@ -62,15 +62,33 @@ def read_content(path: Path) -> dict[str, Any]:
     """A protocol file's own fields, whatever this version's schema says of them.
 
     Raises:
-        ProtocolError: too large, or no readable YAML with keys and values.
+        ProtocolError: too large, or no plain YAML with keys and values.
     """
+    if not _is_file(path):
+        raise ProtocolError(f"{neutral(path.name)[:_LONGEST_SHOWN]} is no file that can be read; expected a protocol")
     try:
-        if path.stat().st_size > _LARGEST_BYTES:
-            raise ProtocolError(f"{path.name} is larger than {_LARGEST_BYTES} bytes; is it a protocol?")
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ProtocolError(f"{path.name} can't be read as text: {type(error).__name__}") from error
-    return parse_content(text, path.name)
+        with path.open("rb") as stream:
+            data = stream.read(LARGEST_YAML + 1)
+    except OSError as error:
+        raise ProtocolError(f"{neutral(path.name)} can't be read: {type(error).__name__}") from error
+    return parse_content(data, path.name)
+
+
+def parse_content(text: str | bytes, source: str) -> dict[str, Any]:
+    """A protocol's own fields from YAML, as `read_content`; `source` names it in errors.
+
+    Raises:
+        ProtocolError: too large, or no plain YAML with keys and values.
+    """
+    shown = neutral(source)[:_LONGEST_SHOWN]
+    try:
+        raw = parse_yaml(text.encode(errors="surrogatepass") if isinstance(text, str) else text)
+    except ValueError as error:
+        raise ProtocolError(f"{shown} is not readable as YAML: {error}") from None
+    if not isinstance(raw, dict):
+        found = "nothing" if raw is None else type(raw).__name__
+        raise ProtocolError(f"{shown}: expected keys and values, found {found}")
+    return raw
 
 
 def content_digest(content: Mapping[str, Any]) -> str:
@@ -88,7 +106,7 @@ def content_digest(content: Mapping[str, Any]) -> str:
         raise ProtocolError(f"the protocol holds a value that JSON can't hold ({type(error).__name__})") from error
 
 
-def parse_protocol(text: str, source: str) -> Protocol:
+def parse_protocol(text: str | bytes, source: str) -> Protocol:
     """Reads a protocol from YAML text; `source` names it in errors.
 
     Raises:
@@ -97,26 +115,18 @@ def parse_protocol(text: str, source: str) -> Protocol:
     return _checked(parse_content(text, source), source)
 
 
-def parse_content(text: str, source: str) -> dict[str, Any]:
-    """A protocol's own fields from YAML text, whatever this version's schema says of them; as `read_content`."""
-    try:
-        raw = yaml.load(text, Loader=_UniqueKeys)  # noqa: S506 - derived from SafeLoader
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f" at line {mark.line + 1}" if mark is not None else ""
-        reason = getattr(error, "problem", None) or "malformed"
-        raise ProtocolError(f"{source} is not readable as YAML{where}: {reason}") from error
-    if not isinstance(raw, dict):
-        raise ProtocolError(f"{source}: expected keys and values, found {type(raw).__name__}")
-    return raw
+def protocol_yaml(protocol: Protocol, *, width: int = 80) -> str:
+    """Every field as YAML that `parse_protocol` reads back; long texts are folded after `width` characters."""
+    return yaml_text(protocol.model_dump(mode="json"), width=width)
 
 
 def _checked(raw: dict[str, Any], source: str) -> Protocol:
     try:
         return Protocol.model_validate(_lists_to_tuples(raw), strict=True)
     except ValidationError as error:
-        lines = "\n".join(f"  {line}" for line in _explain(error))
-        raise ProtocolError(f"{source} is not a valid protocol:\n{lines}") from error
+        lines = [f"  {neutral(line)}" for line in _explain(error)]
+        more = [f"  and {error.error_count() - _MOST_SHOWN} more"] if error.error_count() > _MOST_SHOWN else []
+        raise ProtocolError(f"{neutral(source)} is not a valid protocol:\n" + "\n".join([*lines, *more])) from None
 
 
 def _lists_to_tuples(value: Any, key: str = "") -> Any:
@@ -129,9 +139,9 @@ def _lists_to_tuples(value: Any, key: str = "") -> Any:
 
 
 def _explain(error: ValidationError) -> Iterator[str]:
-    for item in error.errors(include_url=False, include_context=False):
+    for item in error.errors(include_url=False, include_context=False)[:_MOST_SHOWN]:
         location = item["loc"]
-        where = ".".join(str(part) for part in location) or "protocol"
+        where = _cut(".".join(_cut(str(part), 60) or "''" for part in location) or "protocol")
         if item["type"] == "extra_forbidden":
             known = _fields_at(location[:-1])
             yield f"{where}: unknown key{_nearest(str(location[-1]), known)}"
@@ -139,7 +149,7 @@ def _explain(error: ValidationError) -> Iterator[str]:
             yield f"{where}: missing"
         else:
             shown = "" if isinstance(item["input"], dict) else f", found {_short(item['input'])}"
-            yield f"{where}: {item['msg'].removeprefix('Value error, ')}{shown}"
+            yield f"{where}: {_cut(item['msg'].removeprefix('Value error, '))}{shown}"
 
 
 def _fields_at(location: tuple[int | str, ...]) -> list[str]:
@@ -162,23 +172,22 @@ def _unwrap(annotation: Any) -> Iterator[Any]:
 
 
 def _nearest(name: str, known: Any) -> str:
-    near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
+    near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5) if len(name) <= 60 else []
     return f" (did you mean {near[0]!r}?)" if near else ""
 
 
 def _short(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else text[:77] + "..."
+    if isinstance(value, (list, tuple)):
+        value = value[:20]
+    return _cut(repr(value[:80] if isinstance(value, str) else value), 80)
 
 
-class _UniqueKeys(yaml.SafeLoader):
-    """Safe YAML in which a key given twice is an error: plain YAML keeps the last in silence."""
+def _cut(text: str, length: int = _LONGEST_SHOWN) -> str:
+    return text if len(text) <= length else text[: length - 3] + "..."
 
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen = set()
-        for key_node, _ in node.value:
-            key = self.construct_object(key_node, deep=True)
-            if key in seen:
-                raise yaml.constructor.ConstructorError(None, None, f"{key!r} is given twice", key_node.start_mark)
-            seen.add(key)
-        return super().construct_mapping(node, deep)
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except (OSError, ValueError):  # a name that is too long for any file
+        return False

@@ -79,7 +79,8 @@ class Task(Strict):
             raise ValueError("task.positive is for two classes; multilabel tasks have none: leave it out")
         if isinstance(self.threshold, dict) and set(self.threshold) != set(self.classes):
             lacking = [name for name in self.classes if name not in self.threshold]
-            unknown = [name for name in self.threshold if name not in self.classes]
+            named = set(self.classes)
+            unknown = [name for name in self.threshold if name not in named]
             raise ValueError(
                 f"task.threshold must name every finding of task.classes: lacking {lacking}, unknown {unknown}"
             )

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import yaml
-
+from medharden.protocol import protocol_yaml
 from medharden.record import Environment
 from medharden.reporting.numbers import count, percent
 from medharden.reporting.source import RunRecords
@@ -136,7 +135,7 @@ def time_rows(records: RunRecords) -> Rows:
 
 def protocol_text(records: RunRecords) -> str:
     """Every field of the protocol, defaults included, as YAML: what its digest covers."""
-    return yaml.safe_dump(records.protocol.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=100)
+    return protocol_yaml(records.protocol, width=100)
 
 
 def _decided(records: RunRecords) -> str:
