@@ -157,8 +157,9 @@ def test_a_case_is_referred_for_its_least_supported_finding(robust: list[float],
 
 def test_an_attack_on_one_finding_of_a_guarded_model_leaves_the_others_to_themselves(tmp_path: Path) -> None:
     """It wins where this finding is wrong and nothing is referred, whatever the others say."""
-    model = hardened(tmp_path, replace(MIXED, mode="guarded", referral_threshold=0.5))
-    model.robust_branch.load_state_dict(model.clean_path.state_dict())
+    fusion = replace(MIXED, mode="guarded", referral_threshold=0.5)
+    paths = loaded(tmp_path, 3), loaded(tmp_path, 3)
+    model = HardenedClassifier(*paths, fusion, torch.zeros(3), multilabel=True)
     view = model.decision_view()
     inputs = torch.rand(12, 1, 16, 16, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 
 import pytest
@@ -10,7 +11,7 @@ from tiny import tiny_protocol
 from two_pixels import CASES, EPS, setting, ways
 
 from medharden.hardening.weighing import _Search, weigh
-from medharden.models import mix, mix_findings
+from medharden.models import HardenedClassifier, mix, mix_findings
 from medharden.protocol import Protocol
 
 
@@ -24,11 +25,13 @@ def protocol(steps: int = 20, cases: int = CASES) -> Protocol:
 @pytest.mark.parametrize("classes", [2, 3])
 def test_a_weight_s_robustness_is_what_is_left_after_all_that_can_be_done_to_the_release(classes: int) -> None:
     model, inputs, _ = setting("mixed", classes)
-    first, last = model.clean_path.network.layers[1], model.clean_path.network.layers[3]
+    moved = copy.deepcopy(model.clean_path)
+    first, last = moved.network.layers[1], moved.network.layers[3]
     with torch.no_grad():  # a clean path that is sure of itself and easily moved
         for values in (first.weight, first.bias, last.weight):
             values.mul_(3)
-        model.fusion = replace(model.fusion, robust_temperature=2.0)
+        fusion = replace(model.fusion, robust_temperature=2.0)
+        model = HardenedClassifier(moved, model.robust_branch, fusion, model.decision_bias)
         clean, robust = model.clean_path(inputs), model.robust_branch(inputs)
         labels = robust.argmax(1)
         points, answered = weigh(model, inputs, labels, clean, robust, [str(n) for n in range(CASES)], protocol(), None)

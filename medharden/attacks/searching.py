@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from typing import cast
 
 import torch
@@ -10,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from medharden.attacks.victim import refers
+from medharden.pinning import loose_copy
 from medharden.protocol import Precision
 
 __all__ = ["lay_out", "searched", "with_surrogate_slopes"]
@@ -91,7 +91,7 @@ def searched(model: nn.Module, dims: int, precision: Precision = "float32") -> n
 def _copied(model: nn.Module) -> nn.Module | None:
     """A copy; null where there can't be one: of weights that carry a graph, or of a lock or a file that it holds."""
     try:
-        return copy.deepcopy(model)
+        return loose_copy(model)
     except (RuntimeError, TypeError):
         return None
 

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Self
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from medharden.errors import ModelError
 from medharden.models.answers import calibrated
 from medharden.models.classifier import Classifier
 from medharden.models.findings import findings_refer, guarded_findings, mix_findings
+from medharden.pinning import check_pin, pin
 from medharden.record import FusionRecord
 
 __all__ = ["Assessment", "DecisionView", "HardenedClassifier"]
@@ -35,12 +37,14 @@ class HardenedClassifier(nn.Module):
 
     Of a multi-label task each column is a finding, whose logit is above 0 where its probability is above one half.
 
-    `clean_path` never trains and both paths are pinned to eval mode: calling `.train()` on this module or on a
-    parent of it moves no buffer of either.
+    Both paths are pinned from here on: whatever is called on whatever part of them, they stay in eval mode and no
+    parameter or buffer changes. Calls that would change one do nothing or raise a ModelError; a write that Python can't
+    prevent raises it at the next forward pass, or where the state is saved. A copy of the whole is pinned like it; a
+    copy of one path alone is an ordinary classifier, which may be trained.
 
     Args:
-        clean_path: the model as it came.
-        robust_branch: a model of the same classes.
+        clean_path: the model as it came; pinned in place.
+        robust_branch: a model of the same classes; pinned in place.
         fusion: how the two answers become one.
         decision_bias: (K,) added to logits before the larger one is answered; it carries the protocol's decision
             threshold, log((1-t)/t) for the positive class or for each finding, and is 0 at t = 0.5.
@@ -60,21 +64,56 @@ class HardenedClassifier(nn.Module):
     ) -> None:
         super().__init__()
         self.multilabel = multilabel
-        self.clean_path = clean_path.requires_grad_(False)
+        self.clean_path = clean_path
         self.robust_branch = robust_branch
         self.fusion = fusion
         self.register_buffer("decision_bias", decision_bias)
+        self._pin_paths()
         self.eval()
 
-    def train(self, mode: bool = True) -> Self:
-        """Does not put the paths into training mode; a released model answers the same whoever holds it."""
-        super().train(mode)
-        self.clean_path.eval()
-        self.robust_branch.eval()
-        return self
+    def _pin_paths(self) -> None:
+        pin(self.clean_path, "the clean path")
+        pin(self.robust_branch, "the robust branch")
+        self.__dict__["_paths"] = (self.clean_path, self.robust_branch)
+
+    def check(self) -> None:
+        """Compares every tensor of both paths with what was pinned.
+
+        Raises:
+            ModelError: one was written to, or a path was replaced.
+        """
+        self._check_paths()
+        check_pin(self.clean_path)
+        check_pin(self.robust_branch)
+
+    def _check_paths(self) -> None:
+        if torch.compiler.is_compiling():
+            return
+        clean, robust = self.__dict__["_paths"]
+        if self._modules.get("clean_path") is not clean or self._modules.get("robust_branch") is not robust:
+            raise ModelError("a path of the hardened model was replaced; its answers are no longer those tested")
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
+        """Takes the decision bias that is there already, as the paths take their weights."""
+        given = state_dict.get(prefix + "decision_bias")
+        if isinstance(given, Tensor) and not torch.equal(given.to(self.decision_bias), self.decision_bias):
+            raise ModelError("a hardened model is pinned: decision_bias can't be loaded with other values")
+        super()._load_from_state_dict(state_dict, prefix, *rest)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Refuses another path in the place of one."""
+        if name in ("clean_path", "robust_branch") and self._modules.get(name, value) is not value:
+            raise ModelError(f"{name} can't be replaced; build a HardenedClassifier of the two paths")
+        super().__setattr__(name, value)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """A copy is pinned as this one is, but for one from `loose_copy`."""
+        super().__setstate__(state)  # type: ignore[no-untyped-call]
+        self._pin_paths()
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Logits of the released answer; `mixed` returns log-probabilities, of findings log-odds."""
+        self._check_paths()
         mode = self.fusion.mode
         if mode in ("clean", "guarded"):
             return self.clean_path(inputs)  # type: ignore[no-any-return]
@@ -85,6 +124,7 @@ class HardenedClassifier(nn.Module):
 
     def assess(self, inputs: Tensor) -> Assessment:
         """The released answer and, in `guarded` mode, which cases a reader is told to look at."""
+        self._check_paths()
         if self.fusion.mode != "guarded":
             return Assessment(self(inputs), torch.zeros(len(inputs), dtype=torch.bool, device=inputs.device))
         clean, robust = self.clean_path(inputs), self.robust_branch(inputs)
@@ -93,6 +133,7 @@ class HardenedClassifier(nn.Module):
 
     def decision_view(self) -> nn.Module:
         """What an attacker of the released model faces: its decision, and in `guarded` mode its referral too."""
+        self.check()
         if self.fusion.mode == "guarded":
             return _GuardedView(self)
         return DecisionView(self, self.decision_bias)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import save
-from torch import Tensor
+from torch import Tensor, nn
 
 from medharden.errors import ModelError
 from medharden.files import read_plain
@@ -68,11 +68,12 @@ def load_hardened(folder: Path, *, arch: str | None = None) -> HardenedClassifie
         record, {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}, arch
     )
     clean = Classifier(network, record)
-    bias = torch.zeros(record.classes)
-    model = HardenedClassifier(clean, copy.deepcopy(clean), fusion, bias, multilabel=multilabel)
-    require_fit(model, {"decision_bias": bias} | state, "what hardened.json tells of", types=True)
-    model.load_state_dict({"decision_bias": bias} | state, strict=True)
-    return model
+    branch, bias = copy.deepcopy(clean), torch.zeros(record.classes)
+    parts = nn.ModuleDict({"clean_path": clean, "robust_branch": branch})  # before they are pinned
+    parts.register_buffer("decision_bias", bias)
+    require_fit(parts, {"decision_bias": bias} | state, "what hardened.json tells of", types=True)
+    parts.load_state_dict({"decision_bias": bias} | state, strict=True)
+    return HardenedClassifier(clean, branch, fusion, bias, multilabel=multilabel)
 
 
 def _twin(key: str) -> str:
