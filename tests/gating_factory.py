@@ -195,6 +195,7 @@ def cohort(case: Sequence[str], patient: Sequence[str], label: Sequence[int], cl
         formats={"png": len(rows)},
         splits_from="made",
         grouped_by="patient",
+        unnamed=0,
         key_id="k",
         shape=(1, 8, 8),
         cases=tuple(rows),

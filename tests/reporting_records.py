@@ -146,6 +146,7 @@ def _cohort(classes: tuple[str, ...]) -> CohortRecord:
         formats={"dicom": 1500, "png": 303},
         splits_from="made",
         grouped_by="patient",
+        unnamed=0,
         key_id="k-7f3a",
         shape=(1, 64, 64),
         cases=tuple(cases),

@@ -18,7 +18,7 @@ from data_helpers import KEY, class_folders, dicom, protocol
 from foreign_networks import TinyNet
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
-from tiny import ARCH, PROTOCOL
+from tiny import ARCH, EACH_CASE, PROTOCOL
 from verifying_runs import WHO, make_key
 
 from medharden.audit import AuditLog, audited, read_cases, write_record
@@ -108,7 +108,7 @@ def medharden(cwd: Path, *arguments: str) -> tuple[int, str]:
 def test_a_planted_identity_is_in_no_output_log_signature_report_or_message(tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
     plant(tmp_path / "data")
-    (tmp_path / "p.yaml").write_text(PROTOCOL.replace("epochs: 20", "epochs: 1") + LINES)
+    (tmp_path / "p.yaml").write_text(PROTOCOL.replace("epochs: 20", "epochs: 1").replace(EACH_CASE, "") + LINES)
     torch.manual_seed(0)
     torch.save(TinyNet(2).state_dict(), tmp_path / "model.pt")
     options = ("--data", "data", "--protocol", "p.yaml", "--arch", ARCH)

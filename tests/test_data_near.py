@@ -11,10 +11,19 @@ import pytest
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 
-from medharden.data import load_cohort
-from medharden.data.near import NearPair, near_duplicate_findings, near_duplicates
+from medharden.data import load_cohort, pseudonym
+from medharden.data.near import (
+    NearPair,
+    copy_links,
+    input_links,
+    near_duplicate_findings,
+    near_duplicates,
+    near_pairs,
+    nearest_pairs,
+)
 from medharden.errors import DataError
 from medharden.protocol import Protocol, Splits, parse_protocol
+from medharden.record import clusters_of, joined
 
 KEY = b"a key for tests, sixteen bytes or more"
 HEAD = "schema_version: 1\nname: near\ntitle: Near\nintended_use: Tests.\nthreat: {eps: 0.01}\n"
@@ -98,6 +107,69 @@ def test_reviewed_pairs_are_listed_apart_and_a_check_that_was_not_made_is_said()
     ]
 
 
+def scattered(n: int, seed: int) -> list[np.ndarray | None]:
+    """Hashes in loose heaps, so that near ones chain; some equal, some absent."""
+    rng = np.random.default_rng(seed)
+    heaps = rng.random((12, 256)) < 0.5
+    hashes: list[np.ndarray | None] = []
+    for _ in range(n):
+        found = heaps[rng.integers(12)].copy()
+        found[rng.integers(0, 256, rng.integers(0, 14))] ^= True
+        hashes.append(found)
+    hashes[1], hashes[2], hashes[5] = hashes[0], hashes[0], None
+    return hashes
+
+
+def sets_of(n: int, pairs: list[tuple[int, int]], patients: list[str]) -> list[int]:
+    first = {p: patients.index(p) for p in patients}
+    return joined(n, [*pairs, *((first[p], k) for k, p in enumerate(patients))])
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_links_hold_together_what_all_pairs_would_with_as_few_as_can_be(seed: int) -> None:
+    hashes = scattered(300, seed)
+    patients = [f"p{k // 3}" for k in range(300)]
+    pairs = [(p.first, p.second) for p in near_pairs(hashes, patients, 12)]
+    apart = [*pairs[::3], (0, 1), (7, 9)]
+    left = [p for p in pairs if p not in apart]
+    for strangers, wanted in (([], pairs), (apart, left), ([(b, a) for a, b in apart], left)):
+        links = copy_links(hashes, patients, 12, strangers)
+        assert not {(p.first, p.second) for p in links} & set(strangers)
+        assert {(p.first, p.second) for p in links} <= set(wanted)
+        assert all(p.bits == int((hashes[p.first] != hashes[p.second]).sum()) <= 12 for p in links)
+        found = sets_of(300, [(p.first, p.second) for p in links], patients)
+        assert found == sets_of(300, wanted, patients)
+        assert len(links) == len(set(patients)) - len(set(found))
+
+
+@pytest.mark.parametrize("most", [1, 7, 100])
+def test_of_very_many_pairs_the_nearest_are_kept_and_all_are_counted(most: int) -> None:
+    hashes = scattered(400, 3)
+    splits = [("train", "val", "test")[k % 3] for k in range(400)]
+    every = near_pairs(hashes, splits, 20)
+    assert nearest_pairs(hashes, splits, 20, most=most) == (every[:most], len(every))
+    names = [str(k) for k in range(400)]
+    [finding] = near_duplicate_findings(
+        every[:most], names, splits, Splits(near_duplicate_bits=None), total=len(every)
+    )[:1]
+    assert finding.message.startswith(f"{len(every)} pairs")
+    assert f"and {len(every) - min(most, 10)} more" in finding.message
+
+
+def test_copies_of_one_image_by_the_thousand_are_one_set_without_a_pair_for_each_two() -> None:
+    hashes = [scattered(6, 0)[0]] * 5000
+    links = copy_links(hashes, [str(k) for k in range(5000)], 16)
+    assert len(links) == 4999
+    assert nearest_pairs(hashes, ["train", "test"] * 2500, 16, most=10)[1] == 2500**2
+
+
+def test_blank_inputs_are_one_only_where_they_are_equal() -> None:
+    inputs = np.zeros((5, 1, 8, 8), dtype=np.float32)
+    inputs[3] = 1.0
+    assert [(p.first, p.second) for p in input_links(inputs, [None] * 5, [0, 2, 3, 4])] == [(0, 2), (0, 4)]
+    assert input_links(inputs, [np.zeros(256, dtype=bool)] * 5, range(5)) == ()
+
+
 def protocol(more: str = "") -> Protocol:
     return parse_protocol(HEAD + more, "near.yaml")
 
@@ -152,6 +224,55 @@ def test_made_splits_keep_a_copy_with_its_image(folder: Path, tmp_path: Path) ->
         cohort = load_cohort(flat, protocol(f"seed: {seed}\n"), key=KEY)
         assert cohort.record.splits_from == "made"
         assert cohort.record.alike == ()
+
+
+def chain(folder: Path) -> Path:
+    """Three given splits; three test images of which the first looks like the second, and the second like the third."""
+    inputs = pictures(24)
+    inputs[17] = compressed(inputs[16], 40)
+    inputs[18] = compressed(np.clip(inputs[17] * 1.15, 0, 1), 30)
+    for n, picture in enumerate(inputs):
+        path = folder / ("train", "val", "test")[n // 8] / ("ill" if n % 2 else "healthy") / f"Jane_{n}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray((picture[0] * 255).astype(np.uint8)).save(path)
+    return folder
+
+
+def name(n: int) -> str:
+    return pseudonym(KEY, "case", f"test/{'ill' if n % 2 else 'healthy'}/Jane_{n}.png")
+
+
+def test_copies_within_the_test_split_are_on_record_and_count_once(tmp_path: Path) -> None:
+    record = load_cohort(chain(tmp_path), protocol(), key=KEY).record
+    assert {c for p in record.copies for c in (p.case, p.other)} == {name(16), name(17), name(18)}
+    assert len(record.copies) == 2
+    clusters = clusters_of(record, Splits().is_copy)
+    assert (clusters.count, clusters.largest) == (6, 3)
+    assert [set(s) for s in clusters.copies] == [{name(16), name(17), name(18)}]
+
+
+def test_test_images_that_a_person_found_different_are_no_copies(tmp_path: Path) -> None:
+    chain(tmp_path)
+    pairs = ((16, 17), (17, 18), (16, 18))
+    for reviewed, left in ((pairs, 0), (pairs[:1], 2), (pairs[1:], 1)):
+        listed = ", ".join(f'{{cases: ["{name(b)}", "{name(a)}"], justification: Sisters.}}' for a, b in reviewed)
+        rules = protocol(f"splits: {{near_duplicate_bits: 30, reviewed: [{listed}]}}\n")
+        record = load_cohort(tmp_path, rules, key=KEY).record
+        assert len(record.copies) == left
+        assert clusters_of(record, rules.splits.is_copy).count == 8 - left
+
+
+def test_pictures_that_all_look_alike_are_kept_in_one_split_and_told(tmp_path: Path) -> None:
+    inputs = pictures(60)
+    for n in range(1, 6):
+        inputs[n] = compressed(inputs[0], 90 - 10 * n)
+    for n, picture in enumerate(inputs):
+        path = tmp_path / ("ill" if n % 2 else "healthy") / f"{n}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray((picture[0] * 255).astype(np.uint8)).save(path)
+    record = load_cohort(tmp_path, protocol(), key=KEY).record
+    [finding] = [f for f in record.findings if f.code == "data.many_copies"]
+    assert finding.message.startswith("6 of 60 cases look like copies of one another")
 
 
 def test_a_protocol_may_look_for_none(folder: Path) -> None:

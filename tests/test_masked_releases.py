@@ -28,6 +28,7 @@ name: masked
 title: Masked
 intended_use: Tests.
 threat: {eps: 0.06}
+splits: {patients: {unit: each_case, reason: Each image is drawn by itself.}}
 hardening: {epochs: 8, min_steps: 1, batch_size: 25, learning_rate: 0.01, probe_cases: 20}
 suite:
   attacks: [{attack: apgd, loss: ce, steps: 6}, {attack: apgd, loss: margin, steps: 6}, {attack: square, steps: 20}]

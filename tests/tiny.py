@@ -14,7 +14,9 @@ from medharden.protocol import Hardening, Protocol, parse_protocol
 
 KEY = b"a key for tests, sixteen bytes or more"
 ARCH = "python:foreign_networks:TinyNet"
-PROTOCOL = """
+EACH_CASE = 'splits: {patients: {unit: each_case, reason: "Each image is drawn by itself; nobody has two."}}\n'
+PROTOCOL = (
+    """
 schema_version: 1
 name: tiny
 title: Tiny
@@ -23,6 +25,8 @@ threat: {eps: 0.06}
 hardening: {branch: full, epochs: 20, min_steps: 1, batch_size: 25, learning_rate: 0.01, probe_cases: 60}
 suite: {attacks: [{attack: apgd, loss: ce, steps: 10}, {attack: pgd, loss: margin, steps: 5}]}
 """
+    + EACH_CASE
+)
 
 
 def tiny_protocol(extra: str = "") -> Protocol:

@@ -2,6 +2,7 @@
 
 from medharden.data.cohort import Case, Cohort, SourceSummary, load_cohort, locate_case
 from medharden.data.groups import group_values
+from medharden.data.identity import patient_identity
 from medharden.data.phantom import write_phantom_cohort
 from medharden.data.pseudonyms import load_pseudonym_key, pseudonym
 
@@ -13,6 +14,7 @@ __all__ = [
     "load_cohort",
     "load_pseudonym_key",
     "locate_case",
+    "patient_identity",
     "pseudonym",
     "write_phantom_cohort",
 ]

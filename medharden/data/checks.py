@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 
+from medharden.data.identity import PatientNames
 from medharden.data.layout import Entry, Listing
 from medharden.data.near import NearPair
 from medharden.data.reading import ReadCase
@@ -95,13 +96,13 @@ def refuse(problems: Sequence[Problem], total: int, *, exclude: bool, counted: s
 
 
 def refuse_leaks(
-    members: Sequence[Member], grouped: bool, names: Sequence[str], copies: Sequence[NearPair] = ()
+    members: Sequence[Member], patients: PatientNames, names: Sequence[str], copies: Sequence[NearPair] = ()
 ) -> None:
     """Stops where given splits share a patient, identical pixels or a copy of an image.
 
     Args:
         members: the cases, each with its split.
-        grouped: whether the data name patients.
+        patients: whose each case is.
         names: their pseudonyms.
         copies: pairs that count as copies, in one split or in two.
 
@@ -110,7 +111,7 @@ def refuse_leaks(
     """
     problems = [
         Problem(names[a], f"in {members[a].split} has {what} as {names[b]} in {members[b].split}")
-        for a, b, what in leaks(members, grouped)
+        for a, b, what in leaks(members, patients.named > 0)
     ]
     looked = [
         Problem(
@@ -129,20 +130,39 @@ def refuse_leaks(
                 "; look at what seem to be copies (`medharden inspect --locate CASE`), remove one of each, or name "
                 "them under splits.reviewed in the protocol, with a justification, if they are of different patients"
             )
+        if patients.respelt:
+            advice += (
+                f"; {patients.respelt} patients are written in more than one way (other capitals, blanks, zeros before "
+                "a number, Unicode forms), and each counts as one"
+            )
         head = f"the splits are not disjoint: {len(problems)} pairs of cases lie in two splits"
         raise DataError(_listed(head, problems, advice), tuple(problems))
 
 
-def check_coverage(splits: Sequence[str], labels: Sequence[Label], classes: tuple[str, ...]) -> None:
+def check_coverage(
+    splits: Sequence[str], labels: Sequence[Label], classes: tuple[str, ...], *, why: Sequence[str] = ()
+) -> None:
     """Every split has cases of every class; of a multi-label task, with and without every finding.
+
+    Args:
+        splits: (N,) of each case.
+        labels: (N,) of each case.
+        classes: of the task.
+        why: what may have made the splits uneven, for the message.
 
     Raises:
         DataError: which split lacks what, with the numbers found.
     """
+    lacking, advice = _lacking(splits, labels, classes)
+    if lacking:
+        raise DataError("\n".join([f"{lacking}; {advice}", *why]))
+
+
+def _lacking(splits: Sequence[str], labels: Sequence[Label], classes: tuple[str, ...]) -> tuple[str, str]:
+    """What the splits lack, and what to do; or nothing."""
     counts = Counter((split, k) for split, label in zip(splits, labels, strict=True) for k in present(label))
     if not all(isinstance(label, int) for label in labels):
-        _check_findings(Counter(splits), counts, classes)
-        return
+        return _lacking_findings(Counter(splits), counts, classes)
     lacking = []
     for split in SPLITS:
         found = {name: counts[split, k] for k, name in enumerate(classes)}
@@ -150,14 +170,13 @@ def check_coverage(splits: Sequence[str], labels: Sequence[Label], classes: tupl
             lacking.append(f"{split} has no cases")
         else:
             lacking += [f"{split} has no case of class {name!r}" for name, n in found.items() if not n]
-    if lacking:
-        raise DataError(
-            f"every split needs cases of every class: {_these(lacking, classes)}; add cases, merge classes, or change "
-            "the protocol's splits"
-        )
+    advice = "add cases, merge classes, or change the protocol's splits"
+    return f"every split needs cases of every class: {_these(lacking, classes)}" if lacking else "", advice
 
 
-def _check_findings(cases: Counter[str], counts: Counter[tuple[str, int]], findings: tuple[str, ...]) -> None:
+def _lacking_findings(
+    cases: Counter[str], counts: Counter[tuple[str, int]], findings: tuple[str, ...]
+) -> tuple[str, str]:
     lacking = []
     for split in SPLITS:
         if not cases[split]:
@@ -168,19 +187,16 @@ def _check_findings(cases: Counter[str], counts: Counter[tuple[str, int]], findi
                 lacking.append(f"{split} has no case with {name!r}")
             elif counts[split, k] == cases[split]:
                 lacking.append(f"{split} has no case without {name!r}")
-    if lacking:
-        raise DataError(
-            "every split needs cases with and without every finding: " + "; ".join(lacking) + "; add cases, drop or "
-            "merge findings, or change the protocol's splits"
-        )
+    head = "every split needs cases with and without every finding: "
+    advice = "add cases, drop or merge findings, or change the protocol's splits"
+    return head + "; ".join(lacking) if lacking else "", advice
 
 
 def findings_of(
-    listing: Listing, kept: Mapping[int, ReadCase], members: Sequence[Member], protocol: Protocol, excluded: int
+    kept: Mapping[int, ReadCase], members: Sequence[Member], protocol: Protocol, excluded: int
 ) -> list[Finding]:
     """What a reader must know of the data."""
     n = len(members)
-    alone = sum(m.patient.startswith(NAMELESS) for m in members)
     from_file = protocol.input.intensity.mode == "file"
     headed = [c for c in kept.values() if c.format in ("dicom", "nifti")]
     several = sum(c.windows > 1 for c in headed) if from_file else 0
@@ -190,16 +206,6 @@ def findings_of(
     again = sum(len(patients) > 1 for patients in repeated)
     nameless = sum(min(patients).startswith(NAMELESS) and len(patients) == 1 for patients in repeated)
     found = [
-        (
-            alone == n,
-            "data.no_patients",
-            "The data name no patients: each case counts as its own, and cases are assumed to be independent.",
-        ),
-        (
-            0 < alone < n,
-            "data.missing_patients",
-            f"{alone} of {n} cases name no patient; each of these counts as a patient of its own.",
-        ),
         (several > 0, "data.several_windows", f"{several} of {n} files offer several windows; the first was used."),
         (
             without > 0,

@@ -19,21 +19,22 @@ import torch
 from medharden.data.archive import list_archive
 from medharden.data.checks import (
     check_classes,
-    check_coverage,
     findings_of,
     pixel_problems,
     refuse,
-    refuse_leaks,
     shape_problems,
 )
+from medharden.data.dividing import chain_findings, divide, farthest
 from medharden.data.findings import unclear_words
 from medharden.data.identifiers import Identifiers, gather_identifiers, may_name_people
+from medharden.data.identity import name_patients
 from medharden.data.layout import Entry, Listing, list_folder
 from medharden.data.manifest import find_manifest, list_manifest
-from medharden.data.near import Hashes, NearPair, near_duplicate_findings, near_pairs, picture_hashes
+from medharden.data.near import NearPair, near_duplicate_findings, picture_hashes
+from medharden.data.patients import patient_findings
 from medharden.data.pseudonyms import key_id, keyed_digest, pseudonym, seal_key
 from medharden.data.reading import ReadCase, Shelf, assemble, read_cases
-from medharden.data.splits import NAMELESS, SPLITS, Member, make_splits, one_patient_an_image
+from medharden.data.splits import NAMELESS, Member, one_patient_an_image
 from medharden.errors import DataError, Problem
 from medharden.protocol import Protocol
 from medharden.record import AlikePair, CaseRecord, CohortRecord, Label, Progress, present
@@ -163,34 +164,44 @@ def load_cohort(
         exclude = protocol.input.unusable == "exclude" and bool(kept)
         refuse(problems, total, exclude=exclude, counted=unclear_words(listing.findings))
         numbers = list(kept)
-        members = [_member(listing.entries[n], kept[n], labels[n]) for n in numbers]
-        grouped = any(_patient(listing.entries[n], kept[n]) for n in numbers)
+        patients = name_patients([(listing.entries[n].patient, kept[n].patient) for n in numbers])
+        members = [
+            _member(listing.entries[n], kept[n], labels[n], group)
+            for n, group in zip(numbers, patients.groups, strict=True)
+        ]
         names = [name(listing.entries[n].text) for n in numbers]
         inputs = assemble(shelf, numbers, shape, limit=memory_limit, scratch=scratch)
-        hashes = [] if _farthest(protocol) is None else picture_hashes(inputs)
-        splits, origin = _splits(members, protocol, grouped, names, _copies(hashes, members, names, protocol))
-        check_coverage(splits, [m.label for m in members], classes)
+        hashes = [] if farthest(protocol.splits) is None else picture_hashes(inputs)
+        division = divide(members, patients, names, classes, hashes, inputs, protocol)
+        splits = division.splits
         members = one_patient_an_image(members)
     cases = tuple(
-        _case(listing.entries[n], kept[n], member, split, key)
-        for n, member, split in zip(numbers, members, splits, strict=True)
+        _case(listing.entries[n], kept[n], member, identity, split, key)
+        for n, member, identity, split in zip(numbers, members, patients.identities, splits, strict=True)
     )
-    pairs = near_pairs(hashes, splits, _farthest(protocol) or 0)
-    alike = near_duplicate_findings(pairs, names, splits, protocol.splits)
+    findings = (
+        *listing.findings,
+        *patient_findings(patients, names, splits, protocol.splits),
+        *findings_of(kept, members, protocol, len(problems)),
+        *chain_findings(division),
+        *near_duplicate_findings(division.alike, names, splits, protocol.splits, total=division.pairs),
+    )
     source_summary = _summary(cases, list(kept.values()))
     record = CohortRecord(
         classes=classes,
         source=listing.source,
         formats=source_summary.formats,
-        splits_from=origin,
-        grouped_by="patient" if grouped else "case",
+        splits_from=division.origin,
+        grouped_by="patient" if patients.named else "case",
+        unnamed=len(names) - patients.named,
         key_id=key_id(key),
         shape=shape,
         cases=tuple(CaseRecord(c.case, c.patient, c.split, c.label, c.pixels) for c in cases),
         excluded=tuple((p.case, p.reason) for p in problems),
         preprocessing=_fingerprint(protocol, shape, inputs[splits.index("test")], key),
-        findings=(*listing.findings, *findings_of(listing, kept, members, protocol, len(problems)), *alike),
-        alike=tuple(AlikePair(names[p.first], names[p.second], p.bits) for p in pairs),
+        findings=findings,
+        alike=_named(division.alike, names),
+        copies=_named(division.copies, names),
     )
     identifiers = gather_identifiers(source, listing, results, protocol)
     return Cohort(classes, cases, inputs, record, source_summary, identifiers, seal_key(key))
@@ -253,67 +264,25 @@ def list_source(source: Path, protocol: Protocol, name: Callable[[str], str], me
     return listing
 
 
-def _patient(entry: Entry, case: ReadCase) -> str:
-    return entry.patient or case.patient
+def _named(pairs: Sequence[NearPair], names: Sequence[str]) -> tuple[AlikePair, ...]:
+    return tuple(AlikePair(names[p.first], names[p.second], p.bits) for p in pairs)
 
 
 def _index(label: str | tuple[str, ...], classes: tuple[str, ...]) -> Label:
     return classes.index(label) if isinstance(label, str) else tuple(classes.index(name) for name in label)
 
 
-def _member(entry: Entry, case: ReadCase, label: Label) -> Member:
-    return Member(_grouping(entry, case), label, case.pixels, entry.split)
+def _member(entry: Entry, case: ReadCase, label: Label, group: str) -> Member:
+    """A case without a patient stands for itself, under a name that no patient has."""
+    return Member(f"patient\0{group}" if group else f"{NAMELESS}{entry.text}", label, case.pixels, entry.split)
 
 
-def _grouping(entry: Entry, case: ReadCase) -> str:
-    """The patient; a case without one stands for itself, under a name that no patient has."""
-    patient = _patient(entry, case)
-    return f"patient\0{patient}" if patient else f"{NAMELESS}{entry.text}"
-
-
-def _farthest(protocol: Protocol) -> int | None:
-    """Up to how many bits pairs are looked for; null where none are."""
-    limits = protocol.splits
-    wanted = [bits for bits in (limits.near_duplicate_bits, limits.similar_bits) if bits is not None]
-    return max(wanted) if wanted else None
-
-
-def _copies(hashes: Hashes, members: list[Member], names: list[str], protocol: Protocol) -> list[NearPair]:
-    """Pairs of different patients that count as copies of one image."""
-    bits = protocol.splits.near_duplicate_bits
-    if bits is None:
-        return []
-    pairs = near_pairs(hashes, [m.patient for m in members], bits)
-    return [p for p in pairs if protocol.splits.is_copy(names[p.first], names[p.second], p.bits)]
-
-
-def _splits(
-    members: list[Member], protocol: Protocol, grouped: bool, names: list[str], copies: list[NearPair]
-) -> tuple[list[str], str]:
-    """Each case's split and where the splits come from; leakage between given splits is refused."""
-    shares = {name: float(getattr(protocol.splits, name)) for name in SPLITS}
-    given = {m.split for m in members}
-    if given == {""}:
-        return make_splits(members, shares, protocol.seed, [(p.first, p.second) for p in copies]), "made"
-    refuse_leaks(members, grouped, names, copies)
-    if given != {"train", "test"}:
-        return [m.split for m in members], "given"
-    held = shares["train"] + shares["val"]
-    train = [n for n, m in enumerate(members) if m.split == "train"]
-    two = {"train": shares["train"] / held, "val": shares["val"] / held}
-    place = {n: k for k, n in enumerate(train)}
-    together = [(place[p.first], place[p.second]) for p in copies if p.first in place and p.second in place]
-    made = dict(zip(train, make_splits([members[n] for n in train], two, protocol.seed, together), strict=True))
-    return [made.get(n, m.split) for n, m in enumerate(members)], "given, val made"
-
-
-def _case(entry: Entry, read: ReadCase, member: Member, split: str, key: bytes) -> Case:
-    patient = _patient(entry, read)
+def _case(entry: Entry, read: ReadCase, member: Member, identity: str, split: str, key: bytes) -> Case:
     own = {name.lower() for name in entry.attributes}
     header = {name: value for name, value in read.attributes.items() if name not in own}
     return Case(
         case=pseudonym(key, "case", entry.text),
-        patient=pseudonym(key, "patient", patient or member.patient),
+        patient=pseudonym(key, "patient", identity or member.patient),
         split=split,
         label=member.label,
         pixels=keyed_digest(key, "pixels", read.pixels),

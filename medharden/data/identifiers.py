@@ -7,6 +7,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
+from medharden.data.identity import patient_identity
 from medharden.data.layout import SPLIT_NAMES, Entry, Listing
 from medharden.data.reading import ReadCase
 from medharden.protocol import Protocol
@@ -44,6 +45,7 @@ def gather_identifiers(
         if isinstance(result, ReadCase):
             for kind, value in result.identifiers:
                 found[kind].add(value)
+    found["identifier"] |= {patient_identity(value) for value in found["identifier"]} - {""}
     for column, values in _telling_columns(listing.entries, protocol).items():
         found[f"column {column}"] |= values
     return {kind: frozenset(values) for kind, values in sorted(found.items()) if values}

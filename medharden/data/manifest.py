@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import csv
 import io
+import os
 import re
+from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from medharden.data.findings import FindingReader, has_finding_columns
 from medharden.data.formats import looks_like_image, read_file
+from medharden.data.identity import patient_identity
 from medharden.data.layout import SPLIT_NAMES, Entry, Listing, outside, sorted_classes
 from medharden.errors import DataError, Problem
 from medharden.protocol import Columns, Protocol
@@ -78,17 +81,17 @@ def list_manifest(table: Path, protocol: Protocol, name: Callable[[str], str]) -
     splits = _splits(rows, roles, protocol.columns)
     reader = FindingReader(protocol.task.classes or ()) if protocol.task.multilabel else None
     taken = {*roles.values(), *(reader.findings if reader is not None and "label" not in roles else ())}
-    entries: dict[str, Entry] = {}
+    listed: list[Entry] = []
     for number, row in rows.items():
         text = PurePosixPath(row[roles["path"]].replace("\\", "/")).as_posix()
         label, unlabelled = _label(row, roles, reader)
         reason = _unusable_row(root, text) or unlabelled
         if not row[roles["path"]]:
             problems.append(Problem(f"row {number}", "has no path"))
-        elif reason or text in entries:
-            problems.append(Problem(name(text), reason or "is listed twice"))
+        elif reason:
+            problems.append(Problem(name(text), reason))
         else:
-            entries[text] = Entry(
+            entry = Entry(
                 text=text,
                 label=label,
                 split=splits.get(number, ""),
@@ -96,7 +99,10 @@ def list_manifest(table: Path, protocol: Protocol, name: Callable[[str], str]) -
                 attributes={c: v for c, v in row.items() if c not in taken and v},
                 path=root / text,
             )
-    findings += _unlisted(root, entries)
+            listed.append(entry)
+    entries, repeated = _once(root, listed, name)
+    problems += repeated
+    findings += _unlisted(root, {entry.text for entry in listed})
     if reader is not None:
         classes, findings = reader.findings, [*findings, *reader.noted()]
     else:
@@ -104,11 +110,47 @@ def list_manifest(table: Path, protocol: Protocol, name: Callable[[str], str]) -
     return Listing(
         source="manifest",
         classes=classes,
-        entries=tuple(sorted(entries.values(), key=lambda e: e.text)),
+        entries=tuple(sorted(entries, key=lambda e: e.text)),
         read=lambda entry: read_file(entry.path or root, protocol.input.dims),
         problems=tuple(problems),
         findings=tuple(findings),
     )
+
+
+def _once(root: Path, listed: list[Entry], name: Callable[[str], str]) -> tuple[list[Entry], list[Problem]]:
+    """Each file once, under whatever names it is listed: in other capitals where these don't count, or as a link.
+
+    Of rows that say the same of a file, the first is kept that names a patient. Rows that contradict each other are
+    all left out: which of them is right can't be told.
+    """
+    same: dict[object, list[Entry]] = defaultdict(list)
+    for entry in listed:
+        found = os.stat(root / entry.text)
+        same[(found.st_dev, found.st_ino) if found.st_ino else entry.text].append(entry)
+    kept, problems = [], []
+    for rows in same.values():
+        if apart := _contradiction(rows):
+            problems += [
+                Problem(name(row.text), f"is listed {len(rows)} times, with different {apart}") for row in rows
+            ]
+            continue
+        chosen = next((row for row in rows if patient_identity(row.patient)), rows[0])
+        kept.append(chosen)
+        for row in rows:
+            if row is not chosen:
+                other = f", as {name(chosen.text)} too" if row.text != chosen.text else ""
+                problems.append(Problem(name(row.text), f"is listed twice{other}"))
+    return kept, problems
+
+
+def _contradiction(rows: list[Entry]) -> str:
+    """What rows of one file say differently of it, or nothing."""
+    ways = {
+        "labels": len({row.label for row in rows}),
+        "patients": len({patient_identity(row.patient) for row in rows} - {""}),
+        "splits": len({row.split for row in rows}),
+    }
+    return " and ".join(what for what, count in ways.items() if count > 1)
 
 
 def _label(row: Row, roles: dict[str, str], reader: FindingReader | None) -> tuple[str | tuple[str, ...], str]:
@@ -231,8 +273,8 @@ def _unusable_row(root: Path, text: str) -> str:
     return ""
 
 
-def _unlisted(root: Path, entries: dict[str, Entry]) -> list[Finding]:
-    listed = {root / text for text in entries}
+def _unlisted(root: Path, texts: set[str]) -> list[Finding]:
+    listed = {root / text for text in texts}
     count = sum(1 for f in root.rglob("*") if f not in listed and f.is_file() and looks_like_image(f))
     if not count:
         return []

@@ -1,12 +1,16 @@
-"""Near-duplicates across splits: another export, crop or contrast of an image that is in another split already.
+"""Near-duplicates: another export, crop or contrast of an image that is there already, in another split or the same.
 
 Each image is reduced to 256 bits, the signs of its lowest spatial frequencies (perceptual hash, 16 x 16, library
 `imagehash`); of a volume, the middle slice of the first axis. Two images are near if few of these bits differ.
+
+All pairs are compared, block by block: time grows with the square of the images, memory with their number alone.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import hashlib
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import imagehash
@@ -17,13 +21,25 @@ from PIL import Image
 from medharden.protocol import Splits
 from medharden.record import Finding
 
-__all__ = ["Hashes", "NearPair", "near_duplicate_findings", "near_duplicates", "near_pairs", "picture_hashes"]
+__all__ = [
+    "Hashes",
+    "NearPair",
+    "copy_links",
+    "input_links",
+    "near_duplicate_findings",
+    "near_duplicates",
+    "near_pairs",
+    "nearest_pairs",
+    "picture_hashes",
+]
 
 _SIDE = 16
-_BLOCK = 1024
+_BITS = _SIDE * _SIDE
+_BLOCK = 256  # rows compared at once with all others: 100 MB for 100 000 images
 _MOST_LISTED = 10
 
 Floats = npt.NDArray[np.float32]
+Rows = npt.NDArray[np.int64]
 Hashes = Sequence[npt.NDArray[np.bool_] | None]
 
 
@@ -64,32 +80,152 @@ def near_pairs(hashes: Hashes, groups: Sequence[str], bits: int) -> tuple[NearPa
         groups: (N,) what a pair must differ in: patients, or splits.
         bits: largest distance, in [0, 256].
     """
+    return nearest_pairs(hashes, groups, bits, most=None)[0]
+
+
+def nearest_pairs(
+    hashes: Hashes, groups: Sequence[str], bits: int, *, most: int | None
+) -> tuple[tuple[NearPair, ...], int]:
+    """As `near_pairs`, but the nearest `most` alone, and how many there are in all.
+
+    Args:
+        hashes: (N,) of `picture_hashes`.
+        groups: (N,) what a pair must differ in.
+        bits: largest distance, in [0, 256].
+        most: how many are kept; null keeps all, which may be as many as N (N - 1) / 2.
+    """
+    rows, signs = _signs(hashes)
+    _, codes = np.unique(np.asarray(groups, dtype=np.str_), return_inverse=True)
+    codes = codes[rows]
+    kept: list[tuple[int, int, int]] = []
+    total, farthest = 0, bits
+    for row, others, distances in _near(signs, bits):
+        apart = codes[others] != codes[row]
+        total += int(apart.sum())
+        wanted = np.flatnonzero(apart & (distances <= farthest))
+        wanted = wanted[np.argsort(distances[wanted], kind="stable")[:most]]
+        found = zip(distances[wanted].tolist(), rows[others[wanted]].tolist(), strict=True)
+        kept += [(distance, int(rows[row]), other) for distance, other in found]
+        if most is not None and len(kept) >= 2 * most:
+            kept = sorted(kept)[:most]
+            farthest = kept[-1][0] - 1  # rows come in order: of pairs as far, those that are kept come first
+    kept = sorted(kept)[:most]
+    return tuple(NearPair(first, second, distance) for distance, first, second in kept), total
+
+
+def copy_links(
+    hashes: Hashes, groups: Sequence[str], bits: int, apart: Iterable[tuple[int, int]] = ()
+) -> tuple[NearPair, ...]:
+    """Pairs that join what looks like copies of one image: of each set of copies, as few as hold it together.
+
+    Looking alike does not carry over: A may look like B, and B like C, but not A like C. All three are one set.
+
+    Args:
+        hashes: (N,) of `picture_hashes`.
+        groups: (N,) what belongs together already, such as patients: no pair is needed within one.
+        bits: largest distance of a pair, in [0, 256].
+        apart: pairs of rows that are no copies, however alike they look.
+
+    Returns:
+        At most N - 1 pairs.
+    """
+    rows, signs = _signs(hashes)
+    _, sets = np.unique(np.asarray(groups, dtype=np.str_), return_inverse=True)
+    strangers: dict[int, list[int]] = defaultdict(list)
+    for one, other in apart:
+        strangers[one].append(other)
+        strangers[other].append(one)
+    links: list[NearPair] = []
+
+    def join(row: int, others: Rows, distances: Rows) -> None:
+        new = sets[others] != sets[row]
+        if row in strangers:
+            new &= ~np.isin(others, strangers[row])
+        for other, distance in zip(others[new].tolist(), distances[new].tolist(), strict=True):
+            if sets[other] != sets[row]:
+                links.append(NearPair(min(row, other), max(row, other), int(distance)))
+                sets[sets == sets[other]] = sets[row]
+
+    # Equal hashes first, and then one of each: a thousand copies are a thousand pairs, not half a million.
+    alone = np.isin(rows, list(strangers))
+    packed = np.packbits(signs[~alone] > 0.0, axis=1)
+    _, firsts, which = np.unique(packed, axis=0, return_index=True, return_inverse=True)
+    common = rows[~alone]
+    for place, members in enumerate(_members(which.reshape(-1), len(firsts))):
+        if len(members) > 1:
+            first = int(common[firsts[place]])
+            join(first, common[members], np.zeros(len(members), dtype=np.int64))
+    chosen = np.sort(np.concatenate([np.flatnonzero(~alone)[firsts], np.flatnonzero(alone)]))
+    for row, others, distances in _near(signs[chosen], bits):
+        join(int(rows[chosen[row]]), rows[chosen[others]], distances)
+    return tuple(links)
+
+
+def input_links(inputs: Floats, hashes: Hashes, rows: Iterable[int]) -> tuple[NearPair, ...]:
+    """Pairs that join those of some cases that have no hash, since they show one value, and the same input.
+
+    Args:
+        inputs: (N, C, *spatial) in [0, 1].
+        hashes: (N,) of `picture_hashes`.
+        rows: the cases to look at.
+    """
+    first: dict[bytes, int] = {}
+    links = []
+    for row in rows:
+        if hashes[row] is None:
+            same = first.setdefault(hashlib.sha256(np.ascontiguousarray(inputs[row]).tobytes()).digest(), row)
+            links += [NearPair(same, row, 0)] if same != row else []
+    return tuple(links)
+
+
+def _signs(hashes: Hashes) -> tuple[Rows, Floats]:
+    """The rows that have a hash, and their bits as -1 and 1."""
     rows = np.array([n for n, found in enumerate(hashes) if found is not None], dtype=np.int64)
     if not rows.size:
-        return ()
-    signs = np.stack([h for h in hashes if h is not None]).astype(np.float32) * 2.0 - 1.0
-    names = np.asarray(groups, dtype=np.str_)[rows]
-    pairs = []
-    for start in range(0, rows.size, _BLOCK):
-        distance = (_SIDE * _SIDE - signs[start : start + _BLOCK] @ signs.T) / 2.0
-        near = (distance <= bits) & (names[start : start + _BLOCK, None] != names[None, :])
-        for a, b in np.argwhere(near).tolist():
-            if start + a < b:
-                pairs.append(NearPair(int(rows[start + a]), int(rows[b]), round(float(distance[a, b]))))
-    return tuple(sorted(pairs, key=lambda p: (p.bits, p.first, p.second)))
+        return rows, np.zeros((0, _BITS), dtype=np.float32)
+    return rows, np.stack([h for h in hashes if h is not None]).astype(np.float32) * 2.0 - 1.0
+
+
+def _near(signs: Floats, bits: int) -> Iterator[tuple[int, Rows, Rows]]:
+    """Each row that has near ones after it, with these and their distances."""
+    least = np.float32(_BITS - 2 * bits)
+    for start in range(0, len(signs), _BLOCK):
+        product = signs[start : start + _BLOCK] @ signs[start:].T
+        near = product >= least
+        for place in np.flatnonzero(np.count_nonzero(near, axis=1) > 1).tolist():
+            others = np.flatnonzero(near[place, place + 1 :]) + place + 1
+            if others.size:
+                distances = np.rint((_BITS - product[place, others]) / 2.0).astype(np.int64)
+                yield start + place, others + start, distances
+
+
+def _members(which: Rows, count: int) -> list[Rows]:
+    """Which places hold each of `count` values."""
+    order = np.argsort(which, kind="stable")
+    return np.split(order, np.cumsum(np.bincount(which, minlength=count))[:-1]) if count else []
 
 
 def near_duplicate_findings(
-    pairs: Sequence[NearPair], names: Sequence[str], splits: Sequence[str], limits: Splits
+    pairs: Sequence[NearPair], names: Sequence[str], splits: Sequence[str], limits: Splits, *, total: int | None = None
 ) -> list[Finding]:
-    """What was looked for and found: pairs that look alike, the nearest by pseudonym, and those that were reviewed."""
+    """What was looked for and found: pairs that look alike, the nearest by pseudonym, and those that were reviewed.
+
+    Args:
+        pairs: in different splits, the nearest first.
+        names: (N,) pseudonyms.
+        splits: (N,) of the cases.
+        limits: the protocol's.
+        total: how many pairs there are, where `pairs` are not all.
+    """
     found = []
     reviewed = [p for p in pairs if limits.near_duplicate_bits is not None and p.bits <= limits.near_duplicate_bits]
     others = [p for p in pairs if p not in reviewed]
+    beyond = 0 if total is None else total - len(pairs)
     if others:
         message = (
-            f"{len(others)} pairs of cases in different splits look nearly alike (perceptual hash of {_SIDE * _SIDE} "
-            f"bits): {_listed(others, names, splits)}. If they show the same patient, the splits are not independent."
+            f"{len(others) + beyond} pairs of cases in different splits look nearly alike (perceptual hash of {_BITS} "
+            f"bits): {_listed(others, names, splits, beyond)}. If they show the same patient, the splits are not "
+            "independent."
         )
         found.append(Finding("data.near_duplicates", "warning", message))
     if reviewed:
@@ -104,12 +240,13 @@ def near_duplicate_findings(
     return found
 
 
-def _listed(pairs: Sequence[NearPair], names: Sequence[str], splits: Sequence[str]) -> str:
+def _listed(pairs: Sequence[NearPair], names: Sequence[str], splits: Sequence[str], beyond: int = 0) -> str:
     shown = [
         f"{names[p.first]} ({splits[p.first]}) and {names[p.second]} ({splits[p.second]}), {p.bits} bits"
         for p in pairs[:_MOST_LISTED]
     ]
-    return "; ".join(shown) + (f" and {len(pairs) - _MOST_LISTED} more" if len(pairs) > _MOST_LISTED else "")
+    more = len(pairs) + beyond - len(shown)
+    return "; ".join(shown) + (f" and {more} more" if more else "")
 
 
 def _hash(case: Floats) -> npt.NDArray[np.bool_] | None:

@@ -22,6 +22,7 @@ from medharden.gating.records import record_problems
 from medharden.gating.shares import referral, robust_floor
 from medharden.gating.subgroups import subgroup_endpoints, subgroup_findings
 from medharden.gating.table import content_problems, shape_problems
+from medharden.gating.units import by_unit, on_enough_units, unit_findings, unnamed_reason
 from medharden.protocol import Protocol
 from medharden.record import (
     CaseTable,
@@ -32,6 +33,7 @@ from medharden.record import (
     GateDecision,
     HardenRecord,
     Verdict,
+    clusters_of,
 )
 
 __all__ = ["decide", "invalid"]
@@ -84,14 +86,17 @@ def decide(
     findings = (*cohort.findings, *look_findings(protocol, cohort, harden, digests, history, ledger))
     if problems:
         return invalid(protocol, digests, problems, findings)
+    clusters = clusters_of(cohort, protocol.splits.is_copy)
+    findings += tuple(unit_findings(protocol, cohort, clusters))
+    every, cases = cases, by_unit(cases, cohort, clusters)
     endpoints = [
-        identity_endpoint(harden, evaluation.identity, cases),
+        identity_endpoint(harden, evaluation.identity, every),
         *clean_endpoints(protocol, cohort.classes, cases),
-        robust_floor(protocol, cases),
-        robust_gain(protocol, cases),
+        on_enough_units(robust_floor(protocol, cases)),
+        on_enough_units(robust_gain(protocol, cases)),
     ]
     if harden.fusion.mode == "guarded":
-        endpoints.append(referral(protocol, cases))
+        endpoints.append(on_enough_units(referral(protocol, cases)))
     if release:
         endpoints += authorised_endpoints(protocol, cohort.classes, cases, release)
         findings += authorised_findings(cohort, harden, release)
@@ -101,6 +106,8 @@ def decide(
     judged = [(e.verdict, e.reason) for e in (*endpoints, *harmed) if e.role != ALTERNATIVE]
     judged += _alternatives(endpoints)
     judged += [(_verdict_of(f), f"critical finding {f.code}: {f.message}") for f in critical]
+    if unnamed := unnamed_reason(protocol, cohort):
+        judged.append((Verdict.INCONCLUSIVE, unnamed))
     verdict = max((v for v, _ in judged), key=_GRAVITY.index)
     reasons = [reason for v, reason in judged if v is not Verdict.PASS]
     findings += subgroup_findings(subgroups)

@@ -8,6 +8,7 @@ from dataclasses import replace
 from medharden.gating.findings import score_names
 from medharden.gating.paired import answer_endpoints
 from medharden.gating.scores import score_endpoint
+from medharden.gating.units import on_enough_units
 from medharden.gating.words import apart, percent
 from medharden.protocol import CO_PRIMARY, Margin, Protocol
 from medharden.record import CaseTable, Endpoint, Verdict
@@ -23,7 +24,7 @@ def clean_endpoints(protocol: Protocol, classes: tuple[str, ...], cases: CaseTab
     Args:
         protocol: metrics, margins, alpha, multiplicity.
         classes: in the order of the model's outputs.
-        cases: `original` in it is the comparator.
+        cases: `original` in it is the comparator; the patients are the units of analysis.
     """
     wanted, alpha = protocol.endpoints.noninferiority, protocol.endpoints.alpha
     if protocol.endpoints.multiplicity == "all":
@@ -97,7 +98,8 @@ def _endpoints(
 ) -> Iterator[Endpoint]:
     """The endpoints of one metric at one alpha. A new metric is added here."""
     if wanted.metric in (*CO_PRIMARY, "finding_accuracy"):
-        yield from answer_endpoints(wanted, protocol, classes, cases, alpha)
+        yield from map(on_enough_units, answer_endpoints(wanted, protocol, classes, cases, alpha))
         return
     for name, finding in score_names(wanted, classes):
-        yield score_endpoint(wanted, protocol, classes, cases, alpha, name=name, finding=finding)
+        endpoint = score_endpoint(wanted, protocol, classes, cases, alpha, name=name, finding=finding)
+        yield on_enough_units(endpoint)

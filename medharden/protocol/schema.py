@@ -21,6 +21,7 @@ __all__ = [
     "Fusion",
     "Hardening",
     "ModelSpec",
+    "Patients",
     "Protocol",
     "Reviewed",
     "Splits",
@@ -72,14 +73,41 @@ class Reviewed(Strict):
     justification: Annotated[str, Field(min_length=1)]
 
 
+class Patients(Strict):
+    """Whose the cases are for which the data name no patient.
+
+    Attributes:
+        unit: `named`: patients are to be named, and while a case names none, a verdict is INCONCLUSIVE at best;
+            `each_case`: each case that names none is a patient of its own.
+        reason: how it is known that no two such cases are of one patient.
+    """
+
+    unit: Literal["named", "each_case"] = "named"
+    reason: Annotated[str, Field(min_length=1, pattern=r"\S")] | None = None
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Patients:
+        if self.unit == "each_case" and self.reason is None:
+            raise ValueError(
+                "splits.patients: unit each_case needs its reason: how is it known that no two cases are of one "
+                "patient?"
+            )
+        if self.unit == "named" and self.reason is not None:
+            raise ValueError(
+                "splits.patients: the reason is for unit each_case; name the unit, or leave the reason out"
+            )
+        return self
+
+
 class Splits(Strict):
-    """Shares of patients in each split, where the data give no splits of their own.
+    """Shares of patients in each split, where the data give no splits of their own; and what counts as one.
 
     Attributes:
         train, val, test: they add up to 1.
+        patients: whose the cases are that name no patient.
         near_duplicate_bits: cases of different splits whose perceptual hashes differ by so many of 256 bits at most
             count as copies: made splits keep them together, given splits that part them are refused, and a run with
-            them is INVALID. Null looks for none.
+            them is INVALID. Copies within the test split count once. Null looks for none.
         similar_bits: cases of different splits within so many bits are reported; null reports none.
         reviewed: pairs that are no copies though they look so.
     """
@@ -87,6 +115,7 @@ class Splits(Strict):
     train: OpenFraction = 0.6
     val: OpenFraction = 0.2
     test: OpenFraction = 0.2
+    patients: Patients = Patients()
     near_duplicate_bits: Annotated[int, Field(ge=0, le=64)] | None = 16
     similar_bits: Annotated[int, Field(ge=0, le=64)] | None = 40
     reviewed: tuple[Reviewed, ...] = ()
@@ -96,6 +125,11 @@ class Splits(Strict):
         if abs(self.train + self.val + self.test - 1.0) > 1e-9:
             raise ValueError(f"splits must add up to 1, got {self.train + self.val + self.test:g}")
         return self
+
+    @property
+    def each_case(self) -> bool:
+        """Whether each case that names no patient is stated to be a patient of its own."""
+        return self.patients.unit == "each_case"
 
     def is_copy(self, one: str, other: str, bits: int) -> bool:
         """Whether two cases count as copies of one image.

@@ -5,6 +5,7 @@ and written through `medharden.audit`. Every number is finite (a JSON record can
 """
 
 from medharden.record.attack import AttackedCase, AttackRecord
+from medharden.record.clusters import Clusters, clusters_of, joined
 from medharden.record.cohort import AlikePair, CaseRecord, CohortRecord, Label, ModelRecord, present
 from medharden.record.common import Environment, Finding, Progress, Verdict
 from medharden.record.evaluation import (
@@ -28,6 +29,7 @@ __all__ = [
     "BranchRecord",
     "CaseRecord",
     "CaseTable",
+    "Clusters",
     "CohortRecord",
     "CostRecord",
     "Endpoint",
@@ -48,5 +50,7 @@ __all__ = [
     "SubjectOutcome",
     "SubjectTable",
     "Verdict",
+    "clusters_of",
+    "joined",
     "present",
 ]

@@ -22,7 +22,7 @@ class CaseRecord:
     """One case of a cohort.
 
     Attributes:
-        case, patient: pseudonyms (keyed HMAC).
+        case, patient: pseudonyms (keyed HMAC); a patient's is of one form of the identifier, however it is written.
         split: `train`, `val` or `test`.
         label: index into the cohort's classes; of a multi-label task, indices of the findings that are there.
         pixels: HMAC, under the pseudonym key, of the decoded stored pixels with shape and data type.
@@ -37,7 +37,7 @@ class CaseRecord:
 
 @dataclass(frozen=True)
 class AlikePair:
-    """Two cases of different splits that look alike: pseudonyms, and how many of 256 bits of their hashes differ."""
+    """Two cases that look alike: pseudonyms, and how many of 256 bits of their perceptual hashes differ."""
 
     case: str
     other: str
@@ -55,8 +55,12 @@ class CohortRecord:
         key_id: names the pseudonym key without revealing it.
         shape: one input's shape (C, *spatial).
         grouped_by: `patient` where the data name patients, `case` where each case stands for one.
+        unnamed: how many cases name no patient.
         excluded: cases left out, with reasons (only where the protocol allows exclusion).
-        alike: pairs across splits within the protocol's `splits.similar_bits`, or `near_duplicate_bits`.
+        alike: pairs across splits within the protocol's `splits.similar_bits`, or `near_duplicate_bits`; the nearest
+            10 000.
+        copies: pairs of the test split within `near_duplicate_bits` that join what looks like copies of one image: as
+            few as hold each set of them together.
         preprocessing: SHA-256 of the preprocessing recipe and of the keyed digest of the first test case's model input.
     """
 
@@ -65,6 +69,7 @@ class CohortRecord:
     formats: dict[str, int]
     splits_from: str
     grouped_by: str
+    unnamed: int
     key_id: str
     shape: tuple[int, ...]
     cases: tuple[CaseRecord, ...]
@@ -72,6 +77,7 @@ class CohortRecord:
     preprocessing: str
     findings: tuple[Finding, ...] = ()
     alike: tuple[AlikePair, ...] = ()
+    copies: tuple[AlikePair, ...] = ()
 
     def split(self, name: str) -> tuple[CaseRecord, ...]:
         """The cases of one split, in their recorded order."""

@@ -20,7 +20,7 @@ class Endpoint:
         level: two-sided confidence level.
         limit: what `lower` (or `upper`, for `referral` and `brier`) is held against: `-margin`, floor, 0, budget or
             margin.
-        n, patients: cases and distinct patients behind it.
+        n, patients: cases behind it, and distinct patients, of whom those with copies of one image count as one.
         table: paired 2x2 counts (both right, only hardened right, only original right, both wrong), or empty.
         smallest_margin: smallest margin that this n could show at its observed discordance, or null.
         needed: cases needed to show the margin with power .80 at the observed discordance, or null.

@@ -1,0 +1,91 @@
+"""What counts once: cases of one patient, of identical pixels, or that look like copies of one image."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from medharden.record.cohort import CohortRecord
+
+__all__ = ["Clusters", "clusters_of", "joined"]
+
+
+@dataclass(frozen=True)
+class Clusters:
+    """The test cases as independent units.
+
+    Attributes:
+        unit: case to its cluster's name: its patient's pseudonym, or of several patients whom copies join the least.
+        copies: sets of cases that are identical or look like copies of one image, the largest first; pseudonyms.
+        identical: how many cases have the pixels of another.
+        patients: how many patients there are.
+        largest: how many cases the largest cluster has that copies make of several patients; 0 where there is none.
+    """
+
+    unit: dict[str, str]
+    copies: tuple[tuple[str, ...], ...]
+    identical: int
+    patients: int
+    largest: int
+
+    @property
+    def count(self) -> int:
+        """How many clusters there are."""
+        return len(set(self.unit.values()))
+
+
+def clusters_of(cohort: CohortRecord, is_copy: Callable[[str, str, int], bool]) -> Clusters:
+    """The clusters of the test split; identical pixels are told from their digests, whatever the record says of copies.
+
+    Args:
+        cohort: the cases, and what looks alike among those of the test split.
+        is_copy: whether two cases, by pseudonym, count as copies at so many bits of difference (`Splits.is_copy`).
+    """
+    cases = cohort.split("test")
+    row = {case.case: n for n, case in enumerate(cases)}
+    by_pixels = _repeats(case.pixels for case in cases)
+    by_look = [
+        (row[p.case], row[p.other])
+        for p in cohort.copies
+        if p.case in row and p.other in row and is_copy(p.case, p.other, p.bits)
+    ]
+    copies = joined(len(cases), [*by_pixels, *by_look])
+    sets = joined(len(cases), [*by_pixels, *by_look, *_repeats(case.patient for case in cases)])
+    patients: dict[int, set[str]] = defaultdict(set)
+    for case, of in zip(cases, sets, strict=True):
+        patients[of].add(case.patient)
+    sizes, names = Counter(sets), {of: min(members) for of, members in patients.items()}
+    alike: dict[int, list[str]] = defaultdict(list)
+    for case, of in zip(cases, copies, strict=True):
+        alike[of].append(case.case)
+    pixels = Counter(case.pixels for case in cases)
+    return Clusters(
+        unit={case.case: names[of] for case, of in zip(cases, sets, strict=True)},
+        copies=tuple(sorted((tuple(a) for a in alike.values() if len(a) > 1), key=lambda a: (-len(a), a))),
+        identical=sum(n for n in pixels.values() if n > 1),
+        patients=len({case.patient for case in cases}),
+        largest=max((sizes[of] for of, members in patients.items() if len(members) > 1), default=0),
+    )
+
+
+def joined(count: int, pairs: Iterable[tuple[int, int]]) -> list[int]:
+    """The set that each of `count` things is in, where pairs are in one set; a set is named by its least member."""
+    parent = list(range(count))
+
+    def root(n: int) -> int:
+        while parent[n] != n:
+            parent[n] = parent[parent[n]]
+            n = parent[n]
+        return n
+
+    for one, other in pairs:
+        low, high = sorted((root(one), root(other)))
+        parent[high] = low
+    return [root(n) for n in range(count)]
+
+
+def _repeats(values: Iterable[str]) -> list[tuple[int, int]]:
+    """Each place at which a value comes again, with its first place."""
+    first: dict[str, int] = {}
+    return [(first[v], n) for n, v in enumerate(values) if first.setdefault(v, n) != n]
