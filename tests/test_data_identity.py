@@ -48,7 +48,8 @@ SAME = {
 NONE = (
     "", " ", "\u200b", "-", "--", "\u2013", "?", "...", "nan", "NaN", "None", "NULL", "(null)", "n/a", "N.A.", "#N/A",
     "<NA>", "NA", "unknown", "UNKNOWN", "Unk", "Anonymous", "ANONYMOUS^", "anonymized", "Anonymised",
-    "Anonymous Patient", "not available", "missing", "-1", "-1.0", "\uff2e\uff21\uff2e", "nil", "Redacted", "de-identified", '""',
+    "Anonymous Patient", "not available", "missing", "-1", "-1.0", "\uff2e\uff21\uff2e", "nil", "Redacted",
+    "de-identified", '""',
 )  # fmt: skip
 APART = [
     ("P17", "P18"), ("P17", "Q17"), ("17", "117"), ("17", "170"), ("17", "-17"), ("17", "17a"), ("A", "\u0410"),

@@ -29,7 +29,8 @@ def by_unit(cases: CaseTable, cohort: CohortRecord, clusters: Clusters) -> CaseT
     """The table with each image once, and each case's cluster in the place of its patient.
 
     Of cases with the same pixels and label the first of the cohort's stays. It was attacked if any of them was, stands
-    only where all that were attacked stand, and was referred if any was. Outcomes of findings under attack are left out.
+    only where all that were attacked stand, and was referred if any was. What attacks did to single findings is left
+    out.
     """
     row = {case: n for n, case in enumerate(cases.case)}
     same: dict[tuple[str, object], list[int]] = defaultdict(list)
