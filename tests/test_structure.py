@@ -15,7 +15,7 @@ LAYERS = (
     ("hardening", "evaluating", "gating", "reporting", "exporting", "verifying", "planning", "attacking"),
     ("models", "attacks", "data", "stats", "audit"),
     ("protocol", "record"),
-    ("canonical", "files", "text"),
+    ("canonical", "files", "sizes", "text"),
     ("errors",),
 )
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}

@@ -23,6 +23,7 @@ from medharden.models import Classifier, load_classifier, load_hardened
 from medharden.protocol import Protocol, load_protocol
 from medharden.record import Evaluation, HardenRecord, Progress
 from medharden.reporting import render
+from medharden.sizes import MAX_DECODED
 from medharden.verifying import write_bom
 
 __all__ = ["Job", "interruptible", "run_all", "run_evaluation"]
@@ -43,6 +44,7 @@ class Job:
     key_file: Path | None
     pictures: bool
     ledger: Path | None = None
+    max_decoded: int = MAX_DECODED
 
 
 def run_all(job: Job) -> int:
@@ -131,7 +133,9 @@ def _load_original(job: Job, protocol: Protocol) -> Classifier:
 
 def _load_data(job: Job, protocol: Protocol, progress: Progress) -> Cohort:
     key = load_pseudonym_key(job.key_file)
-    cohort = load_cohort(job.data, protocol, key=key, progress=progress, workers=job.workers)
+    cohort = load_cohort(
+        job.data, protocol, key=key, progress=progress, workers=job.workers, max_decoded=job.max_decoded
+    )
     sizes = ", ".join(f"{name} {len(cohort.indices(name))}" for name in ("train", "val", "test"))
     out.say(f"data: {len(cohort.cases)} cases ({sizes}), classes {', '.join(cohort.classes)}, {cohort.record.shape}")
     return cohort
