@@ -19,6 +19,7 @@ from pydicom.uid import ImplicitVRLittleEndian
 
 from medharden.data.dicom import read_dicom
 from medharden.data.formats import read_file
+from medharden.data.limits import Room
 from medharden.data.preprocessing import Recipe, preprocess
 from medharden.data.stored import StoredImage, quiet_readers
 from medharden.errors import DataError
@@ -37,8 +38,8 @@ def sample(name: str) -> Path:
 
 
 def read(path: Path, dims: int = 2) -> StoredImage:
-    with quiet_readers():
-        return read_dicom(path, dims)
+    with quiet_readers(), Room().file() as hold:
+        return read_dicom(path, dims, hold)
 
 
 def reference(path: Path) -> np.ndarray:

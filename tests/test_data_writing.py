@@ -20,7 +20,9 @@ from medharden.data.carrier import Carrier, budget_in_counts, input_of, movable_
 from medharden.data.carrying import StoredCases, read_back
 from medharden.data.cohort import Case
 from medharden.data.dicom_writing import Marks, dicom_bytes, dicom_carrier
+from medharden.data.formats import read_file
 from medharden.data.layout import Entry, Listing
+from medharden.data.limits import Room
 from medharden.data.nifti_writing import nifti_bytes, nifti_carrier
 from medharden.data.pseudonyms import keyed_digest
 from medharden.data.stored import quiet_readers
@@ -32,8 +34,18 @@ HU4 = ThreatModel(space="stored", eps=4, unit="HU")
 
 
 def carrier_of(path: Path, dims: int = 2) -> Carrier:
-    with quiet_readers():
-        return dicom_carrier(path, dims)
+    with quiet_readers(), Room().file() as hold:
+        return dicom_carrier(path, dims, hold)
+
+
+def volume_of(path: Path) -> Carrier:
+    with quiet_readers(), Room().file() as hold:
+        return nifti_carrier(path, hold)
+
+
+def volume_bytes(path: Path, stored: np.ndarray) -> bytes:
+    with quiet_readers(), Room().file() as hold:
+        return nifti_bytes(path, stored, hold)
 
 
 def moved(carrier: Carrier, counts: int, seed: int = 0) -> np.ndarray:
@@ -42,14 +54,14 @@ def moved(carrier: Carrier, counts: int, seed: int = 0) -> np.ndarray:
 
 
 def rewritten(path: Path, stored: np.ndarray, to: Path, dims: int = 2) -> Path:
-    with quiet_readers():
-        to.write_bytes(dicom_bytes(path, dims, stored, MARKS)[0])
+    with quiet_readers(), Room().file() as hold:
+        to.write_bytes(dicom_bytes(path, dims, stored, MARKS, hold)[0])
     return to
 
 
 def cases_of(path: Path, image_pixels: str, dims: int = 2) -> tuple[StoredCases, Case]:
     entry = Entry(text="x", label="a", path=path)
-    listing = Listing(source="folder", classes=("a", "b"), entries=(entry,), read=lambda e: read_back(path, dims))
+    listing = Listing("folder", ("a", "b"), (entry,), read=lambda e, hold: read_file(path, dims, hold))
     case = Case("c", "p", "test", 0, keyed_digest(KEY, "pixels", image_pixels), {})
     return StoredCases(listing, {"c": entry}, dims, KEY), case
 
@@ -282,11 +294,11 @@ def test_a_volume_comes_back_in_its_own_orientation_scaling_and_type(tmp_path, k
     image.header.extensions.append(nib.nifti1.Nifti1Extension("comment", b"KANARIE"))
     path, written = tmp_path / "KANARIE.nii", tmp_path / "b.nii.gz"
     nib.save(image, path)
-    carrier = nifti_carrier(path)
+    carrier = volume_of(path)
     assert (carrier.lowest, carrier.highest, carrier.slope) == (-32768, 32767, 0.25)
     changed = moved(carrier, 3)
-    written.write_bytes(nifti_bytes(path, changed))
-    np.testing.assert_array_equal(nifti_carrier(written).stored, changed)
+    written.write_bytes(volume_bytes(path, changed))
+    np.testing.assert_array_equal(volume_of(written).stored, changed)
     one, two = nib.load(path), nib.load(written)
     np.testing.assert_array_equal(one.affine, two.affine)
     assert one.get_data_dtype() == two.get_data_dtype()
@@ -297,9 +309,9 @@ def test_a_volume_comes_back_in_its_own_orientation_scaling_and_type(tmp_path, k
 
 def test_a_real_volume_keeps_its_geometry(test_data, tmp_path):
     path = test_data / "cdi_fdgpet" / "AD1.nii.gz"
-    carrier = nifti_carrier(path)
+    carrier = volume_of(path)
     written = tmp_path / "b.nii.gz"
-    written.write_bytes(nifti_bytes(path, moved(carrier, 5)))
+    written.write_bytes(volume_bytes(path, moved(carrier, 5)))
     spec = Input(dims=3, size=(16, 16, 16), intensity=Intensity(mode="percentile", low=1, high=99))
     changed = torch.from_numpy(moved(carrier, 5)).double()
     assert torch.equal(input_of(read_back(written, 3), spec, 1), to_input(carrier, spec, 1)(changed))
@@ -310,7 +322,7 @@ def test_floating_point_volumes_have_no_lattice(tmp_path):
     path = tmp_path / "a.nii"
     nib.save(nib.Nifti1Image(np.random.default_rng(0).random((3, 3, 3)).astype(np.float32), np.eye(4)), path)
     with pytest.raises(DataError, match="stores float32 values, which have no lattice"):
-        nifti_carrier(path)
+        volume_of(path)
 
 
 @pytest.mark.parametrize("mode", ["L", "RGB", "I;16", "P"])

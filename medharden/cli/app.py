@@ -10,7 +10,8 @@ import typer
 
 from medharden import __version__
 from medharden.cli.console import out
-from medharden.cli.evidence import evidence_app
+from medharden.cli.evidence import MaxDecoded, evidence_app
+from medharden.sizes import MAX_DECODED
 
 __all__ = ["app"]
 
@@ -90,6 +91,7 @@ def harden(
     device: Device = "cpu",
     batch_size: BatchSize = 64,
     workers: Workers = 2,
+    max_decoded: MaxDecoded = MAX_DECODED,
     key_file: KeyFile = None,
     pictures: Pictures = False,
     ledger: Ledger = None,
@@ -100,7 +102,9 @@ def harden(
     out.json, out.quiet = as_json, quiet
     from medharden.cli.pipeline import Job, run_all
 
-    job = Job(model, data, protocol, out_dir, arch, device, batch_size, workers, key_file, pictures, ledger)
+    job = Job(
+        model, data, protocol, out_dir, arch, device, batch_size, workers, key_file, pictures, ledger, max_decoded
+    )
     raise typer.Exit(run_all(job))
 
 
@@ -114,6 +118,7 @@ def inspect(
         str | None, typer.Option("--locate", help="Print where the case of this pseudonym lies, and nothing else.")
     ] = None,
     workers: Workers = 2,
+    max_decoded: MaxDecoded = MAX_DECODED,
     key_file: KeyFile = None,
     as_json: Json = False,
 ) -> None:
@@ -122,9 +127,9 @@ def inspect(
     from medharden.cli.inspection import run_inspection, run_location
 
     if locate is not None:
-        run_location(data, protocol, locate, key_file)
+        run_location(data, protocol, locate, max_decoded, key_file)
         return
-    raise typer.Exit(run_inspection(model, data, protocol, arch, workers, key_file))
+    raise typer.Exit(run_inspection(model, data, protocol, arch, workers, max_decoded, key_file))
 
 
 @app.command()
@@ -138,6 +143,7 @@ def evaluate(
     device: Device = "cpu",
     batch_size: BatchSize = 64,
     workers: Workers = 2,
+    max_decoded: MaxDecoded = MAX_DECODED,
     key_file: KeyFile = None,
     pictures: Pictures = False,
     ledger: Ledger = None,
@@ -148,7 +154,9 @@ def evaluate(
     out.json, out.quiet = as_json, quiet
     from medharden.cli.pipeline import Job, run_evaluation
 
-    run_evaluation(Job(model, data, "", run, arch, device, batch_size, workers, key_file, pictures, ledger))
+    run_evaluation(
+        Job(model, data, "", run, arch, device, batch_size, workers, key_file, pictures, ledger, max_decoded)
+    )
 
 
 @app.command()
@@ -166,6 +174,7 @@ def attack(
     ] = None,
     device: Device = "cpu",
     workers: Workers = 2,
+    max_decoded: MaxDecoded = MAX_DECODED,
     key_file: KeyFile = None,
     form: Annotated[Format, typer.Option("--format", help="How to print the outcome: text or json.")] = Format.TEXT,
     as_json: Annotated[bool, typer.Option("--json", help="The same as --format json.")] = False,
@@ -178,7 +187,7 @@ def attack(
     from medharden.cli.attacked import AttackJob, run_attack
 
     cases = tuple(case or ())
-    run_attack(AttackJob(model, data, write, protocol, arch, split, cases, device, workers, key_file))
+    run_attack(AttackJob(model, data, write, protocol, arch, split, cases, device, workers, key_file, max_decoded))
 
 
 @app.command()
@@ -296,6 +305,7 @@ def plan_protocol(
     ] = 0.05,
     data: Annotated[Path | None, typer.Option("--data", help="Count the test split of this cohort.")] = None,
     workers: Workers = 2,
+    max_decoded: MaxDecoded = MAX_DECODED,
     key_file: KeyFile = None,
     as_json: Json = False,
 ) -> None:
@@ -303,4 +313,4 @@ def plan_protocol(
     out.json = as_json
     from medharden.cli.planned import run_plan
 
-    run_plan(name, cases, positives, discordance, data, workers, key_file)
+    run_plan(name, cases, positives, discordance, data, workers, max_decoded, key_file)

@@ -21,6 +21,7 @@ from medharden.hardening.run import decision_bias
 from medharden.models import Classifier, DecisionView, check_classifier, load_classifier, load_hardened, state_digest
 from medharden.protocol import Protocol, load_protocol
 from medharden.record import AttackRecord
+from medharden.sizes import MAX_DECODED
 
 __all__ = ["AttackJob", "run_attack"]
 
@@ -47,6 +48,7 @@ class AttackJob:
     device: str
     workers: int
     key_file: Path | None
+    max_decoded: int = MAX_DECODED
 
 
 def run_attack(job: AttackJob) -> None:
@@ -59,14 +61,16 @@ def run_attack(job: AttackJob) -> None:
     try:
         with stage_progress() as progress:
             key = load_pseudonym_key(job.key_file)
-            cohort = load_cohort(job.data, protocol, key=key, progress=progress, workers=job.workers)
+            cohort = load_cohort(
+                job.data, protocol, key=key, progress=progress, workers=job.workers, max_decoded=job.max_decoded
+            )
             inputs, _ = cohort.batch(cohort.indices("train")[:_CHECKED_CASES])
             target, network = _target(job, protocol, cohort.classes)
             check_classifier(network, inputs, cohort.classes, multilabel=protocol.task.multilabel)
             record = attack(
                 target,
                 cohort,
-                stored_cases(job.data, protocol, key=key),
+                stored_cases(job.data, protocol, key=key, max_decoded=job.max_decoded),
                 protocol,
                 job.write,
                 split=job.split,

@@ -9,12 +9,23 @@ from typing import Annotated
 import typer
 
 from medharden.cli.console import out
+from medharden.sizes import MAX_DECODED, parse_bytes
 
-__all__ = ["evidence_app"]
+__all__ = ["MaxDecoded", "evidence_app"]
 
 evidence_app = typer.Typer()
 
 Run = Annotated[Path, typer.Argument(metavar="RUN", help="Run directory.")]
+MaxDecoded = Annotated[
+    int,
+    typer.Option(
+        "--max-decoded",
+        parser=parse_bytes,
+        metavar="SIZE",
+        show_default="1GiB",
+        help="Memory that reading one file may take, and all threads together (512MiB, 2GiB).",
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 JsonToo = Annotated[bool, typer.Option("--json", help="The same as --format json.")]
 
@@ -87,6 +98,7 @@ def verify(
         str | None, typer.Option("--arch", help="timm:NAME, monai:NAME, or python:MODULE:CLASS (runs that code).")
     ] = None,
     workers: Annotated[int, typer.Option("--workers", min=1, help="Threads that read files.")] = 2,
+    max_decoded: MaxDecoded = MAX_DECODED,
     key_file: Annotated[Path | None, typer.Option("--key-file", help="Pseudonym key of the run.")] = None,
     form: Annotated[Plain, typer.Option("--format", help="How to print what was found.")] = Plain.TEXT,
     as_json: JsonToo = False,
@@ -95,7 +107,8 @@ def verify(
     out.json = as_json or form is Plain.JSON
     from medharden.cli.verification import Check, run_verify
 
-    check = Check(run, tuple(keys or ()), require_signature, protocol, model, data, arch, key_file, workers)
+    public = tuple(keys or ())
+    check = Check(run, public, require_signature, protocol, model, data, arch, key_file, workers, max_decoded)
     raise typer.Exit(run_verify(check))
 
 

@@ -25,7 +25,13 @@ _CHECKED_CASES = 2
 
 
 def run_inspection(
-    model: Path | None, data: Path, protocol_name: str, arch: str | None, workers: int, key_file: Path | None
+    model: Path | None,
+    data: Path,
+    protocol_name: str,
+    arch: str | None,
+    workers: int,
+    max_decoded: int,
+    key_file: Path | None,
 ) -> int:
     """Loads model and data as `harden` would and prints what it found; returns the exit code."""
     protocol = load_protocol(protocol_name)
@@ -38,7 +44,7 @@ def run_inspection(
     key = load_pseudonym_key(key_file)
     try:
         with interruptible(data), stage_progress() as progress:
-            cohort = load_cohort(data, protocol, key=key, progress=progress, workers=workers)
+            cohort = load_cohort(data, protocol, key=key, progress=progress, workers=workers, max_decoded=max_decoded)
     except DataError as error:
         if not error.problems:
             raise
@@ -55,9 +61,10 @@ def run_inspection(
     return 0
 
 
-def run_location(data: Path, protocol_name: str, case: str, key_file: Path | None) -> None:
+def run_location(data: Path, protocol_name: str, case: str, max_decoded: int, key_file: Path | None) -> None:
     """Prints where a case lies: the one place where a pseudonym is resolved, on request and on this machine."""
-    where = locate_case(data, load_protocol(protocol_name), key=load_pseudonym_key(key_file), case=case)
+    protocol, key = load_protocol(protocol_name), load_pseudonym_key(key_file)
+    where = locate_case(data, protocol, key=key, case=case, max_decoded=max_decoded)
     out.show(escape(where), {"case": case, "location": where})
 
 

@@ -23,6 +23,7 @@ from medharden.models import Classifier, load_classifier, load_hardened
 from medharden.protocol import Protocol, load_protocol
 from medharden.record import Evaluation, HardenRecord, Progress
 from medharden.reporting import render
+from medharden.sizes import MAX_DECODED
 from medharden.verifying import write_bom
 
 __all__ = ["Job", "interruptible", "run_all", "run_evaluation"]
@@ -43,6 +44,7 @@ class Job:
     key_file: Path | None
     pictures: bool
     ledger: Path | None = None
+    max_decoded: int = MAX_DECODED
 
 
 def run_all(job: Job) -> int:
@@ -94,13 +96,12 @@ def interruptible(run: Path) -> Iterator[None]:
 
 
 def prepare(job: Job) -> None:
-    """Sets the process up, and checks what would otherwise fail late: a writable run directory, the device.
+    """Checks what would otherwise fail late: a writable run directory, the device.
 
     Raises:
         OutputError: the directory can't be written to.
         RunError: there is no such device.
     """
-    keep_freed_memory()
     try:
         job.run.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -131,7 +132,10 @@ def _load_original(job: Job, protocol: Protocol) -> Classifier:
 
 def _load_data(job: Job, protocol: Protocol, progress: Progress) -> Cohort:
     key = load_pseudonym_key(job.key_file)
-    cohort = load_cohort(job.data, protocol, key=key, progress=progress, workers=job.workers)
+    cohort = load_cohort(
+        job.data, protocol, key=key, progress=progress, workers=job.workers, max_decoded=job.max_decoded
+    )
+    keep_freed_memory()  # not before: what reading frees must be free for the next file
     sizes = ", ".join(f"{name} {len(cohort.indices(name))}" for name in ("train", "val", "test"))
     out.say(f"data: {len(cohort.cases)} cases ({sizes}), classes {', '.join(cohort.classes)}, {cohort.record.shape}")
     return cohort

@@ -26,6 +26,7 @@ def run_plan(
     discordance: float,
     data: Path | None,
     workers: int,
+    max_decoded: int,
     key_file: Path | None,
 ) -> None:
     """Prints what the cases can show of each margin.
@@ -40,7 +41,7 @@ def run_plan(
             raise ProtocolError(
                 "--data counts the cases itself; leave --cases and --positives out, or leave --data out"
             )
-        cases, patients, counts = _counted(data, protocol, workers, key_file)
+        cases, patients, counts = _counted(data, protocol, workers, max_decoded, key_file)
         notes += _of_patients(protocol, cases, patients, discordance)
     else:
         counts = _given(protocol, cases, positives)
@@ -88,12 +89,15 @@ def _of_patients(protocol: Protocol, cases: int, patients: int, discordance: flo
     return notes
 
 
-def _counted(data: Path, protocol: Protocol, workers: int, key_file: Path | None) -> tuple[int, int, dict[str, int]]:
+def _counted(
+    data: Path, protocol: Protocol, workers: int, max_decoded: int, key_file: Path | None
+) -> tuple[int, int, dict[str, int]]:
     """Test cases and patients, and cases of each class; images are decoded and checked, and answered by no model."""
     from medharden.data import load_cohort, load_pseudonym_key
 
+    key = load_pseudonym_key(key_file)
     with stage_progress() as progress:
-        cohort = load_cohort(data, protocol, key=load_pseudonym_key(key_file), progress=progress, workers=workers)
+        cohort = load_cohort(data, protocol, key=key, progress=progress, workers=workers, max_decoded=max_decoded)
     test = cohort.record.split("test")
     numbers = Counter(k for case in test for k in present(case.label))
     patients = len({case.patient for case in test})

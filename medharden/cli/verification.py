@@ -18,6 +18,7 @@ from medharden.audit.keys import load_signing_key, write_key_pair
 from medharden.cli.console import literal, out, stage_progress
 from medharden.cli.verdicts import required_digest
 from medharden.errors import KeyFileError
+from medharden.sizes import MAX_DECODED
 from medharden.verifying import Signatory, Verification, sign, verify
 
 __all__ = ["FAULTY", "Check", "run_keygen", "run_sign", "run_verify"]
@@ -41,6 +42,7 @@ class Check:
     arch: str | None
     key_file: Path | None
     workers: int
+    max_decoded: int = MAX_DECODED
 
 
 def run_keygen(path: Path) -> None:
@@ -84,6 +86,7 @@ def run_verify(check: Check) -> int:
             arch=check.arch,
             pseudonym_key=key,
             workers=check.workers,
+            max_decoded=check.max_decoded,
             progress=progress,
         )
     code = 0 if found.whole else FAULTY

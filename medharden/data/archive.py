@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import math
 import shutil
 import tempfile
 import weakref
@@ -17,30 +19,49 @@ import numpy.typing as npt
 from medharden.data.findings import FindingReader
 from medharden.data.images import collapse
 from medharden.data.layout import Entry, Listing
+from medharden.data.limits import Hold
 from medharden.data.preprocessing import Window
 from medharden.data.stored import StoredImage, digest_array
 from medharden.errors import DataError, Problem
 from medharden.protocol import Protocol
+from medharden.sizes import MAX_DECODED, shown_bytes
 
 __all__ = ["list_archive"]
 
 _SPLITS = ("train", "val", "test")
-_LARGEST_BYTES = 64 * 2**30
+_LARGEST_READ = 2**21
+_CASE_BYTES = 3584  # what a case takes in memory beside its image
 _MALFORMED = (OSError, ValueError, EOFError, KeyError, RuntimeError, zipfile.BadZipFile, zlib.error)
 
 Arrays = dict[str, npt.NDArray[Any]]
 
 
-def list_archive(path: Path, protocol: Protocol, name: Callable[[str], str], memory_limit: int) -> Listing:
+class _Guarded(io.BufferedReader):
+    """A file of which no large part is read at once, such as a table of contents of millions of members."""
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        asked = _LARGEST_READ + 1 if size is None or size < 0 else size
+        data = super().read(min(asked, _LARGEST_READ + 1))
+        if len(data) > _LARGEST_READ:
+            raise DataError("the .npz file lists more members than a MedMNIST archive has")
+        return data
+
+
+def list_archive(
+    path: Path, protocol: Protocol, name: Callable[[str], str], memory_limit: int, max_decoded: int = MAX_DECODED
+) -> Listing:
     """The cases of a MedMNIST archive; arrays larger than the memory limit are unpacked to disk.
 
     Raises:
-        DataError: no such archive, labels that do not fit the task, shapes that do not fit `input.dims`.
+        DataError: no such archive, labels that do not fit the task, shapes that do not fit `input.dims`, members that
+            unpack to more than a file may, or that fail their checksums.
     """
     try:
-        with zipfile.ZipFile(path) as archive:
-            arrays = _load(archive, memory_limit)
+        with _Guarded(io.FileIO(path)) as stream, zipfile.ZipFile(stream) as archive:
+            arrays = _load(archive, memory_limit, max_decoded)
     except _MALFORMED as error:
+        if str(error).startswith("Bad CRC"):
+            raise DataError("the .npz file fails its checksum (zip): it was damaged after it was written") from None
         raise DataError(f"the .npz file can't be read: truncated or damaged ({type(error).__name__})") from None
     splits = [s for s in _SPLITS if f"{s}_images" in arrays]
     if "train" not in splits:
@@ -50,8 +71,10 @@ def list_archive(path: Path, protocol: Protocol, name: Callable[[str], str], mem
     for split in splits:
         _check_shape(arrays[f"{split}_images"], protocol.input.dims)
 
-    def read(entry: Entry) -> StoredImage:
-        return _stored(arrays[f"{entry.split}_images"][entry.row], protocol.input.dims)
+    def read(entry: Entry, hold: Hold) -> StoredImage:
+        image = arrays[f"{entry.split}_images"][entry.row]
+        hold.take_values(image.shape, image.dtype.itemsize)
+        return _stored(image, protocol.input.dims)
 
     if protocol.task.multilabel:
         return _of_findings(splits, arrays, protocol.task.classes or (), name, read)
@@ -73,7 +96,7 @@ def _of_findings(
     arrays: Arrays,
     findings: tuple[str, ...],
     name: Callable[[str], str],
-    read: Callable[[Entry], StoredImage],
+    read: Callable[[Entry, Hold], StoredImage],
 ) -> Listing:
     """Cases with a row of labels each, one number a finding."""
     reader, entries, problems = FindingReader(findings), [], []
@@ -95,15 +118,24 @@ def _of_findings(
     return Listing("npz", findings, tuple(entries), read, tuple(problems), reader.noted())
 
 
-def _load(archive: zipfile.ZipFile, memory_limit: int) -> Arrays:
+def _load(archive: zipfile.ZipFile, memory_limit: int, max_decoded: int) -> Arrays:
     members = {f"{s}_{what}.npy" for s in _SPLITS for what in ("images", "labels")}
     found = [info for info in archive.infolist() if info.filename in members]
-    if sum(info.file_size for info in found) > _LARGEST_BYTES:
-        raise DataError(f"the .npz file unpacks to more than {_LARGEST_BYTES} bytes")
+    if len({info.filename for info in found}) < len(found):
+        raise DataError("the .npz file holds two arrays of one name")
+    if any(info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) for info in found):
+        raise DataError("the .npz file is compressed in another way than NumPy does it")
+    total, cases = sum(info.file_size for info in found), 0
     for info in found:
         with archive.open(info) as stream:
-            _check_header(stream, info)
-    if sum(info.file_size for info in found) <= memory_limit:
+            shape = _check_header(stream, info)
+        cases += shape[0] if shape and info.filename.endswith("_images.npy") else 0
+    if total + cases * _CASE_BYTES > max_decoded:
+        raise DataError(
+            f"the .npz file unpacks to {shown_bytes(total)} and {cases} cases, more than one file may become "
+            f"({shown_bytes(max_decoded)}; raise --max-decoded if it is what it should be)"
+        )
+    if total <= memory_limit:
         return {info.filename.removesuffix(".npy"): _in_memory(archive, info) for info in found}
     folder = Path(tempfile.mkdtemp(prefix="medharden-"))
     arrays = {info.filename.removesuffix(".npy"): _on_disk(archive, info, folder) for info in found}
@@ -112,23 +144,23 @@ def _load(archive: zipfile.ZipFile, memory_limit: int) -> Arrays:
     return arrays
 
 
-def _check_header(stream: IO[bytes], info: zipfile.ZipInfo) -> None:
-    """An array of plain numbers whose declared size is the size that is there, known before any of it is unpacked."""
+def _check_header(stream: IO[bytes], info: zipfile.ZipInfo) -> tuple[int, ...]:
+    """The shape of an array of plain numbers, whose declared size is the size that is there, before it is unpacked."""
     version = np.lib.format.read_magic(stream)
     read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
     shape, _, dtype = read(stream)
     if dtype.hasobject or dtype.kind not in "biuf":
         raise DataError("the .npz file holds Python objects or text, which are never unpickled; expected numbers")
-    count = 1
-    for extent in shape:
-        count *= int(extent)
-    if stream.tell() + count * dtype.itemsize != info.file_size:
+    whole = tuple(int(extent) for extent in shape)
+    if min(whole, default=0) < 0 or stream.tell() + math.prod(whole) * dtype.itemsize != info.file_size:
         raise DataError("an array of the .npz file has another size than it declares")
+    return whole
 
 
 def _in_memory(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> npt.NDArray[Any]:
     with archive.open(info) as stream:
         array: npt.NDArray[Any] = np.lib.format.read_array(stream, allow_pickle=False)
+        stream.read(1)  # the checksum is compared at the end alone
     return array
 
 

@@ -16,15 +16,18 @@ from medharden.data.cohort import Case, list_source
 from medharden.data.dicom_writing import Marks, dicom_bytes, dicom_carrier
 from medharden.data.formats import read_file, sniff
 from medharden.data.layout import Entry, Listing
+from medharden.data.limits import Hold, Room
 from medharden.data.nifti_writing import nifti_bytes, nifti_carrier
 from medharden.data.pseudonyms import keyed_digest, pseudonym
 from medharden.data.stored import MALFORMED, StoredImage, quiet_readers
 from medharden.errors import DataError
 from medharden.protocol import Protocol
+from medharden.sizes import MAX_DECODED
 
 __all__ = ["StoredCases", "Written", "read_back", "stored_cases"]
 
 _MEMORY_LIMIT = 4 * 2**30
+_VALUE_BYTES = 32  # stored as int64, its double in rescaled units, and both once more while they are compared
 
 
 @dataclass(frozen=True)
@@ -45,12 +48,14 @@ class StoredCases:
         entries: by case pseudonym.
         dims: spatial dimensions.
         key: secret of the pseudonyms, from which new UIDs are derived.
+        room: the memory that taking a file apart may need.
     """
 
     listing: Listing
     entries: dict[str, Entry] = field(repr=False)
     dims: int
     key: bytes = field(repr=False)
+    room: Room = field(default_factory=lambda: Room(value_bytes=_VALUE_BYTES))
 
     def carrier(self, case: Case) -> Carrier:
         """The stored values of a case.
@@ -59,9 +64,9 @@ class StoredCases:
             DataError: the case can't be attacked in stored values and written back, with the reason; or its file is not
                 the one that the cohort was read from.
         """
-        with quiet_readers():
+        with quiet_readers(), self.room.file() as hold:
             try:
-                carrier = _carrier(self.listing, self.entries[case.case], self.dims)
+                carrier = _carrier(self.listing, self.entries[case.case], self.dims, hold)
             except KeyError:
                 raise DataError("is no case of these data") from None
             except MALFORMED as error:
@@ -85,18 +90,25 @@ class StoredCases:
         assert stored.min() >= carrier.lowest, "below what the file holds"  # noqa: S101
         assert stored.max() <= carrier.highest, "above what the file holds"  # noqa: S101
         path = self.entries[case.case].path
-        with quiet_readers():
+        with quiet_readers(), self.room.file() as hold:
             try:
                 if path is not None and carrier.image.format == "dicom":
-                    return Written(*dicom_bytes(path, self.dims, stored, marks))
+                    return Written(*dicom_bytes(path, self.dims, stored, marks, hold))
                 if path is not None and carrier.image.format == "nifti":
-                    return Written(nifti_bytes(path, stored), ".nii.gz")
+                    return Written(nifti_bytes(path, stored, hold), ".nii.gz")
                 return Written(_png(stored, carrier.highest), ".png")
             except MALFORMED as error:
                 raise DataError(f"can't be written back: its header is malformed ({type(error).__name__})") from None
 
 
-def stored_cases(source: Path, protocol: Protocol, *, key: bytes, memory_limit: int = _MEMORY_LIMIT) -> StoredCases:
+def stored_cases(
+    source: Path,
+    protocol: Protocol,
+    *,
+    key: bytes,
+    memory_limit: int = _MEMORY_LIMIT,
+    max_decoded: int = MAX_DECODED,
+) -> StoredCases:
     """Finds the files of a cohort again.
 
     Args:
@@ -104,34 +116,36 @@ def stored_cases(source: Path, protocol: Protocol, *, key: bytes, memory_limit: 
         protocol: as `load_cohort` takes it.
         key: the key that made the cohort's pseudonyms.
         memory_limit: as `load_cohort` takes it.
+        max_decoded: bytes of memory that taking one file apart may need.
 
     Raises:
         DataError: as `load_cohort`, where nothing can be listed.
     """
     name = partial(pseudonym, key, "case")
-    listing = list_source(source, protocol, name, memory_limit)
-    return StoredCases(listing, {name(e.text): e for e in listing.entries}, protocol.input.dims, key)
+    listing = list_source(source, protocol, name, memory_limit, max_decoded)
+    room = Room(max_decoded, value_bytes=_VALUE_BYTES)
+    return StoredCases(listing, {name(e.text): e for e in listing.entries}, protocol.input.dims, key, room)
 
 
-def read_back(path: Path, dims: int) -> StoredImage:
+def read_back(path: Path, dims: int, room: Room | None = None) -> StoredImage:
     """A written file through the ordinary loader.
 
     Raises:
         DataError: with the reason alone.
     """
-    with quiet_readers():
-        return read_file(path, dims)
+    with quiet_readers(), (room or Room()).file() as hold:
+        return read_file(path, dims, hold)
 
 
-def _carrier(listing: Listing, entry: Entry, dims: int) -> Carrier:
+def _carrier(listing: Listing, entry: Entry, dims: int, hold: Hold) -> Carrier:
     if entry.path is None:
-        return _picture_carrier(listing.read(entry))
+        return _picture_carrier(listing.read(entry, hold))
     kind = sniff(entry.path)
     if kind == "dicom":
-        return dicom_carrier(entry.path, dims)
+        return dicom_carrier(entry.path, dims, hold)
     if kind == "nifti":
-        return nifti_carrier(entry.path)
-    return _picture_carrier(read_file(entry.path, dims))
+        return nifti_carrier(entry.path, hold)
+    return _picture_carrier(read_file(entry.path, dims, hold))
 
 
 def _picture_carrier(image: StoredImage) -> Carrier:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from medharden.data.identity import PatientNames
 from medharden.data.layout import Entry, Listing
 from medharden.data.near import NearPair
+from medharden.data.picture import TRANSPARENCY
 from medharden.data.reading import ReadCase
 from medharden.data.splits import NAMELESS, SPLITS, Member, contradictions, leaks, shared_pixels
 from medharden.errors import DataError, Problem
@@ -202,6 +203,7 @@ def findings_of(
     several = sum(c.windows > 1 for c in headed) if from_file else 0
     without = sum(c.windows == 0 for c in headed) if from_file else 0
     flat = sum(c.flat for c in kept.values())
+    hidden = sum(TRANSPARENCY in c.notes for c in kept.values())
     repeated = [{members[p].patient for p in places} for places in shared_pixels(members)]
     again = sum(len(patients) > 1 for patients in repeated)
     nameless = sum(min(patients).startswith(NAMELESS) and len(patients) == 1 for patients in repeated)
@@ -213,6 +215,12 @@ def findings_of(
             f"{without} of {n} files have no window of their own; the whole range of their data type was used.",
         ),
         (flat > 0, "data.flat_inputs", f"{flat} of {n} cases hold one value only after the window was applied."),
+        (
+            hidden > 0,
+            TRANSPARENCY,
+            f"{hidden} of {n} pictures have pixels that their alpha channel hides or dims. It was left aside: the "
+            "model is fed what lies beneath, which a viewer may show otherwise.",
+        ),
         (
             again > 0,
             "data.duplicates",

@@ -29,6 +29,7 @@ from medharden.data.findings import unclear_words
 from medharden.data.identifiers import Identifiers, gather_identifiers, may_name_people
 from medharden.data.identity import name_patients
 from medharden.data.layout import Entry, Listing, list_folder
+from medharden.data.limits import room_for
 from medharden.data.manifest import find_manifest, list_manifest
 from medharden.data.near import NearPair, near_duplicate_findings, picture_hashes
 from medharden.data.patients import patient_findings
@@ -38,6 +39,7 @@ from medharden.data.splits import NAMELESS, Member, one_patient_an_image
 from medharden.errors import DataError, Problem
 from medharden.protocol import Protocol
 from medharden.record import AlikePair, CaseRecord, CohortRecord, Label, Progress, present
+from medharden.sizes import MAX_DECODED
 
 __all__ = ["Case", "Cohort", "SourceSummary", "list_source", "load_cohort", "locate_case"]
 
@@ -125,6 +127,7 @@ def load_cohort(
     workers: int = 2,
     memory_limit: int = 4 * 2**30,
     scratch: Path | None = None,
+    max_decoded: int = MAX_DECODED,
 ) -> Cohort:
     """Lists, reads, checks and splits the cases of a folder, a manifest or a MedMNIST archive.
 
@@ -137,17 +140,20 @@ def load_cohort(
         workers: threads that decode.
         memory_limit: bytes of model input held in memory; beyond it they lie in a file.
         scratch: where such files go; None takes the system's temporary folder. They are deleted with the cohort.
+        max_decoded: bytes of memory that reading one file may take, and all threads together.
 
     Raises:
         DataError: with every problem found, cases named by pseudonym alone.
         OutputError: the disk is full.
+        ProtocolError: `max_decoded` is less than the protocol's own input size needs.
     """
     name = partial(pseudonym, key, "case")
-    listing = list_source(source, protocol, name, memory_limit)
+    room = room_for(max_decoded, protocol.input)
+    listing = list_source(source, protocol, name, memory_limit, max_decoded)
     classes = check_classes(listing, protocol)
     with tempfile.TemporaryDirectory(prefix="medharden-", dir=scratch) as spill:
         shelf = Shelf(memory_limit, Path(spill))
-        results = read_cases(listing, protocol.input, shelf, workers=workers, progress=progress)
+        results = read_cases(listing, protocol.input, shelf, room=room, workers=workers, progress=progress)
         problems = list(listing.problems)
         problems += [
             Problem(name(e.text), r) for e, r in zip(listing.entries, results, strict=True) if isinstance(r, str)
@@ -207,7 +213,15 @@ def load_cohort(
     return Cohort(classes, cases, inputs, record, source_summary, identifiers, seal_key(key))
 
 
-def locate_case(source: Path, protocol: Protocol, *, key: bytes, case: str, memory_limit: int = 4 * 2**30) -> str:
+def locate_case(
+    source: Path,
+    protocol: Protocol,
+    *,
+    key: bytes,
+    case: str,
+    memory_limit: int = 4 * 2**30,
+    max_decoded: int = MAX_DECODED,
+) -> str:
     """Where a pseudonym's case lies, for whoever holds data and key; the answer is patient data.
 
     Args:
@@ -216,6 +230,7 @@ def locate_case(source: Path, protocol: Protocol, *, key: bytes, case: str, memo
         key: the key that made the pseudonym.
         case: the pseudonym.
         memory_limit: as `load_cohort` takes it.
+        max_decoded: as `load_cohort` takes it.
 
     Returns:
         The path below the data's root, or the split and row of an archive.
@@ -230,14 +245,20 @@ def locate_case(source: Path, protocol: Protocol, *, key: bytes, case: str, memo
         known[alias] = text
         return alias
 
-    for entry in list_source(source, protocol, name, memory_limit).entries:
+    for entry in list_source(source, protocol, name, memory_limit, max_decoded).entries:
         name(entry.text)
     if case not in known:
         raise DataError("no case of these data has that pseudonym under this key; were key and data the same then?")
     return known[case]
 
 
-def list_source(source: Path, protocol: Protocol, name: Callable[[str], str], memory_limit: int) -> Listing:
+def list_source(
+    source: Path,
+    protocol: Protocol,
+    name: Callable[[str], str],
+    memory_limit: int,
+    max_decoded: int = MAX_DECODED,
+) -> Listing:
     """What a source of any kind holds, before anything is read; `name` gives a case's pseudonym.
 
     Raises:
@@ -250,7 +271,7 @@ def list_source(source: Path, protocol: Protocol, name: Callable[[str], str], me
         elif not source.is_file():
             raise DataError("there is nothing at the path given as data; expected a folder, a CSV or an .npz file")
         elif source.suffix.lower() == ".npz":
-            listing = list_archive(source, protocol, name, memory_limit)
+            listing = list_archive(source, protocol, name, memory_limit, max_decoded)
         elif source.suffix.lower() in (".csv", ".tsv"):
             listing = list_manifest(source, protocol, name)
         else:

@@ -7,70 +7,57 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pydicom
-from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.dataset import Dataset
 from pydicom.errors import BytesLengthException, InvalidDicomError
-from pydicom.pixels import apply_color_lut, apply_modality_lut, pixel_array
-from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
+from pydicom.multival import MultiValue
+from pydicom.pixels import apply_color_lut, apply_modality_lut
 
+from medharden.data.dicom_file import open_data_set, raw_value
+from medharden.data.dicom_pixels import stored_values
 from medharden.data.header import header_identifiers
 from medharden.data.images import collapse
+from medharden.data.limits import Hold
+from medharden.data.palette import check_palette
 from medharden.data.preprocessing import Window
-from medharden.data.stored import MALFORMED, StoredImage, check_size, digest_array
+from medharden.data.stored import MALFORMED, StoredImage, digest_array, slabs
 from medharden.errors import DataError
 
 __all__ = ["functional_groups", "open_dicom", "read_dicom", "rescale_of", "stored_range"]
 
 _GREY = ("MONOCHROME1", "MONOCHROME2")
 _COLOUR = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT")
+_PALETTE = "PALETTE COLOR"
 _ALLOCATED = (8, 16)
 
 
-def read_dicom(path: Path, dims: int) -> StoredImage:
+def read_dicom(path: Path, dims: int, hold: Hold) -> StoredImage:
     """Decodes one DICOM image in rescaled units; several frames are one volume where `dims` is 3.
 
     Raises:
-        DataError: with the reason alone: no pixels, truncated, other frames than `dims` asks for, an unsupported
-            photometric interpretation, bit depth or window.
+        DataError: with the reason alone: no pixels, truncated, too large, other frames than `dims` asks for, an
+            unsupported photometric interpretation, bit depth or window.
     """
-    return open_dicom(path, dims)[1]
+    return open_dicom(path, dims, hold)[1]
 
 
-def _open(path: Path) -> Dataset:
-    """Reads the file, also one without preamble, whose transfer syntax is then told from its encoding."""
-    try:
-        return pydicom.dcmread(path)
-    except InvalidDicomError:
-        ds = pydicom.dcmread(path, force=True)
-    if "Rows" not in ds:
-        raise DataError("holds no DICOM image")
-    if not getattr(ds, "file_meta", None):
-        ds.file_meta = FileMetaDataset()
-    if "TransferSyntaxUID" not in ds.file_meta:
-        implicit, little = ds.original_encoding
-        explicit = ExplicitVRLittleEndian if little else ExplicitVRBigEndian
-        ds.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian if implicit else explicit
-    return ds
-
-
-def open_dicom(path: Path, dims: int) -> tuple[Dataset, StoredImage, npt.NDArray[Any]]:
+def open_dicom(path: Path, dims: int, hold: Hold) -> tuple[Dataset, StoredImage, npt.NDArray[Any]]:
     """The data set, its image, and the stored values as decoded: (*spatial) grey, (*spatial, 3) colour.
 
     Raises:
         DataError: as `read_dicom`.
     """
     try:
-        ds = _open(path)
-        return ds, *_decode(ds, dims)
+        ds, size = open_data_set(path, hold)
+        return ds, *_decode(ds, dims, hold, size)
     except (*MALFORMED, InvalidDicomError, BytesLengthException) as error:
         raise DataError(f"can't be decoded as DICOM: truncated or damaged ({type(error).__name__})") from None
 
 
-def _decode(ds: Dataset, dims: int) -> tuple[StoredImage, npt.NDArray[Any]]:
+def _decode(ds: Dataset, dims: int, hold: Hold, size: int) -> tuple[StoredImage, npt.NDArray[Any]]:
     photometric = _checked(ds, dims)
     try:
-        stored = pixel_array(ds)
-    except RuntimeError:
+        stored = stored_values(ds, hold, outputs=1 if photometric in _GREY else 3, beside=size)
+    except (RuntimeError, NotImplementedError):
         syntax = ds.file_meta.TransferSyntaxUID
         known = syntax.name if syntax.is_transfer_syntax and not syntax.is_private else "an unknown encoding"
         raise DataError(
@@ -99,12 +86,14 @@ def _checked(ds: Dataset, dims: int) -> str:
     if "PixelData" not in ds:
         raise DataError("holds no integer pixels (a report, structure set, or floating-point map?)")
     photometric = _text(ds, "PhotometricInterpretation")
-    if photometric not in (*_GREY, *_COLOUR, "PALETTE COLOR"):
+    if photometric not in (*_GREY, *_COLOUR, _PALETTE):
         raise DataError("has a photometric interpretation that is not supported; expected grey, RGB, YBR or palette")
+    samples = 1 if photometric in (*_GREY, _PALETTE) else 3
+    if int(ds.SamplesPerPixel) != samples:
+        raise DataError(f"has {int(ds.SamplesPerPixel)} samples a pixel; its photometric interpretation has {samples}")
     if ds.BitsAllocated not in _ALLOCATED:
         raise DataError(f"stores {int(ds.BitsAllocated)} bits a value, expected 8 or 16")
     frames = _frames(ds)
-    check_size(int(ds.Rows), int(ds.Columns), frames, int(ds.SamplesPerPixel))
     if dims == 2 and frames != 1:
         raise DataError(f"has {frames} frames, expected one (volumes need input.dims: 3)")
     if dims == 3 and frames == 1:
@@ -118,22 +107,23 @@ def _frames(ds: Dataset) -> int:
 
 def _grey(ds: Dataset, stored: npt.NDArray[Any]) -> tuple[npt.NDArray[np.float32], Window, int]:
     """Rescaled units (PS3.3 C.11.1), the window in force and how many the file offers (0: the whole range)."""
+    values = np.empty(stored.shape, dtype=np.float32)
     if ds.get("ModalityLUTSequence"):
-        rescaled = apply_modality_lut(stored, ds)
+        raw_value(ds.ModalityLUTSequence[0], "LUTData")
+        for part in slabs(stored.shape):
+            values[part] = apply_modality_lut(stored[part], ds)
         whole = Window(0.0, float(2 ** int(ds.ModalityLUTSequence[0].LUTDescriptor[2]) - 1))
     else:
         slope, intercept = rescale_of(ds)
         spread = (-1, *[1] * (stored.ndim - 1))
-        rescaled = stored.astype(np.float64)
-        if slope.size > 1:
-            rescaled = rescaled * slope.reshape(spread) + intercept.reshape(spread)
-        else:
-            rescaled = rescaled * slope[0] + intercept[0]
+        for part in slabs(stored.shape):
+            one = slice(None) if slope.size == 1 else part
+            values[part] = stored[part].astype(np.float64) * slope[one].reshape(spread) + intercept[one].reshape(spread)
         low, high = stored_range(ds)
         ends = np.concatenate([low * slope + intercept, high * slope + intercept])
         whole = Window(float(ends.min()), float(ends.max()))
     window, windows = _own_window(ds)
-    return rescaled.astype(np.float32)[None], window or whole, windows
+    return values[None], window or whole, windows
 
 
 def rescale_of(ds: Dataset) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
@@ -199,7 +189,7 @@ def _table(item: Dataset, ds: Dataset) -> Window:
     entries = entries or 2**16
     if first >= 2**15 and int(ds.PixelRepresentation) and not ds.get("ModalityLUTSequence"):
         first -= 2**16  # written as unsigned, meant as signed (PS3.3 C.11.2.1.1)
-    data = item.LUTData
+    data = raw_value(item, "LUTData")
     if isinstance(data, bytes):
         little = ds.file_meta.TransferSyntaxUID.is_little_endian
         data = np.frombuffer(data, dtype="<u2" if little else ">u2")
@@ -211,7 +201,8 @@ def _table(item: Dataset, ds: Dataset) -> Window:
 
 def _colour(ds: Dataset, stored: npt.NDArray[Any], photometric: str) -> npt.NDArray[np.float32]:
     """(1 or 3, *spatial) stored colour levels."""
-    if photometric == "PALETTE COLOR":
+    if photometric == _PALETTE:
+        check_palette(ds)
         stored = apply_color_lut(stored, ds)
     if stored.shape[-1] != 3:
         raise DataError(f"has {stored.shape[-1]} colour channels, expected 3")
@@ -219,7 +210,7 @@ def _colour(ds: Dataset, stored: npt.NDArray[Any], photometric: str) -> npt.NDAr
 
 
 def _whole_colour(ds: Dataset, photometric: str) -> Window:
-    bits = int(ds.RedPaletteColorLookupTableDescriptor[2]) if photometric == "PALETTE COLOR" else int(ds.BitsStored)
+    bits = int(ds.RedPaletteColorLookupTableDescriptor[2]) if photometric == _PALETTE else int(ds.BitsStored)
     return Window(0.0, float(2**bits - 1))
 
 
@@ -235,17 +226,15 @@ def _attributes(ds: Dataset) -> dict[str, str]:
 
 
 def _text(ds: Dataset, name: str) -> str:
-    value = ds.get(name)
+    value = raw_value(ds, name)
     return "" if value is None else str(value).strip()
 
 
 def _numbers(ds: Dataset, name: str) -> list[float]:
-    value = ds.get(name)
+    value: Any = raw_value(ds, name)
     if value is None or value == "":
         return []
-    return (
-        [float(v) for v in value] if isinstance(value, (list, tuple, pydicom.multival.MultiValue)) else [float(value)]
-    )
+    return [float(v) for v in value] if isinstance(value, (list, tuple, MultiValue)) else [float(value)]
 
 
 def _number(ds: Dataset, name: str, default: float) -> float:

@@ -27,6 +27,7 @@ from medharden import __version__
 from medharden.data.carrier import Carrier
 from medharden.data.dicom import functional_groups, open_dicom, rescale_of, stored_range
 from medharden.data.dicom_kept import kept_elements
+from medharden.data.limits import Hold
 from medharden.errors import DataError
 
 __all__ = ["Marks", "dicom_bytes", "dicom_carrier"]
@@ -61,14 +62,14 @@ class Marks:
     origin: str
 
 
-def dicom_carrier(path: Path, dims: int) -> Carrier:
+def dicom_carrier(path: Path, dims: int, hold: Hold) -> Carrier:
     """The stored values of a DICOM image.
 
     Raises:
         DataError: as `read_dicom`, or the image can't be written back: a palette, a modality lookup table, an enhanced
             multi-frame object, or text burned into the pixels.
     """
-    ds, image, stored = open_dicom(path, dims)
+    ds, image, stored = open_dicom(path, dims, hold)
     _check_writable(ds)
     low, high = stored_range(ds)
     planes = np.moveaxis(stored, -1, 0) if int(ds.SamplesPerPixel) == 3 else stored[None]
@@ -106,7 +107,7 @@ def _padding(ds: Dataset, planes: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_
 
 
 def dicom_bytes(
-    path: Path, dims: int, stored: npt.NDArray[np.int64], marks: Marks
+    path: Path, dims: int, stored: npt.NDArray[np.int64], marks: Marks, hold: Hold
 ) -> tuple[bytes, str, tuple[str, ...]]:
     """The file of a DICOM image with other pixels: Explicit VR Little Endian, uncompressed, derived, de-identified.
 
@@ -118,6 +119,7 @@ def dicom_bytes(
         dims: as `read_dicom` takes it.
         stored: (C, *spatial) as `dicom_carrier` gives it, within what the bits hold.
         marks: what the file says of itself.
+        hold: the memory that may be taken.
 
     Returns:
         The file, its ending, and every text in its header but the UIDs, all of which are new or the standard's.
@@ -125,7 +127,7 @@ def dicom_bytes(
     Raises:
         DataError: as `dicom_carrier`.
     """
-    source, _, before = open_dicom(path, dims)
+    source, _, before = open_dicom(path, dims, hold)
     _check_writable(source)
     ds = kept_elements(source)
     _pixels(ds, source, before, stored)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import stat
 import zlib
 from pathlib import Path
 
 from medharden.data.dicom import read_dicom
 from medharden.data.images import read_picture
+from medharden.data.limits import Hold, Room
 from medharden.data.nifti import read_nifti
 from medharden.data.stored import StoredImage
 from medharden.errors import DataError
@@ -44,6 +46,8 @@ def sniff(path: Path) -> str:
         DataError: the file can't be read.
     """
     try:
+        if not stat.S_ISREG(path.stat().st_mode):  # to open a pipe would wait for whoever writes to it
+            raise DataError("is no plain file")
         with path.open("rb") as stream:
             head = stream.read(_HEAD)
     except OSError as error:
@@ -71,20 +75,28 @@ def looks_like_image(path: Path) -> bool:
         return True
 
 
-def read_file(path: Path, dims: int) -> StoredImage:
+def read_file(path: Path, dims: int, hold: Hold | None = None) -> StoredImage:
     """Decodes one file.
+
+    Args:
+        path: the file.
+        dims: spatial dimensions that are expected.
+        hold: the memory that it may take; None allows the usual amount.
 
     Raises:
         DataError: with the reason alone, without the file's name or header.
     """
+    if hold is None:
+        with Room().file() as hold:
+            return read_file(path, dims, hold)
     kind = sniff(path)
     if not kind:
         if path.stat().st_size == 0:
             raise DataError("is empty")
         raise DataError("is not a DICOM, NIfTI, PNG, JPEG or TIFF file")
     if kind == "dicom":
-        return read_dicom(path, dims)
-    image = read_nifti(path) if kind == "nifti" else read_picture(path)
+        return read_dicom(path, dims, hold)
+    image = read_nifti(path, hold) if kind == "nifti" else read_picture(path, hold)
     spatial = image.values.ndim - 1
     if spatial != dims:
         what = "a volume" if spatial == 3 else "a single image"

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from pydicom.datadict import dictionary_has_tag, dictionary_keyword, dictionary_VR
+from pydicom.dataelem import DataElement, RawDataElement
 from pydicom.dataset import Dataset
 from pydicom.multival import MultiValue
 
@@ -40,6 +42,8 @@ def header_identifiers(ds: Dataset) -> tuple[tuple[str, str], ...]:
 def _walk(ds: Dataset) -> Iterator[tuple[str, str]]:
     for tag in list(ds.keys()):
         try:
+            if not _may_name(ds.get_item(tag, keep_deferred=True)):
+                continue
             element = ds[tag]
             representation, value = str(element.VR), element.value
         except MALFORMED:  # a damaged element beside the image is no reason to refuse the image
@@ -51,6 +55,17 @@ def _walk(ds: Dataset) -> Iterator[tuple[str, str]]:
         kind = _BY_REPRESENTATION.get(representation) or _BY_KEYWORD.get(str(element.keyword))
         if kind is not None:
             yield from ((kind, text) for text in _texts(value) if not text.startswith(_STANDARD))
+
+
+def _may_name(element: DataElement | RawDataElement) -> bool:
+    """Whether an element could say who somebody is; what can't is left as the bytes that it is in the file."""
+    if not isinstance(element, RawDataElement):
+        return True
+    known = dictionary_has_tag(element.tag)
+    told = element.VR or (dictionary_VR(element.tag) if known else None)
+    if told in _BY_REPRESENTATION or told in ("SQ", "UN", None):
+        return True
+    return known and dictionary_keyword(element.tag) in _BY_KEYWORD
 
 
 def _texts(value: Any) -> Iterator[str]:

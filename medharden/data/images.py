@@ -1,54 +1,61 @@
-"""PNG, JPEG and TIFF through Pillow."""
+"""PNG, JPEG and TIFF: each told by its first bytes, read by its own module, turned upright."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageOps
 
+from medharden.data.jpeg import read_jpeg
+from medharden.data.limits import Hold
+from medharden.data.picture import upright
+from medharden.data.png import read_png
 from medharden.data.preprocessing import Window
-from medharden.data.stored import MALFORMED, StoredImage, check_size, digest_array
+from medharden.data.stored import MALFORMED, StoredImage, digest_array
+from medharden.data.tiff import read_tiff
 from medharden.errors import DataError
 
 __all__ = ["collapse", "read_picture"]
 
-_FORMATS = {"PNG": "png", "JPEG": "jpeg", "MPO": "jpeg", "TIFF": "tiff"}
-_BITS_PER_SAMPLE, _PHOTOMETRIC, _WHITE_IS_ZERO = 258, 262, 0
+_READERS = {b"\x89P": ("png", read_png), b"\xff\xd8": ("jpeg", read_jpeg)}
 
 
-def read_picture(path: Path) -> StoredImage:
-    """Decodes one picture: grey of 8 or 16 bits, or colour of 8 bits.
+def read_picture(path: Path, hold: Hold) -> StoredImage:
+    """Decodes one picture, grey or colour, at the depth that it stores; the EXIF orientation is applied.
 
-    Palettes become colour, transparency is dropped, the EXIF orientation is applied. Pillow reads 16-bit colour
-    PNG as 8-bit colour.
+    Palettes become colour. Transparency is left aside, with a note where it hides or dims some pixels. Colour profiles
+    and gamma are not applied: the stored values count.
 
     Raises:
-        DataError: with the reason alone: truncated, several pages, too large, or no such picture.
+        DataError: with the reason alone: damaged, truncated, several pictures, too large, or a kind that is not read.
     """
     try:
-        with Image.open(path, formats=("PNG", "JPEG", "TIFF")) as picture:
-            check_size(*picture.size, len(picture.getbands()))
-            pages = int(getattr(picture, "n_frames", 1))
-            if pages > 1 and picture.format == "TIFF":
-                raise DataError(f"has {pages} pages, expected one")
-            kind = _FORMATS[picture.format or ""]
-            top, inverted = _range(picture)
-            picture.load()
-            array = np.asarray(_plain(ImageOps.exif_transpose(picture)))
-    except Image.DecompressionBombError:
-        raise DataError("has more pixels than are read safely") from None
+        data = hold.read(path)
+        kind, read = _READERS.get(data[:2], ("tiff", read_tiff))
+        picture = read(data, hold)
+        array = upright(picture.array, picture.orientation)
     except MALFORMED as error:
         raise DataError(f"can't be decoded as a picture: truncated or damaged ({type(error).__name__})") from None
-    planes = np.moveaxis(array, -1, 0) if array.ndim == 3 else array[None]
     return StoredImage(
-        values=collapse(planes.astype(np.float32)),
-        window=None if top is None else Window(0.0, top),
+        values=_planes(array).astype(np.float32),
+        window=None if picture.top is None else Window(0.0, picture.top),
         format=kind,
         pixels=digest_array(array),
-        inverted=inverted,
+        inverted=picture.inverted,
+        notes=picture.notes,
     )
+
+
+def _planes(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """(C, H, W); one channel where three are equal, as in a grey picture saved as colour."""
+    if array.ndim == 2:
+        return array[None]
+    first = array[..., 0]
+    if np.array_equal(first, array[..., 1]) and np.array_equal(first, array[..., 2]):
+        return first[None]
+    return np.moveaxis(array, -1, 0)
 
 
 def collapse(values: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
@@ -56,22 +63,3 @@ def collapse(values: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     if values.shape[0] == 3 and np.array_equal(values[0], values[1]) and np.array_equal(values[0], values[2]):
         return values[:1]
     return values
-
-
-def _range(picture: Image.Image) -> tuple[float | None, bool]:
-    """The largest value that the picture's bit depth holds, and whether 0 is white."""
-    if picture.mode in ("F", "I") and picture.format != "PNG":
-        return None, False
-    if picture.mode not in ("I", "I;16", "I;16B", "I;16L", "I;16N"):
-        return 255.0, False
-    if picture.format != "TIFF":
-        return 65535.0, False
-    tags = picture.tag_v2  # type: ignore[attr-defined]
-    return float(2 ** int(tags.get(_BITS_PER_SAMPLE, (16,))[0]) - 1), tags.get(_PHOTOMETRIC) == _WHITE_IS_ZERO
-
-
-def _plain(picture: Image.Image) -> Image.Image:
-    """The same picture in a mode that is a plain array."""
-    if picture.mode in ("L", "RGB", "F", "I") or picture.mode.startswith("I;16"):
-        return picture
-    return picture.convert("L" if picture.mode in ("1", "LA", "La") else "RGB")

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from medharden.data.formats import looks_like_image, read_file
+from medharden.data.limits import Hold
 from medharden.data.stored import StoredImage
 from medharden.errors import DataError, Problem
 from medharden.protocol import Protocol
@@ -54,13 +55,13 @@ class Listing:
     Attributes:
         source: `folder`, `manifest` or `npz`.
         classes: class names as the data give them, sorted.
-        read: decodes one entry, or raises DataError with the reason alone.
+        read: decodes one entry within the memory that it may take, or raises DataError with the reason alone.
     """
 
     source: str
     classes: tuple[str, ...]
     entries: tuple[Entry, ...]
-    read: Callable[[Entry], StoredImage]
+    read: Callable[[Entry, Hold], StoredImage]
     problems: tuple[Problem, ...] = ()
     findings: tuple[Finding, ...] = ()
 
@@ -110,7 +111,7 @@ def list_folder(root: Path, protocol: Protocol, name: Callable[[str], str]) -> L
         source="folder",
         classes=sorted_classes({c.name for _, c in places}),
         entries=tuple(sorted(entries, key=lambda e: e.text)),
-        read=lambda entry: read_file(entry.path or root, protocol.input.dims),
+        read=lambda entry, hold: read_file(entry.path or root, protocol.input.dims, hold),
         problems=tuple(problems),
         findings=_ignored(ignored),
     )

@@ -111,7 +111,7 @@ def list_manifest(table: Path, protocol: Protocol, name: Callable[[str], str]) -
         source="manifest",
         classes=classes,
         entries=tuple(sorted(entries, key=lambda e: e.text)),
-        read=lambda entry: read_file(entry.path or root, protocol.input.dims),
+        read=lambda entry, hold: read_file(entry.path or root, protocol.input.dims, hold),
         problems=tuple(problems),
         findings=tuple(findings),
     )

@@ -5,15 +5,14 @@ from __future__ import annotations
 import gzip
 import io
 from pathlib import Path
-from typing import Any
 
-import nibabel as nib
 import numpy as np
 import numpy.typing as npt
 from nibabel.orientations import apply_orientation, io_orientation, ornt_transform
 
 from medharden.data.carrier import Carrier
-from medharden.data.nifti import read_nifti
+from medharden.data.limits import Hold
+from medharden.data.nifti import open_nifti
 from medharden.errors import DataError
 
 __all__ = ["nifti_bytes", "nifti_carrier"]
@@ -23,14 +22,13 @@ _WARNING = b"adversarial test image, not for clinical use"
 _CANONICAL = np.array([[0.0, 1.0], [1.0, 1.0], [2.0, 1.0]])
 
 
-def nifti_carrier(path: Path) -> Carrier:
+def nifti_carrier(path: Path, hold: Hold) -> Carrier:
     """The stored values of a NIfTI volume, axes as the loader turns them.
 
     Raises:
         DataError: as `read_nifti`, or the file stores floating-point values.
     """
-    image = read_nifti(path)
-    header, array = _opened(path)
+    image, header, array = open_nifti(path, hold)
     dtype = array.dtype
     if dtype.kind not in "iu" or dtype.itemsize > 4:
         raise DataError(
@@ -43,17 +41,18 @@ def nifti_carrier(path: Path) -> Carrier:
     return Carrier(stored, low, high, float(slope or 1.0), float(intercept or 0.0), none, image)
 
 
-def nifti_bytes(path: Path, stored: npt.NDArray[np.int64]) -> bytes:
+def nifti_bytes(path: Path, stored: npt.NDArray[np.int64], hold: Hold) -> bytes:
     """The file of a volume with other voxels, compressed: orientation, spacing, scaling and data type as before.
 
     Args:
         path: the source.
         stored: (1, D, H, W) as `nifti_carrier` gives it, within the data type's range.
+        hold: the memory that may be taken.
 
     Raises:
         DataError: as `nifti_carrier`.
     """
-    header, array = _opened(path)
+    _, header, array = open_nifti(path, hold)
     back = ornt_transform(_CANONICAL, io_orientation(header.get_best_affine()))
     turned = apply_orientation(stored[0], back)
     if turned.shape != array.shape:
@@ -69,15 +68,3 @@ def nifti_bytes(path: Path, stored: npt.NDArray[np.int64]) -> bytes:
     out.write(header.binaryblock + b"\0" * 4)
     out.write(turned.astype(header.get_data_dtype()).tobytes(order="F"))
     return gzip.compress(out.getvalue(), mtime=0)
-
-
-def _opened(path: Path) -> tuple[nib.Nifti1Header, npt.NDArray[Any]]:
-    """The header as it lies in the file, its scaling included, and the unscaled voxels (X, Y, Z)."""
-    data = path.read_bytes()
-    data = gzip.decompress(data) if data[:2] == b"\x1f\x8b" else data
-    kind = nib.Nifti2Header if data[4:7] in (b"n+2", b"ni2") else nib.Nifti1Header
-    header = kind.from_fileobj(io.BytesIO(data), check=False)
-    shape = tuple(int(extent) for extent in header.get_data_shape()[:3])
-    count = int(np.prod(shape))
-    array = np.frombuffer(data, header.get_data_dtype(), count, int(header["vox_offset"]) or header.single_vox_offset)
-    return header, array.reshape(shape, order="F")

@@ -14,6 +14,8 @@ from medharden.errors import RangeError
 __all__ = ["Recipe", "Window", "preprocess"]
 
 _LUMA = (0.299, 0.587, 0.114)
+_LARGE = 2**22  # values; of more, no second copy is made where no gradient is asked for
+_SLAB = 2**20  # values that are windowed at a time
 
 
 @dataclass(frozen=True)
@@ -101,24 +103,34 @@ def preprocess(values: Tensor, recipe: Recipe) -> Tensor:
     """
     if values.ndim not in (3, 4) or values.shape[0] not in (1, 3):
         raise RangeError(f"expected values of shape (1 or 3, *spatial), found {tuple(values.shape)}")
-    unit = recipe.window(values)
-    if recipe.inverted:
-        unit = 1 - unit
-    unit = _mix(unit, recipe.channels)
+    large = values.numel() > _LARGE and not values.requires_grad
+    unit = _mix(_shown(values, recipe, large), recipe.channels, large)
     if recipe.size is not None and tuple(unit.shape[1:]) != recipe.size:
         if len(recipe.size) != unit.ndim - 1:
             raise RangeError(f"expected {len(recipe.size)} spatial axes, found {unit.ndim - 1}")
         unit = _resample(unit, recipe.size) if recipe.fit == "stretch" else _letterbox(unit, recipe.size)
-    return unit.clamp(0, 1)
+    return unit.clamp_(0, 1) if large and unit.is_contiguous() else unit.clamp(0, 1)
 
 
-def _mix(unit: Tensor, channels: int) -> Tensor:
+def _shown(values: Tensor, recipe: Recipe, large: bool) -> Tensor:
+    """Window and inversion; a large image slab by slab, so that what lies between takes next to no memory."""
+    if not large:
+        unit = recipe.window(values)
+        return 1 - unit if recipe.inverted else unit
+    unit, step = torch.empty_like(values), max(1, _SLAB * values.shape[1] // values.numel())
+    for start in range(0, values.shape[1], step):
+        part = slice(start, start + step)
+        unit[:, part] = _shown(values[:, part], recipe, large=False)
+    return unit
+
+
+def _mix(unit: Tensor, channels: int, large: bool) -> Tensor:
     if unit.shape[0] == channels:
         return unit
     if channels == 3:
         return unit.expand(3, *unit.shape[1:])
-    weights = torch.tensor(_LUMA, dtype=unit.dtype, device=unit.device)
-    return (weights.reshape(3, *[1] * (unit.ndim - 1)) * unit).sum(dim=0, keepdim=True)
+    weights = torch.tensor(_LUMA, dtype=unit.dtype, device=unit.device).reshape(3, *[1] * (unit.ndim - 1))
+    return (unit.mul_(weights) if large else weights * unit).sum(dim=0, keepdim=True)
 
 
 def _resample(unit: Tensor, size: tuple[int, ...]) -> Tensor:

@@ -14,8 +14,9 @@ import numpy.typing as npt
 import torch
 
 from medharden.data.layout import Entry, Listing
+from medharden.data.limits import Hold, Room
 from medharden.data.preprocessing import Recipe, Window, preprocess
-from medharden.data.stored import StoredImage, quiet_readers
+from medharden.data.stored import StoredImage, quiet_readers, slabs
 from medharden.errors import DataError, OutputError
 from medharden.protocol import Input
 from medharden.record import Progress
@@ -35,6 +36,7 @@ class ReadCase:
         low, high: smallest and largest rescaled value.
         flat: whether preprocessing left one value only.
         windows: how many windows its file offers; 0 where it offers none.
+        notes: codes of findings about what its reader left aside.
     """
 
     shape: tuple[int, ...]
@@ -48,6 +50,7 @@ class ReadCase:
     patient: str
     attributes: dict[str, str]
     identifiers: tuple[tuple[str, str], ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 class Shelf:
@@ -110,17 +113,18 @@ def recipe_for(image: StoredImage, spec: Input) -> Recipe:
 
 
 def read_cases(
-    listing: Listing, spec: Input, shelf: Shelf, *, workers: int, progress: Progress | None
+    listing: Listing, spec: Input, shelf: Shelf, *, room: Room, workers: int, progress: Progress | None
 ) -> list[ReadCase | str]:
     """Reads every entry; a case that can't be used gives the reason in its place.
 
-    Stopping (KeyboardInterrupt) waits for the files in hand only.
+    The threads share the room: one that needs more than is free waits for the others. Stopping (KeyboardInterrupt)
+    waits for the files in hand only.
     """
     results: list[ReadCase | str] = [""] * len(listing.entries)
     with quiet_readers():
         pool = ThreadPoolExecutor(max_workers=max(1, workers), thread_name_prefix="medharden-read")
         try:
-            pending = {pool.submit(_read, listing.read, e, spec): n for n, e in enumerate(listing.entries)}
+            pending = {pool.submit(_read, listing.read, e, spec, room): n for n, e in enumerate(listing.entries)}
             for done, future in enumerate(as_completed(pending), start=1):
                 number = pending.pop(future)
                 results[number] = _kept(future, number, shelf)
@@ -143,14 +147,20 @@ def _kept(future: Future[tuple[ReadCase, Floats] | str], number: int, shelf: She
     return outcome[0]
 
 
-def _read(read: Callable[[Entry], StoredImage], entry: Entry, spec: Input) -> tuple[ReadCase, Floats] | str:
+def _read(
+    read: Callable[[Entry, Hold], StoredImage], entry: Entry, spec: Input, room: Room
+) -> tuple[ReadCase, Floats] | str:
     try:
-        image = read(entry)
-        low, high = _range(image.values)
-        with torch.no_grad():
-            unit = preprocess(torch.from_numpy(image.values), recipe_for(image, spec)).contiguous().numpy()
+        with room.file() as hold:
+            return _case_of(read(entry, hold), spec)
     except DataError as error:
         return str(error)
+
+
+def _case_of(image: StoredImage, spec: Input) -> tuple[ReadCase, Floats]:
+    low, high = _range(image.values)
+    with torch.no_grad():
+        unit = preprocess(torch.from_numpy(image.values), recipe_for(image, spec)).contiguous().numpy()
     case = ReadCase(
         shape=unit.shape,
         native=image.values.shape[1:],
@@ -163,12 +173,13 @@ def _read(read: Callable[[Entry], StoredImage], entry: Entry, spec: Input) -> tu
         patient=image.patient,
         attributes=image.attributes,
         identifiers=image.identifiers,
+        notes=image.notes,
     )
     return case, unit
 
 
 def _range(values: Floats) -> tuple[float, float]:
-    missing = int(values.size - np.isfinite(values).sum())
+    missing = values.size - sum(int(np.isfinite(v[part]).sum()) for v in values for part in slabs(v.shape))
     if missing:
         raise DataError(f"holds {missing} values that are not finite")
     low, high = float(values.min()), float(values.max())

@@ -4,23 +4,23 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import math
 import struct
 import warnings
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
+from PIL import Image, ImageFile
 
 from medharden.data.preprocessing import Window
-from medharden.errors import DataError
 
-__all__ = ["LARGEST_VALUES", "MALFORMED", "StoredImage", "check_size", "digest_array", "quiet_readers"]
+__all__ = ["MALFORMED", "StoredImage", "digest_array", "quiet_readers", "slabs"]
 
-LARGEST_VALUES = 2**28
-"""A case may hold this many values (a 512 x 512 x 1024 scan); more is refused before it is decoded."""
+_CHUNK = 2**20  # values that are converted at a time
 
 MALFORMED = (
     ArithmeticError,
@@ -54,6 +54,7 @@ class StoredImage:
         patient: the header's patient identifier, or "".
         attributes: `sex`, `age`, `site` and `scanner` where the header has them.
         identifiers: kind and value of what the header says of who the patient is; they enter no record.
+        notes: codes of findings about what was left aside, such as `data.transparency`.
     """
 
     values: npt.NDArray[np.float32]
@@ -65,44 +66,43 @@ class StoredImage:
     patient: str = ""
     attributes: dict[str, str] = field(default_factory=dict)
     identifiers: tuple[tuple[str, str], ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 def digest_array(array: npt.NDArray[np.generic]) -> str:
     """SHA-256 of an array's data type, shape and values, whatever its byte order in memory."""
-    little = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("<"))
-    head = f"{little.dtype.str}{list(little.shape)}".encode()
-    return hashlib.sha256(head + b"\0" + little.tobytes()).hexdigest()
+    kind = array.dtype.newbyteorder("<")
+    digest = hashlib.sha256(f"{kind.str}{list(array.shape)}".encode() + b"\0")
+    for part in slabs(array.shape):
+        digest.update(np.ascontiguousarray(array[part], dtype=kind).reshape(-1).view(np.uint8).data)
+    return digest.hexdigest()
 
 
-def check_size(*shape: int) -> None:
-    """Refuses what would not fit in memory, before it is decoded.
-
-    Raises:
-        DataError: more than `LARGEST_VALUES` values, or none.
-    """
-    count = 1
-    for extent in shape:
-        count *= int(extent)
-    if count <= 0:
-        raise DataError("holds no values")
-    if count > LARGEST_VALUES:
-        raise DataError(f"holds {count} values, more than the {LARGEST_VALUES} that are read")
+def slabs(shape: Sequence[int]) -> Iterator[slice]:
+    """Parts of the first axis, of some million values each, so that work on a large array needs little memory."""
+    rows = shape[0] if shape else 0
+    step = max(1, _CHUNK * rows // max(1, math.prod(shape)))
+    return (slice(start, start + step) for start in range(0, rows, step))
 
 
 @contextmanager
 def quiet_readers() -> Iterator[None]:
-    """Silences the format libraries, whose warnings and log lines quote header values.
+    """Silences the format libraries, whose warnings and log lines quote header values, and has Pillow refuse cut files.
 
-    The filter is the process's, because worker threads share it; both are put back afterwards.
+    All of this is the process's, because worker threads share it; it is put back afterwards. Pillow's own limit of
+    pixels gives way to the one that is counted here.
     """
     loggers = [logging.getLogger(name) for name in ("pydicom", "nibabel", "nibabel.global", "PIL")]
     levels = [logger.level for logger in loggers]
+    pillow = ImageFile.LOAD_TRUNCATED_IMAGES, Image.MAX_IMAGE_PIXELS
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         for logger in loggers:
             logger.setLevel(logging.CRITICAL + 1)
+        ImageFile.LOAD_TRUNCATED_IMAGES, Image.MAX_IMAGE_PIXELS = False, None
         try:
             yield
         finally:
+            ImageFile.LOAD_TRUNCATED_IMAGES, Image.MAX_IMAGE_PIXELS = pillow
             for logger, level in zip(loggers, levels, strict=True):
                 logger.setLevel(level)

@@ -10,6 +10,7 @@ from medharden.audit import RunFiles, canonical_json, digest_bytes
 from medharden.data import Cohort, load_cohort
 from medharden.models import Classifier, load_classifier, load_hardened, logits_in_batches, state_digest
 from medharden.record import HardenRecord, Progress
+from medharden.sizes import MAX_DECODED
 from medharden.verifying.outcome import CleanPath, Fault
 
 __all__ = ["check_clean_path"]
@@ -25,6 +26,7 @@ def check_clean_path(
     arch: str | None = None,
     key: bytes | None = None,
     workers: int = 2,
+    max_decoded: int = MAX_DECODED,
     progress: Progress | None = None,
 ) -> tuple[CleanPath, tuple[Fault, ...]]:
     """Loads the original's file and the run's weights and compares them, on the CPU, bit for bit.
@@ -38,6 +40,7 @@ def check_clean_path(
         arch: as for hardening, where the file does not name its architecture.
         key: secret of the pseudonyms; needed with data.
         workers: threads that read files.
+        max_decoded: bytes of memory that reading one file may take.
         progress: called with `read` and `compare`.
 
     Raises:
@@ -56,7 +59,7 @@ def check_clean_path(
         faults.append(Fault("hardened.safetensors", "holds a clean path whose weights differ from the model given"))
     if data is None:
         return CleanPath(state, 0, state, 0.0), tuple(faults)
-    cohort = load_cohort(data, protocol, key=key or b"", workers=workers, progress=progress)
+    cohort = load_cohort(data, protocol, key=key or b"", workers=workers, progress=progress, max_decoded=max_decoded)
     if digest_bytes(canonical_json(cohort.record) + b"\n") != files.digest("cohort.json"):
         faults.append(
             Fault("cohort.json", "was made with other data, or under another pseudonym key, than those given")

@@ -9,6 +9,7 @@ from pathlib import Path
 from medharden.audit.keys import load_public_key
 from medharden.errors import RunError
 from medharden.record import Progress
+from medharden.sizes import MAX_DECODED
 from medharden.verifying.check import check_run
 from medharden.verifying.outcome import Verification
 from medharden.verifying.rendered import Render
@@ -28,6 +29,7 @@ def verify(
     arch: str | None = None,
     pseudonym_key: bytes | None = None,
     workers: int = 2,
+    max_decoded: int = MAX_DECODED,
     progress: Progress | None = None,
 ) -> Verification:
     """Checks a run directory offline; writes nothing.
@@ -45,6 +47,7 @@ def verify(
         arch: as for hardening.
         pseudonym_key: the run's, needed with data.
         workers: threads that read files.
+        max_decoded: bytes of memory that reading one file may take.
         progress: called with `read` and `compare`.
 
     Raises:
@@ -65,6 +68,6 @@ def verify(
         skipped = "the clean path was not run: its files are not what they should be"
         return replace(found, notes=(*found.notes, skipped))
     clean_path, faults = check_clean_path(
-        run, model, data, arch=arch, key=pseudonym_key, workers=workers, progress=progress
+        run, model, data, arch=arch, key=pseudonym_key, workers=workers, max_decoded=max_decoded, progress=progress
     )
     return replace(found, clean_path=clean_path, faults=(*found.faults, *faults))
