@@ -5,7 +5,9 @@ from __future__ import annotations
 import io
 import math
 import shutil
+import struct
 import tempfile
+import tokenize
 import weakref
 import zipfile
 import zlib
@@ -31,7 +33,10 @@ __all__ = ["list_archive"]
 _SPLITS = ("train", "val", "test")
 _LARGEST_READ = 2**21
 _CASE_BYTES = 3584  # what a case takes in memory beside its image
-_MALFORMED = (OSError, ValueError, EOFError, KeyError, RuntimeError, zipfile.BadZipFile, zlib.error)
+_MALFORMED = (
+    *(ArithmeticError, LookupError, OSError, RuntimeError, SyntaxError, TypeError, ValueError),
+    *(EOFError, zipfile.BadZipFile, zlib.error, struct.error, tokenize.TokenError),  # the last of NumPy's header parser
+)
 
 Arrays = dict[str, npt.NDArray[Any]]
 
