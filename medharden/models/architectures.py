@@ -33,7 +33,8 @@ _FAULTS = (
     *(StopIteration, TypeError, ValueError),
 )
 # arguments by which timm and MONAI fetch or unpickle other files, some of their versions without care
-_OTHER_WEIGHTS = ("pretrained", "checkpoint_path", "weights")
+_OTHER_WEIGHTS = ("pretrained", "checkpoint", "weights")
+_FETCHED = frozenset({"CellSamWrapper", "Transchex"})  # networks of MONAI that are built from files of others alone
 _CHANNELS = ("in_chans", "in_channels", "n_input_channels")
 
 
@@ -198,7 +199,7 @@ def _monai_factory(name: str) -> Callable[..., Any]:
     nets = importlib.import_module("monai.networks.nets")
     factory = getattr(nets, name, None) if not name.startswith(("_", "get_")) else None
     defined_there = getattr(factory, "__module__", "").startswith("monai.networks.nets")
-    if not callable(factory) or not defined_there:
+    if not callable(factory) or not defined_there or name in _FETCHED:
         raise ModelError(f"monai.networks.nets has no network {name!r}; expected a name such as DenseNet121")
     return cast(Callable[..., Any], factory)
 

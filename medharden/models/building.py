@@ -33,6 +33,8 @@ _FACTORIES = frozenset(
     | {torch.arange, torch.linspace, torch.logspace, torch.eye, torch.empty_strided}
 )
 
+_SPREADING = frozenset({Tensor.__iter__, Tensor.unbind, Tensor.tolist, torch.unbind})  # an object for each value
+
 
 class OversizeError(ModelError):
     """A network that is larger than its weights, by far."""
@@ -58,7 +60,7 @@ class Limits:
     def of(name: str, state: Mapping[str, Tensor]) -> Limits:
         """Limits far above what any network of timm or MONAI with such weights needs."""
         values = sum(tensor.numel() for tensor in state.values())
-        return Limits(name, _ROOM + 16 * values, 20_000 + 16 * len(state), 100_000 + 256 * len(state))
+        return Limits(name, _ROOM + 16 * values, 5_000 + 8 * len(state), 50_000 + 64 * len(state))
 
 
 def sketched(make: Make, outputs: int, channels: int, limits: Limits) -> nn.Module | None:
@@ -152,6 +154,8 @@ class _Meter(TorchFunctionMode):
         kwargs = kwargs or {}
         self.calls += 1
         if self.calls > self.limits.calls:
+            raise OversizeError(_too_large(self.limits))
+        if func in _SPREADING and args[0].numel() > self.limits.calls:
             raise OversizeError(_too_large(self.limits))
         steps = self.real_steps and func is torch.linspace
         if (steps or self.real) and func in _FACTORIES:

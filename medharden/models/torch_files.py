@@ -131,7 +131,7 @@ def _read_archive(data: bytes, name: str) -> TorchFile:
     content, storages = unpickled(io.BytesIO(described), name)
     folder = pickles[0].removesuffix("data.pkl")
     order, length, _ = files.get(f"{folder}byteorder", (0, 0, 0))
-    if data[order : order + length] == b"big":
+    if data[order : order + length] not in (b"", b"little"):
         raise Unreadable("a file of a big-endian machine")
     places = {}
     for key, storage in storages.items():
