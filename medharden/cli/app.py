@@ -9,14 +9,16 @@ from typing import Annotated
 import typer
 
 from medharden import __version__
-from medharden.cli.console import out
+from medharden.cli.console import out, write
 from medharden.cli.evidence import MaxDecoded, evidence_app
+from medharden.cli.usage import Commands
 from medharden.sizes import MAX_DECODED
 
 __all__ = ["app"]
 
 app = typer.Typer(
     name="medharden",
+    cls=Commands,
     help="Harden a diagnostic image classifier against adversarial manipulation, keep its clean path bit for bit, "
     "and gate the release on evidence.",
     epilog="Exit codes: 0 PASS or done · 1 error · 2 usage · 3 FAIL · 4 INCONCLUSIVE · 5 INVALID · 130 interrupted "
@@ -68,7 +70,7 @@ Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print the end result
 
 def _version(value: bool) -> None:
     if value:
-        typer.echo(f"medharden {__version__}")
+        write(f"medharden {__version__}\n")
         raise typer.Exit
 
 

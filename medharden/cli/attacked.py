@@ -7,13 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rich.console import Group
-from rich.markup import escape
 from rich.table import Table
 
 from medharden.attacking import Target, attack
 from medharden.audit import RunFiles
-from medharden.cli.console import out, stage_progress
+from medharden.cli.console import marked, out, stage_progress
 from medharden.data import load_cohort, load_pseudonym_key
 from medharden.data.carrying import stored_cases
 from medharden.errors import Interrupted, OutputError, ProtocolError
@@ -114,15 +112,13 @@ def _target(job: AttackJob, protocol: Protocol, classes: tuple[str, ...]) -> tup
 
 
 def _show(record: AttackRecord, folder: Path) -> None:
-    table = Table("answered rightly", "cases", "share", title=f"{record.subject}: {escape(record.threat)}")
+    table = Table("answered rightly", "cases", "share", title=f"{record.subject}: {record.threat}")
     n = len(record.cases)
     for name, count in _figures(record):
         table.add_row(name, f"{count} of {n}", f"{count / n:.3f}")
-    findings = [f"[yellow]{f.severity}[/] {escape(f.message)}" for f in record.findings]
+    findings = [marked("[yellow]{}[/] {}", f.severity, f.message) for f in record.findings]
     images = sum(bool(case.name) for case in record.cases)
-    out.show(
-        Group(table, *findings, f"{images} images and attack.json: {escape(str(folder))}"), _machine(record, folder)
-    )
+    out.show([table, *findings, f"{images} images and attack.json: {folder}"], _machine(record, folder))
 
 
 def _figures(record: AttackRecord) -> tuple[tuple[str, int], ...]:

@@ -8,8 +8,9 @@ from typing import Any
 
 from rich.console import Group
 from rich.table import Table
+from rich.text import Text
 
-from medharden.cli.console import literal, out
+from medharden.cli.console import marked, out
 from medharden.verifying import Comparison, compare
 
 __all__ = ["run_diff"]
@@ -25,21 +26,21 @@ def run_diff(first: Path, second: Path) -> None:
 
 
 def _shown(found: Comparison) -> Group:
-    parts: list[Table | str] = []
+    parts: list[Table | Text | str] = []
     for part in dict.fromkeys(change.part for change in found.changes):
         table = Table(part, "first", "second", box=None, padding=(0, 1))
         for change in found.changes:
             if change.part == part:
-                table.add_row(literal(change.field), literal(_short(change.first)), literal(_short(change.second)))
+                table.add_row(change.field, _short(change.first), _short(change.second))
         parts.append(table)
     if not found.changes:
         parts.append("no recorded field differs")
     for words in ("different", "only in the first", "only in the second"):
         names = [name for name, state in found.files.items() if state == words]
         if names:
-            parts.append(f"files {words}: {literal(', '.join(names))}")
+            parts.append(f"files {words}: {', '.join(names)}")
     before, after = (verdict or "none" for verdict in found.verdicts)
-    parts.append(f"[bold]verdict {literal(before)}[/]" + ("" if before == after else f"[bold] -> {literal(after)}[/]"))
+    parts.append(marked("[bold]verdict {}[/]", before if before == after else f"{before} -> {after}"))
     return Group(*parts)
 
 

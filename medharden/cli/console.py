@@ -1,17 +1,20 @@
-"""Printing: rich on a terminal, plain lines elsewhere, JSON for machines."""
+"""Printing: rich on a terminal, plain lines elsewhere, JSON for machines.
+
+All that is printed leaves here. Text is shown as letters, made safe by `neutral`; markup is made by `marked` alone.
+"""
 
 from __future__ import annotations
 
 import json
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, Group, RenderableType
 from rich.markup import escape
 from rich.progress import (
     BarColumn,
@@ -23,15 +26,32 @@ from rich.progress import (
     TextColumn,
     TimeElapsedColumn,
 )
+from rich.segment import Segment
 from rich.text import Text
 
 from medharden.record import Progress as ProgressCallback
-from medharden.text import neutral
+from medharden.text import escaped_json, neutral, neutral_lines
 
-__all__ = ["Output", "literal", "out", "report_error", "stage_progress"]
+__all__ = ["Output", "SafeConsole", "marked", "out", "report_error", "stage_progress", "warn", "write"]
 
 _SECONDS_BETWEEN_LINES = 60
 _WIDTH_OF_FILES = 160
+
+
+class SafeConsole(Console):
+    """Shows every text as one line of letters: no markup, no control character, nothing that turns or hides letters."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options, highlight=False, markup=False, emoji=False)
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        """A text before it is laid out, so that columns are as wide as what is shown."""
+        return super().render_str(neutral(text), **options)
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        """Whatever renders itself, such as a title; rich's own control sequences are segments of their own."""
+        for segment in super().render(renderable, options):
+            yield segment if segment.control else segment._replace(text=neutral_lines(segment.text))
 
 
 @dataclass
@@ -55,37 +75,52 @@ class Output:
     def console(self) -> Console:
         """Standard output, with colour and width where it is a terminal; one for all, so that bars and lines mix."""
         width = None if self.terminal else _WIDTH_OF_FILES
-        return Console(file=sys.stdout, highlight=False, soft_wrap=not self.terminal, width=width)
+        return SafeConsole(file=sys.stdout, soft_wrap=not self.terminal, width=width)
 
-    def say(self, text: str) -> None:
-        """One line for people, in rich markup."""
+    def say(self, text: str | Text) -> None:
+        """One line for people."""
         if not self.json and not self.quiet:
             self.console.print(text)
 
-    def show(self, renderable: Any, machine: dict[str, Any]) -> None:
-        """The end result: a panel or table for people, one object for machines."""
+    def show(self, renderable: RenderableType | Iterable[RenderableType], machine: dict[str, Any]) -> None:
+        """The end result: for people lines, a panel or tables, one object for machines."""
         if self.json:
-            sys.stdout.write(json.dumps(machine, allow_nan=False, indent=2) + "\n")
+            _write_json(machine)
         else:
-            self.console.print(renderable)
+            whole = Group(*renderable) if isinstance(renderable, (list, tuple)) else renderable
+            self.console.print(whole)
 
 
 out = Output()
 
 
-def literal(text: str) -> str:
-    """Text from a file of others for one line: no markup, and nothing that steers a terminal or turns its letters."""
-    return escape(neutral(text))
+def marked(template: str, *values: object) -> Text:
+    """One line in rich's markup, such as `[bold]{}[/]`; what is filled in is text and never markup."""
+    return Text.from_markup(template.format(*(escape(neutral(str(value))) for value in values)), emoji=False)
+
+
+def write(text: str) -> None:
+    """Lines that are formatted already, on standard output."""
+    sys.stdout.write(neutral_lines(text))
+    sys.stdout.flush()
+
+
+def warn(text: str) -> None:
+    """One line on standard error, where the outcome stands all the same."""
+    sys.stderr.write(neutral(text) + "\n")
 
 
 def report_error(message: str, kind: str, exit_code: int) -> None:
     """One error, on standard error for people or as JSON on standard output for machines."""
     if out.json:
-        sys.stdout.write(json.dumps({"error": message, "type": kind, "exit_code": exit_code}, indent=2) + "\n")
+        _write_json({"error": message, "type": kind, "exit_code": exit_code})
         return
-    label = "[bold yellow]stopped[/]" if kind == "Interrupted" else "[bold red]error[/]"
-    console = Console(file=sys.stderr, highlight=False, soft_wrap=True)
-    console.print(f"{label}: {escape(message)}")
+    label = marked("[bold yellow]stopped[/]: " if kind == "Interrupted" else "[bold red]error[/]: ")
+    SafeConsole(file=sys.stderr, soft_wrap=True).print(label.append(neutral_lines(message)))
+
+
+def _write_json(machine: dict[str, Any]) -> None:
+    sys.stdout.write(escaped_json(json.dumps(machine, allow_nan=False, indent=2)) + "\n")
 
 
 @contextmanager
@@ -167,8 +202,7 @@ class _PlainLines:
         rest = "" if left is None else f", about {_spoken(left)} left"
         if done >= total:
             rest = f" in {_spoken(self._pace.taken(stage))}"
-        sys.stdout.write(f"{stage}: {done} of {total}{rest}\n")
-        sys.stdout.flush()
+        write(f"{stage}: {done} of {total}{rest}\n")
 
 
 def _spoken(seconds: float) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from medharden.audit import write_atomic
-from medharden.cli.console import out, stage_progress
+from medharden.cli.console import marked, out, stage_progress
 from medharden.cli.pipeline import Job, interruptible, prepare, run_all
 from medharden.cli.runtime import keep_freed_memory
 from medharden.data import load_cohort, load_pseudonym_key, write_phantom_cohort
@@ -25,7 +25,8 @@ _ORIGINAL = Hardening(branch="full", epochs=12, min_steps=1, batch_size=32, lear
 
 def run_demo(folder: Path) -> int:
     """Writes `data`, `model.pt` and `run` into a folder; what is there already is used again."""
-    out.say("[bold]Phantoms are no patients.[/] This shows how medharden works; it says nothing about any real model.")
+    shows = "This shows how medharden works; it says nothing about any real model."
+    out.say(marked("[bold]Phantoms are no patients.[/] {}", shows))
     # one thread: the network is tiny, the figures are then the same on any number of cores, and a busy machine with
     # two processes of two threads each took five times as long
     torch.set_num_threads(1)

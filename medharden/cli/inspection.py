@@ -6,11 +6,9 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from rich.console import Group
-from rich.markup import escape
 from rich.table import Table
 
-from medharden.cli.console import out, stage_progress
+from medharden.cli.console import marked, out, stage_progress
 from medharden.cli.pipeline import interruptible
 from medharden.data import Cohort, load_cohort, load_pseudonym_key, locate_case
 from medharden.errors import DataError
@@ -55,9 +53,9 @@ def run_inspection(
         check_classifier(classifier, inputs, cohort.classes, multilabel=protocol.task.multilabel)
     parts: list[Any] = [] if classifier is None else [_model_table(classifier)]
     parts += [_split_table(cohort), _data_table(cohort)]
-    parts += [f"[yellow]{f.severity}[/] {escape(f.message)}" for f in cohort.record.findings]
-    parts.append(f"protocol {escape(protocol.name)} · digest {protocol.digest[:16]}")
-    out.show(Group(*parts), _machine(classifier, cohort, protocol.digest))
+    parts += [marked("[yellow]{}[/] {}", f.severity, f.message) for f in cohort.record.findings]
+    parts.append(f"protocol {protocol.name} · digest {protocol.digest[:16]}")
+    out.show(parts, _machine(classifier, cohort, protocol.digest))
     return 0
 
 
@@ -65,13 +63,13 @@ def run_location(data: Path, protocol_name: str, case: str, max_decoded: int, ke
     """Prints where a case lies: the one place where a pseudonym is resolved, on request and on this machine."""
     protocol, key = load_protocol(protocol_name), load_pseudonym_key(key_file)
     where = locate_case(data, protocol, key=key, case=case, max_decoded=max_decoded)
-    out.show(escape(where), {"case": case, "location": where})
+    out.show(where, {"case": case, "location": where})
 
 
 def _show_problems(error: DataError) -> None:
     table = Table("case", "problem", title=f"{len(error.problems)} cases can't be used")
     for problem in error.problems:
-        table.add_row(problem.case, escape(problem.reason))
+        table.add_row(problem.case, problem.reason)
     problems = [{"case": p.case, "reason": p.reason} for p in error.problems]
     table.caption = "--locate CASE prints where a case lies"
     out.show(table, {"problems": problems, "exit_code": error.exit_code})
@@ -89,7 +87,7 @@ def _model_table(classifier: Classifier) -> Table:
         ("mean, std", f"{record.mean}, {record.std}"),
         ("state digest", record.state[:16]),
     ):
-        table.add_row(name, escape(value))
+        table.add_row(name, value)
     return table
 
 
@@ -101,7 +99,7 @@ def _split_table(cohort: Cohort) -> Table:
     counts = _counts(cohort)
     for name in cohort.classes:
         shares = (f" ({counts[name][s] / sizes[s]:.1%})" if several else "" for s in _SPLITS)
-        table.add_row(escape(name), *(f"{counts[name][s]}{share}" for s, share in zip(_SPLITS, shares, strict=True)))
+        table.add_row(name, *(f"{counts[name][s]}{share}" for s, share in zip(_SPLITS, shares, strict=True)))
     if several:
         none = Counter(c.split for c in cohort.cases if not present(c.label))
         table.add_row("no finding", *(str(none[s]) for s in _SPLITS))
@@ -120,7 +118,7 @@ def _data_table(cohort: Cohort) -> Table:
     table.add_row("model input", f"{cohort.record.shape} in [0, 1]")
     for name, values in source.attributes.items():
         shown = ", ".join(f"{k} {v}" for k, v in sorted(values.items(), key=lambda item: -item[1])[:8])
-        table.add_row(escape(name), escape(shown) + (", ..." if len(values) > 8 else ""))
+        table.add_row(name, shown + (", ..." if len(values) > 8 else ""))
     return table
 
 

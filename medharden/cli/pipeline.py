@@ -80,7 +80,7 @@ def run_evaluation(job: Job) -> None:
         cohort = _load_data(job, protocol, progress)
         record = _attack(job, original, cohort, protocol, progress)
     rows = {s.name: {"clean": s.clean_accuracy, "robust": s.robust_accuracy, "n": s.n} for s in record.subjects}
-    lines = "\n".join(f"{name}: clean {r['clean']:.3f}, under attack {r['robust']:.3f}" for name, r in rows.items())
+    lines = [f"{name}: clean {r['clean']:.3f}, under attack {r['robust']:.3f}" for name, r in rows.items()]
     out.show(lines, {"subjects": rows})
 
 

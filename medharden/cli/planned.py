@@ -6,8 +6,6 @@ from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
 
-from rich.console import Group
-from rich.markup import escape
 from rich.table import Table
 
 from medharden.cli.console import out, stage_progress
@@ -60,7 +58,7 @@ def run_plan(
         "unplanned": list(planned.unplanned),
         "notes": notes,
     }
-    out.show(Group(_table(planned), *(f"· {escape(note)}" for note in notes)), machine)
+    out.show([_table(planned), *(f"· {note}" for note in notes)], machine)
 
 
 def _given(protocol: Protocol, cases: int | None, positives: int | None) -> dict[str, int]:
@@ -118,7 +116,7 @@ def _table(planned: Plan) -> Table:
     )
     for row in planned.rows:
         table.add_row(
-            escape(row.endpoint),
+            row.endpoint,
             f"{row.margin:g}",
             str(row.needed),
             "" if row.cases is None else str(row.cases),

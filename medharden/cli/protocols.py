@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from rich.markup import escape
 from rich.syntax import Syntax
 from rich.table import Table
 
-from medharden.cli.console import out
+from medharden.cli.console import marked, out
 from medharden.protocol import load_protocol, protocol_yaml, shipped_protocols
+from medharden.text import neutral_lines
 
 __all__ = ["run_list", "run_show", "run_validate"]
 
@@ -28,8 +28,8 @@ def run_show(name: str) -> None:
     """Prints a protocol with its defaults filled in."""
     protocol = load_protocol(name)
     fields = protocol.model_dump(mode="json")
-    text = protocol_yaml(protocol)
-    out.say(f"[dim]# digest {protocol.digest}[/]")
+    text = neutral_lines(protocol_yaml(protocol))
+    out.say(marked("[dim]# digest {}[/]", protocol.digest))
     out.show(Syntax(text, "yaml", background_color="default", word_wrap=True), fields | {"digest": protocol.digest})
 
 
@@ -37,6 +37,6 @@ def run_validate(name: str) -> None:
     """Prints that a protocol is valid, and its digest."""
     protocol = load_protocol(name)
     unjustified = "" if protocol.margins_justified else " · its margins carry no clinical justification"
-    line = f"[green]valid[/] {escape(protocol.name)} · digest {protocol.digest}{unjustified}"
+    line = marked("[green]valid[/] {} · digest {}{}", protocol.name, protocol.digest, unjustified)
     machine = {"valid": True, "name": protocol.name, "digest": protocol.digest}
     out.show(line, machine | {"margins_justified": protocol.margins_justified})

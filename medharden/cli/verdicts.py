@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import os
 import re
-import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from rich.console import Group
-from rich.markup import escape
 from rich.panel import Panel
 from rich.table import Table
+from rich.text import Text
 
 from medharden.audit import RunFiles
 from medharden.audit.inventory import is_signed
-from medharden.cli.console import literal, out
+from medharden.cli.console import marked, out, warn, write
 from medharden.gating import Standing, check_decision, gate
 from medharden.protocol import load_protocol
 from medharden.record import Endpoint, Evaluation, GateDecision, HardenRecord, Verdict
@@ -84,7 +83,7 @@ def _stands(run: Path, standing: Standing) -> tuple[str, ...]:
 
 def _print(job: GateJob, decision: GateDecision, notes: tuple[str, ...]) -> None:
     if job.as_markdown:
-        sys.stdout.write(markdown_summary(decision, notes))
+        write(markdown_summary(decision, notes))
         _add_to_step_summary(decision, notes)
     else:
         show_verdict(job.run, decision, notes=notes)
@@ -106,8 +105,7 @@ def run_report(run: Path, folder: Path | None = None) -> None:
     from medharden.verifying import write_bom
 
     paths = render(run, folder) if folder is not None else (*render(run), write_bom(run))
-    lines = "\n".join(f"wrote {escape(str(p))}" for p in paths)
-    out.show(lines, {"written": [str(p) for p in paths]})
+    out.show([f"wrote {p}" for p in paths], {"written": [str(p) for p in paths]})
 
 
 def run_frontier(run: Path, target: Path | None) -> None:
@@ -123,25 +121,25 @@ def run_frontier(run: Path, target: Path | None) -> None:
         robust = f"{p.robust:.3f} of {p.attacked}"
         table.add_row(f"{p.weight:.2f}{mark}", str(p.gained), str(p.lost), f"{change:+.3f}", limits, robust)
     machine = {"picture": str(path), "chosen": chosen, "points": [asdict(p) for p in points]}
-    out.show(Group(table, f"wrote {escape(str(path))}"), machine)
+    out.show([table, f"wrote {path}"], machine)
 
 
 def show_verdict(run: Path, decision: GateDecision, report: Path | None = None, *, notes: tuple[str, ...] = ()) -> None:
     """The summary: whose protocol it is first, then endpoints with their limits, the verdict last."""
     files = RunFiles(run)
     evaluation, record = files.record("evaluation.json", Evaluation), files.record("harden.json", HardenRecord)
-    parts: list[Table | str] = [_whose(decision), _endpoints(decision.endpoints, "endpoint")]
+    parts: list[Table | Text | str] = [_whose(decision), _endpoints(decision.endpoints, "endpoint")]
     parts += [_endpoints(decision.subgroups, "subgroup")] if decision.subgroups else []
     parts += [_subjects(evaluation), _cost(record)]
     findings = (*record.findings, *evaluation.findings, *decision.findings)
     told = {f.message: f.severity for f in findings if f.severity != "info" and f.message not in decision.reasons}
-    parts += [f"[yellow]{severity}[/] {escape(message)}" for message, severity in told.items()]
-    parts += [f"· {escape(reason)}" for reason in decision.reasons]
+    parts += [marked("[yellow]{}[/] {}", severity, message) for message, severity in told.items()]
+    parts += [f"· {reason}" for reason in decision.reasons]
     if report is not None:
-        parts.append(f"report: [bold]{escape(str(report))}[/]")
-    parts += [f"[bold]{literal(note)}[/]" for note in notes]
+        parts.append(marked("report: [bold]{}[/]", report))
+    parts += [marked("[bold]{}[/]", note) for note in notes]
     colour = _COLOURS[decision.verdict]
-    verdict = f"[bold {colour}]{decision.verdict}[/] · {escape(decision.protocol_name)}"
+    verdict = marked(f"[bold {colour}]{{}}[/] · {{}}", decision.verdict, decision.protocol_name)
     shown = Panel(Group(*parts), subtitle=verdict, border_style=colour) if out.terminal else Group(*parts, verdict)
     out.show(shown, _machine(run, decision, evaluation, record) | {"notes": list(notes)})
     _add_to_step_summary(decision, notes)
@@ -151,11 +149,11 @@ def _whose(decision: GateDecision) -> str:
     """The first line: a verdict is worth what its protocol asks, and who chose that."""
     digest = f"sha256 {decision.protocol[:12]}"
     if decision.protocol_required == decision.protocol:
-        return f"protocol: {literal(decision.protocol_name)}, {digest}, as required"
+        return f"protocol: {decision.protocol_name}, {digest}, as required"
     if decision.protocol_required:
-        return f"protocol: {literal(decision.protocol_name)}, {digest}, not the one that is required"
+        return f"protocol: {decision.protocol_name}, {digest}, not the one that is required"
     return (
-        f"protocol: the run's own, {literal(decision.protocol_name)}, {digest}: whoever made the run chose what it "
+        f"protocol: the run's own, {decision.protocol_name}, {digest}: whoever made the run chose what it "
         "asks; --protocol requires yours"
     )
 
@@ -170,7 +168,7 @@ def _add_to_step_summary(decision: GateDecision, notes: tuple[str, ...] = ()) ->
             stream.write(markdown_summary(decision, notes))
     except OSError as error:
         # The verdict stands, and its exit code with it.
-        sys.stderr.write(f"the step summary could not be written: {error.strerror}\n")
+        warn(f"the step summary could not be written: {error.strerror}")
 
 
 def _endpoints(endpoints: tuple[Endpoint, ...], what: str) -> Table:
@@ -191,7 +189,7 @@ def _endpoints(endpoints: tuple[Endpoint, ...], what: str) -> Table:
     for e in endpoints:
         smallest = "" if e.smallest_margin is None else f"±{e.smallest_margin:.3f}"
         table.add_row(
-            escape(e.name),
+            e.name,
             f"{e.estimate:+.3f}",
             f"{e.lower:+.3f}, {e.upper:+.3f}",
             f"{e.limit:+.3f}",
@@ -200,7 +198,7 @@ def _endpoints(endpoints: tuple[Endpoint, ...], what: str) -> Table:
             smallest,
             "" if e.needed is None else str(e.needed),
             "" if e.power is None else f"{e.power:.2f}",
-            f"[{_COLOURS[e.verdict]}]{e.verdict}[/]",
+            marked(f"[{_COLOURS[e.verdict]}]{{}}[/]", e.verdict),
         )
     return table
 

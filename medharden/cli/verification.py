@@ -10,15 +10,16 @@ from pathlib import Path
 
 import typer
 from rich.console import Group
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from medharden.audit import RunFiles
 from medharden.audit.keys import load_signing_key, write_key_pair
-from medharden.cli.console import literal, out, stage_progress
+from medharden.cli.console import marked, out, stage_progress
 from medharden.cli.verdicts import required_digest
 from medharden.errors import KeyFileError
 from medharden.sizes import MAX_DECODED
+from medharden.text import neutral
 from medharden.verifying import Signatory, Verification, sign, verify
 
 __all__ = ["FAULTY", "Check", "run_keygen", "run_sign", "run_verify"]
@@ -49,11 +50,11 @@ def run_keygen(path: Path) -> None:
     """Makes a key pair and prints where it lies."""
     beside, key = write_key_pair(path)
     lines = (
-        f"wrote {escape(str(path))}: the private key, for you alone; keep it out of run directories",
-        f"wrote {escape(str(beside))}: the public key, for whoever verifies",
+        f"wrote {path}: the private key, for you alone; keep it out of run directories",
+        f"wrote {beside}: the public key, for whoever verifies",
         f"key {key.key_id}",
     )
-    out.show("\n".join(lines), {"private": str(path), "public": str(beside), "key": key.key_id})
+    out.show(lines, {"private": str(path), "public": str(beside), "key": key.key_id})
 
 
 def run_sign(run: Path, key_file: Path, who: Signatory, *, supersede: bool) -> None:
@@ -63,8 +64,8 @@ def run_sign(run: Path, key_file: Path, who: Signatory, *, supersede: bool) -> N
     key = load_signing_key(key_file, _passphrase(key_file))
     path = sign(run, key, who, render=_render, supersede=supersede)
     machine = {"signature": str(path), "key": key.public.key_id, **asdict(who)}
-    said = f"signed by {escape(who.name)}, {escape(who.role)}: {who.meaning}"
-    out.show(f"{said}\nwrote {escape(str(path))}\nkey {key.public.key_id}", machine)
+    said = f"signed by {who.name}, {who.role}: {who.meaning}"
+    out.show([said, f"wrote {path}", f"key {key.public.key_id}"], machine)
 
 
 def run_verify(check: Check) -> int:
@@ -112,30 +113,30 @@ def _passphrase(path: Path) -> bytes | None:
     except OSError:
         return None  # reading the key says what is wrong
     if encrypted and sys.stdin.isatty():
-        return str(typer.prompt(f"Passphrase of {path.name}", hide_input=True, err=True)).encode()
+        return str(typer.prompt(f"Passphrase of {neutral(path.name)}", hide_input=True, err=True)).encode()
     return None
 
 
 def _shown(found: Verification) -> Group:
-    parts: list[Table | str] = []
+    parts: list[Table | Text | str] = []
     if found.signatures:
         table = Table("signed by", "role", "meaning", "reason", "time", "key", "", box=None, padding=(0, 1))
         for s in found.signatures:
-            state = "[yellow]not checked[/]"
+            state = marked("[yellow]not checked[/]")
             if s.verified:
-                state = "[green]verified[/]" if found.whole else "[yellow]of this key, over other files[/]"
+                state = marked("[green]verified[/]" if found.whole else "[yellow]of this key, over other files[/]")
             cells = (s.name, s.role, s.meaning, s.reason, s.time, s.key[:16])
-            table.add_row(*(literal(cell) for cell in cells), state)
+            table.add_row(*cells, state)
         parts.append(table)
     if found.clean_path is not None:
         c = found.clean_path
-        state = "equal" if c.state_equal else "different"
+        weights = "equal" if c.state_equal else "different"
         answers = f"; logits of {c.cases} cases {'equal bit for bit' if c.logits_equal else 'different'}"
-        parts.append(f"clean path: weights {state}{answers if c.cases else ''}")
+        parts.append(f"clean path: weights {weights}{answers if c.cases else ''}")
     parts += [_protocol(found), _files(found)]
-    parts += [f"[red]wrong[/] {literal(f.file)}: {literal(f.reason)}" for f in found.faults]
-    parts += [f"[yellow]not covered[/] {literal(name)}" for name in found.uncovered]
-    parts += [f"· {literal(note)}" for note in found.notes]
+    parts += [marked("[red]wrong[/] {}: {}", f.file, f.reason) for f in found.faults]
+    parts += [marked("[yellow]not covered[/] {}", name) for name in found.uncovered]
+    parts += [f"· {note}" for note in found.notes]
     if found.head:
         parts.append(f"log: {found.events} events, head {found.head}")
     return Group(*parts, _last_line(found))
@@ -159,7 +160,7 @@ def _files(found: Verification) -> str:
     return "files: " + ", ".join(f"{len(names)} {words}" for names, words in counts if names)
 
 
-def _last_line(found: Verification) -> str:
+def _last_line(found: Verification) -> Text:
     """No more than what was checked: whole files are no signature."""
     if not found.whole:
         word = "[bold red]not verified[/]"
@@ -167,4 +168,4 @@ def _last_line(found: Verification) -> str:
         word = "[bold green]verified[/]"
     else:
         word = "[bold yellow]the files are whole; nobody's signature was checked[/]"
-    return f"{word}{f' · the verdict on record is {literal(found.verdict)}' if found.verdict else ''}"
+    return marked(f"{word} · the verdict on record is {{}}", found.verdict) if found.verdict else marked(word)

@@ -13,6 +13,7 @@ from medharden.reporting.markdown import markdown_summary
 from medharden.reporting.page import html_report
 from medharden.reporting.pdf import pdf_report
 from medharden.reporting.source import read_run, require_records
+from medharden.text import escaped_json
 
 __all__ = ["draw_frontier", "markdown_summary", "render", "report_files"]
 
@@ -25,7 +26,8 @@ def report_files(files: RunFiles) -> dict[str, bytes]:
         OutputError: the PDF can't be set.
     """
     records = read_run(files)
-    machine, page = canonical_json(machine_report(records)) + b"\n", html_report(records)
+    machine = escaped_json(canonical_json(machine_report(records)).decode("utf-8")).encode() + b"\n"
+    page = html_report(records)
     return {
         "report.json": machine,
         "report.html": page,

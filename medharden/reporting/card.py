@@ -16,6 +16,7 @@ from medharden.reporting.robust import subject_label, subject_rows
 from medharden.reporting.source import RunRecords
 from medharden.reporting.statements import NOT_STATED, harm_rows, preprocessing_rows, risk_rows, stated_rows
 from medharden.reporting.wording import article_15, threat_rows, untested
+from medharden.text import neutral, neutral_lines
 
 __all__ = ["model_card"]
 
@@ -30,7 +31,7 @@ _CLAIMS = (
 def model_card(records: RunRecords) -> bytes:
     """A card in the form of the Hugging Face Hub: YAML between two rules, then Markdown."""
     data = yaml.safe_dump(_metadata(records), sort_keys=False, allow_unicode=True, width=10_000)
-    return f"---\n{data}---\n\n{''.join(_body(records))}".encode()
+    return neutral_lines(f"---\n{data}---\n\n{''.join(_body(records))}").encode()
 
 
 def _metadata(records: RunRecords) -> dict[str, Any]:
@@ -74,7 +75,7 @@ def _metric(kind: str, name: str, value: float) -> dict[str, Any]:
 
 def _line(text: str) -> str:
     """Text on one line, without what can't be shown."""
-    return " ".join("".join(c if c.isprintable() else " " for c in text).split())
+    return " ".join(neutral(text).split())
 
 
 def _body(records: RunRecords) -> Iterator[str]:

@@ -11,6 +11,7 @@ from medharden.audit import RunFiles, exclusive, write_atomic
 from medharden.errors import RunError
 from medharden.record import FrontierPoint, HardenRecord
 from medharden.reporting.charts import frontier_chart
+from medharden.text import neutral_lines
 
 __all__ = ["draw_frontier"]
 
@@ -39,7 +40,7 @@ def draw_frontier(run: Path, target: Path | None = None) -> tuple[Path, tuple[Fr
         raise RunError(f"this run's fusion is {fusion.mode!r}: only 'mixed' weighs two answers and has a frontier")
     place = target or run / "frontier.svg"
     with exclusive(run) if target is None else nullcontext():
-        write_atomic(place, _standalone(str(chart)).encode())
+        write_atomic(place, neutral_lines(_standalone(str(chart))).encode())
     return place, fusion.frontier, fusion.weight
 
 

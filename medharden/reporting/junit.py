@@ -7,6 +7,7 @@ import io
 from junitparser import Error, Failure, JUnitXml, Skipped, TestCase, TestSuite
 
 from medharden.record import Endpoint, GateDecision, Verdict
+from medharden.text import neutral, neutral_lines
 
 __all__ = ["junit_xml"]
 
@@ -35,12 +36,12 @@ def junit_xml(decision: GateDecision) -> bytes:
     for endpoint in decision.endpoints:
         case = _case(endpoint.name, classname, endpoint.verdict, _message(endpoint))
         if _spared(endpoint, spared):
-            case.result = [Skipped(_printable(_message(endpoint)))]
+            case.result = [Skipped(neutral(_message(endpoint)))]
         suite.add_testcase(case)
     for subgroup in decision.subgroups:
         case = _case(subgroup.name, classname, subgroup.verdict, _message(subgroup))
         if subgroup.verdict is Verdict.INCONCLUSIVE:
-            case.result = [Skipped(_printable(_message(subgroup)))]
+            case.result = [Skipped(neutral(_message(subgroup)))]
         suite.add_testcase(case)
     harmed = [s for s in decision.subgroups if s.verdict is Verdict.FAIL]
     decided = [e.verdict for e in (*decision.endpoints, *harmed) if not _spared(e, spared)]
@@ -52,7 +53,7 @@ def junit_xml(decision: GateDecision) -> bytes:
     xml.update_statistics()
     buffer = io.BytesIO()
     xml.write(buffer, pretty=True)
-    return buffer.getvalue()
+    return neutral_lines(buffer.getvalue().decode("utf-8")).encode("utf-8")
 
 
 def _spared(endpoint: Endpoint, comparators: set[str]) -> bool:
@@ -66,14 +67,9 @@ def _message(endpoint: Endpoint) -> str:
 
 
 def _case(name: str, classname: str, verdict: Verdict, message: str) -> TestCase:
-    case = TestCase(_printable(name), classname=classname)
+    case = TestCase(neutral(name), classname=classname)
     if verdict is Verdict.INVALID:
-        case.result = [Error(_printable(message), verdict.value)]
+        case.result = [Error(neutral(message), verdict.value)]
     elif verdict is not Verdict.PASS:
-        case.result = [Failure(_printable(message), verdict.value)]
+        case.result = [Failure(neutral(message), verdict.value)]
     return case
-
-
-def _printable(text: str) -> str:
-    """XML can't hold control characters, and class names come from outside."""
-    return "".join(c if c.isprintable() else " " for c in text)

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator, Sequence
 
 from medharden.record import Endpoint, GateDecision
+from medharden.text import neutral, neutral_lines
 
 __all__ = ["markdown_summary", "plain"]
 
@@ -29,7 +30,7 @@ def markdown_summary(decision: GateDecision, notes: Sequence[str] = ()) -> str:
         *_list("Reasons", decision.reasons),
         *_list("Findings", [f"{f.severity}, {f.code}: {f.message}" for f in decision.findings]),
     ]
-    return "\n".join(lines) + "\n"
+    return neutral_lines("\n".join(lines) + "\n")
 
 
 def _whose(decision: GateDecision) -> str:
@@ -61,7 +62,7 @@ def _list(title: str, entries: Sequence[str]) -> Iterator[str]:
 
 def plain(text: str) -> str:
     """Text from outside, such as names of classes: no markup, no link, no new line, no new cell."""
-    shown = " ".join("".join(c if c.isprintable() else " " for c in text).split())
+    shown = " ".join(neutral(text).split())
     shown = shown.replace("&", "&amp;")
     for mark in _MARKS:
         shown = shown.replace(mark, f"&#{ord(mark)};")

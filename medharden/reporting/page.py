@@ -41,6 +41,7 @@ from medharden.reporting.statements import (
     stated_rows,
 )
 from medharden.reporting.wording import ATTACKS, LOSSES, article_15, threat_rows, untested
+from medharden.text import neutral_lines
 
 __all__ = ["html_report"]
 
@@ -59,7 +60,7 @@ def _environment() -> Environment:
 
 
 def html_report(records: RunRecords) -> bytes:
-    """One self-contained page: no script, nothing fetched."""
+    """One self-contained page: no script, nothing fetched, no sign that steers or hides others."""
     protocol, evaluation, harden, decision = records.protocol, records.evaluation, records.harden, records.decision
     rows, subgroups = endpoint_rows(records), subgroup_rows(records)
     kinds = [e.kind for e in decision.endpoints]
@@ -126,4 +127,4 @@ def html_report(records: RunRecords) -> bytes:
         same_environment=harden.environment == evaluation.environment,
         protocol_text=protocol_text(records),
     )
-    return text.encode("utf-8")
+    return neutral_lines(text).encode("utf-8")

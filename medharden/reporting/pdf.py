@@ -21,6 +21,7 @@ from medharden.errors import OutputError
 from medharden.reporting.page_tree import page_tree
 from medharden.reporting.source import RunRecords
 from medharden.reporting.svg import light_palette, standalone
+from medharden.text import neutral
 
 __all__ = ["pdf_report"]
 
@@ -46,10 +47,12 @@ def pdf_report(page: bytes, machine: bytes, records: RunRecords) -> bytes:
     palette = light_palette()
     content = _drawable(
         {
-            "title": f"{records.decision.verdict.value}: {records.protocol.title}",
+            "title": neutral(f"{records.decision.verdict.value}: {records.protocol.title}"),
             "version": records.evaluation.environment.medharden,
-            "footer": f"{records.protocol.name} · released weights {records.evaluation.hardened[:16]} · "
-            f"{records.decision.verdict.value}",
+            "footer": neutral(
+                f"{records.protocol.name} · released weights {records.evaluation.hardened[:16]} · "
+                f"{records.decision.verdict.value}"
+            ),
             "date": _moment(records),
             "palette": palette,
             "page": tree.root,

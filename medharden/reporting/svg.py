@@ -15,6 +15,8 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
+from medharden.text import neutral
+
 __all__ = ["COLOURS", "light_palette", "short", "standalone", "style_axes", "to_svg"]
 
 # Stand-ins that become CSS variables in the page, so that one drawing serves light, dark and paper.
@@ -42,6 +44,7 @@ _SETTINGS = {
 
 def short(text: str, longest: int = 34) -> str:
     """A label cut to what a chart has room for."""
+    text = neutral(text)
     return text if len(text) <= longest else text[: longest - 1].rstrip() + "…"
 
 

@@ -15,8 +15,9 @@ from medharden.audit.inventory import file_digests
 from medharden.audit.log import LOG
 from medharden.protocol import Protocol
 from medharden.record import CohortRecord, Endpoint, Environment, Evaluation, GateDecision, HardenRecord
+from medharden.text import escaped_json
 
-__all__ = ["BOM", "bill_of_materials", "write_bom"]
+__all__ = ["BOM", "bill_of_materials", "bom_bytes", "write_bom"]
 
 BOM = "bom.cdx.json"
 _MODEL, _ORIGINAL, _DATA = "hardened-model", "original-model", "cohort"
@@ -36,9 +37,18 @@ def write_bom(run: Path) -> Path:
         OutputError: the directory can't be written to.
     """
     with exclusive(run):
-        digest = write_atomic(run / BOM, canonical_json(bill_of_materials(RunFiles(run))) + b"\n")
+        digest = write_atomic(run / BOM, bom_bytes(RunFiles(run)))
         AuditLog(run / LOG).append("bom.recorded", files={BOM: digest}, stack=rendering_stack())
     return run / BOM
+
+
+def bom_bytes(files: RunFiles) -> bytes:
+    """The document as it is written.
+
+    Raises:
+        RunError: a record is missing or unreadable.
+    """
+    return escaped_json(canonical_json(bill_of_materials(files)).decode("utf-8")).encode() + b"\n"
 
 
 def bill_of_materials(files: RunFiles) -> dict[str, Any]:

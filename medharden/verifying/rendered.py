@@ -6,9 +6,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from medharden.audit import RunFiles, rendering_stack
-from medharden.canonical import canonical_json
 from medharden.errors import MedHardenError
-from medharden.verifying.bom import BOM, bill_of_materials
+from medharden.verifying.bom import BOM, bom_bytes
 from medharden.verifying.outcome import Fault
 
 __all__ = ["REPORTS", "Render", "Rendered", "render_anew"]
@@ -47,7 +46,7 @@ def render_anew(files: RunFiles, render: Render, stacks: Mapping[str, Mapping[st
     here = rendering_stack()
     elsewhere = tuple(name for name in present if dict(stacks.get(name, here)) != here)
     try:
-        made = {BOM: canonical_json(bill_of_materials(files)) + b"\n"} if BOM in present else {}
+        made = {BOM: bom_bytes(files)} if BOM in present else {}
         if set(present) - {BOM}:
             made |= render(files)
     except MedHardenError as error:

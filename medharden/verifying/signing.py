@@ -25,6 +25,7 @@ from medharden.audit.inventory import ATTESTATIONS, SIGNATURES, file_digests, li
 from medharden.audit.keys import SigningKey
 from medharden.audit.log import LOG
 from medharden.errors import RunError
+from medharden.text import neutral
 from medharden.verifying.check import check_run
 from medharden.verifying.logged import logged_of
 from medharden.verifying.rendered import Render
@@ -104,8 +105,10 @@ def _sign(run: Path, key: SigningKey, who: Signatory, render: Render | None, *, 
 
 def _require_words(who: Signatory) -> None:
     for field, text in (("name", who.name), ("role", who.role), ("reason", who.reason)):
-        if not text.strip() or len(text) > _LONGEST or not text.isprintable():
-            raise RunError(f"the signer's {field} must be one line of 1 to {_LONGEST} characters")
+        if not text.strip() or len(text) > _LONGEST or neutral(text) != text:
+            raise RunError(
+                f"the signer's {field} must be one line of 1 to {_LONGEST} characters, all of which are seen"
+            )
     if who.meaning not in _MEANINGS:
         raise RunError(f"a signature means one of {', '.join(_MEANINGS)}; found {who.meaning!r}")
 
