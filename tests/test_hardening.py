@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
+import io
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -239,6 +241,37 @@ def test_an_interrupted_run_goes_on_and_ends_with_the_same_weights(
     events = [json.loads(line)["event"] for line in (tmp_path / "audit.jsonl").read_text().splitlines()]
     assert "harden.interrupted" in events
     assert events[-1] == "harden.finished"
+
+
+@pytest.mark.parametrize("change", ["one byte", "no seal", "another key", "weights of one's own"])
+def test_a_checkpoint_that_is_not_sealed_under_the_key_is_not_taken_up_and_that_is_said(
+    tmp_path: Path, run: tuple[Path, HardenRecord], cohort: Cohort, original: Classifier, change: str
+) -> None:
+    def stop(stage: str, done: int, total: int) -> None:
+        if stage == "harden" and done == 20:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        harden(original, cohort, tiny_protocol(), tmp_path, progress=stop)
+    path, mine = tmp_path / "harden.checkpoint", cohort
+    data = path.read_bytes()
+    if change == "one byte":
+        path.write_bytes(data[:5000] + bytes([data[5000] ^ 1]) + data[5001:])
+    elif change == "no seal":
+        path.write_bytes(data[:-32])
+    elif change == "another key":
+        mine = dataclasses.replace(cohort, seal=b"of another hospital")
+    else:
+        saved = torch.load(io.BytesIO(data[:-32]), weights_only=True)
+        saved["training"]["state"]["epoch"] = 99
+        torch.save(saved, path)
+    seen: list[int] = []
+    again = harden(
+        original, mine, tiny_protocol(), tmp_path, progress=lambda s, d, t: seen.append(d) if s == "harden" else None
+    )
+    assert seen[0] == 1, "from the first step"
+    assert again.hardened == run[1].hardened
+    assert [f.code for f in again.findings if f not in run[1].findings] == ["hardening.begun_anew"]
 
 
 def test_an_interrupted_run_is_not_taken_up_under_another_protocol(
