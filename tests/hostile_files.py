@@ -432,14 +432,14 @@ BUNDLES: dict[str, Maker] = {
     "dimensions of 400 digits": lambda: bundle(spatial_dims=10**400),
     "no dimensions": lambda: bundle(spatial_dims=0),
     "wide": lambda: bundle(init_features=200_000),
-    "wide within bounds": lambda: bundle(init_features=65_536),
-    "growing": lambda: bundle(growth_rate=65_536),
+    "wide within bounds": lambda: bundle(init_features=32_768),
+    "growing": lambda: bundle(growth_rate=32_768),
     "negative growth": lambda: bundle(growth_rate=-3),
     "growth of text": lambda: bundle(growth_rate="many"),
     "growth of nothing": lambda: bundle(growth_rate=0),
     "deep": lambda: bundle(block_config=[10**9]),
-    "deep within bounds": lambda: bundle(block_config=[65_536]),
-    "deep in sum": lambda: bundle(block_config=[60_000, 60_000, 60_000]),
+    "deep within bounds": lambda: bundle(block_config=[32_768]),
+    "deep in sum": lambda: bundle(block_config=[30_000, 30_000, 30_000]),
     "many blocks": lambda: bundle(block_config=[1] * 100_000),
     "many blocks within bounds": lambda: bundle(block_config=[1] * 128),
     "deeply nested": lambda: bundle(block_config=json.loads("[" * 100 + "6" + "]" * 100)),
@@ -463,9 +463,9 @@ BUNDLES: dict[str, Maker] = {
     "target of a list": lambda: _network(["DenseNet121"]),  # type: ignore[arg-type]
     "target of code": lambda: _network("os.mkdir", path="ran"),
     "target that steers": lambda: _network("\x1b[31m.\u202e"),
-    "timm, wide": lambda: _network("timm.create_model", model_name="resnet18", base_width=60_000),
+    "timm, wide": lambda: _network("timm.create_model", model_name="resnet18", base_width=30_000),
     "timm, deep": lambda: _network("timm.create_model", model_name="resnet18", layers=[16_000] * 4),
-    "timm, deep transformer": lambda: _network("timm.create_model", model_name="vit_tiny_patch16_224", depth=65_536),
+    "timm, deep transformer": lambda: _network("timm.create_model", model_name="vit_tiny_patch16_224", depth=32_768),
     "timm, large image": lambda: _network(
         "timm.create_model", model_name="vit_tiny_patch16_224", img_size=[32_000, 32_000], patch_size=1
     ),
@@ -475,13 +475,13 @@ BUNDLES: dict[str, Maker] = {
     "timm, no name": lambda: _network("timm.create_model"),
     "timm, long name": lambda: _network("timm.create_model", model_name="resnet" * 30),
     "transformer, deep": lambda: _network(
-        "ViT", in_channels=1, img_size=[16, 16], patch_size=[8, 8], classification=True, num_layers=65_000
+        "ViT", in_channels=1, img_size=[16, 16], patch_size=[8, 8], classification=True, num_layers=32_000
     ),
     "transformer, large image": lambda: _network(
         "ViT", in_channels=1, img_size=[30_000, 30_000], patch_size=[1, 1], classification=True
     ),
     "encoder of huge images": lambda: _network(
-        "VarAutoEncoder", spatial_dims=3, in_shape=[1, 20_000, 20_000, 20_000], out_channels=1, latent_size=60_000,
+        "VarAutoEncoder", spatial_dims=3, in_shape=[1, 20_000, 20_000, 20_000], out_channels=1, latent_size=30_000,
         channels=[8, 16], strides=[1, 1],
     ),
     "wide layers": lambda: _network("FullyConnectedNet", in_channels=1, out_channels=2, hidden_channels=[500] * 128),

@@ -140,7 +140,7 @@ SAID = {
         "two and a half dimensions": "argument spatial_dims is 2.5, expected 2 or 3",
         "dimensions of 400 digits": "argument spatial_dims is a number of more than 64 bits",
         "no dimensions": "argument spatial_dims is 0, expected 2 or 3",
-        "wide": "argument init_features is 200000; whole numbers to 65536",
+        "wide": "argument init_features is 200000; numbers to 32768",
         "wide within bounds": LARGE,
         "growing": LARGE,
         "negative growth": "can't be built with .*negative dimension",

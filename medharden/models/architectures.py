@@ -209,7 +209,7 @@ def _python_factory(name: str) -> Callable[..., Any]:
     sys.path.insert(0, "")  # the user's working folder, as `python -m` would have it
     try:
         factory = getattr(importlib.import_module(module_name), class_name)
-    except (ImportError, AttributeError) as error:
+    except (ImportError, AttributeError, ValueError, TypeError) as error:
         raise ModelError(f"python:{name} can't be imported: {error}; run from the folder that holds it") from error
     finally:
         sys.path.remove("")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,8 +10,8 @@ from medharden.text import neutral
 
 __all__ = ["check_arguments"]
 
-_LARGEST = 2**16
-_LARGEST_FRACTIONAL = 1e9
+_LARGEST = 2**15
+_LARGEST_SUM = 2**16
 _LONGEST_TEXT = 256
 _LONGEST_PLACE = 200
 _LONGEST_LIST = 128
@@ -58,17 +57,14 @@ def _fault(value: Any, depth: int) -> str:
         return f"is nested more than {_DEEPEST} deep"
     if value is None or isinstance(value, bool):
         return ""
-    if isinstance(value, int):
-        return "" if abs(value) <= _LARGEST else f"is {_shown(value)}; whole numbers to {_LARGEST} are understood"
-    if isinstance(value, float):
-        fits = math.isfinite(value) and abs(value) <= _LARGEST_FRACTIONAL
-        return "" if fits else f"is {_shown(value)}; numbers to {_LARGEST_FRACTIONAL:g} are understood"
+    if isinstance(value, (int, float)):
+        return "" if abs(value) <= _LARGEST else f"is {_shown(value)}; numbers to {_LARGEST} are understood"
     if isinstance(value, str):
         if len(value) > _LONGEST_TEXT or not value.isprintable():
             return f"is a text of more than {_LONGEST_TEXT} characters, or with control characters"
         return ""
-    if isinstance(value, (list, tuple)) and sum(abs(v) for v in value if isinstance(v, int)) > _LARGEST:
-        return f"adds up to more than {_LARGEST}"
+    if isinstance(value, (list, tuple)) and sum(abs(v) for v in value if isinstance(v, (int, float))) > _LARGEST_SUM:
+        return f"adds up to more than {_LARGEST_SUM}"
     if isinstance(value, (list, tuple, dict)):
         if isinstance(value, dict) and not all(isinstance(key, str) and len(key) <= _LONGEST_TEXT for key in value):
             return "has a key that is no short text"
