@@ -112,12 +112,13 @@ def rewrite(run: Path, name: str, kind: type[Any], **changes: Any) -> None:
 
 def _protocol(run: Path, classes: tuple[str, ...], fusion: str, title: str, justified: bool) -> str:
     reason = "Below the reading variability of two consultants at the site." if justified else None
+    fit = all(name.isprintable() for name in classes)  # a protocol holds no control characters; data may
     content = {
         "schema_version": 1,
         "name": "example",
-        "title": title,
+        "title": "".join(c for c in title if c.isprintable()),
         "intended_use": "Triage of adult frontal chest radiographs; a radiologist reads every image.",
-        "task": {"classes": list(classes), "positive": classes[1] if len(classes) == 2 else None},
+        "task": {"classes": list(classes), "positive": classes[1] if len(classes) == 2 else None} if fit else {},
         "input": {"size": [64, 64]},
         "threat": {"eps": 2.0, "unit": "1/255"},
         "fusion": {"mode": fusion},

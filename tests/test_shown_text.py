@@ -5,13 +5,15 @@ from __future__ import annotations
 import ast
 import io
 import json
+import signal
 import sys
 import unicodedata
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from command import assert_clear, medharden
 from gating_changes import grouped
 from gating_factory import ENVIRONMENT, Records, protocol, records, write_run
 from pypdf import PdfReader
@@ -182,7 +184,7 @@ Say = Callable[..., str]
 @pytest.fixture(params=[False, True], ids=["piped", "terminal"])
 def say(
     request: pytest.FixtureRequest, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Say:
+) -> Iterator[Say]:
     """What a command says on both streams, as a pipe or a terminal without colours gets it."""
     monkeypatch.chdir(folder)
     monkeypatch.setenv("COLUMNS", "300")
@@ -202,7 +204,12 @@ def say(
         assert "defect" not in said.err, said
         return said.out + said.err
 
-    return run
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    yield run
+    console.out.json = console.out.quiet = False
+    console.out.__dict__.pop("console", None)
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
 
 
 SIGN = ("--name", f"{MARKUP} ü 心", "--role", MARKUP, "--meaning", "approval", "--reason", MARKUP)
@@ -322,3 +329,8 @@ def test_what_was_typed_is_quoted_without_such_a_sign(say: Say, arguments: tuple
     said = say(*(argument.replace("{}", typed) for argument in arguments), *more)
     assert said
     assert bad(said) == []
+
+
+def test_a_stream_without_the_letters_gets_their_code_points_and_the_exit_code_stands(folder: Path) -> None:
+    result = medharden("gate", "run", "--read-only", cwd=folder, PYTHONIOENCODING="ascii")
+    assert_clear(result, 3, "FAIL", "\\u5fc3")

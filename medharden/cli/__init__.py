@@ -28,7 +28,9 @@ def _stop(_signal: int, _frame: FrameType | None) -> None:
 def main() -> None:
     """Runs the command line; the one place where errors become messages and exit codes."""
     from medharden.cli.app import app
-    from medharden.cli.console import report_error
+    from medharden.cli.console import report_error, widen_streams
+
+    widen_streams()
 
     # a scheduler that ends a job early is answered as Ctrl-C is: the log is closed, and the run can go on
     signal.signal(signal.SIGTERM, _stop)

@@ -5,6 +5,7 @@ All that is printed leaves here. Text is shown as letters, made safe by `neutral
 
 from __future__ import annotations
 
+import io
 import json
 import sys
 import time
@@ -32,7 +33,7 @@ from rich.text import Text
 from medharden.record import Progress as ProgressCallback
 from medharden.text import escaped_json, neutral, neutral_lines
 
-__all__ = ["Output", "SafeConsole", "marked", "out", "report_error", "stage_progress", "warn", "write"]
+__all__ = ["Output", "SafeConsole", "marked", "out", "report_error", "stage_progress", "warn", "widen_streams", "write"]
 
 _SECONDS_BETWEEN_LINES = 60
 _WIDTH_OF_FILES = 160
@@ -92,6 +93,13 @@ class Output:
 
 
 out = Output()
+
+
+def widen_streams() -> None:
+    """Lets letters that a stream's encoding lacks stand as their code points: no outcome is lost for a name in it."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def marked(template: str, *values: object) -> Text:
