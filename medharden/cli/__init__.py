@@ -13,6 +13,13 @@ from medharden.errors import Interrupted, MedHardenError
 __all__ = ["main"]
 
 
+_REPORT = ("PIL", "jinja2", "junitparser", "matplotlib", "safetensors", "typst")
+_HARDEN = ("gdcm", "imagehash", "monai", "nibabel", "pydicom", "simplejpeg", "sklearn", "timm", "torch", "torchvision")
+_PARTS = dict.fromkeys(_REPORT, "report") | dict.fromkeys(_HARDEN, "harden")
+"""Packages that a part of medharden needs, and that part: the gate is installed without."""
+_MISSING = "MissingPackage"
+
+
 class _Stopped(KeyboardInterrupt):
     """Ctrl-C, or a scheduler's SIGTERM.
 
@@ -45,6 +52,12 @@ def main() -> None:
         report_error(str(error) or "stopped", "Interrupted", Interrupted.exit_code)
         sys.exit(Interrupted.exit_code)
     except Exception as error:
+        part = _PARTS.get((error.name or "").split(".")[0]) if isinstance(error, ModuleNotFoundError) else None
+        if part is not None:
+            report_error(
+                f"this command needs more than is installed here: pip install 'medharden[{part}]'", _MISSING, 1
+            )
+            sys.exit(1)
         if os.environ.get("MEDHARDEN_DEBUG"):
             raise
         frame = traceback.extract_tb(error.__traceback__)[-1]

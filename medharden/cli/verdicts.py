@@ -18,7 +18,7 @@ from medharden.cli.console import marked, out, warn, write
 from medharden.gating import Standing, check_decision, gate
 from medharden.protocol import load_protocol
 from medharden.record import Endpoint, Evaluation, GateDecision, HardenRecord, Verdict
-from medharden.reporting import draw_frontier, markdown_summary, render
+from medharden.reporting.markdown import markdown_summary
 
 __all__ = ["EXIT_CODES", "GateJob", "required_digest", "run_frontier", "run_gate", "run_report", "show_verdict"]
 
@@ -102,6 +102,7 @@ def required_digest(protocol: str | None) -> str:
 
 def run_report(run: Path, folder: Path | None = None) -> None:
     """Renders a run's records and prints what was written."""
+    from medharden.reporting import render
     from medharden.verifying import write_bom
 
     paths = render(run, folder) if folder is not None else (*render(run), write_bom(run))
@@ -110,6 +111,8 @@ def run_report(run: Path, folder: Path | None = None) -> None:
 
 def run_frontier(run: Path, target: Path | None) -> None:
     """Draws the frontier and prints the weights tried."""
+    from medharden.reporting import draw_frontier
+
     path, points, chosen = draw_frontier(run, target)
     table = Table(
         "weight", "gained", "lost", "clean change", "limits", "under the probe attack", box=None, padding=(0, 1)
