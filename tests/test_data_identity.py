@@ -247,6 +247,27 @@ def test_identifiers_that_may_be_one_persons_are_kept_together_and_told_by_pseud
     assert "A-7" not in finding.message
 
 
+def test_a_header_that_joins_what_the_manifest_parts_is_told_by_pseudonym(tmp_path: Path) -> None:
+    ct_folder(tmp_path, PatientID=lambda n: f"H{n // 2}" if n < 4 else f"m{n}")
+    table = [
+        {
+            "path": f"{'ab'[n % 2]}/{n}.dcm",
+            "label": "ab"[n % 2],
+            "patient": f"M{n}",
+            "split": ("train", "test", "val")[n % 3],
+        }
+        for n in range(24)
+    ]
+    cohort = load_cohort(manifest(tmp_path, table), protocol(), key=KEY)
+    [finding] = [f for f in cohort.record.findings if f.code == "data.patients_disputed"]
+    assert finding.message.startswith("2 patients by the headers of their files are several by the manifest")
+    assert (
+        f"{pseudonym(KEY, 'case', 'a/0.dcm')} (train) and {pseudonym(KEY, 'case', 'b/1.dcm')} (test)" in finding.message
+    )
+    assert "H0" not in finding.message
+    assert len({c.patient for c in cohort.cases}) == 24
+
+
 def test_identifiers_written_in_one_way_are_split_as_ever(tmp_path: Path) -> None:
     """Splits are drawn by the identifier as written, so that runs that are on record can be made again."""
     before = load_cohort(rows(tmp_path, [f"Q{k // 2}" for k in range(40)]), protocol(), key=KEY)

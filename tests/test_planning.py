@@ -10,7 +10,7 @@ import pytest
 from command import assert_clear, medharden
 from gating_factory import protocol
 from PIL import Image
-from tiny import PROTOCOL, write_archive
+from tiny import EACH_CASE, PROTOCOL, write_archive
 
 from medharden.errors import RangeError
 from medharden.planning import plan
@@ -106,6 +106,31 @@ def test_cases_of_few_patients_are_planned_by_patient_too(tmp_path: Path) -> Non
         f"{smallest_margin(20, 0.05, alpha=0.025):.3f}, and the protocol's margin with power "
         f"{power_to_show(20, 0.05, 0.02, alpha=0.025):.2f}",
     ]
+
+
+def test_copies_are_planned_once_and_nameless_cases_are_told(tmp_path: Path) -> None:
+    (tmp_path / "tiny.yaml").write_text(PROTOCOL.replace(EACH_CASE, ""))
+    archive = write_archive(tmp_path / "tiny.npz")
+    with np.load(archive) as arrays:
+        changed = dict(arrays)
+    for copy in range(2, 22, 2):
+        changed["test_images"][copy] = changed["test_images"][0]
+    changed["test_images"][3] = changed["test_images"][1]
+    changed["test_images"][3, 0, 0] ^= 1
+    np.savez(archive, **changed)
+    shown = json.loads(medharden("protocol", "plan", "tiny.yaml", "--data", "tiny.npz", "--json", cwd=tmp_path).stdout)
+    assert [r["cases"] for r in shown["endpoints"]] == [110, 50, 60]
+    assert shown["notes"][:2] == [
+        "the test split has 120 cases of 110 patients",
+        "13 of them are copies, which count once: 109 units are left",
+    ]
+    assert any("INCONCLUSIVE at best" in note for note in shown["notes"])
+    seen = medharden("inspect", "--data", "tiny.npz", "--protocol", "tiny.yaml", cwd=tmp_path)
+    assert_clear(seen, 0, "units (copies count once)", "109")
+    told = json.loads(
+        medharden("inspect", "--data", "tiny.npz", "--protocol", "tiny.yaml", "--json", cwd=tmp_path).stdout
+    )
+    assert (told["unnamed"], told["test_units"]) == (400, 109)
 
 
 @pytest.mark.parametrize(

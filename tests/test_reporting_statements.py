@@ -9,10 +9,12 @@ import pytest
 from reporting_records import make_run
 
 from medharden.audit import RunFiles
-from medharden.protocol import Hazard, Signatory, Statements
-from medharden.record import Finding
+from medharden.protocol import Hazard, Patients, Signatory, Splits, Statements
+from medharden.record import Finding, clusters_of
 from medharden.reporting.page import html_report
+from medharden.reporting.provenance import data_rows
 from medharden.reporting.sanity import sanity_checks
+from medharden.reporting.scores import auroc_rows, score_panels, unit_table
 from medharden.reporting.source import RunRecords, read_run
 from medharden.reporting.statements import NOT_STATED, harm_rows, risk_rows, sign_rows
 
@@ -75,3 +77,53 @@ def test_a_sanity_check_fails_by_its_finding_and_none_is_claimed_without_curves(
     without = replace(records, evaluation=replace(records.evaluation, sanity=()))
     assert sanity_checks(without.evaluation) == ()
     assert "Not measured: the protocol asks for no sanity cases." in shown(without)
+
+
+def test_areas_and_the_statistical_unit_count_a_copy_once_as_the_gate_does(records: RunRecords) -> None:
+    """Every third test image is the one before it, of the same class, and half of these are another patient's."""
+    test = records.cohort.split("test")
+    pixels = {case.case: test[n - (n % 3 == 2)].pixels for n, case in enumerate(test)}
+    cases = tuple(replace(c, pixels=pixels.get(c.case, c.pixels)) for c in records.cohort.cases)
+    copied = replace(records, cohort=replace(records.cohort, cases=cases))
+    units = clusters_of(copied.cohort, copied.protocol.splits.is_copy)
+    table = unit_table(copied)
+    assert table is not None
+    assert (len(table.case), units.count) == (400, 200)
+    assert set(table.patient) == set(units.unit.values())
+    [before], [after] = (auroc_rows(score_panels(r), unit_table(r)) for r in (records, copied))
+    assert (after.positives, after.negatives) == ("200", "200")
+    assert "Obuchowski" in after.method
+    assert before.positives != after.positives
+    unit = dict(data_rows(copied))["Statistical unit"]
+    assert unit == f"patient; copies count once: {units.count} units of 300 in the test split"
+
+
+@pytest.mark.parametrize(
+    ("grouped_by", "unnamed", "stated", "said"),
+    [
+        ("patient", 0, False, "patient"),
+        ("patient", 12, False, "patient; 12 of 1,800 cases name none and stand for one each"),
+        ("patient", 12, True, "stand for one each, as the protocol states: One visit a person."),
+        ("case", 1800, False, "so each case stands for one"),
+        ("case", 1800, True, "so each case stands for one, as the protocol states: One visit a person."),
+        ("patient", 0, True, "patient"),
+    ],
+)
+def test_the_statistical_unit_says_whose_the_nameless_cases_are(
+    records: RunRecords, grouped_by: str, unnamed: int, stated: bool, said: str
+) -> None:
+    splits = Splits(patients=Patients(unit="each_case", reason="One visit a person.") if stated else Patients())
+    changed = replace(
+        records,
+        cohort=replace(records.cohort, grouped_by=grouped_by, unnamed=unnamed),
+        protocol=records.protocol.model_copy(update={"splits": splits}),
+    )
+    assert dict(data_rows(changed))["Statistical unit"].endswith(said)
+
+
+def test_a_table_of_other_cases_than_the_cohorts_is_shown_as_it_is(records: RunRecords) -> None:
+    table = records.cases
+    assert table is not None
+    other = replace(records, cases=replace(table, case=("someone", *table.case[1:])))
+    assert unit_table(other) is other.cases
+    assert unit_table(replace(records, cases=None)) is None

@@ -78,7 +78,7 @@ def test_simulated_pairs_have_the_difference_they_are_said_to_have(script: Modul
     )
 
 
-@pytest.mark.parametrize("name", ["auroc", "brier", "balanced", "proportions", "mcnemar"])
+@pytest.mark.parametrize("name", ["auroc", "brier", "balanced", "proportions", "mcnemar", "few"])
 def test_every_table_can_be_made(script: ModuleType, name: str) -> None:
     tables = list(script.TABLES[name](np.random.default_rng(4), 0.002))
     for rows in tables:

@@ -13,8 +13,8 @@ from medharden.cli.pipeline import interruptible
 from medharden.data import Cohort, load_cohort, load_pseudonym_key, locate_case
 from medharden.errors import DataError
 from medharden.models import Classifier, check_classifier, load_classifier
-from medharden.protocol import load_protocol
-from medharden.record import present
+from medharden.protocol import Protocol, load_protocol
+from medharden.record import clusters_of, present
 
 __all__ = ["run_inspection", "run_location"]
 
@@ -52,10 +52,10 @@ def run_inspection(
         inputs, _ = cohort.batch(cohort.indices("train")[:_CHECKED_CASES])
         check_classifier(classifier, inputs, cohort.classes, multilabel=protocol.task.multilabel)
     parts: list[Any] = [] if classifier is None else [_model_table(classifier)]
-    parts += [_split_table(cohort), _data_table(cohort)]
+    parts += [_split_table(cohort, protocol), _data_table(cohort)]
     parts += [marked("[yellow]{}[/] {}", f.severity, f.message) for f in cohort.record.findings]
     parts.append(f"protocol {protocol.name} · digest {protocol.digest[:16]}")
-    out.show(parts, _machine(classifier, cohort, protocol.digest))
+    out.show(parts, _machine(classifier, cohort, protocol))
     return 0
 
 
@@ -91,7 +91,7 @@ def _model_table(classifier: Classifier) -> Table:
     return table
 
 
-def _split_table(cohort: Cohort) -> Table:
+def _split_table(cohort: Cohort, protocol: Protocol) -> Table:
     made = "given" if cohort.record.splits_from == "given" else cohort.record.splits_from
     several, sizes = cohort.record.multilabel, {s: len(cohort.indices(s)) for s in _SPLITS}
     what = "finding" if several else "class"
@@ -105,6 +105,9 @@ def _split_table(cohort: Cohort) -> Table:
         table.add_row("no finding", *(str(none[s]) for s in _SPLITS))
         table.add_row("cases", *(str(sizes[s]) for s in _SPLITS))
     table.add_row("patients", *(str(len({c.patient for c in cohort.cases if c.split == s})) for s in _SPLITS))
+    clusters = clusters_of(cohort.record, protocol.splits.is_copy)
+    if clusters.copies:
+        table.add_row("units (copies count once)", "", "", str(clusters.count))
     return table
 
 
@@ -130,7 +133,7 @@ def _counts(cohort: Cohort) -> dict[str, dict[str, int]]:
     return counts
 
 
-def _machine(classifier: Classifier | None, cohort: Cohort, digest: str) -> dict[str, Any]:
+def _machine(classifier: Classifier | None, cohort: Cohort, protocol: Protocol) -> dict[str, Any]:
     source = cohort.source
     model = None
     if classifier is not None:
@@ -152,6 +155,8 @@ def _machine(classifier: Classifier | None, cohort: Cohort, digest: str) -> dict
         "cases": _counts(cohort),
         "splits_from": cohort.record.splits_from,
         "grouped_by": cohort.record.grouped_by,
+        "unnamed": cohort.record.unnamed,
+        "test_units": clusters_of(cohort.record, protocol.splits.is_copy).count,
         "formats": source.formats,
         "native_shapes": source.native_shapes,
         "stored_range": list(source.stored_range),
@@ -159,5 +164,5 @@ def _machine(classifier: Classifier | None, cohort: Cohort, digest: str) -> dict
         "attributes": source.attributes,
         "findings": [{"code": f.code, "severity": f.severity, "message": f.message} for f in cohort.record.findings],
         "excluded": [list(e) for e in cohort.record.excluded],
-        "protocol": digest,
+        "protocol": protocol.digest,
     }

@@ -12,9 +12,11 @@ from medharden.cli.console import out, stage_progress
 from medharden.errors import ProtocolError
 from medharden.planning import Plan, plan
 from medharden.protocol import Protocol, load_protocol
-from medharden.record import present
+from medharden.record import clusters_of, present
 
 __all__ = ["run_plan"]
+
+_UNNAMED = ("data.no_patients", "data.missing_patients")
 
 
 def run_plan(
@@ -39,7 +41,7 @@ def run_plan(
             raise ProtocolError(
                 "--data counts the cases itself; leave --cases and --positives out, or leave --data out"
             )
-        cases, patients, counts = _counted(data, protocol, workers, max_decoded, key_file)
+        cases, patients, counts, notes = _counted(data, protocol, workers, max_decoded, key_file)
         notes += _of_patients(protocol, cases, patients, discordance)
     else:
         counts = _given(protocol, cases, positives)
@@ -75,8 +77,8 @@ def _given(protocol: Protocol, cases: int | None, positives: int | None) -> dict
 
 
 def _of_patients(protocol: Protocol, cases: int, patients: int, discordance: float) -> list[str]:
-    """How many patients the test cases are of, and what these show where a patient's cases are all answered alike."""
-    notes = [f"the test split has {cases} cases of {patients} patients"]
+    """What the patients show where a patient's cases are all answered alike."""
+    notes = []
     if patients < cases:
         rows = plan(protocol, {}, cases=patients, discordance=discordance).rows
         accuracy = next(row for row in rows if row.endpoint == "accuracy")
@@ -89,17 +91,22 @@ def _of_patients(protocol: Protocol, cases: int, patients: int, discordance: flo
 
 def _counted(
     data: Path, protocol: Protocol, workers: int, max_decoded: int, key_file: Path | None
-) -> tuple[int, int, dict[str, int]]:
-    """Test cases and patients, and cases of each class; images are decoded and checked, and answered by no model."""
+) -> tuple[int, int, dict[str, int], list[str]]:
+    """Test cases, units and cases of each class, identical images once, and what is to be said; no model answers."""
     from medharden.data import load_cohort, load_pseudonym_key
 
     key = load_pseudonym_key(key_file)
     with stage_progress() as progress:
         cohort = load_cohort(data, protocol, key=key, progress=progress, workers=workers, max_decoded=max_decoded)
-    test = cohort.record.split("test")
-    numbers = Counter(k for case in test for k in present(case.label))
-    patients = len({case.patient for case in test})
-    return len(test), patients, {name: numbers[k] for k, name in enumerate(cohort.classes)}
+    test, clusters = cohort.record.split("test"), clusters_of(cohort.record, protocol.splits.is_copy)
+    once = {(case.pixels, case.label): case for case in test}.values()
+    numbers = Counter(k for case in once for k in present(case.label))
+    notes = [f"the test split has {len(test)} cases of {clusters.patients} patients"]
+    if clusters.copies:
+        copied = sum(map(len, clusters.copies))
+        notes.append(f"{copied} of them are copies, which count once: {clusters.count} units are left")
+    notes += [f.message for f in cohort.record.findings if f.code in _UNNAMED]
+    return len(once), clusters.count, {name: numbers[k] for k, name in enumerate(cohort.classes)}, notes
 
 
 def _table(planned: Plan) -> Table:

@@ -103,12 +103,15 @@ class PatientNames:
             data in which each patient is written in one way are split as they would be without this rule.
         placeholders: how many cases name their patient by a word that stands for none.
         respelt: how many patients are written in more than one way.
+        disputed: sets of identities that are one patient by a less trusted source: the header of files of several
+            patients of the manifest.
     """
 
     identities: tuple[str, ...]
     groups: tuple[str, ...]
     placeholders: int
     respelt: int
+    disputed: tuple[tuple[str, ...], ...] = ()
 
     @property
     def named(self) -> int:
@@ -149,11 +152,16 @@ def name_patients(said: Sequence[Sequence[str]]) -> PatientNames:
     for text, identity in zip(chosen, identities, strict=True):
         written[identity].add(text)
     least = {identity: min(texts) for identity, texts in written.items()}
+    by_others: dict[str, set[str]] = defaultdict(set)
+    for texts, identity in zip(said, identities, strict=True):
+        for other in {forms[text] for text in texts} - {identity, ""}:
+            by_others[other].add(identity)
     return PatientNames(
         identities=identities,
         groups=tuple(least[identity] for identity in identities),
         placeholders=sum(not i and _says_something(texts) for i, texts in zip(identities, said, strict=True)),
         respelt=sum(len(texts) > 1 for identity, texts in written.items() if identity),
+        disputed=tuple(sorted(tuple(sorted(of)) for of in by_others.values() if len(of) > 1)),
     )
 
 

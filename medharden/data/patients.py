@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 
 from medharden.data.identity import PatientNames
@@ -77,25 +78,37 @@ def patient_findings(
             "number, Unicode forms); each counts as one patient."
         )
         yield Finding("data.patient_spellings", "warning", message)
-    yield from _alike(patients, names, splits)
+    if sets := patients.alike():
+        message = (
+            f"{len(sets)} sets of patient identifiers differ in punctuation, accents, zeros before a number or letters "
+            "that look alike, and in nothing else; they count as different patients."
+        )
+        message += _parted(sets, patients, names, splits)
+        yield Finding("data.patients_alike", "warning", message)
+    if patients.disputed:
+        message = (
+            f"{len(patients.disputed)} patients by the headers of their files are several by the manifest, which "
+            "counts."
+        )
+        message += _parted(patients.disputed, patients, names, splits)
+        yield Finding("data.patients_disputed", "warning", message)
 
 
-def _alike(patients: PatientNames, names: Sequence[str], splits: Sequence[str]) -> Iterator[Finding]:
-    sets = patients.alike()
-    if not sets:
-        return
-    of = {identity: number for number, members in enumerate(sets) for identity in members}
+def _parted(
+    sets: Sequence[tuple[str, ...]], patients: PatientNames, names: Sequence[str], splits: Sequence[str]
+) -> str:
+    """Which sets of patients lie in different splits, each by a case of every split."""
+    of: dict[str, list[int]] = defaultdict(list)
+    for number, members in enumerate(sets):
+        for identity in members:
+            of[identity].append(number)
     rows: list[dict[str, int]] = [{} for _ in sets]
     for row, identity in enumerate(patients.identities):
-        if identity in of:
-            rows[of[identity]].setdefault(splits[row], row)
+        for number in of.get(identity, ()):
+            rows[number].setdefault(splits[row], row)
     parted = [list(found.values()) for found in rows if len(found) > 1]
-    message = (
-        f"{len(sets)} sets of patient identifiers differ in punctuation, accents, zeros before a number or letters "
-        "that look alike, and in nothing else; they count as different patients."
-    )
-    if parted:
-        shown = "; ".join(" and ".join(f"{names[r]} ({splits[r]})" for r in found) for found in parted[:_MOST_LISTED])
-        more = f" and {len(parted) - _MOST_LISTED} more" if len(parted) > _MOST_LISTED else ""
-        message += f" {len(parted)} of them lie in different splits: {shown}{more}. Are they different people?"
-    yield Finding("data.patients_alike", "warning", message)
+    if not parted:
+        return ""
+    shown = "; ".join(" and ".join(f"{names[r]} ({splits[r]})" for r in found) for found in parted[:_MOST_LISTED])
+    more = f" and {len(parted) - _MOST_LISTED} more" if len(parted) > _MOST_LISTED else ""
+    return f" {len(parted)} of them lie in different splits: {shown}{more}. Are they different people?"

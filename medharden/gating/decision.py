@@ -22,7 +22,7 @@ from medharden.gating.records import record_problems
 from medharden.gating.shares import referral, robust_floor
 from medharden.gating.subgroups import subgroup_endpoints, subgroup_findings
 from medharden.gating.table import content_problems, shape_problems
-from medharden.gating.units import by_unit, on_enough_units, unit_findings, unnamed_reason
+from medharden.gating.units import on_enough_units, unit_findings, unnamed_reason
 from medharden.protocol import Protocol
 from medharden.record import (
     CaseTable,
@@ -33,6 +33,7 @@ from medharden.record import (
     GateDecision,
     HardenRecord,
     Verdict,
+    by_unit,
     clusters_of,
 )
 

@@ -1,66 +1,23 @@
-"""The unit of analysis: patients, of whom those whose images are copies of each other's count as one.
+"""The unit of analysis (`record.by_unit`): how many it takes, what counts once, and whose cases name no patient.
 
-All endpoints take their cases and patients from here. Of identical images one case is left, so that a copy adds
-nothing at all; images that only look alike stay, as cases of one unit. A case that names no patient counts as one of
-its own, which only the protocol can state to be true; and limits that rest on very few units are not believed.
+A case that names no patient counts as one of its own, which only the protocol can state to be true; and limits that
+rest on very few units are not believed.
 """
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import replace
 
-import numpy as np
-import numpy.typing as npt
-
 from medharden.gating.words import percent
 from medharden.protocol import Protocol
-from medharden.record import CaseTable, Clusters, CohortRecord, Endpoint, Finding, SubjectTable, Verdict
+from medharden.record import Clusters, CohortRecord, Endpoint, Finding, Verdict
 
-__all__ = ["by_unit", "on_enough_units", "unit_findings", "unnamed_reason"]
+__all__ = ["on_enough_units", "unit_findings", "unnamed_reason"]
 
 FEWEST_UNITS = 20
 _MANY = 0.05
 _MOST_SETS, _MOST_CASES = 5, 4
-
-
-def by_unit(cases: CaseTable, cohort: CohortRecord, clusters: Clusters) -> CaseTable:
-    """The table with each image once, and each case's cluster in the place of its patient.
-
-    Of cases with the same pixels and label the first of the cohort's stays. It was attacked if any of them was, stands
-    only where all that were attacked stand, and was referred if any was. What attacks did to single findings is left
-    out.
-    """
-    row = {case: n for n, case in enumerate(cases.case)}
-    same: dict[tuple[str, object], list[int]] = defaultdict(list)
-    for case in cohort.split("test"):
-        same[case.pixels, case.label].append(row[case.case])
-    sets = sorted(same.values(), key=lambda rows: rows[0])
-    kept = [rows[0] for rows in sets]
-    subjects = {name: _once(subject, cases.attacked, sets) for name, subject in cases.subjects.items()}
-    return CaseTable(
-        case=tuple(cases.case[n] for n in kept),
-        patient=tuple(clusters.unit[cases.case[n]] for n in kept),
-        label=cases.label[kept],
-        attacked=np.array([cases.attacked[rows].any() for rows in sets]),
-        subjects=subjects,
-        groups={name: tuple(values[n] for n in kept) for name, values in cases.groups.items()},
-    )
-
-
-def _once(subject: SubjectTable, attacked: npt.NDArray[np.bool_], sets: list[list[int]]) -> SubjectTable:
-    """A subject's rows, one for each set of identical images."""
-    kept = [rows[0] for rows in sets]
-    fallen = attacked & ~subject.robust
-    worst = [next((n for n in rows if fallen[n]), rows[0]) for rows in sets]
-    return SubjectTable(
-        predicted=subject.predicted[kept],
-        probabilities=subject.probabilities[kept],
-        robust=np.array([attacked[rows].any() and not fallen[rows].any() for rows in sets]),
-        won_by=tuple(subject.won_by[n] for n in worst),
-        referred=np.array([subject.referred[rows].any() for rows in sets]),
-    )
 
 
 def on_enough_units(endpoint: Endpoint) -> Endpoint:

@@ -5,7 +5,7 @@ and written through `medharden.audit`. Every number is finite (a JSON record can
 """
 
 from medharden.record.attack import AttackedCase, AttackRecord
-from medharden.record.clusters import Clusters, clusters_of, joined
+from medharden.record.clusters import Clusters, by_unit, clusters_of, joined
 from medharden.record.cohort import AlikePair, CaseRecord, CohortRecord, Label, ModelRecord, present
 from medharden.record.common import Environment, Finding, Progress, Verdict
 from medharden.record.evaluation import (
@@ -50,6 +50,7 @@ __all__ = [
     "SubjectOutcome",
     "SubjectTable",
     "Verdict",
+    "by_unit",
     "clusters_of",
     "joined",
     "present",

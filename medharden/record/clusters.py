@@ -1,4 +1,8 @@
-"""What counts once: cases of one patient, of identical pixels, or that look like copies of one image."""
+"""The unit of analysis: patients, of whom those whose images are copies of each other's count as one.
+
+All endpoints take their cases and patients from here. Of identical images one case is left, so that a copy adds
+nothing at all; images that only look alike stay, as cases of one unit.
+"""
 
 from __future__ import annotations
 
@@ -6,9 +10,13 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from medharden.record.cohort import CohortRecord
+import numpy as np
+import numpy.typing as npt
 
-__all__ = ["Clusters", "clusters_of", "joined"]
+from medharden.record.cohort import CohortRecord
+from medharden.record.evaluation import CaseTable, SubjectTable
+
+__all__ = ["Clusters", "by_unit", "clusters_of", "joined"]
 
 
 @dataclass(frozen=True)
@@ -66,6 +74,44 @@ def clusters_of(cohort: CohortRecord, is_copy: Callable[[str, str, int], bool]) 
         identical=sum(n for n in pixels.values() if n > 1),
         patients=len({case.patient for case in cases}),
         largest=max((sizes[of] for of, members in patients.items() if len(members) > 1), default=0),
+    )
+
+
+def by_unit(cases: CaseTable, cohort: CohortRecord, clusters: Clusters) -> CaseTable:
+    """The table with each image once, and each case's cluster in the place of its patient.
+
+    Of cases with the same pixels and label the first of the cohort's stays. It was attacked if any of them was, stands
+    only where all that were attacked stand, and was referred if any was. What attacks did to single findings is left
+    out.
+    """
+    row = {case: n for n, case in enumerate(cases.case)}
+    same: dict[tuple[str, object], list[int]] = defaultdict(list)
+    for case in cohort.split("test"):
+        same[case.pixels, case.label].append(row[case.case])
+    sets = sorted(same.values(), key=lambda rows: rows[0])
+    kept = [rows[0] for rows in sets]
+    subjects = {name: _once(subject, cases.attacked, sets) for name, subject in cases.subjects.items()}
+    return CaseTable(
+        case=tuple(cases.case[n] for n in kept),
+        patient=tuple(clusters.unit[cases.case[n]] for n in kept),
+        label=cases.label[kept],
+        attacked=np.array([cases.attacked[rows].any() for rows in sets]),
+        subjects=subjects,
+        groups={name: tuple(values[n] for n in kept) for name, values in cases.groups.items()},
+    )
+
+
+def _once(subject: SubjectTable, attacked: npt.NDArray[np.bool_], sets: list[list[int]]) -> SubjectTable:
+    """A subject's rows, one for each set of identical images."""
+    kept = [rows[0] for rows in sets]
+    fallen = attacked & ~subject.robust
+    worst = [next((n for n in rows if fallen[n]), rows[0]) for rows in sets]
+    return SubjectTable(
+        predicted=subject.predicted[kept],
+        probabilities=subject.probabilities[kept],
+        robust=np.array([attacked[rows].any() and not fallen[rows].any() for rows in sets]),
+        won_by=tuple(subject.won_by[n] for n in worst),
+        referred=np.array([subject.referred[rows].any() for rows in sets]),
     )
 
 

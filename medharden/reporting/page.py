@@ -30,7 +30,7 @@ from medharden.reporting.robust import (
 )
 from medharden.reporting.sanity import sanity_checks, sanity_rows
 from medharden.reporting.score_charts import reliability_chart, roc_chart, sanity_chart
-from medharden.reporting.scores import auroc_rows, calibrations, reliability_rows, score_panels
+from medharden.reporting.scores import auroc_rows, calibrations, reliability_rows, score_panels, unit_table
 from medharden.reporting.source import RunRecords
 from medharden.reporting.statements import (
     NOT_STATED,
@@ -86,7 +86,7 @@ def html_report(records: RunRecords) -> bytes:
         stated=stated_rows(records),
         preprocessing=preprocessing_rows(protocol, records.cohort),
         roc=roc_chart(panels),
-        auroc=auroc_rows(panels, records.cases),
+        auroc=auroc_rows(panels, unit_table(records)),
         reliability=reliability_chart(predicted, calibrated),
         reliability_rows=reliability_rows(calibrated),
         calibration=calibrated,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from medharden.protocol import protocol_yaml
-from medharden.record import Environment
+from medharden.record import Environment, clusters_of
 from medharden.reporting.numbers import count, percent
 from medharden.reporting.source import RunRecords
 from medharden.reporting.wording import BRANCH, FUSION, input_words
@@ -70,18 +70,31 @@ def model_rows(records: RunRecords) -> Rows:
 def data_rows(records: RunRecords) -> Rows:
     """Where the cases came from and how they were split."""
     cohort = records.cohort
-    unit = (
-        "patient" if cohort.grouped_by == "patient" else "case: the data name no patients, so each case stands for one"
-    )
     return (
         (
             "Source",
             f"{cohort.source}: " + ", ".join(f"{count(n)} {kind}" for kind, n in sorted(cohort.formats.items())),
         ),
         ("Splits", _SPLITS_FROM.get(cohort.splits_from, cohort.splits_from)),
-        ("Statistical unit", unit),
+        ("Statistical unit", _unit(records)),
         ("Pseudonyms", f"keyed HMAC, key {cohort.key_id}; no case is named but in findings that need it"),
     )
+
+
+def _unit(records: RunRecords) -> str:
+    """What counts as one, in words."""
+    cohort, limits = records.cohort, records.protocol.splits
+    unit = "patient"
+    if cohort.grouped_by != "patient":
+        unit = "case: the data name no patients, so each case stands for one"
+    elif cohort.unnamed:
+        unit = f"patient; {count(cohort.unnamed)} of {count(len(cohort.cases))} cases name none and stand for one each"
+    if limits.each_case and (cohort.unnamed or cohort.grouped_by != "patient"):
+        unit += f", as the protocol states: {limits.patients.reason}"
+    clusters = clusters_of(cohort, limits.is_copy)
+    if clusters.copies:
+        unit += f"; copies count once: {count(clusters.count)} units of {count(clusters.patients)} in the test split"
+    return unit
 
 
 def digest_rows(records: RunRecords) -> Rows:

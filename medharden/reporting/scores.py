@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from medharden.errors import RangeError
-from medharden.record import CaseTable
+from medharden.record import CaseTable, by_unit, clusters_of
 from medharden.reporting.numbers import count, percent
 from medharden.reporting.source import COMPARED, RunRecords
 from medharden.stats import ReliabilityBin, auroc, auroc_difference, calibration_error, reliability
@@ -22,6 +22,7 @@ __all__ = [
     "calibrations",
     "reliability_rows",
     "score_panels",
+    "unit_table",
 ]
 
 
@@ -74,8 +75,11 @@ class ReliabilityRow:
 
 
 def score_panels(records: RunRecords) -> tuple[ScorePanel, ...]:
-    """One panel a class or finding with cases of both kinds; of two classes the positive one alone."""
-    cases, classes = records.cases, records.evaluation.classes
+    """One panel a class or finding with cases of both kinds; of two classes the positive one alone.
+
+    Each image is in it once, as the gate counts.
+    """
+    cases, classes = unit_table(records), records.evaluation.classes
     if cases is None:
         return ()
     shown = list(range(len(classes)))
@@ -92,6 +96,14 @@ def score_panels(records: RunRecords) -> tuple[ScorePanel, ...]:
     return tuple(panels)
 
 
+def unit_table(records: RunRecords) -> CaseTable | None:
+    """The per-case table by the gate's unit; as it is where it is not that of the cohort's test split."""
+    cases, cohort = records.cases, records.cohort
+    if cases is None or sorted(cases.case) != sorted(case.case for case in cohort.split("test")):
+        return cases
+    return by_unit(cases, cohort, clusters_of(cohort, records.protocol.splits.is_copy))
+
+
 def _is(answers: npt.NDArray[np.int64], k: int) -> npt.NDArray[np.bool_]:
     """Whether each case has class k: index of one class, or a column a finding."""
     held: npt.NDArray[np.bool_] = answers == k if answers.ndim == 1 else answers[:, k].astype(np.bool_)
@@ -103,7 +115,7 @@ def _point(truth: npt.NDArray[np.bool_], said: npt.NDArray[np.bool_]) -> tuple[f
 
 
 def auroc_rows(panels: tuple[ScorePanel, ...], cases: CaseTable | None) -> tuple[AurocRow, ...]:
-    """AUROC of both models by panel, and the change with its 95 % interval, patients as the unit."""
+    """AUROC of both models by panel, and the change with its 95 % interval; the table is that by unit."""
     if cases is None:
         return ()
     old, new = COMPARED

@@ -298,6 +298,34 @@ def mcnemar_table(rng: np.random.Generator, scale: float) -> Iterator[Rows]:
     yield rows
 
 
+# --- few patients ------------------------------------------------------------------------------------------------
+
+
+def rarely_worse(rng: np.random.Generator, patients: int, each: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Probabilities of .9 for the truth that fall to .6 in all cases of one patient in five, with a little noise."""
+    labels = np.tile([0, 1], patients * each)[: patients * each]
+    fallen = np.repeat(rng.random(patients) < 0.2, each)
+    old, new = (p + rng.normal(0.0, 0.01, labels.size) for p in (np.full(labels.size, 0.9), np.where(fallen, 0.6, 0.9)))
+    both = [np.where(labels[:, None] == np.arange(2), p[:, None], 1.0 - p[:, None]) for p in (new, old)]
+    return both[0], both[1], labels
+
+
+def few_table(rng: np.random.Generator, scale: float) -> Iterator[Rows]:
+    """The error by which a loss passes, where limits rest on an estimated variance over few patients of ten cases."""
+    runs, each = int(2000 * scale), 10
+    draws = (lambda k: brier_draw(rng, k, each, 0.8), lambda k: rarely_worse(rng, k, each))
+    truths = [brier_difference(*draw(25_000)).estimate for draw in draws]
+    rows = [["patients x cases", "AUROC .80, .85", "Brier, noise", "Brier, one patient in five much worse"]]
+    for patients in (4, 6, 10, 15, 20, 30, 40, 80):
+        found = [auroc_rates(rng, runs, patients, each, 0.5, (0.80, 0.85))[1]]
+        for draw, truth in zip(draws, truths, strict=True):
+            who = names(patients, each)
+            passed = [brier_difference(*draw(patients), patients=who).interval[1] < truth for _ in range(runs)]
+            found.append(share(float(np.mean(passed))))
+        rows.append([f"{patients} x {each}", *found])
+    yield rows
+
+
 # --- the page ----------------------------------------------------------------------------------------------------
 
 TABLES: dict[str, Callable[[np.random.Generator, float], Iterator[Rows]]] = {
@@ -309,6 +337,7 @@ TABLES: dict[str, Callable[[np.random.Generator, float], Iterator[Rows]]] = {
     "balanced": balanced_table,
     "proportions": proportion_table,
     "mcnemar": mcnemar_table,
+    "few": few_table,
 }
 
 
