@@ -221,7 +221,7 @@ def test_every_page_is_in_the_navigation_and_the_navigation_has_no_other() -> No
 # --- root files --------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("command", ["pip install '.' && medharden demo", "pip install '.[test]' && pytest"])
+@pytest.mark.parametrize("command", ["pip install '.[harden]' && medharden demo", "pip install '.[test]' && pytest"])
 def test_the_set_up_commands_stand_alone_in_the_readme(command: str) -> None:
     assert f"```sh\n{command}\n```" in text(ROOT / "README.md")
 
