@@ -7,7 +7,7 @@ import stat
 from dataclasses import dataclass
 from pathlib import Path
 
-from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.exceptions import InternalError, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 from securesystemslib.exceptions import UnverifiedSignatureError, VerificationError
@@ -70,7 +70,7 @@ def load_signing_key(path: Path, passphrase: bytes | None = None) -> SigningKey:
     except TypeError:
         wanted = "is encrypted: set its passphrase" if passphrase is None else "is not encrypted: give no passphrase"
         raise KeyFileError(f"the private key {path.name} {wanted} (MEDHARDEN_SIGNING_PASSPHRASE)") from None
-    except (ValueError, UnsupportedAlgorithm):
+    except (ValueError, UnsupportedAlgorithm, InternalError):
         raise KeyFileError(
             f"{path.name} can't be read as a private key: expected PEM of {_KINDS}, and the passphrase where it is "
             "encrypted; `medharden keygen` makes one"
@@ -90,7 +90,7 @@ def load_public_key(path: Path) -> PublicKey:
     data = _read(path)
     try:
         key = serialization.load_pem_public_key(data)
-    except (ValueError, UnsupportedAlgorithm):
+    except (ValueError, UnsupportedAlgorithm, InternalError):
         private = " (this is a private key: keep it where you sign, and give its public half)" * (b"PRIVATE" in data)
         raise KeyFileError(f"{path.name} can't be read as a public key{private}: expected PEM of {_KINDS}") from None
     if not isinstance(key, (ed25519.Ed25519PublicKey, ec.EllipticCurvePublicKey)):
