@@ -231,7 +231,8 @@ def _attack_case(setting: _Setting, row: int, number: int) -> tuple[AttackedCase
     file, difference = search, 0.0
     if clean:
         name, digest = _write(setting, case, carrier, result, counts, number)
-        again = input_of(read_back(setting.folder / name, protocol.input.dims), protocol.input, channels)
+        written = read_back(setting.folder / name, protocol.input.dims, setting.files.room)
+        again = input_of(written, protocol.input, channels)
         file, seen = _answer(view, aim, again[None].to(device))
         difference = float((seen - found).abs().max())
     return AttackedCase(

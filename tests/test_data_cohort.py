@@ -31,6 +31,7 @@ from PIL import Image
 from medharden.data import load_cohort, pseudonym
 from medharden.data.formats import read_file
 from medharden.data.layout import Entry, Listing
+from medharden.data.limits import Room
 from medharden.data.reading import Shelf, read_cases
 from medharden.errors import DataError
 from medharden.protocol import Columns, Input, Intensity, Splits, Task
@@ -257,11 +258,11 @@ def test_an_error_that_no_reader_foresaw_shows_its_type_and_not_its_text(tmp_pat
     class UnheardError(Exception):
         pass
 
-    def read(entry):
+    def read(entry, hold):
         raise UnheardError("PatientName: Jane Doe")
 
     listing = Listing(source="folder", classes=("a", "b"), entries=(Entry("a/1.png", "a"),), read=read)
-    results = read_cases(listing, Input(), Shelf(10, tmp_path), workers=1, progress=None)
+    results = read_cases(listing, Input(), Shelf(10, tmp_path), room=Room(), workers=1, progress=None)
     assert results == ["can't be read: UnheardError"]
 
 

@@ -10,6 +10,7 @@ import torch
 from medharden.audit import write_atomic
 from medharden.cli.console import out, stage_progress
 from medharden.cli.pipeline import Job, interruptible, prepare, run_all
+from medharden.cli.runtime import keep_freed_memory
 from medharden.data import load_cohort, load_pseudonym_key, write_phantom_cohort
 from medharden.hardening import fine_tune
 from medharden.models import Classifier, load_classifier, timm_module
@@ -37,6 +38,7 @@ def run_demo(folder: Path) -> int:
             write_phantom_cohort(data, patients=_PATIENTS, seed=protocol.seed, progress=progress)
         if not model.exists():
             cohort = load_cohort(data, protocol, key=load_pseudonym_key(), progress=progress)
+            keep_freed_memory()
             network = _untrained(folder, protocol, len(cohort.classes))
             fine_tune(network, cohort, _ORIGINAL, seed=protocol.seed, progress=progress)
             _save(network, model)

@@ -96,13 +96,12 @@ def interruptible(run: Path) -> Iterator[None]:
 
 
 def prepare(job: Job) -> None:
-    """Sets the process up, and checks what would otherwise fail late: a writable run directory, the device.
+    """Checks what would otherwise fail late: a writable run directory, the device.
 
     Raises:
         OutputError: the directory can't be written to.
         RunError: there is no such device.
     """
-    keep_freed_memory()
     try:
         job.run.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -136,6 +135,7 @@ def _load_data(job: Job, protocol: Protocol, progress: Progress) -> Cohort:
     cohort = load_cohort(
         job.data, protocol, key=key, progress=progress, workers=job.workers, max_decoded=job.max_decoded
     )
+    keep_freed_memory()  # not before: what reading frees must be free for the next file
     sizes = ", ".join(f"{name} {len(cohort.indices(name))}" for name in ("train", "val", "test"))
     out.say(f"data: {len(cohort.cases)} cases ({sizes}), classes {', '.join(cohort.classes)}, {cohort.record.shape}")
     return cohort

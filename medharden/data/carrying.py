@@ -127,14 +127,14 @@ def stored_cases(
     return StoredCases(listing, {name(e.text): e for e in listing.entries}, protocol.input.dims, key, room)
 
 
-def read_back(path: Path, dims: int) -> StoredImage:
+def read_back(path: Path, dims: int, room: Room | None = None) -> StoredImage:
     """A written file through the ordinary loader.
 
     Raises:
         DataError: with the reason alone.
     """
-    with quiet_readers():
-        return read_file(path, dims)
+    with quiet_readers(), (room or Room()).file() as hold:
+        return read_file(path, dims, hold)
 
 
 def _carrier(listing: Listing, entry: Entry, dims: int, hold: Hold) -> Carrier:

@@ -18,6 +18,12 @@ from pydicom.uid import (
     UID,
     ExplicitVRLittleEndian,
     JPEG2000TransferSyntaxes,
+    JPEGBaseline8Bit,
+    JPEGExtended12Bit,
+    JPEGLossless,
+    JPEGLosslessSV1,
+    JPEGLSLossless,
+    JPEGLSNearLossless,
     JPEGLSTransferSyntaxes,
     JPEGTransferSyntaxes,
     RLELossless,
@@ -25,15 +31,25 @@ from pydicom.uid import (
 
 from medharden.data.fragments import frames_of
 from medharden.data.j2k import walk_j2k
-from medharden.data.jpeg import check_entropy, walk_jpeg
+from medharden.data.jpeg import check_entropy, check_marks, walk_jpeg
 from medharden.data.limits import Hold
 from medharden.data.rle import decode_rle
 from medharden.errors import DataError
 
 __all__ = ["stored_values"]
 
-_DECODED = 24  # bytes that GDCM and pydicom need for one value of a frame that they decode, at most
-_BY_LIBJPEG = (0xC0, 0xC1, 0xC2)  # baseline, extended, progressive
+_DECODED = 8  # bytes that GDCM and pydicom need for one value of a frame, beside those that any array needs
+_CONVERTED = 4  # bytes for a value of colour, which pydicom turns from YBR to RGB all at once
+
+_HUFFMAN, _LOSSLESS, _LS = (0xC0, 0xC1, 0xC2), (0xC3,), (0xF7,)
+_KINDS = {  # markers of the frame and bits that a transfer syntax allows; GDCM crashes over some others
+    JPEGBaseline8Bit: (_HUFFMAN, (8,)),
+    JPEGExtended12Bit: (_HUFFMAN, (8, 12)),
+    JPEGLossless: (_LOSSLESS, range(2, 17)),
+    JPEGLosslessSV1: (_LOSSLESS, range(2, 17)),
+    JPEGLSLossless: (_LS, range(2, 17)),
+    JPEGLSNearLossless: (_LS, range(2, 17)),
+}
 
 
 @dataclass(frozen=True)
@@ -68,7 +84,7 @@ def stored_values(ds: Dataset, hold: Hold, *, outputs: int, beside: int) -> npt.
     claim = _Claim(int(ds.Rows), int(ds.Columns), frames, int(ds.SamplesPerPixel), int(ds.BitsAllocated))
     syntax = UID(ds.file_meta.TransferSyntaxUID)
     if not syntax.is_encapsulated:
-        _take(hold, claim, outputs, beside + (_DECODED * claim.pixels * claim.samples if claim.samples > 1 else 0))
+        _take(hold, claim, outputs, beside)
         _check_length(ds)
         native: npt.NDArray[Any] = pixel_array(ds, view_only=True)
         return native
@@ -79,16 +95,15 @@ def stored_values(ds: Dataset, hold: Hold, *, outputs: int, beside: int) -> npt.
         return _from_rle(ds, encoded, claim)
     if syntax in JPEGTransferSyntaxes:
         for frame in encoded:
-            said = walk_jpeg(frame)
-            if said.process in _BY_LIBJPEG and said.precision == 8:
-                check_entropy(frame)
+            check_entropy(frame, walk_jpeg(frame))
     array: npt.NDArray[Any] = pixel_array(ds, allow_excess_frames=False)
     return array
 
 
 def _take(hold: Hold, claim: _Claim, outputs: int, beside: int) -> None:
     shape = claim.frames, claim.rows, claim.columns, max(claim.samples, outputs)
-    hold.take_values(shape, claim.allocated // 8, beside=beside)
+    converted = _CONVERTED * claim.frames * claim.pixels * claim.samples if claim.samples > 1 else 0
+    hold.take_values(shape, claim.allocated // 8, beside=beside + converted)
 
 
 def _check_length(ds: Dataset) -> None:
@@ -105,9 +120,15 @@ def _check_size(frame: bytes, claim: _Claim, syntax: UID) -> int:
     """Holds the size that a codestream claims against the header; returns what its decoder needs beside the pixels."""
     if syntax in (*JPEGTransferSyntaxes, *JPEGLSTransferSyntaxes):
         jpeg = walk_jpeg(frame)
+        processes, depths = _KINDS[syntax]
+        if jpeg.process not in processes or jpeg.precision not in depths or jpeg.precision > claim.allocated:
+            raise DataError(f"holds a JPEG image of another kind ({jpeg.precision} bits) than its header says")
+        check_marks(frame, jpeg)
         size, end, memory = (jpeg.height, jpeg.width, jpeg.components), jpeg.end, 0
     elif syntax in JPEG2000TransferSyntaxes:
         j2k = walk_j2k(frame)
+        if j2k.precision > claim.allocated:
+            raise DataError(f"holds a JPEG 2000 image of {j2k.precision} bits; its header allocates {claim.allocated}")
         size, end, memory = (j2k.height, j2k.width, j2k.components), j2k.end, j2k.memory
     else:
         return 0

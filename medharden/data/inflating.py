@@ -23,7 +23,7 @@ def inflated(data: bytes | memoryview, length: int) -> Iterator[bytes]:
         try:
             piece = stream.decompress(left, min(_PIECE, length + 1 - total))
         except zlib.error as error:
-            if "check" in str(error) and total:
+            if "data check" in str(error):
                 raise DataError("fails its checksum (zlib): it was damaged after it was written") from None
             raise DataError("can't be decompressed: it was damaged after it was written") from None
         left = stream.unconsumed_tail

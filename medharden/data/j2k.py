@@ -19,7 +19,7 @@ class J2kStream:
     """What the markers of one image say.
 
     Attributes:
-        height, width, components: of the image.
+        height, width, components, precision: of the image; the largest where its channels differ.
         memory: bytes that a decoder needs for tiles, packets and code blocks, roughly, beside the pixels.
         end: where the image ends, after its last marker.
     """
@@ -27,6 +27,7 @@ class J2kStream:
     height: int
     width: int
     components: int
+    precision: int
     memory: int
     end: int
 
@@ -158,4 +159,5 @@ def _described(size: bytes, codings: list[_Coding], tiles: set[int], end: int) -
         raise DataError("describes more packets (JPEG 2000) than it has bytes: it is cut off (truncated)")
     blocks = components * tile[0] * tile[1] // min(coding.block for coding in codings)
     memory = _TILE_BYTES * count + _PACKET_BYTES * packets + _BLOCK_BYTES * blocks
-    return J2kStream(height, width, components, memory, end)
+    precision = max((size[36 + 3 * at] & 127) + 1 for at in range(components))
+    return J2kStream(height, width, components, precision, memory, end)

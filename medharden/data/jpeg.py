@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
 
@@ -16,10 +17,11 @@ from medharden.data.limits import Hold
 from medharden.data.picture import Picture
 from medharden.errors import DataError
 
-__all__ = ["JpegStream", "check_entropy", "read_jpeg", "walk_jpeg"]
+__all__ = ["JpegStream", "check_entropy", "check_marks", "read_jpeg", "walk_jpeg"]
 
 _FRAMES = (*range(0xC0, 0xC4), *range(0xC5, 0xC8), *range(0xC9, 0xCC), *range(0xCD, 0xD0), 0xF7)
-_BASELINE, _EXTENDED, _PROGRESSIVE, _JPEG_LS = 0xC0, 0xC1, 0xC2, 0xF7
+_BY_HUFFMAN = (0xC0, 0xC1, 0xC2)  # baseline, extended, progressive
+_PROGRESSIVE, _JPEG_LS = 0xC2, 0xF7
 _SCAN, _END = 0xDA, 0xD9
 _IN_SCAN = re.compile(rb"\xff[\x01-\xcf\xd8-\xfe]")  # a marker that ends a scan; FF00 is data, FFD0 to FFD7 restart
 _IN_LS_SCAN = re.compile(rb"\xff[\x80-\xfe]")  # in JPEG-LS, FF00 to FF7F are data
@@ -50,6 +52,11 @@ class JpegStream:
     scans: int
     segments: tuple[tuple[int, int, int], ...]
     end: int
+
+    @property
+    def ordinary(self) -> bool:
+        """Baseline, extended or progressive, of 8 bits, grey or three channels: what simplejpeg is given."""
+        return self.process in _BY_HUFFMAN and self.precision == 8 and self.components in (1, 3)
 
 
 def walk_jpeg(data: bytes) -> JpegStream:
@@ -95,8 +102,20 @@ def _segments(data: bytes) -> Iterator[tuple[int, int, int]]:
             place = found.start()
 
 
-def check_entropy(data: bytes) -> None:
-    """Decodes an 8-bit image at an eighth of its size, to see whether it is whole.
+def check_marks(data: bytes, stream: JpegStream) -> None:
+    """Holds what JFIF and Adobe say of the components against what they can say; GDCM crashes over other values.
+
+    Raises:
+        DataError: the version of JFIF, or Adobe's transform, is none that exists.
+    """
+    jfif = [content[0] for content in _applications(data, stream, 0xE0, b"JFIF\0") if content]
+    adobe = [content[6] for content in _applications(data, stream, 0xEE, b"Adobe") if len(content) > 6]
+    if any(version != 1 for version in jfif) or any(transform > 1 for transform in adobe):
+        raise DataError("is damaged: it names a version of JFIF, or a colour transform, that does not exist")
+
+
+def check_entropy(data: bytes, stream: JpegStream) -> None:
+    """Decodes an 8-bit image at an eighth of its size, to see whether it is whole; other kinds can't be checked.
 
     libjpeg fills what is missing with grey and only counts a warning, which Pillow and GDCM do not hand on. JPEG has no
     checksum: damage that leaves the codes readable is not noticed.
@@ -104,11 +123,14 @@ def check_entropy(data: bytes) -> None:
     Raises:
         DataError: codes that don't exist, or fewer or more than the image has.
     """
-    _decoded(data, "GRAY", min_height=1, min_width=1, min_factor=8)
+    if stream.ordinary:
+        with suppress(ValueError):  # of a kind that is decoded elsewhere
+            _decoded(data, stream, "GRAY", min_height=1, min_width=1, min_factor=8)
 
 
-def _decoded(data: bytes, colours: str, **scaled: int) -> npt.NDArray[np.uint8]:
+def _decoded(data: bytes, stream: JpegStream, colours: str, **scaled: int) -> npt.NDArray[np.uint8]:
     """(H, W, channels); a warning of damage is an error, and others, such as of odd parameters of a scan, are not."""
+    assert stream.ordinary, "simplejpeg writes beyond its buffer where a lossless image is scaled"  # noqa: S101
     try:
         array: npt.NDArray[np.uint8] = simplejpeg.decode_jpeg(data, colours, strict=True, **scaled)
     except ValueError as error:
@@ -132,14 +154,17 @@ def read_jpeg(data: bytes, hold: Hold) -> Picture:
     hold.take_values((stream.height, stream.width, stream.components), 1, beside=len(data) + coefficients)
     if (stream.scans - stream.components) * count > 64 * _BLOCK_VISITS:
         raise DataError(f"has {stream.scans} scans of a large image, more than are read")
-    array = _decoded(data, "GRAY" if stream.components == 1 else "RGB")
+    try:
+        array = _decoded(data, stream, "GRAY" if stream.components == 1 else "RGB")
+    except ValueError:
+        raise DataError("is a JPEG of unusual subsampling, or damaged; save it as PNG") from None
     exif = b"".join(_applications(data, stream, 0xE1, b"Exif\0\0"))
     xmp = b"".join(_applications(data, stream, 0xE1, b"http://ns.adobe.com/xap/1.0/\0"))
     return Picture(array[..., 0] if array.shape[-1] == 1 else array, 255.0, orientation=orientation_of(exif, xmp))
 
 
 def _check_kind(stream: JpegStream) -> None:
-    if stream.process not in (_BASELINE, _EXTENDED, _PROGRESSIVE):
+    if stream.process not in _BY_HUFFMAN:
         raise DataError(
             "is a lossless, arithmetic-coded or hierarchical JPEG, which is read from DICOM files alone; save it as PNG"
         )

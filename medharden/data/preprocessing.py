@@ -15,6 +15,7 @@ __all__ = ["Recipe", "Window", "preprocess"]
 
 _LUMA = (0.299, 0.587, 0.114)
 _LARGE = 2**22  # values; of more, no second copy is made where no gradient is asked for
+_SLAB = 2**20  # values that are windowed at a time
 
 
 @dataclass(frozen=True)
@@ -116,7 +117,7 @@ def _shown(values: Tensor, recipe: Recipe, large: bool) -> Tensor:
     if not large:
         unit = recipe.window(values)
         return 1 - unit if recipe.inverted else unit
-    unit, step = torch.empty_like(values), max(1, _LARGE * values.shape[1] // values.numel())
+    unit, step = torch.empty_like(values), max(1, _SLAB * values.shape[1] // values.numel())
     for start in range(0, values.shape[1], step):
         part = slice(start, start + step)
         unit[:, part] = _shown(values[:, part], recipe, large=False)

@@ -20,7 +20,7 @@ from medharden.data.preprocessing import Window
 
 __all__ = ["MALFORMED", "StoredImage", "digest_array", "quiet_readers", "slabs"]
 
-_CHUNK = 2**22  # values that are converted at a time
+_CHUNK = 2**20  # values that are converted at a time
 
 MALFORMED = (
     ArithmeticError,
@@ -79,7 +79,7 @@ def digest_array(array: npt.NDArray[np.generic]) -> str:
 
 
 def slabs(shape: Sequence[int]) -> Iterator[slice]:
-    """Parts of the first axis, of some four million values each, so that work on a large array needs little memory."""
+    """Parts of the first axis, of some million values each, so that work on a large array needs little memory."""
     rows = shape[0] if shape else 0
     step = max(1, _CHUNK * rows // max(1, math.prod(shape)))
     return (slice(start, start + step) for start in range(0, rows, step))

@@ -162,9 +162,9 @@ def unpack_jpeg(directory: Directory, parts: Sequence[Part], layout: Layout, sam
             stream = tables[:-2] + stream[2:]
         said = walk_jpeg(stream)
         fits = said.width == layout.columns and part.rows <= said.height <= layout.rows
-        if not fits or said.components != samples or said.precision != 8:
+        if not fits or said.components != samples or not said.ordinary:
             raise DataError("has strips or tiles that are JPEG images of another size or kind than its directory says")
-        check_entropy(stream)
+        check_entropy(stream, said)
     tags: _Fields = {
         _BITS: (_SHORT, (8,) * samples),
         _PHOTOMETRIC: (_SHORT, (directory.number(_PHOTOMETRIC, 1),)),
