@@ -14,6 +14,7 @@ from pathlib import Path
 
 import hostile_files
 import hostile_images
+import image_makers
 import numpy as np
 import torch
 import yaml
@@ -116,7 +117,7 @@ def _listings() -> tuple[Target, ...]:
         "task: {kind: multilabel, classes: [a, b]}\n"
         "endpoints: {noninferiority: [{metric: accuracy, margin: 0.1}, {metric: recall, margin: 0.1}]}\n"
     )
-    picture = hostile_images.png_file(hostile_images.GREY)
+    picture = image_makers.png_file(image_makers.GREY)
 
     def manifest(extra: str) -> Read:
         rules = tiny_protocol(extra)
@@ -339,15 +340,15 @@ REPAIRS = {"PNG": repaired_png, "NIfTI": compressed, "npz": zipped_npz}
 def _images() -> tuple[Target, ...]:
     made = {name: make for name, (make, _) in hostile_images.REFUSED.items()} | dict(hostile_images.READ)
     honest = {
-        "honest.dcm": hostile_images.dicom_file(),
-        "honest_3d.dcm": hostile_images.dicom_file(np.stack([hostile_images.SMOOTH] * 3)),
-        "honest.nii": hostile_images.nifti_file(),
-        "honest.nii.gz": hostile_images.zipped(hostile_images.nifti_file()),
-        "honest.png": hostile_images.png_file(hostile_images.GREY),
-        "honest.jpg": hostile_images.jpeg_file(),
-        "honest.tif": hostile_images.tiff_file(),
-        "honest.npz": hostile_images.npz_file(),
-        "npy in.npz": hostile_images.npy(np.zeros((4, 9, 9), np.uint8)),
+        "honest.dcm": image_makers.dicom_file(),
+        "honest_3d.dcm": image_makers.dicom_file(np.stack([image_makers.SMOOTH] * 3)),
+        "honest.nii": image_makers.nifti_file(),
+        "honest.nii.gz": image_makers.zipped(image_makers.nifti_file()),
+        "honest.png": image_makers.png_file(image_makers.GREY),
+        "honest.jpg": image_makers.jpeg_file(),
+        "honest.tif": image_makers.tiff_file(),
+        "honest.npz": image_makers.npz_file(),
+        "npy in.npz": image_makers.npy(np.zeros((4, 9, 9), np.uint8)),
     }
     hostile = {name: make() for name, make in made.items()}
     found = []

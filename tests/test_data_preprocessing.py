@@ -114,3 +114,29 @@ def test_values_of_another_shape_are_refused_with_the_shape_found():
         preprocess(torch.rand(2, 4, 4), recipe())
     with pytest.raises(RangeError, match="3 spatial axes, found 2"):
         preprocess(torch.rand(1, 4, 4), recipe(size=(2, 2, 2)))
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("inverted", [False, True])
+@pytest.mark.parametrize("kind", ["linear", "step", "sigmoid", "table"])
+def test_a_large_image_in_slabs_gives_what_a_small_one_gives(monkeypatch, kind, inverted, channels):
+    windows = {
+        "linear": Window(-20.0, 60.0),
+        "step": Window(5.0, 5.0),
+        "sigmoid": Window.sigmoid(10, 70),
+        "table": Window(0.0, 7.0, "table", (0.0, 0.1, 0.3, 0.2, 0.9, 1.0, 0.5, 0.4)),
+    }
+    rng = np.random.default_rng(0)
+    for layout in ((channels, 37, 53), (channels, 11, 13, 17), (37, 53, channels)):
+        values = rng.normal(10, 40, layout).astype(np.float32)
+        values = np.moveaxis(values, -1, 0) if layout[-1] == channels else values
+        before = values.copy()
+        size = tuple(2 * n // 3 for n in values.shape[1:])
+        for asked in (recipe(windows[kind], inverted, 1), recipe(windows[kind], inverted, 3, size)):
+            whole = preprocess(torch.from_numpy(values), asked)
+            monkeypatch.setattr("medharden.data.preprocessing._LARGE", 100)
+            monkeypatch.setattr("medharden.data.preprocessing._SLAB", 300)
+            parts = preprocess(torch.from_numpy(values), asked)
+            monkeypatch.undo()
+            torch.testing.assert_close(parts, whole, rtol=0, atol=0 if kind != "sigmoid" else 1e-7)
+            np.testing.assert_array_equal(values, before)

@@ -31,6 +31,7 @@ _READ_BYTES = 1024  # what one read of an element or item leaves behind in memor
 _ALONE = 2**16  # reads after which a file is parsed only while no other file is
 _PIECE = 2**22
 _TRAILER = 9  # bytes, one more than may follow deflated data
+_SMALL = 2**12  # bytes that are asked for without a look at how many there are
 _LONGEST = 2**18  # bytes of an element whose value is used
 
 
@@ -41,8 +42,8 @@ class _AskedForAllError(Exception):
 class _Source:
     """What pydicom reads from; it counts the reads, since a few bytes of a header can become very many objects."""
 
-    def __init__(self, stream: BinaryIO, hold: Hold) -> None:
-        self._stream, self._hold, self._reads = stream, hold, 0
+    def __init__(self, stream: BinaryIO, size: int, hold: Hold) -> None:
+        self._stream, self._size, self._hold, self._reads = stream, size, hold, 0
         self._most = max(_ALONE, hold.limit // _READ_BYTES)
         self.seek, self.tell = stream.seek, stream.tell
         self.cut = False
@@ -51,7 +52,8 @@ class _Source:
         if size < 0:
             raise _AskedForAllError
         self.count(1)
-        data = self._stream.read(size)
+        there = size if size <= _SMALL else max(0, min(size, self._size - self.tell()))  # else room is made for `size`
+        data = self._stream.read(there)
         if len(data) < size and (data or size != 8):  # at its end, an element of 8 bytes is looked for and not found
             self.cut = True
         return data
@@ -94,7 +96,7 @@ def open_data_set(path: Path, hold: Hold) -> tuple[Dataset, int]:
     with path.open("rb") as stream:
         size = os.fstat(stream.fileno()).st_size
         hold.admit(size)
-        source = _Source(stream, hold)
+        source = _Source(stream, size, hold)
         try:
             ds: Dataset = pydicom.dcmread(cast(BinaryIO, source))
         except _AskedForAllError:
@@ -128,7 +130,7 @@ def _deflated(path: Path, stream: BinaryIO, hold: Hold) -> tuple[Dataset, int, _
     for piece in _pieces(stream, length):
         data[place : place + len(piece)] = piece
         place += len(piece)
-    source = _Source(cast(BinaryIO, _Inflated(data)), hold)
+    source = _Source(cast(BinaryIO, _Inflated(data)), length, hold)
     elements = read_dataset(cast(BinaryIO, source), is_implicit_VR=False, is_little_endian=True)
     meta = read_file_meta_info(str(path))
     ds = FileDataset(str(path), elements, None, meta, is_implicit_VR=False, is_little_endian=True)

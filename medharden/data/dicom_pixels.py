@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy.typing as npt
 from pydicom.dataset import Dataset
+from pydicom.encaps import encapsulate
 from pydicom.pixels import as_pixel_options, get_decoder, pixel_array
 from pydicom.pixels.utils import get_expected_length
 from pydicom.uid import (
@@ -30,7 +31,7 @@ from pydicom.uid import (
 )
 
 from medharden.data.fragments import frames_of
-from medharden.data.j2k import walk_j2k
+from medharden.data.j2k import bare_j2k, walk_j2k
 from medharden.data.jpeg import check_entropy, check_marks, walk_jpeg
 from medharden.data.limits import Hold
 from medharden.data.rle import decode_rle
@@ -39,6 +40,7 @@ from medharden.errors import DataError
 __all__ = ["stored_values"]
 
 _DECODED = 8  # bytes that GDCM and pydicom need for one value of a frame, beside those that any array needs
+_PLUGIN = "gdcm"  # alone: what it can't decode is not tried with another decoder, for which nothing was counted
 _CONVERTED = 4  # bytes for a value of colour, which pydicom turns from YBR to RGB all at once
 
 _HUFFMAN, _LOSSLESS, _LS = (0xC0, 0xC1, 0xC2), (0xC3,), (0xF7,)
@@ -88,16 +90,26 @@ def stored_values(ds: Dataset, hold: Hold, *, outputs: int, beside: int) -> npt.
         _check_length(ds)
         native: npt.NDArray[Any] = pixel_array(ds, view_only=True)
         return native
+    decoder = get_decoder(syntax)
     encoded = frames_of(ds, claim.frames)
     memory = max(_check_size(frame, claim, syntax) for frame in encoded)
-    _take(hold, claim, outputs, 2 * beside + memory + _DECODED * claim.pixels * claim.samples)
+    _take(hold, claim, outputs, 3 * beside + memory + _DECODED * claim.pixels * claim.samples)
     if syntax == RLELossless:
         return _from_rle(ds, encoded, claim)
     if syntax in JPEGTransferSyntaxes:
         for frame in encoded:
             check_entropy(frame, walk_jpeg(frame))
-    array: npt.NDArray[Any] = pixel_array(ds, allow_excess_frames=False)
+    if syntax in JPEG2000TransferSyntaxes:
+        encoded = [bare_j2k(frame) for frame in encoded]
+    array: npt.NDArray[Any] = decoder.as_array(encapsulate(encoded), decoding_plugin=_PLUGIN, **_options(ds))[0]
     return array
+
+
+def _options(ds: Dataset) -> dict[str, Any]:
+    """What pydicom needs to know of the pixels; the frames are given to it one after the other, without tables."""
+    options: dict[str, Any] = as_pixel_options(ds, pixel_keyword="PixelData", allow_excess_frames=False)
+    options.pop("extended_offsets", None)
+    return options
 
 
 def _take(hold: Hold, claim: _Claim, outputs: int, beside: int) -> None:
@@ -146,8 +158,7 @@ def _from_rle(ds: Dataset, encoded: Sequence[bytes], claim: _Claim) -> npt.NDArr
     for number, frame in enumerate(encoded):
         target = view[number * length : (number + 1) * length]
         decode_rle(frame, target, claim.pixels, claim.samples, claim.allocated // 8)
-    options = as_pixel_options(ds, pixel_keyword="PixelData", view_only=True, allow_excess_frames=False)
-    options.pop("extended_offsets", None)
+    options = _options(ds) | {"view_only": True}
     if claim.samples > 1:
         options["planar_configuration"] = 1
         if options["photometric_interpretation"] == "YBR_FULL_422":  # subsampled where it is not encoded, and not here

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from medharden.errors import DataError
 
-__all__ = ["J2kStream", "walk_j2k"]
+__all__ = ["J2kStream", "bare_j2k", "walk_j2k"]
 
 _SIZE, _CODING, _COMPONENT_CODING, _TILE, _DATA, _END = 0x51, 0x52, 0x53, 0x90, 0x93, 0xD9
 _MOST_LEVELS = 32
@@ -75,6 +75,11 @@ def walk_j2k(data: bytes) -> J2kStream:
             codings += _coding(marker, content, size)
         place = following
     return _described(size, codings, tiles, place + 2)
+
+
+def bare_j2k(data: bytes) -> bytes:
+    """The codestream alone, without the boxes of a JP2 file, which may claim another size or a palette."""
+    return data[_codestream(data) :]
 
 
 def _codestream(data: bytes) -> int:

@@ -90,7 +90,7 @@ def quiet_readers() -> Iterator[None]:
     """Silences the format libraries, whose warnings and log lines quote header values, and has Pillow refuse cut files.
 
     All of this is the process's, because worker threads share it; it is put back afterwards. Pillow's own limit of
-    pixels gives way to the one that is counted here.
+    pixels gives way to the one that is counted here: whatever is given to Pillow was counted before.
     """
     loggers = [logging.getLogger(name) for name in ("pydicom", "nibabel", "nibabel.global", "PIL")]
     levels = [logger.level for logger in loggers]
