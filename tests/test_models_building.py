@@ -6,12 +6,11 @@ import copy
 import resource
 import sys
 from pathlib import Path
-from typing import ClassVar
 
-import foreign_networks
 import pytest
 import torch
-from torch import Tensor, nn
+from foreign_networks import TinyNet
+from torch import nn
 from torch.nn.modules import module as registry
 
 from medharden.errors import ModelError
@@ -133,26 +132,10 @@ def test_tables_beside_the_weights_are_counted() -> None:
         sketched(making(lambda: Beside(4000)), 2, 1, LIMITS)
 
 
-class Cached(foreign_networks.TinyNet):
-    """The user's own class, which keeps what it makes: it may not be built without values."""
-
-    kept: ClassVar[list[Tensor]] = []
-
-    def __init__(self, num_classes: int = 2, in_channels: int = 1) -> None:
-        super().__init__(num_classes, in_channels)
-        if not self.kept:
-            self.kept.append(torch.ones(1))
-
-    def forward(self, inputs: Tensor) -> Tensor:
-        return super().forward(inputs) * self.kept[0]
-
-
 def test_the_user_s_own_class_is_built_for_real_alone(tmp_path: Path) -> None:
-    foreign_networks.Cached = Cached  # type: ignore[attr-defined]
-    torch.save(foreign_networks.TinyNet(3).state_dict(), tmp_path / "m.pt")
+    torch.save(TinyNet(3).state_dict(), tmp_path / "m.pt")
     model = load_classifier(tmp_path / "m.pt", arch="python:foreign_networks:Cached")
     assert model(torch.rand(1, 1, 16, 16)).shape == (1, 3)
-    del foreign_networks.Cached  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize(
