@@ -56,5 +56,17 @@ _HOMES = {
 def __getattr__(name: str) -> Any:
     for home, names in _HOMES.items():
         if name in names:
-            return getattr(import_module(f"medharden.{home}"), name)
+            return _imported(f"medharden.{home}", name)
     raise AttributeError(f"module 'medharden' has no attribute {name!r}")
+
+
+def _imported(module: str, name: str) -> Any:
+    try:
+        return getattr(import_module(module), name)
+    except ModuleNotFoundError as error:
+        from medharden.extras import missing
+
+        lacking = missing(error)
+        if lacking is None:
+            raise
+        raise lacking from error

@@ -6,6 +6,7 @@
     ├── DataError                  cases that can't be used; carries every problem found
     ├── RunError                   a run directory that lacks a record, or holds another run's
     ├── KeyFileError               a key for signatures that can't be used
+    ├── MissingPackageError        a package that is not installed, with the extra that brings it
     ├── OutputError                a place that can't be written to
     ├── PrivacyError               an output that would hold patient data, and was withheld
     ├── RangeError                 a tensor outside the range or shape a function takes
@@ -26,6 +27,7 @@ __all__ = [
     "Interrupted",
     "KeyFileError",
     "MedHardenError",
+    "MissingPackageError",
     "ModelError",
     "OutputError",
     "PrivacyError",
@@ -77,6 +79,10 @@ class RunError(MedHardenError):
 
 class KeyFileError(MedHardenError):
     """A key for signatures that can't be used."""
+
+
+class MissingPackageError(MedHardenError):
+    """A package that is not installed; the message names the extra that brings it."""
 
 
 class OutputError(MedHardenError):

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import json
 import resource
-import stat
 import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import yaml
-from command import assert_clear, environment, medharden
-from conftest import ROOT
+from command import assert_clear, medharden
 from gating_changes import counted, evaluated, grouped, hardened
 from gating_factory import Records, protocol, records, write_run
 
@@ -153,132 +150,3 @@ def test_names_from_outside_are_no_markup() -> None:
     assert "`" not in row
     assert "[y]" not in text
     assert "- warning, data.x: a b" in text
-
-
-@pytest.mark.parametrize(
-    ("made", "allowed", "code", "verdict"),
-    [
-        (records(), "false", 0, "PASS"),
-        (records(lost=30), "true", 3, "FAIL"),
-        (records(lost=7), "false", 4, "INCONCLUSIVE"),
-        (records(lost=7), "true", 0, "INCONCLUSIVE"),
-        (None, "true", 1, ""),
-    ],
-    ids=["pass", "fail", "inconclusive", "inconclusive allowed", "error"],
-)
-def test_the_composite_action_decides_as_the_gate_does(
-    tmp_path: Path, made: object, allowed: str, code: int, verdict: str
-) -> None:
-    if made is not None:
-        write_run(tmp_path, made)  # type: ignore[arg-type]
-    program = tmp_path / "bin" / "medharden"
-    program.parent.mkdir()
-    program.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m medharden "$@"\n')
-    program.chmod(program.stat().st_mode | stat.S_IXUSR)
-    action = yaml.safe_load((ROOT / "docs" / "ci" / "action.yml").read_text(encoding="utf-8"))
-    step = next(s for s in action["runs"]["steps"] if s.get("id") == "gate")
-    assert set(step["env"]) == {"RUN", "PROTOCOL", "ALLOWED"}
-    output, own = tmp_path / "output", tmp_path / "protocol.yaml"
-    values = {"RUN": str(tmp_path), "PROTOCOL": str(own), "ALLOWED": allowed, "GITHUB_OUTPUT": str(output)}
-    variables = environment(**values)
-    variables["PATH"] = f"{program.parent}:{variables['PATH']}"
-    done = subprocess.run(
-        ["bash", "-eo", "pipefail", "-c", step["run"]],
-        cwd=tmp_path.parent,
-        env=variables | {"PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"},
-        check=False,
-        capture_output=True,
-        timeout=120,
-    )
-    assert done.returncode == code, done.stderr
-    assert output.read_text() == (f"verdict={verdict}\n" if verdict else "")
-
-
-def test_the_gitlab_template_names_what_the_commands_write() -> None:
-    job = yaml.safe_load((ROOT / "docs" / "ci" / "gitlab.yml").read_text(encoding="utf-8"))[".medharden-gate"]
-    assert job["artifacts"]["reports"]["junit"] == "medharden-report/gate.junit.xml"
-    assert any("medharden gate" in line for line in job["script"])
-    assert job["script"][-1] == 'exit "$code"'
-
-
-@pytest.mark.parametrize(
-    ("wheel", "digest", "words"),
-    [
-        ("", "0" * 64, "wheel must be a .whl file"),
-        ("medharden", "0" * 64, "wheel must be a .whl file"),
-        ("git+https://example.org/medharden", "0" * 64, "wheel must be a .whl file"),
-        ("m.whl", "", "SHA-256, 64 hexadecimal"),
-        ("m.whl", "$(touch here)", "SHA-256, 64 hexadecimal"),
-        ("m.whl", "0" * 64, "FAILED"),
-    ],
-)
-def test_the_action_installs_nothing_that_is_not_pinned(tmp_path: Path, wheel: str, digest: str, words: str) -> None:
-    (tmp_path / "m.whl").write_bytes(b"a wheel of somebody's")
-    action = yaml.safe_load((ROOT / "docs" / "ci" / "action.yml").read_text(encoding="utf-8"))
-    assert {name for name, given in action["inputs"].items() if given.get("required")} >= {
-        "wheel",
-        "sha256",
-        "protocol",
-    }
-    assert not any("default" in action["inputs"][name] for name in ("wheel", "sha256", "protocol"))
-    step = action["runs"]["steps"][0]
-    done = subprocess.run(
-        ["bash", "-eo", "pipefail", "-c", step["run"].replace("python -m pip", "echo would install #")],
-        cwd=tmp_path,
-        env={"PATH": "/usr/bin:/bin", "WHEEL": wheel, "SHA256": digest, "REQUIREMENTS": ""},
-        check=False,
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
-    assert done.returncode != 0
-    assert words in done.stderr + done.stdout
-    assert "would install" not in done.stdout
-    assert not (tmp_path / "here").exists()
-
-
-LACKING = "torch monai timm matplotlib torchvision PIL nibabel pydicom typst jinja2 junitparser safetensors imagehash"
-
-
-@pytest.mark.parametrize(
-    ("command", "code", "words"),
-    [
-        ("gate RUN", 4, "INCONCLUSIVE"),
-        ("gate RUN --format markdown", 4, "medharden gate"),
-        ("verify RUN", 0, "files are whole"),
-        ("diff RUN RUN", 0, "no recorded field differs"),
-        ("protocol list", 0, "demo"),
-        ("protocol plan demo --cases 300", 0, "accuracy"),
-        ("keygen k", 0, "wrote"),
-        ("report RUN", 1, "pip install 'medharden[report]'"),
-        ("harden m.pt --data x", 1, "pip install 'medharden[harden]'"),
-        ("inspect --data x", 1, "pip install 'medharden[harden]'"),
-    ],
-)
-def test_what_decides_runs_without_what_trains_and_draws_and_the_rest_says_what_to_install(
-    run: Path, tmp_path: Path, command: str, code: int, words: str
-) -> None:
-    program = (
-        "import sys\n"
-        f"lacking = {LACKING.split()!r}\n"
-        "class Absent:\n"
-        "    def find_spec(self, name, path=None, target=None):\n"
-        "        if name.split('.')[0] in lacking:\n"
-        "            raise ModuleNotFoundError(f'No module named {name!r}', name=name)\n"
-        "sys.meta_path.insert(0, Absent())\n"
-        "import importlib.util\n"
-        "found = importlib.util.find_spec\n"
-        "importlib.util.find_spec = lambda name, package=None: None if name in lacking else found(name, package)\n"
-        f"sys.argv = ['medharden', *{command.replace('RUN', str(run)).split()!r}]\n"
-        "from medharden.cli import main\nmain()\n"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", program],
-        cwd=tmp_path,
-        env=environment(PYTHONPATH=str(ROOT)),
-        check=False,
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-    assert_clear(done, code, words)

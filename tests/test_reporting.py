@@ -219,7 +219,7 @@ def test_a_report_is_logged_before_a_record_is_opened_and_however_it_ends(
     run = make_run(tmp_path)
     before = len(events())
     with monkeypatch.context() as patch:
-        patch.setattr("medharden.reporting.read_run", lambda _: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr("medharden.reporting.rendering.read_run", lambda _: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             render(run)
     rewrite(run, "evaluation.json", Evaluation, split="val")

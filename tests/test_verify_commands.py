@@ -9,13 +9,10 @@ import sys
 from pathlib import Path
 
 import pytest
-import yaml
 from command import assert_clear, environment, medharden
-from conftest import ROOT
-from verifying_runs import WHO, make_key, make_run
+from verifying_runs import make_run
 
 from medharden.canonical import canonical_json
-from medharden.verifying import sign, verify
 
 SIGN = ("--name", "Ada Lovelace", "--role", "QA", "--meaning", "approval", "--reason", "release")
 
@@ -120,24 +117,3 @@ def test_these_commands_import_no_torch(run: Path, command: str) -> None:
 
 def test_data_without_a_model_is_a_clear_error(run: Path, tmp_path: Path) -> None:
     assert_clear(medharden("verify", "run", "--data", "x", cwd=tmp_path), 1, "expected --model")
-
-
-def test_the_gitlab_template_verifies_before_it_decides_and_writes_nothing(run: Path, tmp_path: Path) -> None:
-    job = yaml.safe_load((ROOT / "docs" / "ci" / "gitlab.yml").read_text(encoding="utf-8"))[".medharden-verify"]
-    key, public = make_key(tmp_path)
-    sign(run, key, WHO, render=None)
-    program = tmp_path / "bin" / "medharden"
-    program.parent.mkdir()
-    program.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m medharden "$@"\n')
-    program.chmod(0o755)
-    variables = environment(RUN=str(run), KEY=str(public), PYTHONPATH=f"{ROOT}:{ROOT / 'tests'}")
-    variables["PATH"] = f"{program.parent}:{variables['PATH']}"
-    command = ["bash", "-euo", "pipefail", "-c", "\n".join(job["script"])]
-    done = subprocess.run(command, cwd=tmp_path, env=variables, check=False, capture_output=True, timeout=240)
-    assert done.returncode == 0, done.stderr
-    assert b"the signed decision stands" in done.stdout
-    assert not verify(run, public_keys=[public]).faults, "the gate wrote nothing"
-    (run / "gate.json").write_bytes(b"{}")
-    done = subprocess.run(command, cwd=tmp_path, env=variables, check=False, capture_output=True, timeout=240)
-    assert done.returncode == 5
-    assert b"medharden gate" not in done.stdout

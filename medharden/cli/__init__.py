@@ -6,18 +6,13 @@ import os
 import signal
 import sys
 import traceback
+from collections.abc import Callable
 from types import FrameType
 
 from medharden.errors import Interrupted, MedHardenError
+from medharden.extras import missing
 
 __all__ = ["main"]
-
-
-_REPORT = ("PIL", "jinja2", "junitparser", "matplotlib", "safetensors", "typst")
-_HARDEN = ("gdcm", "imagehash", "monai", "nibabel", "pydicom", "simplejpeg", "sklearn", "timm", "torch", "torchvision")
-_PARTS = dict.fromkeys(_REPORT, "report") | dict.fromkeys(_HARDEN, "harden")
-"""Packages that a part of medharden needs, and that part: the gate is installed without."""
-_MISSING = "MissingPackage"
 
 
 class _Stopped(KeyboardInterrupt):
@@ -32,6 +27,17 @@ def _stop(_signal: int, _frame: FrameType | None) -> None:
     raise _Stopped
 
 
+def _complete(app: Callable[[], object]) -> None:
+    """Runs the command; a package that an extra brings is asked for by that extra."""
+    try:
+        app()
+    except ModuleNotFoundError as error:
+        lacking = missing(error)
+        if lacking is None:
+            raise
+        raise lacking from error
+
+
 def main() -> None:
     """Runs the command line; the one place where errors become messages and exit codes."""
     from medharden.cli.app import app
@@ -44,7 +50,7 @@ def main() -> None:
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # and not ignored, as in a shell's background
         signal.signal(signal.SIGINT, _stop)
     try:
-        app()
+        _complete(app)
     except MedHardenError as error:
         report_error(str(error), type(error).__name__, error.exit_code)
         sys.exit(error.exit_code)
@@ -52,12 +58,6 @@ def main() -> None:
         report_error(str(error) or "stopped", "Interrupted", Interrupted.exit_code)
         sys.exit(Interrupted.exit_code)
     except Exception as error:
-        part = _PARTS.get((error.name or "").split(".")[0]) if isinstance(error, ModuleNotFoundError) else None
-        if part is not None:
-            report_error(
-                f"this command needs more than is installed here: pip install 'medharden[{part}]'", _MISSING, 1
-            )
-            sys.exit(1)
         if os.environ.get("MEDHARDEN_DEBUG"):
             raise
         frame = traceback.extract_tb(error.__traceback__)[-1]

@@ -18,7 +18,7 @@ from medharden.cli.console import marked, out, warn, write
 from medharden.gating import Standing, check_decision, gate
 from medharden.protocol import load_protocol
 from medharden.record import Endpoint, Evaluation, GateDecision, HardenRecord, Verdict
-from medharden.reporting.markdown import markdown_summary
+from medharden.reporting import markdown_summary
 
 __all__ = ["EXIT_CODES", "GateJob", "required_digest", "run_frontier", "run_gate", "run_report", "show_verdict"]
 

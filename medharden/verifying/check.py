@@ -156,8 +156,8 @@ def _notes(logged: Logged, signed: Signed, keys: Sequence[PublicKey], log: Log, 
         )
     if rendered.elsewhere:
         yield (
-            "rendered by another version of medharden or its libraries, so not compared with the records here: "
-            + ", ".join(rendered.elsewhere)
+            "rendered by another version of medharden or its libraries, or by some that are not installed here, so not "
+            "compared with the records: " + ", ".join(rendered.elsewhere)
         )
     unfinished = [stage for stage in logged.open if stage != "sign"]
     if unfinished:

@@ -13,8 +13,11 @@ from medharden.verifying.outcome import Fault
 __all__ = ["REPORTS", "Render", "Rendered", "render_anew"]
 
 REPORTS = ("report.json", "report.html", "report.pdf", "model-card.md", "gate.junit.xml", BOM)
-Render = Callable[[RunFiles], Mapping[str, bytes]]
-"""From the records of a run to its report files: `medharden.reporting.report_files`, which no verb imports."""
+Render = Callable[[RunFiles], Mapping[str, bytes] | None]
+"""From the records of a run to its report files: `medharden.reporting.report_files`, which no verb imports.
+
+None where what renders is not installed.
+"""
 
 
 @dataclass(frozen=True)
@@ -24,7 +27,8 @@ class Rendered:
     Attributes:
         same: files that came out to the same bytes.
         faults: files that contradict the records.
-        elsewhere: files that another version of medharden or of its libraries rendered: they can't be compared here.
+        elsewhere: files that another version of medharden or of its libraries rendered, or that nothing here renders:
+            they can't be compared here.
     """
 
     same: tuple[str, ...] = ()
@@ -48,11 +52,14 @@ def render_anew(files: RunFiles, render: Render, stacks: Mapping[str, Mapping[st
     try:
         made = {BOM: bom_bytes(files)} if BOM in present else {}
         if set(present) - {BOM}:
-            made |= render(files)
+            reports = render(files)
+            if reports is None:
+                elsewhere = tuple(name for name in present if name in elsewhere or name != BOM)
+            made |= reports or {}
     except MedHardenError as error:
         faults = [Fault(name, f"can't be rendered anew from the records: {error}") for name in present]
         return Rendered(faults=tuple(f for f in faults if f.file not in elsewhere), elsewhere=elsewhere)
-    same = tuple(name for name in present if made[name] == files.data(name))
+    same = tuple(name for name in present if made.get(name) == files.data(name))
     wrong = [name for name in present if name not in (*same, *elsewhere)]
     faults = [Fault(name, "is not what the records give: rendered anew it has other bytes") for name in wrong]
     return Rendered(same, tuple(faults), tuple(name for name in elsewhere if name not in same))

@@ -1,0 +1,32 @@
+"""What a command needs and the installation may lack: medharden without an extra decides, signs and verifies alone."""
+
+from __future__ import annotations
+
+import traceback
+
+from medharden.errors import MissingPackageError
+
+__all__ = ["EXTRAS", "missing"]
+
+_REPORT = frozenset(("PIL", "jinja2", "junitparser", "markupsafe", "matplotlib", "safetensors", "typst"))
+_HARDEN = frozenset(("gdcm", "imagehash", "monai", "nibabel", "pydicom", "simplejpeg", "timm", "torch", "torchvision"))
+EXTRAS = {"report": _REPORT, "harden": _REPORT | _HARDEN}
+"""The modules that each extra brings, by the names under which they are imported."""
+
+
+def missing(error: ModuleNotFoundError) -> MissingPackageError | None:
+    """What to tell the user; null where the module is none that an extra brings, which is a defect.
+
+    Args:
+        error: as it was caught: where it was raised tells a report from all else.
+    """
+    module = (error.name or "").partition(".")[0]
+    if module not in EXTRAS["harden"]:
+        return None
+    rooms = [str(frame.f_globals.get("__name__")) for frame, _ in traceback.walk_tb(error.__traceback__)]
+    reports = module in EXTRAS["report"] and any(room.startswith("medharden.reporting.") for room in rooms)
+    extra = "report" if reports else "harden"
+    return MissingPackageError(
+        f"this needs {module}, which is not installed: medharden was installed without its extra `{extra}`. Install it "
+        f"again from where you had it, with the extra: pip install '.[{extra}]' in its source, or 'FILE.whl[{extra}]'"
+    )
