@@ -232,6 +232,16 @@ def test_a_single_value_of_a_large_network_is_noticed_when_its_piece_is_read_aga
         answers_of(model, 200)
 
 
+@pytest.mark.parametrize("change", [lambda w: w.mul_(0.999), lambda w: w.clamp_(-0.01, 0.01), lambda w: w.add_(1e-3)])
+def test_a_write_to_all_of_a_tensor_of_a_large_network_is_noticed_at_once(change: Callable[[Tensor], Tensor]) -> None:
+    model = released(nn.Sequential(nn.Flatten(), nn.Linear(64, 3000), nn.ReLU(), nn.Linear(3000, 3)))
+    with torch.no_grad():
+        answers_of(model, 3)
+        change(model.clean_path.network[3].weight.data)
+        with pytest.raises(ModelError, match=r"network\.3\.weight"):
+            model(INPUTS)
+
+
 @pytest.mark.parametrize(
     "use",
     [
