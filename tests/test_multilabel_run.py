@@ -159,7 +159,7 @@ def test_inspect_counts_each_finding(
     chest: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(out, "json", True)
-    assert run_inspection(chest / "model.pt", chest / "data", str(chest / "mixed.yaml"), ARCH, 1, None) == 0
+    assert run_inspection(chest / "model.pt", chest / "data", str(chest / "mixed.yaml"), ARCH, 1, 2**30, None) == 0
     shown = json.loads(capsys.readouterr().out)
     assert shown["task"] == "multilabel"
     cases = shown["cases"]

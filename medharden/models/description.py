@@ -19,6 +19,7 @@ __all__ = ["describe_hardened", "read_description"]
 T = TypeVar("T")
 
 _FORMAT = "medharden/hardened/1"
+_UNKNOWN_KEY = ("extra_forbidden", "unexpected_keyword_argument")
 _FINDINGS = "multilabel"
 _MODES = ("clean", "robust", "mixed", "guarded")
 _MOST = 2**16
@@ -69,12 +70,18 @@ def _read(kind: type[T], description: dict[str, Any], part: str) -> T:
         record = TypeAdapter(kind).validate_json(canonical_json(given), strict=True)
     except ValidationError as error:
         first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+        if first["type"] in _UNKNOWN_KEY:  # where the record was read strictly before, pydantic finds it by itself
+            raise _unknown_key(part, str(first["loc"][-1])) from None
         where = ".".join([part, *map(str, first["loc"])])
         raise ModelError(f"hardened.json: {neutral(where)[:200]}: {neutral(first['msg'])[:200]}") from None
     unknown = _unknown(given, dataclasses.asdict(record))  # type: ignore[call-overload]
     if unknown:
-        raise ModelError(f"hardened.json: {part} has a key that it can't have: {_shown(unknown)}")
+        raise _unknown_key(part, unknown)
     return record
+
+
+def _unknown_key(part: str, key: str) -> ModelError:
+    return ModelError(f"hardened.json: {part} has a key that it can't have: {_shown(key)}")
 
 
 def _unknown(given: Any, known: Any) -> str:
