@@ -35,6 +35,7 @@ from medharden.record import (
     SubjectTable,
     Verdict,
 )
+from medharden.stats import share_interval
 
 ENVIRONMENT = Environment(
     medharden="0.1.0",
@@ -309,9 +310,10 @@ def _endpoints(classes: tuple[str, ...], verdict: Verdict, cases: CaseTable) -> 
         "identity", "identity", Verdict.PASS, 0.0, 0.0, 0.0, 1.0, 0.0, 600, 300, (), None, None,
         "bitwise comparison", "", "identity: the clean path equals the original bit for bit",
     )  # fmt: skip
+    left = share_interval(after.robust[cases.attacked], np.asarray(cases.patient)[cases.attacked].tolist())
     floor = Endpoint(
-        "robust_floor", "robust_floor", Verdict.PASS, 0.743, 0.707, 0.777, 0.95, 0.5, 600, 300, (), None, None,
-        "Wilson score interval (Wilson 1927)", reason, "robust_floor: lower 95 % limit reaches the floor",
+        "robust_floor", "robust_floor", Verdict.PASS, left.estimate, left.lower, left.upper, 0.95, 0.5, left.cases,
+        left.patients, (), None, None, left.method, reason, "robust_floor: lower 95 % limit reaches the floor",
     )  # fmt: skip
     gain = paired(
         "robust_gain", every, before.robust, after.robust, 0.0,

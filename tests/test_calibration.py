@@ -12,7 +12,7 @@ from tiny import tiny_protocol
 from medharden.hardening import calibration, choosing
 from medharden.models import refers, support
 from medharden.record import FrontierPoint, FusionRecord
-from medharden.stats import wilson_interval
+from medharden.stats import clopper_pearson_interval
 
 CASES = 300
 PATIENTS = [str(i) for i in range(CASES)]
@@ -115,7 +115,8 @@ def test_the_referral_threshold_uses_the_budget_that_validation_can_carry(classe
         count = int(referred.sum())
         assert findings == ()
         assert fusion.referral_rate == pytest.approx(count / 400)
-        assert wilson_interval(count, 400, level=0.95)[1] <= budget < wilson_interval(count + 1, 400, level=0.95)[1]
+        upper = [clopper_pearson_interval(n, 400, level=0.95)[1] for n in (count, count + 1)]
+        assert upper[0] <= budget < upper[1]
         rates.append(fusion.referral_rate)
     assert rates[0] < rates[1] < rates[2]
 

@@ -202,6 +202,19 @@ def test_report_json_is_canonical_and_holds_what_the_page_shows(tmp_path: Path) 
     assert sum(row["cases"] for row in report["cohort"]["counts"]) == 1800
 
 
+def test_one_robust_accuracy_has_one_interval(tmp_path: Path) -> None:
+    run = make_run(tmp_path)
+    render(run)
+    report = json.loads((run / "report.json").read_bytes())
+    [floor] = [e for e in report["endpoints"] if e["kind"] == "robust_floor"]
+    assert report["subjects"][-1]["robust_interval"] == [floor["lower"], floor["upper"]]
+    shown = f"{100 * floor['lower']:.1f}, {100 * floor['upper']:.1f}"
+    page = (run / "report.html").read_text(encoding="utf-8")
+    card = (run / "model-card.md").read_text(encoding="utf-8")
+    assert page.count(shown) >= 3  # first page, endpoints, models
+    assert shown in card
+
+
 def test_a_missing_record_is_named_with_the_command_that_writes_it(tmp_path: Path) -> None:
     run = make_run(tmp_path)
     (run / "gate.json").unlink()

@@ -12,7 +12,7 @@ from sklearn.metrics import roc_auc_score
 from stats_examples import asah
 
 from medharden.errors import RangeError
-from medharden.stats import auroc, auroc_difference, macro_auroc_difference
+from medharden.stats import auroc, auroc_difference, class_patients, macro_auroc_difference
 
 
 def by_definition(new: np.ndarray, old: np.ndarray, positive: np.ndarray) -> tuple[float, float]:
@@ -39,9 +39,32 @@ def test_delong_reproduces_procs_example() -> None:
     found = auroc_difference(*asah())
     assert found.statistic == pytest.approx(2.20898359, abs=5e-9)
     assert found.p_value == pytest.approx(0.02717578, abs=5e-9)
-    assert found.interval == pytest.approx((0.01040618, 0.17421442), abs=5e-9)
+    wald = [found.estimate + side * 1.959963984540054 * found.error for side in (-1, 1)]
+    assert wald == pytest.approx((0.01040618, 0.17421442), abs=5e-9)
     assert (found.cases, found.patients, found.level, found.degenerate) == (113, 113, 0.95, False)
-    assert found.method == "paired DeLong (DeLong 1988, Sun & Xu 2014)"
+    assert found.method == "paired DeLong (DeLong 1988, Sun & Xu 2014); limits corrected for skewness"
+
+
+def test_limits_are_delongs_corrected_for_skewness_or_what_no_sample_holds() -> None:
+    wfns, s100b, poor = asah()
+    shares = []
+    for scores in (wfns, s100b):
+        above, below = scores[poor][:, None], scores[~poor][None, :]
+        shares.append((above > below) + 0.5 * (above == below))
+    change = shares[0] - shares[1]
+    parts = [change.mean(axis=1 - side) - change.mean() for side in (0, 1)]
+    for level, z in ((0.95, 1.959963984540054), (0.8, 1.2815515655446004)):
+        found = auroc_difference(wfns, s100b, poor, level=level)
+        for sign, limit in zip((1.0, -1.0), found.interval, strict=True):
+            squares = cubes = 0.0
+            for e in parts:
+                psi = sign * e / e.size * math.sqrt(e.size / (e.size - 1))
+                squares += (psi**2).sum() + psi.min() ** 2
+                cubes += (psi**3).sum() + psi.min() ** 3
+            reach = math.sqrt(squares) * (z - cubes / squares**1.5 * (2 * z * z + 1) / 6)
+            least = (1 + sign * found.estimate) * (1 - ((1 - level) / 2) ** (1 / 41))
+            assert limit == pytest.approx(found.estimate - sign * max(reach, least))
+        assert reach > least
 
 
 def test_obuchowski_reproduces_procs_example_with_two_rows_a_patient() -> None:
@@ -50,7 +73,7 @@ def test_obuchowski_reproduces_procs_example_with_two_rows_a_patient() -> None:
     assert found.estimate / found.statistic == pytest.approx(0.0465933, abs=5e-8)
     assert found.statistic == pytest.approx(1.98119, abs=5e-6)
     assert (found.cases, found.patients) == (113, 57)
-    assert found.method == "paired AUROC by patient (Obuchowski 1997)"
+    assert found.method == "paired AUROC by patient (Obuchowski 1997); limits corrected for skewness"
 
 
 @settings(deadline=None, max_examples=60)
@@ -63,12 +86,15 @@ def test_the_fast_form_equals_the_definition_and_scikit_learn(seed: int, cases: 
     found = auroc_difference(new, old, positive, level=0.9)
     assert auroc(new, positive) == pytest.approx(roc_auc_score(positive, new), abs=1e-12)
     assert found.estimate == pytest.approx(change, abs=1e-12)
+    least = 1.0 - 0.05 ** (1.0 / positive.sum())
+    assert -1.0 <= found.interval[0] <= change - (1.0 + change) * least + 1e-12
+    assert 1.0 >= found.interval[1] >= change + (1.0 - change) * least - 1e-12
     if error > 1e-9:
-        half = 1.6448536269514722 * error
-        assert found.interval == pytest.approx((max(-1, change - half), min(1, change + half)), abs=1e-10)
+        assert found.error == pytest.approx(error)
         assert found.statistic == pytest.approx(change / error, abs=1e-6)
     else:
         assert found.degenerate
+        assert found.error == 0.0
 
 
 def test_one_case_a_patient_is_delong() -> None:
@@ -98,8 +124,8 @@ def test_by_patient_the_standard_error_is_right_where_by_case_it_is_not() -> Non
     for run in covered:
         new, old, truth, names = clustered(rng, 60, 6)
         for k, patients in enumerate((names.tolist(), None)):
-            lower, upper = auroc_difference(new, old, truth, patients=patients).interval
-            run[k] = lower <= 0.0 <= upper
+            found = auroc_difference(new, old, truth, patients=patients)
+            run[k] = abs(found.estimate) <= 1.96 * found.error
     assert 0.92 <= covered[:, 0].mean() <= 0.98
     assert covered[:, 1].mean() < 0.91
 
@@ -114,7 +140,7 @@ def test_identical_scores_are_never_an_automatic_pass(cases: int) -> None:
     assert found.interval == pytest.approx((-limit, limit))
     assert (found.interval[0] > -0.05) == (cases == 400)
     assert found.method.startswith("paired DeLong")
-    assert found.method.endswith(f"; no variance, limits from {cases // 4} unchanged pairs")
+    assert (found.error, found.least) == (0.0, pytest.approx(limit))
     assert (found.cases, found.patients, found.level) == (cases, cases, 0.95)
     turned = auroc_difference(-scores, -scores, ~positive, level=0.9)
     assert turned.interval[1] == pytest.approx(1.0 - 0.05 ** (4 / cases))
@@ -142,11 +168,12 @@ def test_two_perfect_rankings_count_as_unchanged(turned: bool) -> None:
     assert found.interval[1] == pytest.approx(1.0 - 0.025 ** (1 / 10))
 
 
-def test_without_variance_a_change_says_nothing() -> None:
+def test_without_variance_a_change_has_the_limits_of_what_no_sample_holds() -> None:
     positive = np.arange(20) % 2 == 0
     found = auroc_difference(positive, ~positive, positive)
-    assert (found.estimate, found.interval, found.p_value, found.degenerate) == (1.0, (-1.0, 1.0), 1.0, True)
-    assert found.method.endswith("; no variance, no limits")
+    unseen = 1.0 - 0.025 ** (1 / 10)
+    assert (found.estimate, found.p_value, found.degenerate) == (1.0, 1.0, True)
+    assert found.interval == pytest.approx((1.0 - 2.0 * unseen, 1.0))
 
 
 def test_the_same_change_in_every_case_is_seen_as_no_variance_in_spite_of_rounding() -> None:
@@ -156,21 +183,30 @@ def test_the_same_change_in_every_case_is_seen_as_no_variance_in_spite_of_roundi
     rotated = auroc_difference([1.0, 4, 3, 0, 5, 2], [1.0, 0, 3, 2, 5, 4], positive)
     found = auroc_difference(new, old, positive)
     assert found.estimate == pytest.approx(-1 / 3)
-    assert (found.interval, found.degenerate) == ((-1.0, 1.0), True)
+    unseen = 1.0 - 0.025 ** (1 / 3)
+    assert found.interval == pytest.approx((-1 / 3 - 2 / 3 * unseen, -1 / 3 + 4 / 3 * unseen))
+    assert found.degenerate
     assert not rotated.degenerate
 
 
-def test_patients_of_an_odd_number_make_whole_pairs() -> None:
-    scores, positive = np.arange(42.0), np.arange(42) % 2 == 0
-    found = auroc_difference(scores, scores, positive, patients=[str(k // 2) for k in range(42)])
-    assert found.interval[1] == pytest.approx(1.0 - 0.025 ** (1 / 10))
+def test_large_patients_are_worth_fewer_pairs() -> None:
+    scores = np.arange(60.0)
+    positive = np.arange(60) < 30
+    who = ["large" if k < 10 else str(k) for k in range(60)]  # one patient with 10 positives, 20 with one
+    found = auroc_difference(scores, scores, positive, patients=who)
+    worth = 30 / math.sqrt((1000 + 20) / 30)
+    assert found.interval[1] == pytest.approx(1.0 - 0.025 ** (1 / worth))
+    every = [f"p{k // 6}" for k in range(60)]  # as many of each: whole patients
+    assert auroc_difference(scores, scores, positive, patients=every).least == pytest.approx(1.0 - 0.025 ** (1 / 5))
 
 
-def test_changes_that_cancel_within_each_patient_say_nothing() -> None:
+def test_changes_that_cancel_within_each_patient_are_no_change_of_patients() -> None:
     positive = np.array([True, True, True, True, False, False])
     new, old = np.array([1.0, 3, 1, 3, 2, 2]), np.array([3.0, 1, 3, 1, 2, 2])
     found = auroc_difference(new, old, positive, patients=list("aabbcd"))
-    assert (found.estimate, found.interval, found.degenerate) == (0.0, (-1.0, 1.0), True)
+    assert (found.estimate, found.degenerate) == (0.0, True)
+    unseen = 1.0 - 0.025 ** (1 / min(2.0, 6 / math.sqrt(18 / 6) / 2))
+    assert found.interval == pytest.approx((-unseen, unseen))
 
 
 def test_the_mean_over_one_label_is_delong() -> None:
@@ -201,25 +237,36 @@ def test_the_interval_of_the_mean_over_labels_covers_the_truth() -> None:
         shared = rng.normal(size=(2, 50, 1, 1)) + rng.normal(size=(2, 50, 3, 1)) + rng.normal(size=(2, 50, 3, 3))
         new, old = shared.reshape(2, 150, 3) + truth
         names = [f"p{k // 3}" for k in range(150)]
-        lower, upper = macro_auroc_difference(new, old, truth, patients=names).interval
-        covered.append(lower <= 0.0 <= upper)
+        found = macro_auroc_difference(new, old, truth, patients=names)
+        covered.append(abs(found.estimate) <= 1.96 * found.error)
     assert 0.92 <= np.mean(covered) <= 0.98
 
 
-def test_identical_scores_of_all_labels_rest_on_the_rarest_class() -> None:
+def test_identical_scores_of_all_labels_have_the_mean_of_their_limits() -> None:
     rng = np.random.default_rng(6)
     scores = rng.random((100, 2))
     labels = np.c_[np.arange(100) < 50, np.arange(100) < 8]
     found = macro_auroc_difference(scores, scores, labels)
     assert found.degenerate
-    assert found.interval == pytest.approx((-(1 - 0.025 ** (1 / 8)), 1 - 0.025 ** (1 / 8)))
+    limit = 1.0 - (0.025 ** (1 / 50) + 0.025 ** (1 / 8)) / 2
+    assert found.interval == pytest.approx((-limit, limit))
 
 
-def test_a_constant_change_in_one_label_says_nothing_of_the_mean() -> None:
+def test_a_constant_change_in_one_label_is_no_certainty_of_the_mean() -> None:
     positive = np.arange(20) % 2 == 0
     labels, old = np.c_[positive, positive], np.c_[positive, positive].astype(float)
     found = macro_auroc_difference(np.c_[~positive, positive], old, labels)
-    assert (found.estimate, found.interval, found.degenerate) == (-0.5, (-1.0, 1.0), True)
+    unseen = 1.0 - 0.025 ** (1 / 10)
+    assert (found.estimate, found.degenerate) == (-0.5, True)
+    assert found.interval == pytest.approx((-0.5 - 0.5 * unseen, -0.5 + 1.5 * unseen))
+
+
+def test_patients_with_and_without_are_counted_once_each() -> None:
+    positive = np.array([True, True, False, False, True])
+    assert class_patients(positive, list("aabbb")) == (2, 1)
+    assert class_patients(positive) == (3, 2)
+    with pytest.raises(RangeError, match="one patient a case"):
+        class_patients(positive, ["a"])
 
 
 @pytest.mark.parametrize(

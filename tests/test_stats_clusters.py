@@ -16,7 +16,9 @@ from medharden.stats import (
     effective_cases,
     independent_standard_error,
     noninferiority_test,
+    patient_weight,
 )
+from medharden.stats.clusters import design_effects
 
 
 def test_standard_errors_of_the_psychiatry_data() -> None:
@@ -41,12 +43,14 @@ def test_the_test_runs_on_effective_cases() -> None:
     assert by_patient.effective_cases == pytest.approx(135 / design_effect(values, patients))
     assert by_patient.estimate == by_case.estimate
     assert by_patient.interval[0] < by_case.interval[0] < by_case.interval[1] < by_patient.interval[1]
+    mirrored = noninferiority_test(values < 0, values > 0, margin=0.3, alpha=0.025, patients=patients)
+    assert mirrored.interval == (-by_patient.interval[1], -by_patient.interval[0])
     assert (by_patient.cases, by_patient.patients) == (135, 29)
     assert "effective cases" in by_patient.method
     assert "effective" not in by_case.method
 
 
-def test_doubling_every_row_adds_no_evidence() -> None:
+def test_doubling_every_row_adds_next_to_no_evidence() -> None:
     rng = np.random.default_rng(1)
     values = rng.choice([-1, 0, 1], size=200, p=[0.05, 0.9, 0.05])
     patients = [f"p{k}" for k in range(200)]
@@ -54,8 +58,13 @@ def test_doubling_every_row_adds_no_evidence() -> None:
     assert cluster_standard_error(twice, both) == pytest.approx(cluster_standard_error(values, patients), rel=1e-12)
     once = noninferiority_test(values > 0, values < 0, margin=0.05, alpha=0.025, patients=patients)
     doubled = noninferiority_test(twice > 0, twice < 0, margin=0.05, alpha=0.025, patients=both)
-    assert doubled.interval == pytest.approx(once.interval, abs=3e-4)
-    assert doubled.interval[0] <= once.interval[0]
+    assert doubled.interval == pytest.approx(once.interval, abs=1e-12)
+    assert doubled.effective_cases == pytest.approx(200)
+    few = np.where(np.arange(200) < 2, 1, 0)  # gains that are capped, for no loss stands beside them
+    single = noninferiority_test(few > 0, few < 0, margin=0.05, alpha=0.025, patients=patients)
+    pairs = np.concatenate([few, few])
+    capped = noninferiority_test(pairs > 0, pairs < 0, margin=0.05, alpha=0.025, patients=both)
+    assert single.interval[0] < capped.interval[0] < single.interval[0] + 2e-3
 
 
 def test_one_case_a_patient_is_the_plain_test() -> None:
@@ -64,29 +73,40 @@ def test_one_case_a_patient_is_the_plain_test() -> None:
     assert effective_cases(values, list("abcdef")) == 6.0 == effective_cases(values, None)
 
 
-def test_the_design_effect_counts_two_patients_more() -> None:
-    # With all of the same size the definition can be taken at its word: two patients more, then the plain ratio.
-    even = np.repeat([[1, 0, 0], [0, -1, 0], [0, 0, 0], [1, -1, 0]], 5, axis=0)
-    names = [f"p{k}" for k in range(20) for _ in range(3)]
-    deviations = np.vstack([even, [[1, 1, 1], [-1, -1, -1]]]) - even.mean()
-    by_patient = (20 / 19 * (deviations[:20].sum(1) ** 2).sum() + (deviations[20:].sum(1) ** 2).sum()) / (
-        deviations**2
-    ).sum()
-    assert design_effect(even.ravel(), names) == pytest.approx(by_patient)
+def by_hand(values: np.ndarray, codes: np.ndarray, z: float) -> float:
+    """The design effect's definition, patient by patient."""
+    sizes = [int((codes == k).sum()) for k in range(codes.max() + 1)]
+    mean, weight = values.mean(), np.sqrt(sum(n**3 for n in sizes) / len(values))
+    excess = [values[codes == k].sum() - n * mean for k, n in enumerate(sizes)]
+    losses = sum(min(e, 0.0) ** 2 for e in excess)
+    cap = np.sqrt((0.65 * weight) ** 2 + losses / (2 * z) ** 2)
+    squares = sum(e * e if e <= cap else 2 * cap * e - cap * cap for e in excess)
+    more = z * z / 2 * (1 + mean**2)
+    found = (squares + more * weight**2) / (((values - mean) ** 2).sum() + more * weight)
+    return float(np.clip(found, 1.0, weight))
 
 
-def test_one_proportion_adds_a_patient_with_none_in_place_of_one_with_all_lost() -> None:
-    right = np.repeat([1, 0, 1, 1], 5)
-    names = [f"p{k // 5}" for k in range(20)]
-    # four whole patients: K / (K - 1) of the size as observed, which is more than with two others
-    assert design_effect(right, names, lowest=0.0) == pytest.approx(20 / 3)
-    spread = np.tile([1, 1, 1, 0], 4)
-    extremes = 0.25**2 + 0.75**2
-    pairs = [f"p{k // 4}" for k in range(16)]
-    expected = 16 * extremes / (3 + 4 * extremes)
-    assert design_effect(spread, pairs, lowest=0.0) == pytest.approx(expected)
-    assert effective_cases(spread, pairs, lowest=0.0) == pytest.approx(16 / expected)
-    assert design_effect(spread, pairs) > expected > 1.5
+@pytest.mark.parametrize(("level", "z"), [(0.95, 1.959963984540054), (0.8, 1.2815515655446004)])
+@pytest.mark.parametrize("seed", range(6))
+def test_the_design_effect_is_as_defined(seed: int, level: float, z: float) -> None:
+    rng = np.random.default_rng(seed)
+    codes = np.repeat(np.arange(25), rng.integers(1, 6, 25))
+    values = np.where(rng.random(25) < 0.5, rng.choice([-1, 0, 0, 1], 25), 0)[codes]
+    values[rng.random(codes.size) < 0.1] = 1
+    found = design_effect(values, codes.astype(str).tolist(), level=level)
+    assert found == pytest.approx(by_hand(values, codes, z))
+    assert found > 1.0
+    assert effective_cases(values, codes.astype(str).tolist(), level=level) == codes.size / found
+
+
+def test_many_samples_of_the_same_patients_are_taken_at_once() -> None:
+    rng = np.random.default_rng(7)
+    sizes = rng.integers(1, 6, 30)
+    codes = np.repeat(np.arange(30), sizes)
+    values = rng.choice([-1, 0, 0, 0, 1], (5, codes.size))
+    sums = np.stack([np.bincount(codes, weights=v, minlength=30) for v in values])
+    found = design_effects(sums, (values**2).sum(axis=1), sizes, 1.959963984540054)
+    assert found == pytest.approx([design_effect(v, codes.astype(str).tolist()) for v in values])
 
 
 def test_where_nothing_differs_each_patient_counts_once() -> None:
@@ -97,9 +117,12 @@ def test_where_nothing_differs_each_patient_counts_once() -> None:
     assert not noninferiority_test(none, none, margin=0.02, alpha=0.025, patients=patients).shown
 
 
-def test_one_large_patient_is_worth_little_more_than_itself() -> None:
+def test_one_large_patient_makes_all_cases_worth_little() -> None:
     patients = ["large"] * 90 + [f"p{k}" for k in range(10)]
-    assert effective_cases(np.zeros(100), patients) == pytest.approx(100**2 / (90**2 + 10))
+    weight = np.sqrt((90**3 + 10) / 100)
+    assert patient_weight([90] + [1] * 10) == pytest.approx(weight)
+    assert effective_cases(np.zeros(100), patients) == pytest.approx(100 / weight)
+    assert patient_weight([4] * 7) == pytest.approx(4)
 
 
 def test_no_cases_are_worth_none() -> None:
@@ -128,13 +151,13 @@ def test_the_design_effect_is_never_below_one() -> None:
     assert design_effect(spread, [f"p{k // 2}" for k in range(1000)]) == 1.0
 
 
-def test_the_design_effect_is_never_below_what_was_observed() -> None:
-    # one patient of 40 cases and 100 of 1: what was seen in the large one exceeds what two more would show
-    values = np.concatenate([np.ones(40), np.zeros(100)])
+def test_the_design_effect_is_never_above_a_patients_weight() -> None:
+    values = np.array([-1.0] * 40 + [0.0] * 100)  # all that is lost is the large patient's
     patients = ["large"] * 40 + [f"p{k}" for k in range(100)]
+    weight = patient_weight([40] + [1] * 100)
     observed = (cluster_standard_error(values, patients) / independent_standard_error(values)) ** 2
-    assert design_effect(values, patients) == pytest.approx(observed)
-    assert observed > 20
+    assert design_effect(values, patients) == pytest.approx(weight)
+    assert observed > weight > 20
 
 
 def test_a_standard_error_by_patient_needs_two_patients() -> None:
@@ -147,18 +170,8 @@ def test_single_precision_outcomes_are_read_as_they_are() -> None:
     exact = values.astype(np.float64)
     assert independent_standard_error(values) == independent_standard_error(exact)
     assert cluster_standard_error(values, who) == cluster_standard_error(exact, who)
-    assert effective_cases(values, who, lowest=0.0) == effective_cases(exact, who, lowest=0.0)
-    assert effective_cases(exact, who, lowest=0.0) == 30 / design_effect(exact, who, lowest=0.0)
+    assert effective_cases(values, who) == effective_cases(exact, who)
     assert effective_cases(exact.tolist(), who) == 30 / design_effect(exact, who)
-
-
-def test_two_patients_have_a_design_effect() -> None:
-    values, who = np.array([1, 1, 0, -1, -1, -1]), list("aaabbb")
-    squares, mean = 2 * (2 * 2.5**2), -1 / 6
-    extremes = (1 - mean) ** 2 + (-1 - mean) ** 2
-    spread = float(((values - mean) ** 2).sum())
-    expected = max(squares / spread, (squares + 9 * extremes) / (spread + 3 * extremes))
-    assert design_effect(values, who) == pytest.approx(expected)
 
 
 def test_outcomes_are_one_row() -> None:

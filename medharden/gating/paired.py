@@ -13,7 +13,14 @@ from medharden.gating.findings import answer_parts
 from medharden.gating.words import apart, percent, sample
 from medharden.protocol import Margin, Protocol
 from medharden.record import CaseTable, Endpoint, Verdict
-from medharden.stats import NonInferiority, cases_needed, noninferiority_test, power_to_show, smallest_margin
+from medharden.stats import (
+    NonInferiority,
+    cases_needed,
+    gain_test,
+    noninferiority_test,
+    power_to_show,
+    smallest_margin,
+)
 
 __all__ = ["Pair", "answer_endpoints", "compare", "paired_endpoint", "robust_gain"]
 
@@ -31,7 +38,8 @@ class Pair:
     def seen(self) -> str:
         """What the comparison rests on, in brackets."""
         what = f"{self.table[1]} gained, {self.table[2]} lost"
-        return sample(self.test.cases, self.test.patients, self.test.effective_cases, what)
+        effective = None if self.test.exact else self.test.effective_cases
+        return sample(self.test.cases, self.test.patients, effective, what)
 
     @property
     def limit(self) -> str:
@@ -59,9 +67,9 @@ def answer_endpoints(
 
 
 def robust_gain(protocol: Protocol, cases: CaseTable) -> Endpoint:
-    """Whether the composite is right more often than the original on the attacked cases."""
+    """Whether the composite is right more often than the original on the attacked cases, by an exact test."""
     original, composite = cases.subjects["original"].robust, cases.subjects["composite"].robust
-    pair = compare(original, composite, cases.attacked, cases, 0.0, protocol.endpoints.alpha)
+    pair = compare(original, composite, cases.attacked, cases, 0.0, protocol.endpoints.alpha, exact=True)
     lower = pair.test.interval[0]
     if pair.test.shown:
         verdict, text = Verdict.PASS, f"{pair.limit} {apart(lower, 'is above', 0.0)} {pair.seen}"
@@ -114,7 +122,16 @@ def _recall_name(protocol: Protocol, classes: tuple[str, ...], label: int) -> tu
     return ("sensitivity" if classes[label] == protocol.task.positive else "specificity"), classes[label]
 
 
-def compare(original: Flags, composite: Flags, rows: Flags, cases: CaseTable, margin: float, alpha: float) -> Pair:
+def compare(
+    original: Flags,
+    composite: Flags,
+    rows: Flags,
+    cases: CaseTable,
+    margin: float,
+    alpha: float,
+    *,
+    exact: bool = False,
+) -> Pair:
     """Compares who is right, on the chosen rows.
 
     Args:
@@ -124,11 +141,14 @@ def compare(original: Flags, composite: Flags, rows: Flags, cases: CaseTable, ma
         cases: names the patients.
         margin: in [0, 1).
         alpha: one-sided error.
+        exact: whether a gain is asked for (a margin of 0 or less), by limits that hold for few discordant cases too.
     """
     before, after = original[rows], composite[rows]
     gained, lost = after & ~before, before & ~after
     table = (int((before & after).sum()), int(gained.sum()), int(lost.sum()), int((~before & ~after).sum()))
     patients = np.asarray(cases.patient)[rows].tolist()
+    if exact:
+        return Pair(table, gain_test(gained, lost, least=-margin, alpha=alpha, patients=patients))
     return Pair(table, noninferiority_test(gained, lost, margin=margin, alpha=alpha, patients=patients))
 
 

@@ -1,7 +1,8 @@
 """The endpoints beyond counts on which the protocol may ask for non-inferiority: balanced accuracy, AUROC, Brier.
 
-None of them gates alone: accuracy and every class's recall are always there too. Where nothing varied, the limits rest
-on the number of patients, so that equal scores of few patients don't pass.
+None of them gates alone: accuracy and every class's recall are always there too. Limits keep away from the estimate by
+what so many patients can't rule out, so that equal scores of few patients don't pass, nor worse ones where equal ones
+don't. An AUROC passes only on enough patients of each class.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import math
 from statistics import NormalDist
 
 import numpy as np
+import numpy.typing as npt
 
 from medharden.errors import RangeError
 from medharden.gating.findings import finding_difference
@@ -17,10 +19,12 @@ from medharden.gating.words import apart, percent
 from medharden.protocol import Margin, Protocol
 from medharden.record import CaseTable, Endpoint, Verdict
 from medharden.stats import (
+    FEWEST_PATIENTS,
     Difference,
     auroc_difference,
     balanced_accuracy_difference,
     brier_difference,
+    class_patients,
     macro_auroc_difference,
 )
 
@@ -53,10 +57,13 @@ def score_endpoint(
     rises, level = wanted.metric == "brier", 1.0 - 2.0 * alpha
     change = _change(wanted.metric, finding, protocol, classes, cases, level)
     verdict, text = _verdict(change, wanted.margin, rises)
-    smallest, needed = _plan(change, wanted.margin)
+    smallest, needed = _plan(change, wanted.margin, rises)
     patients = "" if change.patients == change.cases else f" of {change.patients} patients"
     text = f"{name}: {text} (n = {change.cases}{patients})"
-    if verdict is Verdict.INCONCLUSIVE and needed is not None and needed > change.cases:
+    few = _too_few(wanted.metric, finding, protocol, classes, cases)
+    if few and verdict is not Verdict.FAIL:
+        verdict, text = Verdict.INCONCLUSIVE, f"{text}; {few}"
+    elif verdict is Verdict.INCONCLUSIVE and needed is not None and needed > change.cases:
         text += f"; not shown: needs about {needed} cases at this variance"
     return Endpoint(
         name=name,
@@ -90,7 +97,41 @@ def _change(
         far = 2.0 if metric == "brier" and not cases.multilabel else 1.0
         method = "not estimated: it takes cases of two patients or more in every class"
         people = len(set(cases.patient))
-        return Difference(0.0, (-far, far), level, 0.0, 1.0, len(cases.case), people, method, degenerate=True)
+        everything = (-far, far)
+        return Difference(0.0, everything, level, 0.0, 1.0, len(cases.case), people, method, degenerate=True)
+
+
+def _too_few(metric: str, finding: int | None, protocol: Protocol, classes: tuple[str, ...], cases: CaseTable) -> str:
+    """Why an AUROC or a Brier score can't pass on so few patients, or nothing."""
+    wanted = f"it takes {FEWEST_PATIENTS} patients"
+    if metric == "brier":
+        people = len(set(cases.patient))
+        return f"{wanted}, there are {people}" if people < FEWEST_PATIENTS else ""
+    if "auroc" not in metric:
+        return ""
+    owners = [
+        (count, side, classes[k])
+        for k in _targets(finding, protocol, classes, cases)
+        for count, side in zip(class_patients(_positive(k, cases), cases.patient), ("with", "without"), strict=True)
+    ]
+    fewest, side, name = min(owners)
+    if fewest >= FEWEST_PATIENTS:
+        return ""
+    return f"{wanted} with {name} and as many without, there are {fewest} {side}"
+
+
+def _targets(finding: int | None, protocol: Protocol, classes: tuple[str, ...], cases: CaseTable) -> list[int]:
+    """Whose AUROC counts: a finding's or all findings', the positive one of two classes, or each class."""
+    if finding is not None:
+        return [finding]
+    if cases.multilabel or len(classes) > 2:
+        return list(range(len(classes)))
+    return [classes.index(protocol.task.positive) if protocol.task.positive is not None else 1]
+
+
+def _positive(k: int, cases: CaseTable) -> npt.NDArray[np.bool_]:
+    """(N,) who has the class or finding."""
+    return np.asarray(cases.label[:, k] == 1 if cases.multilabel else cases.label == k)
 
 
 def _estimated(metric: str, protocol: Protocol, classes: tuple[str, ...], cases: CaseTable, level: float) -> Difference:
@@ -103,11 +144,11 @@ def _estimated(metric: str, protocol: Protocol, classes: tuple[str, ...], cases:
     new, old = (np.maximum(cases.subjects[name].probabilities, 0.0) for name in ("composite", "original"))
     if metric == "brier":
         return brier_difference(new, old, cases.label, level=level, patients=cases.patient)
-    if len(classes) == 2:
-        positive = classes.index(protocol.task.positive) if protocol.task.positive is not None else 1
-        truth = cases.label == positive
-        return auroc_difference(new[:, positive], old[:, positive], truth, level=level, patients=cases.patient)
-    each = cases.label[:, None] == np.arange(len(classes))
+    targets = _targets(None, protocol, classes, cases)
+    if len(targets) == 1:
+        [k] = targets
+        return auroc_difference(new[:, k], old[:, k], _positive(k, cases), level=level, patients=cases.patient)
+    each = np.stack([_positive(k, cases) for k in targets], axis=1)
     return macro_auroc_difference(new, old, each, level=level, patients=cases.patient)
 
 
@@ -125,8 +166,34 @@ def _verdict(change: Difference, margin: float, rises: bool) -> tuple[Verdict, s
     return Verdict.INCONCLUSIVE, f"{limit} {apart(deciding, other, bound)}"
 
 
-def _plan(change: Difference, margin: float) -> tuple[float | None, int | None]:
-    """Smallest margin and cases needed, from the interval's width; none where nothing varied."""
+def _plan(change: Difference, margin: float, rises: bool) -> tuple[float | None, int | None]:
+    """Smallest margin that the cases show with power .80 if nothing is lost, and cases that show the protocol's.
+
+    The limit's distance from the estimate falls with the root of the cases, and its least part, for what no sample
+    holds, with their number.
+    """
+    if change.error is None:
+        return _plan_by_width(change, margin)
+    lower, upper = change.interval
+    distance = upper - change.estimate if rises else change.estimate - lower
+    if distance <= change.least * (1.0 + abs(change.estimate)):  # the least part decided
+        distance = NormalDist().inv_cdf(0.5 + change.level / 2.0) * change.error
+    power = NormalDist().inv_cdf(_POWER) * change.error
+
+    def shown(times: float) -> float:
+        return max(distance / math.sqrt(times), change.least / times) + power / math.sqrt(times)
+
+    low, high = 0.0, 1.0
+    while shown(high) > margin:
+        high *= 2.0
+    for _ in range(60):
+        middle = 0.5 * (low + high)
+        low, high = (middle, high) if middle == 0.0 or shown(middle) > margin else (low, middle)
+    return shown(1.0), math.ceil(change.cases * high - 1e-9)
+
+
+def _plan_by_width(change: Difference, margin: float) -> tuple[float | None, int | None]:
+    """The same from the interval's width alone; none where nothing varied."""
     if change.degenerate:
         return None, None
     z = NormalDist().inv_cdf(0.5 + change.level / 2.0)

@@ -1,8 +1,6 @@
-"""The endpoints on one proportion: the robustness floor and the referral budget, by Wilson's interval."""
+"""The endpoints on one proportion: the robustness floor and the referral budget, by exact limits."""
 
 from __future__ import annotations
-
-from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -10,26 +8,9 @@ import numpy.typing as npt
 from medharden.gating.words import apart, percent, sample
 from medharden.protocol import Protocol
 from medharden.record import CaseTable, Endpoint, Verdict
-from medharden.stats import effective_cases, wilson_interval
+from medharden.stats import Share, share_interval
 
 __all__ = ["referral", "robust_floor"]
-
-
-@dataclass(frozen=True)
-class _Share:
-    """A proportion and its limits, by patient."""
-
-    count: int
-    cases: int
-    patients: int
-    effective: float
-    level: float
-    lower: float
-    upper: float
-
-    @property
-    def estimate(self) -> float:
-        return self.count / self.cases
 
 
 def robust_floor(protocol: Protocol, cases: CaseTable) -> Endpoint:
@@ -61,22 +42,14 @@ def referral(protocol: Protocol, cases: CaseTable) -> Endpoint:
     return _endpoint("referral", verdict, share, budget, text, "referred", "")
 
 
-def _share(flags: npt.NDArray[np.bool_], rows: npt.NDArray[np.bool_], cases: CaseTable, alpha: float) -> _Share:
-    kept = flags[rows]
-    patients = np.asarray(cases.patient)[rows].tolist()
-    effective = effective_cases(kept, patients, lowest=0.0)
-    level = 1.0 - 2.0 * alpha
-    lower, upper = wilson_interval(float(kept.mean()) * effective, effective, level=level)
-    return _Share(int(kept.sum()), len(kept), len(set(patients)), effective, level, lower, upper)
+def _share(flags: npt.NDArray[np.bool_], rows: npt.NDArray[np.bool_], cases: CaseTable, alpha: float) -> Share:
+    return share_interval(flags[rows], np.asarray(cases.patient)[rows].tolist(), level=1.0 - 2.0 * alpha)
 
 
 def _endpoint(
-    name: str, verdict: Verdict, share: _Share, limit: float, text: str, what: str, justification: str
+    name: str, verdict: Verdict, share: Share, limit: float, text: str, what: str, justification: str
 ) -> Endpoint:
-    method = "Wilson score interval (Wilson 1927)"
-    if share.patients < share.cases:
-        method += f" on {share.effective:.1f} effective cases (by patient)"
-    seen = sample(share.cases, share.patients, share.effective, f"{share.count} {what}")
+    seen = sample(share.cases, share.patients, None, f"{share.count} {what}")
     return Endpoint(
         name=name,
         kind=name,
@@ -91,7 +64,7 @@ def _endpoint(
         table=(),
         smallest_margin=None,
         needed=None,
-        method=method,
+        method=share.method,
         justification=justification,
         reason=f"{name}: {text} {seen}",
     )

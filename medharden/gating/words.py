@@ -22,8 +22,9 @@ def apart(value: float, relation: str, bound: float) -> str:
     return f"{value:.{decimals}f} {relation} {bound:.{decimals}f}"
 
 
-def sample(cases: int, patients: int, effective: float, what: str) -> str:
+def sample(cases: int, patients: int, effective: float | None, what: str) -> str:
     """What a number rests on, in brackets: cases, patients where they repeat, and counts."""
     if patients == cases:
         return f"(n = {cases}, {what})"
-    return f"(n = {cases} of {patients} patients, worth {effective:.1f} independent cases; {what})"
+    worth = "" if effective is None else f", worth {effective:.1f} independent cases"
+    return f"(n = {cases} of {patients} patients{worth}; {what})"

@@ -26,7 +26,7 @@ from medharden.models import (
 )
 from medharden.protocol import Protocol
 from medharden.record import Finding, FusionRecord, Progress
-from medharden.stats import wilson_interval
+from medharden.stats import clopper_pearson_interval
 
 __all__ = ["calibrate"]
 
@@ -116,11 +116,11 @@ def fit_temperature(logits: Tensor, labels: Tensor, bias: Tensor) -> float:
 def _guard(
     fusion: FusionRecord, clean: Tensor, robust: Tensor, bias: Tensor, protocol: Protocol
 ) -> tuple[FusionRecord, tuple[Finding, ...]]:
-    """The strictest support threshold whose referral rate is expected within the budget (upper Wilson limit)."""
+    """The strictest support threshold whose referral rate is expected within the budget, by exact limit."""
     cases, level = len(clean), 1 - 2 * protocol.endpoints.alpha
+    budget = protocol.fusion.referral_budget
     affordable = max(
-        (k for k in range(cases + 1) if wilson_interval(k, cases, level=level)[1] <= protocol.fusion.referral_budget),
-        default=-1,
+        (k for k in range(cases + 1) if clopper_pearson_interval(k, cases, level=level)[1] <= budget), default=-1
     )
     flag = refers_findings if protocol.task.multilabel else refers
     disagree = flag(clean, robust, bias, fusion)

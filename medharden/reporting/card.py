@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from medharden.record import Endpoint, Evaluation
+from medharden.record import Endpoint
 from medharden.reporting.clean import EndpointRow, all_findings, endpoint_rows, summary
 from medharden.reporting.markdown import plain
 from medharden.reporting.numbers import count
@@ -93,7 +93,7 @@ def _body(records: RunRecords) -> Iterator[str]:
     yield from _terms("Model", model_rows(records))
     yield from _terms("Data", stated_rows(records))
     yield from _terms("Preprocessing", preprocessing_rows(protocol, records.cohort))
-    yield from _performance(evaluation)
+    yield from _performance(records)
     yield from _endpoints(decision.endpoints, endpoint_rows(records))
     yield from _terms("Threat model", threat_rows(protocol))
     yield from _attacks(records)
@@ -128,12 +128,12 @@ def _body(records: RunRecords) -> Iterator[str]:
     yield f"\nWritten by medharden {plain(evaluation.environment.medharden)} from the run's records alone.\n"
 
 
-def _performance(evaluation: Evaluation) -> Iterator[str]:
+def _performance(records: RunRecords) -> Iterator[str]:
     rows = [
         (s.label, f"{s.clean} {s.clean_interval} {s.clean_counts}", f"{s.robust} {s.robust_interval} {s.robust_counts}")
-        for s in subject_rows(evaluation)
+        for s in subject_rows(records)
     ]
-    yield from _table("Performance, 95 % Wilson intervals", ("Model", "Clean", "Under all attacks together"), rows)
+    yield from _table("Performance, exact limits by patient", ("Model", "Clean", "Under all attacks together"), rows)
 
 
 def _endpoints(endpoints: tuple[Endpoint, ...], rows: tuple[EndpointRow, ...]) -> Iterator[str]:
@@ -147,7 +147,7 @@ def _endpoints(endpoints: tuple[Endpoint, ...], rows: tuple[EndpointRow, ...]) -
 
 
 def _attacks(records: RunRecords) -> Iterator[str]:
-    released = next(s for s in subject_rows(records.evaluation) if s.label == subject_label("composite"))
+    released = next(s for s in subject_rows(records) if s.label == subject_label("composite"))
     rows = [(a.name, a.recipe, a.cases, a.wins, f"{a.rate} {a.interval}") for a in released.attacks]
     together = f"{released.wrong_before} wrong without an attack + {released.wins} fell to one"
     left = f"{released.robust} left {released.robust_interval}"

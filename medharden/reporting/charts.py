@@ -10,9 +10,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from medharden.record import CohortRecord, Endpoint, Evaluation, FusionRecord, HardenRecord, Verdict
+from medharden.record import CohortRecord, Endpoint, FusionRecord, HardenRecord, Verdict
+from medharden.reporting.accuracy import clean_limits, robust_limits
 from medharden.reporting.numbers import percent, points, points_interval
 from medharden.reporting.robust import subject_label
+from medharden.reporting.source import RunRecords
 from medharden.reporting.svg import COLOURS, short, style_axes, to_svg
 from medharden.stats import wilson_interval
 
@@ -76,9 +78,9 @@ def _forest_row(axes: Axes, y: int, e: Endpoint, label: str) -> None:
     )
 
 
-def robustness_chart(evaluation: Evaluation) -> Markup:
-    """Each subject's clean and attacked accuracy with 95 % Wilson intervals."""
-    subjects = evaluation.subjects
+def robustness_chart(records: RunRecords) -> Markup:
+    """Each subject's clean and attacked accuracy with their exact limits."""
+    subjects = records.evaluation.subjects
     height = 0.85 + 0.55 * len(subjects)
     with mpl.rc_context(_BASE):
         figure = Figure(figsize=(_WIDTH, height))
@@ -91,11 +93,12 @@ def robustness_chart(evaluation: Evaluation) -> Markup:
             colour = COLOURS[_SUBJECT_COLOURS.get(s.name, "branch")]
             axes.text(-2, y - 0.3, subject_label(s.name), color=COLOURS["ink"], va="center")
             axes.plot([100 * s.robust_accuracy, 100 * s.clean_accuracy], [y + 0.12] * 2, color=colour, alpha=0.35, lw=1)
-            for right, n, mark, fill in ((s.clean_correct, s.n, "o", True), (s.robust_correct, s.attacked, "D", False)):
-                low, high = wilson_interval(right, n)
+            clean, robust = (s.clean_accuracy, clean_limits), (s.robust_accuracy, robust_limits)
+            for (value, limits), mark, fill in ((clean, "o", True), (robust, "D", False)):
+                low, high = limits(records, s.name)
                 axes.plot([100 * low, 100 * high], [y + 0.12] * 2, color=colour, linewidth=2.4, solid_capstyle="butt")
                 face = colour if fill else COLOURS["paper"]
-                axes.plot(100 * right / n, y + 0.12, mark, markersize=6.5, color=colour, markerfacecolor=face, mew=1.6)
+                axes.plot(100 * value, y + 0.12, mark, markersize=6.5, color=colour, markerfacecolor=face, mew=1.6)
         axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:.0f}%"))
         axes.set_xlabel("accuracy with 95% interval")
         for x, mark, face, text in (

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from medharden.record import Endpoint, Finding, Verdict
+from medharden.reporting.accuracy import robust_limits
 from medharden.reporting.numbers import (
     count,
     duration,
@@ -18,7 +19,6 @@ from medharden.reporting.numbers import (
 )
 from medharden.reporting.source import RunRecords
 from medharden.reporting.wording import FINDING_LABELS, KINDS, LABELS, MEANING, UNJUSTIFIED, threat_words
-from medharden.stats import wilson_interval
 
 __all__ = [
     "EndpointRow",
@@ -227,9 +227,9 @@ def summary(records: RunRecords) -> Summary:
         clean_difference=difference,
         clean_margin=margin,
         robust_original=percent(original.robust_accuracy),
-        robust_original_interval=percent_interval(wilson_interval(original.robust_correct, original.attacked)),
+        robust_original_interval=percent_interval(robust_limits(records, "original")),
         robust_released=percent(released.robust_accuracy),
-        robust_interval=percent_interval(wilson_interval(released.robust_correct, released.attacked)),
+        robust_interval=percent_interval(robust_limits(records, "composite")),
         attacked=count(released.attacked),
         threat=threat_words(protocol.threat, protocol.input.intensity),
         identical=identical,

@@ -6,12 +6,12 @@ from dataclasses import asdict
 from typing import Any
 
 from medharden.record import CohortRecord, SubjectOutcome, present
+from medharden.reporting.accuracy import clean_limits, robust_limits
 from medharden.reporting.clean import all_findings
 from medharden.reporting.findings import finding_figures
 from medharden.reporting.robust import SPLITS, excluded_counts
 from medharden.reporting.source import RunRecords
 from medharden.reporting.wording import article_15, untested
-from medharden.stats import wilson_interval
 
 __all__ = ["machine_report"]
 
@@ -28,7 +28,7 @@ def machine_report(records: RunRecords) -> dict[str, Any]:
         "margins_justified": decision.margins_justified,
         "endpoints": [{**asdict(e), "verdict": e.verdict.value} for e in decision.endpoints],
         "subgroups": [{**asdict(e), "verdict": e.verdict.value} for e in decision.subgroups],
-        "subjects": [_subject(s) for s in evaluation.subjects],
+        "subjects": [_subject(records, s) for s in evaluation.subjects],
         **_by_finding(records),
         "sanity": [asdict(p) for p in evaluation.sanity],
         "identity": asdict(evaluation.identity),
@@ -70,14 +70,14 @@ def _by_finding(records: RunRecords) -> dict[str, Any]:
     return {"by_finding": figures} if figures else {}
 
 
-def _subject(subject: SubjectOutcome) -> dict[str, Any]:
+def _subject(records: RunRecords, subject: SubjectOutcome) -> dict[str, Any]:
     return {
         **asdict(subject),
         "clean_accuracy": subject.clean_accuracy,
-        "clean_interval": list(wilson_interval(subject.clean_correct, subject.n)),
+        "clean_interval": list(clean_limits(records, subject.name)),
         "robust_accuracy": subject.robust_accuracy,
-        "robust_interval": list(wilson_interval(subject.robust_correct, subject.attacked)),
-        "interval": "Wilson, 95 %, cases taken as independent",
+        "robust_interval": list(robust_limits(records, subject.name)),
+        "interval": "exact (Clopper and Pearson; Gaffke where patients repeat), at the gate's level",
     }
 
 

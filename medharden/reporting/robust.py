@@ -9,7 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from medharden.protocol import Protocol
-from medharden.record import CohortRecord, Evaluation, FusionRecord, HardenRecord, SubjectOutcome, present
+from medharden.record import CohortRecord, FusionRecord, HardenRecord, SubjectOutcome, present
+from medharden.reporting.accuracy import clean_limits, robust_limits
 from medharden.reporting.numbers import count, duration, percent, percent_interval, points
 from medharden.reporting.source import COMPARED, RunRecords
 from medharden.stats import wilson_interval
@@ -101,9 +102,9 @@ def subject_label(name: str) -> str:
     return _SUBJECTS.get(name, name)
 
 
-def subject_rows(evaluation: Evaluation) -> tuple[SubjectRows, ...]:
+def subject_rows(records: RunRecords) -> tuple[SubjectRows, ...]:
     """Every subject with its attacks."""
-    return tuple(_subject(s) for s in evaluation.subjects)
+    return tuple(_subject(records, s) for s in records.evaluation.subjects)
 
 
 def _share(successes: int, cases: int) -> tuple[str, str]:
@@ -113,18 +114,16 @@ def _share(successes: int, cases: int) -> tuple[str, str]:
     return percent(successes / cases), percent_interval(wilson_interval(successes, cases))
 
 
-def _subject(s: SubjectOutcome) -> SubjectRows:
-    clean, clean_interval = _share(s.clean_correct, s.n)
-    robust, robust_interval = _share(s.robust_correct, s.attacked)
+def _subject(records: RunRecords, s: SubjectOutcome) -> SubjectRows:
     wins = sum(a.wins for a in s.attacks)
     return SubjectRows(
         label=subject_label(s.name),
-        clean=clean,
+        clean=percent(s.clean_accuracy) if s.n else "–",
         clean_counts=f"{count(s.clean_correct)} of {count(s.n)}",
-        clean_interval=clean_interval,
-        robust=robust,
+        clean_interval=percent_interval(clean_limits(records, s.name)) if s.n else "",
+        robust=percent(s.robust_accuracy) if s.attacked else "–",
         robust_counts=f"{count(s.robust_correct)} of {count(s.attacked)}",
-        robust_interval=robust_interval,
+        robust_interval=percent_interval(robust_limits(records, s.name)) if s.attacked else "",
         attacked=count(s.attacked),
         wrong_before=count(s.attacked - s.robust_correct - wins),
         wins=count(wins),

@@ -1,15 +1,24 @@
 """Intervals, paired comparisons by patient, and power. Needs NumPy alone to import."""
 
-from medharden.stats.auroc import auroc, auroc_difference, macro_auroc_difference
+from medharden.stats.auroc import (
+    FEWEST_PATIENTS,
+    auroc,
+    auroc_difference,
+    class_patients,
+    macro_auroc_difference,
+)
 from medharden.stats.balanced import balanced_accuracy_difference
+from medharden.stats.bounded import Share, exact_p_value, gain_test, share_interval
 from medharden.stats.clusters import (
     cluster_standard_error,
     design_effect,
     effective_cases,
     independent_standard_error,
+    patient_weight,
 )
 from medharden.stats.difference import Difference
 from medharden.stats.hypotheses import clustered_mcnemar, holm, mcnemar
+from medharden.stats.influence import influence_limits, unseen_share
 from medharden.stats.means import brier_difference, cluster_t_difference, finding_brier_difference
 from medharden.stats.noninferiority import NonInferiority, noninferiority_test
 from medharden.stats.paired import newcombe_interval, tango_interval, tango_statistic
@@ -18,33 +27,42 @@ from medharden.stats.proportions import clopper_pearson_interval, wilson_interva
 from medharden.stats.scores import ReliabilityBin, calibration_error, reliability, roc_curve
 
 __all__ = [
+    "FEWEST_PATIENTS",
     "Difference",
     "NonInferiority",
     "ReliabilityBin",
+    "Share",
     "auroc",
     "auroc_difference",
     "balanced_accuracy_difference",
     "brier_difference",
     "calibration_error",
     "cases_needed",
+    "class_patients",
     "clopper_pearson_interval",
     "cluster_standard_error",
     "cluster_t_difference",
     "clustered_mcnemar",
     "design_effect",
     "effective_cases",
+    "exact_p_value",
     "finding_brier_difference",
+    "gain_test",
     "holm",
     "independent_standard_error",
+    "influence_limits",
     "macro_auroc_difference",
     "mcnemar",
     "newcombe_interval",
     "noninferiority_test",
+    "patient_weight",
     "power_to_show",
     "reliability",
     "roc_curve",
+    "share_interval",
     "smallest_margin",
     "tango_interval",
     "tango_statistic",
+    "unseen_share",
     "wilson_interval",
 ]

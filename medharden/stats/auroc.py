@@ -14,9 +14,14 @@ import numpy as np
 import numpy.typing as npt
 
 from medharden.errors import RangeError
-from medharden.stats.difference import Difference, Floats, patient_codes, unchanged_limit, wald
+from medharden.stats.clusters import patient_weight
+from medharden.stats.difference import Difference, Floats, patient_codes
+from medharden.stats.influence import influence_limits, unseen_share, variance_of
+from medharden.stats.numerics import normal_tail, two_sided_quantile
 
-__all__ = ["auroc", "auroc_difference", "macro_auroc_difference"]
+__all__ = ["FEWEST_PATIENTS", "auroc", "auroc_difference", "class_patients", "macro_auroc_difference"]
+
+FEWEST_PATIENTS = 20  # with positives, and with negatives: with fewer an AUROC describes, and shows nothing
 
 _NO_VARIANCE = (
     1e-24  # what rounding alone makes; one pair that changed among 100 000 positives and negatives makes more
@@ -49,15 +54,13 @@ def auroc_difference(
 ) -> Difference:
     """AUROC of the new scores minus that of the old, on the same cases.
 
-    One case a patient: the paired test of DeLong et al. Where patients repeat: its extension to clustered data
-    (Obuchowski, Biometrics 1997; 53: 567-578), to which a patient may bring positives, negatives or both.
+    The standard error is that of DeLong et al. with one case a patient, and its extension to clustered data where
+    patients repeat (Obuchowski, Biometrics 1997; 53: 567-578); a patient may bring positives, negatives or both. The
+    limits are those of `influence_limits`, for DeLong's own err by up to three times alpha near 1.
 
-    The variance sees only what happened in these cases. A rare case that drops from the top to the bottom, and of
-    which the sample holds none, is not in it: AUROC is no substitute for recall per class.
-
-    Where the order of no pair of a positive and a negative changed, there is no variance. With n disjoint pairs of
-    different patients, none of them changed, at most 1 - alpha^(1/n) of all pairs do, and so does the AUROC. Where
-    variance is absent for another reason, the interval is (-1, 1).
+    What no sample holds, a rare positive that drops below all negatives, moves the AUROC by its share among positives.
+    None of n disjoint pairs of a positive and a negative of different patients did, so the limits keep away from the
+    estimate by 1 - alpha^(1/n) at least. Equal scores have these limits.
 
     Args:
         scores_new: (N,) finite.
@@ -72,14 +75,28 @@ def auroc_difference(
     labels = np.asarray(positive, dtype=np.bool_)
     codes, count = patient_codes(labels.size, patients)
     new, old = _checked(scores_new, labels), _checked(scores_old, labels)
-    change, of_positives, of_negatives, unchanged = _influence(new[0], old[0], labels, codes, count)
-    variance = float(np.sum(of_positives**2) + np.sum(of_negatives**2))
-    variance += 2.0 * count / (count - 1) * float(np.sum(of_positives * of_negatives)) / _corrections(labels, codes)
+    change, groups = _influence(new[0], old[0], labels, codes, count)
     name = "paired DeLong (DeLong 1988, Sun & Xu 2014)"
     if count < labels.size:
         name = "paired AUROC by patient (Obuchowski 1997)"
-    pairs = _disjoint_pairs(labels, codes, count)
-    return _difference(change, variance, unchanged, pairs, level, (labels.size, count), name)
+    together = count / (count - 1) / _corrections(labels, codes)
+    unseen = unseen_share(_disjoint_pairs(labels, codes, count), level)
+    return _difference(change, groups, together, unseen, level, (labels.size, count), name)
+
+
+def class_patients(positive: npt.ArrayLike, patients: Sequence[str] | None = None) -> tuple[int, int]:
+    """How many patients have positives, and how many have negatives; `FEWEST_PATIENTS` of each carry an AUROC.
+
+    Args:
+        positive: (N,) bool.
+        patients: (N,) whose case it is; null where each case is a patient of its own.
+
+    Raises:
+        RangeError: as many flags as patients were not given.
+    """
+    labels = np.asarray(positive, dtype=np.bool_)
+    codes, _ = patient_codes(labels.size, patients)
+    return int(np.unique(codes[labels]).size), int(np.unique(codes[~labels]).size)
 
 
 def macro_auroc_difference(
@@ -112,43 +129,55 @@ def macro_auroc_difference(
         raise RangeError(f"expected (N, L) scores and labels, got {new.shape}, {old.shape} and {truth.shape}")
     size, columns = truth.shape
     codes, count = patient_codes(size, patients)
-    influence, change, unchanged, pairs = np.zeros(count), 0.0, True, count
+    of_kind, change, unseen = [np.zeros(count), np.zeros(count)], 0.0, 0.0
     for k in range(columns):
         kind = truth[:, k]
         _checked(new[:, k], kind, column=k)
         _checked(old[:, k], kind, column=k)
-        step, of_positives, of_negatives, same = _influence(new[:, k], old[:, k], kind, codes, count, column=k)
-        influence += (of_positives + of_negatives) / columns
+        step, groups = _influence(new[:, k], old[:, k], kind, codes, count, column=k)
+        for whole, part in zip(of_kind, groups, strict=True):
+            whole += part / columns
         change += step / columns
-        unchanged = unchanged and same
-        pairs = min(pairs, _disjoint_pairs(kind, codes, count))
+        unseen += unseen_share(_disjoint_pairs(kind, codes, count), level) / columns
     name = f"mean AUROC of {columns} labels, influence summed by patient (after DeLong 1988)"
-    return _difference(change, float(np.sum(influence**2)), unchanged, pairs, level, (size, count), name)
+    return _difference(change, of_kind, 1.0, unseen, level, (size, count), name)
 
 
 def _difference(
     change: float,
-    variance: float,
-    unchanged: bool,
-    pairs: int,
+    groups: list[Floats],
+    together: float,
+    unseen: float,
     level: float,
     sizes: tuple[int, int],
     method: str,
 ) -> Difference:
     cases, patients = sizes
-    if variance > _NO_VARIANCE:
-        interval, statistic, p_value = wald(change, math.sqrt(variance), 1.0, level)
-        return Difference(change, interval, level, statistic, p_value, cases, patients, method)
-    limit = unchanged_limit(pairs, level)
-    interval = (-limit, limit) if unchanged else (-1.0, 1.0)
-    method += f"; no variance, limits from {pairs} unchanged pairs" if unchanged else "; no variance, no limits"
-    return Difference(change, interval, level, 0.0, 1.0, cases, patients, method, degenerate=True)
+    z = two_sided_quantile(level)
+    limits = influence_limits(change, groups, quantile=z, unseen=unseen, bound=1.0, together=together)
+    variance = float(variance_of(groups, together))
+    degenerate = variance <= _NO_VARIANCE
+    error = 0.0 if degenerate else math.sqrt(variance)
+    statistic = 0.0 if degenerate else change / error
+    return Difference(
+        estimate=change,
+        interval=(float(limits[0]), float(limits[1])),
+        level=level,
+        statistic=statistic,
+        p_value=2.0 * normal_tail(abs(statistic)),
+        cases=cases,
+        patients=patients,
+        method=f"{method}; limits corrected for skewness",
+        degenerate=degenerate,
+        error=error,
+        least=unseen,
+    )
 
 
 def _influence(
     new: Floats, old: Floats, positive: Flags, codes: npt.NDArray[np.intp], count: int, *, column: int | None = None
-) -> tuple[float, Floats, Floats, bool]:
-    """The change of AUROC, each patient's influence on it through positives and negatives, and whether no pair moved.
+) -> tuple[float, list[Floats]]:
+    """The change of AUROC, and each patient's influence on it through positives and through negatives.
 
     The influences carry the factor sqrt(I / (I - 1)) of the number I of patients with such cases.
     """
@@ -162,9 +191,7 @@ def _influence(
         excess = after - before - change
         sums = np.bincount(codes[kind], weights=excess, minlength=count) / excess.size
         parts.append(sums * math.sqrt(owners / (owners - 1)))
-    perfect = float(both_new[0].mean()) in (0.0, 1.0)
-    unchanged = change == 0.0 and (perfect or bool(np.array_equal(_midranks(new), _midranks(old))))
-    return change, parts[0], parts[1], unchanged
+    return change, parts
 
 
 def _corrections(positive: Flags, codes: npt.NDArray[np.intp]) -> float:
@@ -173,9 +200,17 @@ def _corrections(positive: Flags, codes: npt.NDArray[np.intp]) -> float:
     return math.sqrt(math.prod(n / (n - 1) for n in owners))
 
 
-def _disjoint_pairs(positive: Flags, codes: npt.NDArray[np.intp], count: int) -> int:
-    """How many pairs of a positive and a negative can be made with no patient in two pairs or twice in one."""
-    return min(np.unique(codes[positive]).size, np.unique(codes[~positive]).size, count // 2)
+def _disjoint_pairs(positive: Flags, codes: npt.NDArray[np.intp], count: int) -> float:
+    """How many pairs of a positive and a negative can be made with no patient in two pairs or twice in one.
+
+    Where patients have unequally many cases, as many pairs of patients as these are worth (`patient_weight`).
+    """
+    every = np.ones_like(positive)
+    worth = []
+    for kind in (positive, ~positive, every):
+        sizes = np.bincount(codes[kind], minlength=count)
+        worth.append(int(kind.sum()) / patient_weight(sizes[sizes > 0]))
+    return min(worth[0], worth[1], worth[2] / 2.0)
 
 
 def _components(scores: Floats, positive: Flags) -> tuple[Floats, Floats]:

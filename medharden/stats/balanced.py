@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from medharden.errors import RangeError
-from medharden.stats.clusters import effective_cases
+from medharden.stats.clusters import scaled_counts
 from medharden.stats.difference import Difference, Floats, flags, patient_codes
 from medharden.stats.numerics import bisect, normal_tail, two_sided_quantile
 from medharden.stats.paired import tango_limits
@@ -32,10 +32,11 @@ def balanced_accuracy_difference(
     MOVER (Zou & Donner, Stat Med 2008; 27: 1693-1702): with d_k, l_k and u_k the difference of class k and its Tango
     limits, the lower limit of the mean of C classes is d - sqrt(sum_kl r_kl (d_k - l_k)(d_l - l_l)) / C, the upper
     one alike. Where a patient has several cases of a class, its limits are taken on effective cases
-    (`noninferiority_test`). r_kl is 1 for k = l, and 0 for other classes unless patients have cases of both: then it is
-    the correlation of the patients' sums of deviations, not below 0, and 1 where these don't vary.
+    (`noninferiority_test`). r_kl is the largest correlation that two classes can have through shared patients, reached
+    where each patient's cases all go one way: the cosine between patients' numbers of cases of k and of l. It is 1 for
+    k = l, 0 where no patient has both, and does not depend on answers, so a lost case can't lower it.
 
-    The statistic is the z at which the interval touches 0, as in a score test.
+    The statistic is the z at which the interval touches 0, as in a score test, on the effective cases of `level`.
 
     Args:
         gained: (N,) bool, only the new model is right.
@@ -55,15 +56,16 @@ def balanced_accuracy_difference(
     codes, count = patient_codes(b.size, patients)
     values = b.astype(np.float64) - c
     names = None if patients is None else np.asarray(patients, dtype=np.str_)
-    tables = [_scaled(values[truth == k], None if names is None else names[truth == k].tolist()) for k in classes]
-    related = _correlations([_sums(values[truth == k], codes[truth == k], count) for k in classes])
-    shares = np.array([(gained - lost) / cases for gained, lost, cases in tables])
+    parts = [(values[truth == k], None if names is None else names[truth == k].tolist()) for k in classes]
+    below, above = ([scaled_counts(v, who, level=level, lower=side) for v, who in parts] for side in (True, False))
+    related = _overlaps([np.bincount(codes[truth == k], minlength=count).astype(np.float64) for k in classes])
+    shares = np.array([v.mean() for v, _ in parts])
     estimate = float(shares.mean())
 
     def limits(z: float) -> tuple[float, float]:
-        both = np.array([tango_limits(*table, z) for table in tables])
-        below, above = shares - both[:, 0], both[:, 1] - shares
-        joined = [math.sqrt(float(d @ related @ d)) / classes.size for d in (below, above)]
+        low = shares - np.array([tango_limits(*table, z)[0] for table in below])
+        high = np.array([tango_limits(*table, z)[1] for table in above]) - shares
+        joined = [math.sqrt(float(d @ related @ d)) / classes.size for d in (low, high)]
         return max(-1.0, estimate - joined[0]), min(1.0, estimate + joined[1])
 
     size = abs(estimate)
@@ -87,25 +89,7 @@ def balanced_accuracy_difference(
     )
 
 
-def _scaled(values: Floats, patients: list[str] | None) -> tuple[float, float, float]:
-    """A class's counts gained and lost and its cases, on effective cases."""
-    effective = effective_cases(values, patients)
-    scale = effective / values.size
-    return float((values > 0).sum()) * scale, float((values < 0).sum()) * scale, effective
-
-
-def _sums(values: Floats, codes: npt.NDArray[np.intp], count: int) -> tuple[Floats, npt.NDArray[np.bool_]]:
-    """Each patient's sum of deviations from the class's mean, and who has cases of the class."""
-    deviations = np.bincount(codes, weights=values - values.mean(), minlength=count)
-    return deviations.astype(np.float64), np.bincount(codes, minlength=count) > 0
-
-
-def _correlations(parts: list[tuple[Floats, npt.NDArray[np.bool_]]]) -> Floats:
-    """r_kl of all pairs of classes."""
-    related = np.eye(len(parts))
-    for i, (one, has_one) in enumerate(parts):
-        for j, (other, has_other) in enumerate(parts[:i]):
-            size = math.sqrt(float(one @ one) * float(other @ other))
-            shared = bool(np.any(has_one & has_other))
-            related[i, j] = related[j, i] = max(0.0, float(one @ other) / size) if size > 0.0 else float(shared)
-    return related
+def _overlaps(sizes: list[Floats]) -> Floats:
+    """r_kl of all pairs of classes, from how many cases each patient has of each."""
+    unit = np.stack([n / math.sqrt(float(n @ n)) for n in sizes])
+    return np.asarray(unit @ unit.T)

@@ -1,7 +1,7 @@
 """The patient as the unit: standard errors by patient, the design effect, and effective cases.
 
-Several cases of one patient tell less than as many patients would. Where any patient repeats, intervals are taken on
-n / deff effective cases with the counts scaled alike (Rao & Scott, Biometrics 1992; 48: 577-585).
+Several cases of one patient tell less than as many patients would. Where any patient repeats, paired intervals are
+taken on n / deff effective cases with the counts scaled alike (Rao & Scott, Biometrics 1992; 48: 577-585).
 """
 
 from __future__ import annotations
@@ -14,8 +14,19 @@ import numpy.typing as npt
 
 from medharden.errors import RangeError
 from medharden.stats.difference import Floats, patient_codes
+from medharden.stats.numerics import two_sided_quantile
 
-__all__ = ["cluster_standard_error", "design_effect", "effective_cases", "independent_standard_error"]
+__all__ = [
+    "cluster_standard_error",
+    "design_effect",
+    "design_effects",
+    "effective_cases",
+    "independent_standard_error",
+    "patient_weight",
+    "scaled_counts",
+]
+
+_CAP, _CAP_GROWTH = 0.65, 0.25  # of a patient's gains; chosen with the error rates of docs/validation-of-statistics.md
 
 
 def independent_standard_error(values: npt.ArrayLike) -> float:
@@ -48,53 +59,108 @@ def cluster_standard_error(values: npt.ArrayLike, patients: Sequence[str] | None
     return float(math.sqrt(count / (count - 1) * float(np.sum(sums**2))) / x.size)
 
 
-def design_effect(values: npt.ArrayLike, patients: Sequence[str] | None, *, lowest: float = -1.0) -> float:
-    """How many cases weigh as much as one independent case, at least 1; 1 where no patient repeats.
+def patient_weight(sizes: npt.ArrayLike) -> float:
+    """How many cases a patient brings, as a limit has to reckon with: w = sqrt(sum n_k^3 / N), 1 where none repeats.
 
-    The estimate (cluster SE / independent SE)^2 rests on the patients that vary. Where these are few it misses the rare
-    patient who would lose every case, and the test passes too often. So the squares under both roots, N^2 SE^2, are
-    taken as if there were two patients more, of m = sum n_k^2 / N cases each, all of one's cases at the highest outcome
-    and all of the other's at the lowest (the pseudo-observations of Agresti & Min, Stat Med 2005; 24: 729-740, taken by
-    patient): m^2 s is added to the one and m s to the other, s = (1 - mean)^2 + (lowest - mean)^2. The larger of both
-    estimates counts. Where nothing varies this leaves m: N / m effective cases, the number of patients if all have
-    equally many. Its error rates are in `docs/validation-of-statistics.md`.
+    With n_k cases of each patient it is n_k. Where they differ the larger patients decide, for they move the mean most.
 
     Args:
-        values: (N,) one outcome a case, N of 1 or more; 1 at most.
+        sizes: (K,) cases of each patient, of 1 or more.
+    """
+    n = np.asarray(sizes, dtype=np.float64)
+    return float(np.sqrt(np.sum(n**3) / np.sum(n)))
+
+
+def design_effect(values: npt.ArrayLike, patients: Sequence[str] | None, *, level: float = 0.95) -> float:
+    """How many cases weigh as much as one independent case, for the lower limit of a paired difference.
+
+    The plain estimate, (cluster SE / independent SE)^2, rests on the patients that vary. Where these are few it misses
+    the rare patient who would lose every case, and the test passes too often. So the squares under both roots, N^2
+    SE^2, are taken as if there were z^2 / 2 patients more, of w cases each (`patient_weight`), half of them gained and
+    half lost with all their cases: the pseudo-observations of Agresti & Coull (Am Stat 1998; 52: 119-126), by patient.
+    With s = 1 + mean^2 and a = z^2 / 2 this adds a w^2 s to the one and a w s to the other.
+
+    A patient's gains beyond h count in proportion, not squared, h^2 = (.65 w)^2 + sum min(e_k, 0)^2 / (2 z)^2: else a
+    patient who gains with all cases would widen the interval by more than the gain, and to lose it would help. The
+    result lies between 1 and w. It is w where nothing varies: N / w effective cases, the number of patients if all have
+    equally many. For the upper limit mirror the values. Error rates are in `docs/validation-of-statistics.md`.
+
+    Args:
+        values: (N,) 1, 0 or -1 a case, N of 1 or more.
         patients: (N,) whose case it is; null where each case is a patient of its own.
-        lowest: smallest outcome there can be: -1 for a paired difference, 0 for one proportion.
+        level: two-sided, in (0, 1); gives z.
 
     Raises:
-        RangeError: as many values as patients were not given.
+        RangeError: as many values as patients were not given, or a level outside (0, 1).
     """
     x, codes, count = _coded(values, patients)
+    z = two_sided_quantile(level)
     if count == x.size:
         return 1.0
-    weight = float(np.sum(np.bincount(codes) ** 2)) / x.size
-    if count < 2:
-        return weight
-    by_patient = (x.size * cluster_standard_error(x, patients)) ** 2
-    by_case = (x.size * independent_standard_error(x)) ** 2
-    extremes = (1.0 - float(x.mean())) ** 2 + (lowest - float(x.mean())) ** 2
-    observed = by_patient / by_case if by_case > 0.0 else 1.0
-    return max(1.0, observed, (by_patient + weight**2 * extremes) / (by_case + weight * extremes))
+    sizes = np.bincount(codes)
+    if count == 1:
+        return patient_weight(sizes)
+    sums = np.bincount(codes, weights=x, minlength=count).astype(np.float64)
+    return float(design_effects(sums, float(np.sum(x**2)), sizes, z))
 
 
-def effective_cases(values: npt.ArrayLike, patients: Sequence[str] | None, *, lowest: float = -1.0) -> float:
+def design_effects(sums: Floats, squares: float | Floats, sizes: npt.ArrayLike, z: float) -> Floats:
+    """`design_effect` of many samples of the same patients.
+
+    Args:
+        sums: (..., K) of each patient's values.
+        squares: (...) sum of all squared values.
+        sizes: (K,) cases of each patient.
+        z: above 0.
+
+    Returns:
+        (...) in [1, w].
+    """
+    n = np.asarray(sizes, dtype=np.float64)
+    w, more = patient_weight(n), z * z / 2.0
+    mean = sums.sum(axis=-1) / n.sum()
+    excess = sums - n * mean[..., None]
+    losses = np.sum(np.minimum(excess, 0.0) ** 2, axis=-1)
+    cap = np.sqrt((_CAP * w) ** 2 + _CAP_GROWTH * losses / (z * z))[..., None]
+    by_patient = np.where(excess > cap, 2.0 * cap * excess - cap**2, excess**2).sum(axis=-1)
+    by_case = np.maximum(squares - n.sum() * mean**2, 0.0)
+    spread = 1.0 + mean**2
+    effects: Floats = np.clip((by_patient + more * w * w * spread) / (by_case + more * w * spread), 1.0, max(w, 1.0))
+    return effects
+
+
+def effective_cases(values: npt.ArrayLike, patients: Sequence[str] | None, *, level: float = 0.95) -> float:
     """Cases divided by the design effect; all cases where no patient repeats, 0 where there are none.
 
     Args:
-        values: (N,) one outcome a case.
+        values: (N,) 1, 0 or -1 a case.
         patients: (N,) whose case it is; null where each case is a patient of its own.
-        lowest: smallest outcome there can be: -1 for a paired difference, 0 for one proportion.
+        level: two-sided, in (0, 1).
 
     Raises:
-        RangeError: as many values as patients were not given.
+        RangeError: as many values as patients were not given, or a level outside (0, 1).
     """
     x = np.asarray(values, dtype=np.float64)
     if x.size == 0:
         return 0.0
-    return x.size / design_effect(x, patients, lowest=lowest)
+    return x.size / design_effect(x, patients, level=level)
+
+
+def scaled_counts(
+    values: npt.ArrayLike, patients: Sequence[str] | None, *, level: float, lower: bool
+) -> tuple[float, float, float]:
+    """Gained, lost and all cases on effective cases, as the lower or the upper limit of a paired difference takes them.
+
+    Args:
+        values: (N,) 1, 0 or -1 a case.
+        patients: (N,) whose case it is; null where each case is a patient of its own.
+        level: two-sided, in (0, 1).
+        lower: whether for the lower limit; the upper one sees the mirrored values.
+    """
+    x = np.asarray(values, dtype=np.float64)
+    effective = effective_cases(x if lower else -x, patients, level=level)
+    scale = effective / x.size if x.size else 0.0
+    return float((x > 0).sum()) * scale, float((x < 0).sum()) * scale, effective
 
 
 def _coded(values: npt.ArrayLike, patients: Sequence[str] | None) -> tuple[Floats, npt.NDArray[np.intp], int]:

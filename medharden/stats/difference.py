@@ -9,9 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from medharden.errors import RangeError
-from medharden.stats.numerics import normal_tail, two_sided_quantile
 
-__all__ = ["Difference", "Floats", "flags", "patient_codes", "unchanged_limit", "wald"]
+__all__ = ["Difference", "Floats", "flags", "patient_codes"]
 
 Floats = npt.NDArray[np.float64]
 
@@ -24,12 +23,16 @@ class Difference:
         estimate: the observed difference.
         interval: its lower and upper limit at `level`.
         level: two-sided.
-        statistic: of the hypothesis of no difference; 0 where `degenerate`, unless the method has a score test.
+        statistic: of the hypothesis of no difference; 0 where `degenerate`, unless the method has a score test. Of a
+            mean or an AUROC it is estimate / error as published, without the limits' corrections.
         p_value: two-sided; 1 where the statistic is 0.
         cases, patients: how many.
         method: the interval's name and source.
-        degenerate: no variation was observed, so there is no standard error. The interval then rests on the number of
-            patients alone: it never shrinks to a point, and identical answers on few patients show little.
+        degenerate: no variation was observed. The interval then rests on the number of patients alone: it never shrinks
+            to a point, and identical answers on few patients show little.
+        error: standard error by patient; null where the method has none.
+        least: how far the limits keep away from an estimate of 0 at least, for patients unlike all observed; 0 where
+            the method has no such part.
     """
 
     estimate: float
@@ -41,34 +44,8 @@ class Difference:
     patients: int
     method: str
     degenerate: bool = False
-
-
-def wald(estimate: float, error: float, bound: float, level: float) -> tuple[tuple[float, float], float, float]:
-    """Normal limits within -+`bound`, the statistic and its two-sided p.
-
-    Args:
-        estimate: the difference.
-        error: its standard error, above 0.
-        bound: the largest difference there can be.
-        level: two-sided, in (0, 1).
-    """
-    half = two_sided_quantile(level) * error
-    statistic = estimate / error
-    limits = max(-bound, estimate - half), min(bound, estimate + half)
-    return limits, statistic, 2.0 * normal_tail(abs(statistic))
-
-
-def unchanged_limit(units: int, level: float) -> float:
-    """The share of independent units that may still differ although none of so many did.
-
-    1 - alpha^(1/n) with alpha = (1 - level) / 2: the exact upper limit of Clopper and Pearson for 0 of n.
-
-    Args:
-        units: n of 1 or more.
-        level: two-sided, in (0, 1).
-    """
-    two_sided_quantile(level)
-    return float(1.0 - ((1.0 - level) / 2.0) ** (1.0 / units))
+    error: float | None = None
+    least: float = 0.0
 
 
 def patient_codes(cases: int, patients: Sequence[str] | None) -> tuple[npt.NDArray[np.intp], int]:

@@ -8,8 +8,9 @@ import numpy as np
 import numpy.typing as npt
 
 from medharden.errors import RangeError
-from medharden.stats.clusters import cluster_standard_error
-from medharden.stats.difference import Difference, Floats, flags, patient_codes, unchanged_limit
+from medharden.stats.clusters import patient_weight
+from medharden.stats.difference import Difference, Floats, flags, patient_codes
+from medharden.stats.influence import influence_limits, unseen_share, variance_of
 from medharden.stats.numerics import student_quantile, student_tail
 
 __all__ = ["brier_difference", "cluster_t_difference", "finding_brier_difference"]
@@ -23,8 +24,8 @@ def cluster_t_difference(
 ) -> Difference:
     """Difference of two paired proportions with cluster-robust t limits, t of K - 1 degrees of freedom.
 
-    The cross-check of `noninferiority_test` where many cases are discordant. It must not decide alone: with few
-    discordant cases its limits are far too narrow, and with none it has no standard error.
+    The cross-check of `noninferiority_test` where many cases are discordant; the limits are those of
+    `influence_limits`. It must not decide alone: that few discordant patients are all there are, it takes from these.
 
     Args:
         gained: (N,) bool, only the new model is right.
@@ -53,8 +54,9 @@ def brier_difference(
     two classes twice what is often given. The difference of a case is averaged over cases, and its standard error is
     taken by patient; with one case a patient this is the paired t-test.
 
-    Where no case's score moved, there is no standard error. None of K patients moved, so at most 1 - alpha^(1/K) of
-    patients do, each by 2 at most. Where all moved alike the interval is (-2, 2).
+    The limits are those of `influence_limits`: corrected for skewness, since few cases that get much worse hide from a
+    small sample. Whatever varies, none of K unlike patients was seen, so at most 1 - alpha^(1/K) of patients are, each
+    by as much as a score can move. Equal probabilities have these limits.
 
     Args:
         probabilities_new: (N, C) in [0, 1], each row adds up to 1.
@@ -117,26 +119,30 @@ def finding_brier_difference(
 
 
 def _by_patient(values: Floats, bound: float, level: float, patients: Sequence[str] | None) -> Difference:
-    _, count = patient_codes(values.size, patients)
+    codes, count = patient_codes(values.size, patients)
     if count < 2:
         raise RangeError(f"a difference by patient needs two patients at least, got {count}")
     mean = float(values.mean())
-    error = cluster_standard_error(values, patients)
-    varies = float(np.ptp(values)) > _SAME
-    if not varies or error < _NO_ERROR:
-        unchanged = not varies and abs(mean) <= _SAME
-        reach = bound * unchanged_limit(count, level) + abs(mean) if unchanged else bound
-        name = f"no variance, limits from {count} unchanged patients" if unchanged else "no variance, no limits"
-        return Difference(mean, (-reach, reach), level, 0.0, 1.0, values.size, count, name, degenerate=True)
-    half = student_quantile(level, count - 1) * error
-    statistic = mean / error
+    sizes = np.bincount(codes)
+    sums = np.bincount(codes, weights=values - mean, minlength=count) / values.size
+    groups = [sums * np.sqrt(count / (count - 1))]
+    unseen = unseen_share(values.size / patient_weight(sizes), level)
+    t = student_quantile(level, count - 1)
+    limits = influence_limits(mean, groups, quantile=t, unseen=unseen, bound=bound)
+    error = float(np.sqrt(variance_of(groups)))
+    degenerate = float(np.ptp(values)) <= _SAME or error < _NO_ERROR
+    statistic = 0.0 if degenerate else mean / error
+    method = "paired t" if count == values.size else "cluster-robust t by patient (Obuchowski 1998)"
     return Difference(
         estimate=mean,
-        interval=(max(-bound, mean - half), min(bound, mean + half)),
+        interval=(float(limits[0]), float(limits[1])),
         level=level,
         statistic=statistic,
         p_value=2.0 * student_tail(abs(statistic), count - 1),
         cases=values.size,
         patients=count,
-        method="paired t" if count == values.size else "cluster-robust t by patient (Obuchowski 1998)",
+        method=f"{method}; limits corrected for skewness",
+        degenerate=degenerate,
+        error=0.0 if degenerate else error,
+        least=bound * unseen,
     )

@@ -1,4 +1,4 @@
-"""Quantiles and tails of the normal and Student's t distributions, and bisection down to neighbouring floats."""
+"""Quantiles and tails of normal, Student's t and sums of gamma variables, and bisection to neighbouring floats."""
 
 from __future__ import annotations
 
@@ -6,9 +6,25 @@ import math
 from collections.abc import Callable
 from statistics import NormalDist
 
+import numpy as np
+import numpy.typing as npt
+
 from medharden.errors import RangeError
 
-__all__ = ["bisect", "normal_quantile", "normal_tail", "student_quantile", "student_tail", "two_sided_quantile"]
+__all__ = [
+    "bisect",
+    "gamma_sum_tail",
+    "normal_quantile",
+    "normal_tail",
+    "student_quantile",
+    "student_tail",
+    "two_sided_quantile",
+]
+
+Floats = npt.NDArray[np.float64]
+
+_STEP, _REACH = 0.06, 18.0  # of the integral in `gamma_sum_tail`
+_NEWTON, _ROWS = 80, 2000
 
 
 def normal_quantile(probability: float) -> float:
@@ -61,3 +77,71 @@ def bisect(is_left: Callable[[float], bool], low: float, high: float, *, toleran
             high = middle
         middle = 0.5 * (low + high)
     return low
+
+
+def gamma_sum_tail(terms: Floats, shapes: Floats) -> Floats:
+    """P(sum_k G_k t_k >= 0) for independent G_k of the gamma distribution with shape a_k and scale 1.
+
+    With K(s) = -sum_k a_k log(1 - s t_k), the cumulant generating function, the tail is the integral of exp(K(s)) / s
+    along a path that crosses the real axis where K(s) - log s is smallest, divided by 2 pi i (Rice, SIAM J Sci Stat
+    Comput 1980; 1: 438-448). The path is a hyperbola round the fewer singularities, those 1 / t_k on the right or those
+    on the left with 0, so that the integrand falls without waves; by the trapezoidal rule it is exact to 1e-9.
+
+    Args:
+        terms: (G,) of any sign.
+        shapes: (..., G) of 0 or more, not all 0.
+
+    Returns:
+        (...) in [0, 1].
+    """
+    kept = np.asarray(shapes, dtype=np.float64).reshape(-1, terms.size)
+    size = float(np.abs(terms).max())
+    if size == 0.0:
+        return np.ones(shapes.shape[:-1])
+    t = terms / size
+    has = [((kept > 0.0) & side).any(axis=1) for side in (t > 0.0, t < 0.0)]
+    tail = np.where(has[0], 1.0, 0.0)
+    mixed = np.flatnonzero(has[0] & has[1])
+    turned = kept @ t >= 0.0
+    for sign in (1.0, -1.0):
+        rows = mixed[turned[mixed] == (sign < 0.0)]
+        if rows.size:
+            found = _upper_tail(sign * t, kept[rows])
+            tail[rows] = found if sign > 0.0 else 1.0 - found
+    return np.clip(tail, 0.0, 1.0).reshape(shapes.shape[:-1])
+
+
+def _upper_tail(t: Floats, shapes: Floats) -> Floats:
+    """(R,) the tail of sums whose mean is below 0; every row of (R, G) shapes has terms of both signs."""
+    low = np.zeros(len(shapes))
+    high = 1.0 / np.where(shapes > 0.0, t, 0.0).max(axis=1)
+    r = 0.5 * high
+    for _ in range(_NEWTON):  # K(s) - log s is convex in (0, 1 / t)
+        pull = t / (1.0 - r[:, None] * t)
+        slope = np.sum(shapes * pull, axis=1) - 1.0 / r
+        bend = np.sum(shapes * pull**2, axis=1) + 1.0 / r**2
+        low, high = np.where(slope < 0.0, r, low), np.where(slope < 0.0, high, r)
+        step = r - slope / bend
+        step = np.where((step > low) & (step < high), step, 0.5 * (low + high))
+        if np.all(np.abs(step - r) <= 1e-10 * r):
+            break
+        r = step
+    wide = 1.0 / np.sqrt(bend)
+    tails = [
+        _integral(t, shapes[k : k + _ROWS], r[k : k + _ROWS], wide[k : k + _ROWS]) for k in range(0, len(r), _ROWS)
+    ]
+    return np.concatenate(tails)
+
+
+def _integral(t: Floats, shapes: Floats, r: Floats, wide: Floats) -> Floats:
+    u = np.arange(0.0, _REACH, _STEP)
+    right, left = shapes[:, t > 0.0].sum(axis=1), shapes[:, t < 0.0].sum(axis=1) + 1.0
+    lean = np.where(right <= left, 1.0, -1.0) / np.sqrt(np.maximum(np.minimum(right, left), 1.0))
+    lean = lean[:, None]
+    s = r[:, None] + wide[:, None] * (lean * (np.cosh(u) - 1.0) + 1j * np.sinh(u))
+    log = -np.log(s)
+    for term, shape in zip(t, shapes.T, strict=True):
+        log -= shape[:, None] * np.log(1.0 - s * term)
+    height = ((lean * np.sinh(u) + 1j * np.cosh(u)) * np.exp(log)).imag
+    total = height.sum(axis=1) - 0.5 * height[:, 0]
+    return np.asarray(total * wide * _STEP / math.pi)
