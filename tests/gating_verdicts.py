@@ -22,6 +22,7 @@ BOTH = protocol(more=(("auroc", 0.02), ("brier", 0.02)))
 ANY = protocol(more=(("auroc", 0.02), ("brier", 0.02)), multiplicity="any-holm")
 WIDER_ANY = protocol(more=(("auroc", 0.027), ("brier", 0.02)), multiplicity="any-holm")
 
+LOW_FLOOR = protocol(floor=0.1)
 UNNAMED = protocol(positive=None, more=(("auroc", 0.02),))
 LOW = records(rules=protocol(threshold=0.3))
 
@@ -74,16 +75,16 @@ VERDICTS = [
     (
         "G4",
         "one alternative shown, the other open",
-        records(rules=ANY),
-        scored("composite", -0.29, of=slice(380, 400)),
+        records(600, rules=ANY),
+        scored("composite", -0.29, of=slice(580, 600)),
         PASS,
         "",
     ),
     (
         "G4",
         "the same where all must pass",
-        records(rules=BOTH),
-        scored("composite", -0.29, of=slice(380, 400)),
+        records(600, rules=BOTH),
+        scored("composite", -0.29, of=slice(580, 600)),
         INCONCLUSIVE,
         "brier",
     ),
@@ -118,7 +119,7 @@ VERDICTS = [
         records(rules=ANY, lost=30),
         same,
         FAIL,
-        "auroc: a loss beyond the margin is shown: upper 97.5 % limit -0.045 is below -0.020",
+        "auroc: a loss beyond the margin is shown: upper 97.5 % limit -0.049 is below -0.020",
     ),
     # G8: identity
     (
@@ -200,6 +201,8 @@ VERDICTS = [
         INCONCLUSIVE,
         "a gain under attack is not shown",
     ),
+    ("G11", "gain: 4, none lost", records(1000, robust=(196, 200), rules=LOW_FLOOR), same, INCONCLUSIVE, "4 gained"),
+    ("G11", "gain: 6, none lost", records(1000, robust=(194, 200), rules=LOW_FLOOR), same, PASS, ""),
     ("G11", "gain: by sample", records(rules=protocol(sample=100), attacked=100, robust=(10, 60)), same, PASS, ""),
     (
         "G11",
@@ -312,7 +315,7 @@ VERDICTS = [
         records(rules=BRIER),
         scored("composite", -0.29, of=slice(380, 400)),
         INCONCLUSIVE,
-        "brier: upper 95 % limit 0.021 is above 0.020 (n = 400)",
+        "brier: upper 95 % limit 0.032 is above 0.020 (n = 400); not shown: needs about 426 cases",
     ),
     ("G15", "equal scores, no variance", records(rules=BRIER), same, PASS, ""),
     (

@@ -151,7 +151,8 @@ def test_needed_cases_grow_with_the_design_effect() -> None:
     assert paired.smallest_margin > single.smallest_margin  # type: ignore[operator]
     assert "effective cases" in paired.method
     floor = {e.name: e for e in records(400, cases_a_patient=2).decide().endpoints}["robust_floor"]
-    assert "effective cases" in floor.method
+    assert floor.method.endswith("by patient)")
+    assert "(n = 400 of 200 patients; 240 robust)" in floor.reason
 
 
 def test_equal_answers_are_planned_with_one_discordant_case() -> None:

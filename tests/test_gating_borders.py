@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -14,13 +15,14 @@ from medharden.gating.scores import score_endpoint
 from medharden.protocol import Margin
 from medharden.record import Endpoint, Verdict
 from medharden.stats import (
+    Difference,
     auroc_difference,
     balanced_accuracy_difference,
     brier_difference,
     cases_needed,
     holm,
+    share_interval,
     tango_interval,
-    wilson_interval,
 )
 
 PASS, INCONCLUSIVE, FAIL = Verdict.PASS, Verdict.INCONCLUSIVE, Verdict.FAIL
@@ -52,11 +54,11 @@ def test_an_observed_loss_of_the_margin_fails_and_one_just_below_does_not() -> N
 
 
 def test_a_floor_and_a_budget_are_met_by_a_limit_that_equals_them() -> None:
-    lower = wilson_interval(240, 400)[0]
+    lower = share_interval(np.arange(400) < 240).lower
     assert endpoint(records(rules=protocol(floor=lower)), "robust_floor").verdict is PASS
     assert endpoint(records(rules=protocol(floor=just_above(lower))), "robust_floor").verdict is INCONCLUSIVE
     assert endpoint(records(rules=protocol(floor=0.6)), "robust_floor").verdict is INCONCLUSIVE
-    upper = wilson_interval(10, 400)[1]
+    upper = share_interval(np.arange(400) < 10).upper
     within = records(rules=protocol(mode="guarded", budget=upper), referred=10)
     assert endpoint(within, "referral").verdict is PASS
     smaller = protocol(mode="guarded", budget=float(np.nextafter(upper, 0.0)))
@@ -88,10 +90,24 @@ def test_score_endpoints_hold_the_numbers_of_their_methods(patients: int) -> Non
         found = endpoint(made, name)
         assert (found.estimate, found.lower, found.upper) == (change.estimate, *change.interval)
         assert (found.n, found.patients, found.level, found.method) == (400, 400 // patients, 0.95, change.method)
-        # power .80 of a normal estimate: its half width, times (z.975 + z.80) / z.975
+        margin, shown = abs(found.limit), planned(change, rises=name == "brier")
+        assert found.smallest_margin == pytest.approx(shown(1.0), rel=1e-6)
+        assert found.needed is not None
+        assert shown(found.needed / 400) <= margin * (1 + 1e-5)
+        assert shown((found.needed - 1) / 400) > margin
+
+
+def planned(change: Difference, *, rises: bool) -> Callable[[float], float]:
+    """The margin shown with power .80 if nothing is lost, by how many times as many cases there are."""
+    if change.error is None:  # its half width, times (z.975 + z.80) / z.975
         half = (change.interval[1] - change.interval[0]) / 2
-        assert found.smallest_margin == pytest.approx(half * (1.959964 + 0.841621) / 1.959964, rel=1e-6)
-        assert found.needed == np.ceil(400 * (found.smallest_margin / abs(found.limit)) ** 2)
+        return lambda times: half * (1.959964 + 0.841621) / 1.959964 / times**0.5
+    # the deciding limit's distance, but for the least part z standard errors, and z.80 more
+    distance = change.interval[1] - change.estimate if rises else change.estimate - change.interval[0]
+    if distance <= change.least * (1 + abs(change.estimate)):
+        distance = 1.959964 * change.error
+    power = 0.841621 * change.error
+    return lambda times: max(distance / times**0.5, change.least / times) + power / times**0.5
 
 
 def test_brier_passes_below_its_margin_alone() -> None:
