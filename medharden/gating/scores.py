@@ -102,11 +102,7 @@ def _change(
 
 
 def _too_few(metric: str, finding: int | None, protocol: Protocol, classes: tuple[str, ...], cases: CaseTable) -> str:
-    """Why an AUROC or a Brier score can't pass on so few patients, or nothing."""
-    wanted = f"it takes {FEWEST_PATIENTS} patients"
-    if metric == "brier":
-        people = len(set(cases.patient))
-        return f"{wanted}, there are {people}" if people < FEWEST_PATIENTS else ""
+    """Why an AUROC can't pass on so few patients of a class, or nothing."""
     if "auroc" not in metric:
         return ""
     owners = [
@@ -117,7 +113,7 @@ def _too_few(metric: str, finding: int | None, protocol: Protocol, classes: tupl
     fewest, side, name = min(owners)
     if fewest >= FEWEST_PATIENTS:
         return ""
-    return f"{wanted} with {name} and as many without, there are {fewest} {side}"
+    return f"it takes {FEWEST_PATIENTS} patients with {name} and as many without, there are {fewest} {side}"
 
 
 def _targets(finding: int | None, protocol: Protocol, classes: tuple[str, ...], cases: CaseTable) -> list[int]:
