@@ -26,10 +26,10 @@ from medharden.data import Case, Cohort
 from medharden.data.carrier import Carrier, budget_in_counts, input_of, movable_values, to_input
 from medharden.data.carrying import StoredCases, read_back
 from medharden.data.dicom_writing import Marks
-from medharden.data.sampling import stratified_sample
 from medharden.errors import DataError, OutputError, Problem, RunError
 from medharden.protocol import Protocol, protocol_yaml
 from medharden.record import AttackedCase, AttackOutcome, AttackRecord, Finding, Progress
+from medharden.stats.sampling import stratified_sample
 
 __all__ = ["Target", "attack"]
 

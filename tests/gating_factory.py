@@ -29,6 +29,7 @@ from medharden.record import (
     SubjectOutcome,
     SubjectTable,
 )
+from medharden.stats.sampling import stratified_sample
 
 ENVIRONMENT = Environment(
     medharden="0.1.0", python="3.11", platform="test", packages={"numpy": "2"}, device="cpu", threads=1
@@ -61,8 +62,13 @@ def protocol(
     multiplicity: str = "all",
     authorised: str | None = None,
     splits: dict[str, object] | None = None,
+    fusion: dict[str, object] | None = None,
+    robustness: dict[str, object] | None = None,
+    recall: dict[str, object] | None = None,
 ) -> Protocol:
     why = "A reader's own disagreement is larger." if justified else None
+    if multiplicity == "all" and "brier" not in dict(more):
+        more = (*more, ("brier", 0.5))  # wide: tests on calibration state their own
     return Protocol.model_validate(
         {
             "schema_version": 1,
@@ -71,7 +77,7 @@ def protocol(
             "intended_use": "Tests.",
             "task": {"positive": positive, "threshold": threshold, "classes": classes},
             "threat": {"eps": 2.0, "unit": "1/255"},
-            "fusion": {"mode": mode, "referral_budget": budget},
+            "fusion": {"mode": mode, "referral_budget": budget, **(fusion or {})},
             "suite": {"cases": sample, "attacks": ({"attack": "pgd", "loss": "ce", "steps": 20},)},
             "subgroups": {"columns": columns},
             "splits": splits or {},
@@ -81,10 +87,10 @@ def protocol(
                 "authorised": authorised,
                 "noninferiority": (
                     {"metric": "accuracy", "margin": margins[0], "justification": why},
-                    {"metric": "recall", "margin": margins[1], "justification": why},
+                    {"metric": "recall", "margin": margins[1], "justification": why, **(recall or {})},
                     *({"metric": metric, "margin": margin, "justification": why} for metric, margin in more),
                 ),
-                "robustness": {"floor": floor, "justification": why},
+                "robustness": {"floor": floor, "gain": 1e-9, "justification": why, **(robustness or {})},
             },
         }
     )
@@ -140,7 +146,9 @@ def records(
     right_both = np.arange(n) >= wrong + lost + gained
     right_original = right_both | ((np.arange(n) >= wrong) & (np.arange(n) < wrong + lost))
     right_composite = right_both | ((np.arange(n) >= wrong + lost) & (np.arange(n) < wrong + lost + gained))
-    in_sample = np.arange(n) >= n - (n if attacked is None else attacked)
+    in_sample = np.zeros(n, dtype=bool)
+    in_sample[stratified_sample(label, attacked, rules.seed)] = True
+    guarded = rules.fusion.mode == "guarded"
     threshold, positive = 0.5, 1
     if rules.task.positive in classes and len(classes) == 2:
         threshold, positive = rules.task.threshold, classes.index(rules.task.positive)
@@ -152,7 +160,8 @@ def records(
         if threshold != 0.5:
             p[:, positive] = np.where(predicted == positive, threshold + 0.01, threshold - 0.01)
             p[:, 1 - positive] = 1 - p[:, positive]
-        robust_mask = right & in_sample & (np.arange(n) >= n - robust_cases)
+        last = np.flatnonzero(in_sample)[max(int(in_sample.sum()) - robust_cases, 0) :]
+        robust_mask = right & np.isin(np.arange(n), last)
         won = np.where(right, np.where(robust_mask | ~in_sample, "", "pgd-ce-20"), "clean")
         return SubjectTable(predicted, p, robust_mask, tuple(won.tolist()), np.arange(n) < flags)
 
@@ -160,7 +169,10 @@ def records(
     tables = (
         subject(right_original, robust[0], 0),
         subject(right_composite, robust[1], 0),
-        subject(right_composite, robust[1], referred),
+        replace(
+            subject(right_composite, robust[1], referred),
+            referred_attacked=np.zeros(n, dtype=bool) if guarded else None,
+        ),
     )
     case = tuple(f"case{i:05d}" for i in range(n))
     patient = tuple(f"patient{i // cases_a_patient:05d}" for i in range(n))

@@ -195,7 +195,8 @@ PROBLEMS = [
     ),
     ("G6", "fewer attacked than asked", records(attacked=300), same, "300 of 400 test cases were attacked"),
     ("G6", "more attacked than asked", records(rules=protocol(sample=100), attacked=101), same, "100 at most"),
-    ("G6", "none attacked", records(rules=protocol(sample=100), attacked=0), same, "no test case was attacked"),
+    ("G6", "none attacked", records(rules=protocol(sample=100), attacked=0), same, "0 of 400 test cases were attacked"),
+    ("G6", "referral in another mode", records(referred=9), same, "which a guarded release alone does"),
     ("G6", "an attack left out", records(), unattacked, "was not attacked by pgd-ce-20"),
     # G14: subgroups
     ("G14", "groups that nobody declared", records(), grouped("sex", 200), "don't declare"),

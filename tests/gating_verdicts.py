@@ -11,12 +11,20 @@ __all__ = ["VERDICTS"]
 
 PASS, INCONCLUSIVE, FAIL = Verdict.PASS, Verdict.INCONCLUSIVE, Verdict.FAIL
 
-GUARDED = protocol(mode="guarded")
-BY_SEX = protocol(columns=("sex",))
+GUARDED = protocol(
+    mode="guarded",
+    classes=("NORMAL", "PNEUMONIA"),
+    fusion={
+        "referral_by_class": {"NORMAL": 0.2, "PNEUMONIA": 0.2},
+        "referral_attacked": 0.5,
+        "referred": {"counts_as": "right", "reason": "A second reader answers them."},
+    },
+)
+BY_SEX = protocol(columns=("sex",), floor=1e-9)  # the first cases have fallen, the last stand
 AUROC = protocol(more=(("auroc", 0.02),))
 BRIER = protocol(more=(("brier", 0.02),))
 BALANCED = protocol(more=(("balanced_accuracy", 0.03),))
-WIDE_BY_SEX = protocol(columns=("sex",), margins=(0.1, 0.2))
+WIDE_BY_SEX = protocol(columns=("sex",), margins=(0.1, 0.2), floor=1e-9)
 REVIEWED = protocol(splits={"reviewed": ({"cases": ("train0", "case00003"), "justification": "Twins."},)})
 BOTH = protocol(more=(("auroc", 0.02), ("brier", 0.02)))
 ANY = protocol(more=(("auroc", 0.02), ("brier", 0.02)), multiplicity="any-holm")
@@ -166,7 +174,14 @@ VERDICTS = [
         "moved",
     ),
     # G11: robust, above the floor and better than the original
-    ("G11", "floor: reached by the limit", records(rules=protocol(floor=0.55)), same, PASS, ""),
+    (
+        "G11",
+        "floor: reached by the limit",
+        records(rules=protocol(floor=0.55, robustness={"class_floor": 0.5})),
+        same,
+        PASS,
+        "",
+    ),
     (
         "G11",
         "floor: reached by the estimate alone",
@@ -199,7 +214,7 @@ VERDICTS = [
         records(robust=(200, 203)),
         same,
         INCONCLUSIVE,
-        "a gain under attack is not shown",
+        "under attack is not shown",
     ),
     ("G11", "gain: 4, none lost", records(1000, robust=(196, 200), rules=LOW_FLOOR), same, INCONCLUSIVE, "4 gained"),
     ("G11", "gain: 6, none lost", records(1000, robust=(194, 200), rules=LOW_FLOOR), same, PASS, ""),
@@ -327,8 +342,8 @@ VERDICTS = [
         "brier: upper 95 % limit",
     ),
     # G14: subgroups; the 20 cases that are wrong anyway come first, then the lost ones
-    ("G14", "subgroups without a change", records(rules=BY_SEX), grouped("sex", 200), PASS, ""),
-    ("G14", "a subgroup of 3", records(rules=BY_SEX), grouped("sex", 3), PASS, ""),
+    ("G14", "subgroups without a change", records(rules=BY_SEX), grouped("sex", 200), PASS, "shown in: sex=A "),
+    ("G14", "a subgroup of 3", records(rules=BY_SEX), grouped("sex", 3), PASS, "sex=A (n = 3 of about"),
     (
         "G14",
         "a subgroup that only it harms",
@@ -339,11 +354,11 @@ VERDICTS = [
     ),
     (
         "G14",
-        "harm in 19 cases is too few to say",
-        records(rules=WIDE_BY_SEX, lost=15, wrong=0),
-        grouped("sex", 19),
-        PASS,
-        "",
+        "harm in seven cases",
+        records(rules=WIDE_BY_SEX, lost=7, wrong=0),
+        grouped("sex", 7),
+        FAIL,
+        "sex=A: harm is shown: exact upper limit",
     ),
     (
         "G14",
@@ -353,9 +368,10 @@ VERDICTS = [
         FAIL,
         "sex=A: harm is shown",
     ),
-    ("G14", "a loss that is not shown", records(rules=WIDE_BY_SEX, lost=8), grouped("sex", 60), PASS, ""),
+    ("G14", "one case lost", records(rules=WIDE_BY_SEX, lost=1, wrong=0), grouped("sex", 1), PASS, "sex=A (n = 1 of"),
+    ("G14", "a loss that is not shown", records(rules=WIDE_BY_SEX, lost=8), grouped("sex", 60), PASS, "sex=A (n = 60"),
     # guarded: the referral budget
-    ("G9", "referral: within the budget", records(rules=GUARDED, referred=10), same, PASS, ""),
+    ("G9", "referral: within the budget", records(rules=GUARDED, referred=10), same, PASS, "count as right"),
     (
         "G9",
         "referral: within by the estimate alone",
@@ -364,8 +380,7 @@ VERDICTS = [
         INCONCLUSIVE,
         "referral: upper",
     ),
-    ("G9", "referral: exceeded", records(rules=GUARDED, referred=21), same, FAIL, "referral: clean referral rate"),
-    ("G9", "referral: without a budget in other modes", records(referred=90), same, PASS, ""),
+    ("G9", "referral: exceeded", records(rules=GUARDED, referred=21), same, FAIL, "referral: the clean referral rate"),
     # several classes
     ("G3", "three classes", records(900, classes=("A", "B", "C"), rules=protocol(positive=None)), same, PASS, ""),
     (

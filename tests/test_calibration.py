@@ -97,7 +97,8 @@ def test_a_weight_that_gains_accuracy_and_loses_a_class_is_not_taken() -> None:
     before[:60], harmful[200:250] = False, False
     answers = {0.0: before, 0.7: before, 0.99: harmful}
     points = (point(0.7, 0, 0.70), point(0.99, 50, 0.85))
-    weight, _ = choosing.choose(points, answers, choosing.gated_parts(labels, protocol), np.asarray(PATIENTS), 0.025)
+    parts = choosing.gated_parts(labels, protocol, ("no", "yes"))
+    weight, _ = choosing.choose(points, answers, parts, np.asarray(PATIENTS), 0.025)
     assert int(harmful.sum()) > int(before.sum())
     assert weight == 0.7
 

@@ -11,10 +11,10 @@ import pytest
 from data_helpers import KEY, codes, manifest, png, protocol
 
 from medharden.data import Cohort, load_cohort
-from medharden.data.sampling import stratified_sample
 from medharden.data.splits import Member, make_splits
 from medharden.errors import DataError
 from medharden.protocol import Columns, Endpoints, Input, Margin, Protocol, Task
+from medharden.stats.sampling import stratified_sample
 
 FINDINGS = ("Effusion", "Mass")
 BOTH = Endpoints(noninferiority=(Margin(metric="accuracy", margin=0.1), Margin(metric="recall", margin=0.1)))

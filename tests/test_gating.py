@@ -26,7 +26,10 @@ def test_a_passing_run_names_its_endpoints_numbers_and_parents() -> None:
     made = records(gained=8, lost=2)
     decision = made.decide()
     by_name = {e.name: e for e in decision.endpoints}
-    assert list(by_name) == ["identity", "accuracy", "specificity", "sensitivity", "robust_floor", "robust_gain"]
+    clean = ["identity", "accuracy", "specificity", "sensitivity", "brier"]
+    attacked = ["robust_floor", "robust_gain", "robust_gain_where_right"]
+    by_class = ["robust_specificity", "robust_specificity_change", "robust_sensitivity", "robust_sensitivity_change"]
+    assert list(by_name) == [*clean, *attacked, *by_class]
     accuracy = by_name["accuracy"]
     assert accuracy.table == (370, 8, 2, 20)
     assert (accuracy.n, accuracy.patients, accuracy.limit, accuracy.level) == (400, 400, -0.02, 0.95)
@@ -113,26 +116,32 @@ def test_looks_beyond_the_first_are_said_with_the_error_they_may_add_up_to() -> 
 
 
 def test_each_subgroup_has_its_own_numbers_and_verdict() -> None:
-    decision = grouped("sex", 3, 60)(records(rules=protocol(columns=("sex",), margins=(0.1, 0.2)), lost=8)).decide()
+    rules = protocol(columns=("sex",), margins=(0.1, 0.2), floor=1e-9)
+    decision = grouped("sex", 3, 60)(records(rules=rules, lost=8)).decide()
     by_name = {e.name: e for e in decision.subgroups}
-    assert list(by_name) == ["sex=A", "sex=B", "sex=rest"]
-    assert [(e.kind, e.limit, e.n, e.patients) for e in decision.subgroups] == [
-        ("subgroup", -0.1, n, n) for n in (3, 60, 337)
-    ]
-    assert [e.verdict for e in decision.subgroups] == [INCONCLUSIVE, INCONCLUSIVE, PASS]
+    parts = ["", ":robust_change", ":robust_floor", ":specificity", ":robust_specificity"]
+    parts += [":sensitivity", ":robust_sensitivity"]
+    assert list(by_name) == [f"sex={value}{part}" for value in ("A", "B", "rest") for part in parts]
+    whole = [by_name[f"sex={value}"] for value in ("A", "B", "rest")]
+    assert [(e.kind, e.limit, e.n, e.patients) for e in whole] == [("subgroup", -0.1, n, n) for n in (3, 60, 337)]
+    assert [e.verdict for e in whole] == [INCONCLUSIVE, INCONCLUSIVE, PASS]
+    assert by_name["sex=B:sensitivity"].n + by_name["sex=B:specificity"].n == 60
+    assert by_name["sex=B:sensitivity"].limit == -0.2
     assert "fewer than the 20 cases" in by_name["sex=A"].reason
     assert "harm is not shown either" in by_name["sex=B"].reason
     assert by_name["sex=B"].table == (35, 0, 8, 17)
     assert by_name["sex=B"].lower < -0.1 < by_name["sex=B"].upper
     [finding] = decision.findings
     assert finding.code == "gate.subgroups_inconclusive"
-    assert "sex=A (n = 3), sex=B (n = 60)." in finding.message
+    assert f"sex=B (n = 60 of about {by_name['sex=B'].needed} needed)" in finding.message
+    assert finding.message in decision.reasons
     assert not [e for e in decision.endpoints if e.kind == "subgroup"]
 
 
 def test_subgroups_in_which_all_is_shown_leave_no_finding() -> None:
-    decision = grouped("sex", 200)(records(rules=protocol(columns=("sex",), margins=(0.05, 0.1)))).decide()
-    assert [e.verdict for e in decision.subgroups] == [PASS, PASS]
+    rules = protocol(columns=("sex",), margins=(0.05, 0.1), floor=0.3)
+    decision = grouped("sex", 200)(records(rules=rules, robust=(0, 360))).decide()
+    assert {e.verdict for e in decision.subgroups} == {PASS}
     assert decision.findings == ()
 
 

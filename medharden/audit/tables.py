@@ -48,6 +48,8 @@ def write_cases(path: Path, table: CaseTable) -> str:
         columns[f"{name}.robust"] = subject.robust
         columns[f"{name}.won_by"] = list(subject.won_by)
         columns[f"{name}.referred"] = subject.referred
+        if subject.referred_attacked is not None:
+            columns[f"{name}.referred_attacked"] = subject.referred_attacked
         if subject.findings is not None:
             columns |= _spread(f"{name}.finding_robust", subject.findings.robust)
             columns |= _spread(f"{name}.attacked_probability", subject.findings.attacked_probabilities)
@@ -132,6 +134,7 @@ def _subject(name: str, columns: dict[str, Any]) -> SubjectTable:
             robust=_gathered(f"{name}.finding_robust", columns, np.bool_),
             attacked_probabilities=_gathered(f"{name}.attacked_probability", columns, np.float64),
         )
+    under_attack = f"{name}.referred_attacked"
     return SubjectTable(
         predicted=_gathered(f"{name}.predicted", columns, np.int64),
         probabilities=_gathered(f"{name}.probability", columns, np.float64),
@@ -139,6 +142,7 @@ def _subject(name: str, columns: dict[str, Any]) -> SubjectTable:
         won_by=_texts(f"{name}.won_by", columns),
         referred=_gathered(f"{name}.referred", columns, np.bool_),
         findings=findings,
+        referred_attacked=_gathered(under_attack, columns, np.bool_) if under_attack in columns else None,
     )
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -15,11 +17,11 @@ from medharden.audit import digest_bytes
 from medharden.errors import RunError
 from medharden.evaluating.resuming import Partial, key_of
 from medharden.evaluating.subjects import Subject
-from medharden.models import logits_in_batches, state_digest
+from medharden.models import HardenedClassifier, logits_in_batches, state_digest
 from medharden.protocol import Protocol
 from medharden.record import AttackOutcome, Finding, Progress
 
-__all__ = ["attack_all", "with_transfer"]
+__all__ = ["attack_all", "referred_under_attack", "with_transfer"]
 
 _TRANSFER = "transfer"
 
@@ -119,3 +121,17 @@ def with_transfer(
         recipe = f"what the suite found against the {source.replace('_', ' ')}, tried on the release"
         outcomes.append(AttackOutcome(f"{_TRANSFER}-{source}", recipe, len(tried), wins, 0.0))
     return replace(own, adversarial=adversarial, won_by=tuple(won), outcomes=tuple(outcomes))
+
+
+@torch.no_grad()
+def referred_under_attack(
+    model: HardenedClassifier, result: SuiteResult, batch_size: int, device: str
+) -> npt.NDArray[np.bool_] | None:
+    """(n,) which attacked cases `guarded` refers at the strongest input that was found for each; null otherwise.
+
+    Attacks seek a wrong answer that is not referred. One that only wants a case referred may refer more.
+    """
+    if model.fusion.mode != "guarded":
+        return None
+    parts = torch.split(result.adversarial, batch_size)
+    return torch.cat([model.assess(part.to(device)).referred for part in parts]).cpu().numpy()

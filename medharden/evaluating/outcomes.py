@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import numpy.typing as npt
 from torch import Tensor
@@ -25,19 +27,36 @@ def case_table(
     labels: Tensor,
     sample: Tensor,
     pushed: dict[str, Pushed],
+    referred: npt.NDArray[np.bool_] | None = None,
 ) -> CaseTable:
-    """Every test case with each subject's answer, and what the attacks did to it."""
+    """Every test case with each subject's answer, and what the attacks did to it.
+
+    Args:
+        cohort: its `test` split.
+        protocol: subgroups.
+        subjects: original, branch and composite.
+        results: of the suite, by subject.
+        labels: (N,) or (N, L), of the test cases.
+        sample: (n,) rows that were attacked.
+        pushed: of a multi-label task, what became of each finding, by subject.
+        referred: (n,) which attacked cases the composite refers under attack; null where it never refers.
+    """
     cases = [cohort.cases[i] for i in cohort.indices("test")]
     rows = sample.cpu().numpy()
     attacked = np.zeros(len(cases), dtype=np.bool_)
     attacked[rows] = True
     truth = labels.cpu().numpy()
+    tables = {s.name: _subject_table(s, results[s.name], truth, rows, pushed.get(s.name)) for s in subjects}
+    if referred is not None:
+        under_attack = np.zeros(len(cases), dtype=np.bool_)
+        under_attack[rows] = referred
+        tables["composite"] = replace(tables["composite"], referred_attacked=under_attack)
     return CaseTable(
         case=tuple(c.case for c in cases),
         patient=tuple(c.patient for c in cases),
         label=truth.astype(np.int64),
         attacked=attacked,
-        subjects={s.name: _subject_table(s, results[s.name], truth, rows, pushed.get(s.name)) for s in subjects},
+        subjects=tables,
         groups=group_values(cases, protocol.subgroups),
     )
 

@@ -27,9 +27,8 @@ from medharden.audit import (
     write_record,
 )
 from medharden.data import Cohort
-from medharden.data.sampling import stratified_sample
 from medharden.errors import RunError
-from medharden.evaluating.attacked import attack_all, with_transfer
+from medharden.evaluating.attacked import attack_all, referred_under_attack, with_transfer
 from medharden.evaluating.examples import examples_of
 from medharden.evaluating.findings import Pushed, push_all
 from medharden.evaluating.outcomes import case_table, findings_of, outcome_of
@@ -39,6 +38,7 @@ from medharden.evaluating.subjects import identity_of, subjects_of
 from medharden.models import Classifier, HardenedClassifier, describe_hardened, hardened_bytes
 from medharden.protocol import Protocol
 from medharden.record import CohortRecord, Evaluation, HardenRecord, Progress
+from medharden.stats.sampling import stratified_sample
 
 __all__ = ["evaluate"]
 
@@ -110,7 +110,8 @@ def evaluate(
                 subjects, results, inputs[sample], labels[sample], protocol, batch_size, progress
             )
         sanity = sanity_curves(subjects, inputs[sample], labels[sample], protocol, batch_size, device, progress)
-        table = case_table(cohort, protocol, subjects, results, labels, sample, pushed)
+        referred = referred_under_attack(model, results["composite"], batch_size, device)
+        table = case_table(cohort, protocol, subjects, results, labels, sample, pushed, referred)
         cases_digest = write_cases(run / "cases.parquet", table)
         files = {}
         if with_examples and not protocol.task.multilabel:

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from medharden.attacks import run_suite
-from medharden.data.sampling import stratified_sample
 from medharden.evaluating.subjects import Subject
 from medharden.protocol import Attack, Protocol, ThreatModel
 from medharden.record import Finding, Progress, SanityPoint, SubjectOutcome
+from medharden.stats.sampling import stratified_sample
 
 __all__ = ["sanity_curves", "sanity_findings"]
 

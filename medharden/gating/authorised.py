@@ -16,6 +16,7 @@ from medharden.audit import RunHistory
 from medharden.gating.digests import RunDigests, mismatches
 from medharden.gating.endpoints import clean_endpoints
 from medharden.gating.looks import history_problems
+from medharden.gating.referrals import as_answered
 from medharden.protocol import Protocol
 from medharden.record import CaseTable, CohortRecord, Endpoint, Evaluation, Finding, HardenRecord, SubjectTable, Verdict
 
@@ -89,7 +90,8 @@ def authorised_endpoints(
     """
     rows = {case: row for row, case in enumerate(release.cases.case)}
     order = np.array([rows[case] for case in cases.case], dtype=np.int64)
-    pair = {"original": _ordered(release.cases.subjects["composite"], order), "composite": cases.subjects["composite"]}
+    theirs = as_answered(protocol, release.cases).subjects["composite"]
+    pair = {"original": _ordered(theirs, order), "composite": cases.subjects["composite"]}
     for endpoint in clean_endpoints(protocol, classes, replace(cases, subjects=pair)):
         name, reason = f"{AUTHORISED}:{endpoint.name}", f"{AUTHORISED}:{endpoint.reason}"
         yield replace(endpoint, name=name, reason=reason, comparator=AUTHORISED)

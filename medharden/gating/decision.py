@@ -6,6 +6,8 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from medharden.audit import Ledger, RunHistory
+from medharden.gating.asked import unasked
+from medharden.gating.assay import chance_reason, floor_endpoints
 from medharden.gating.authorised import (
     Release,
     authorised_endpoints,
@@ -17,12 +19,12 @@ from medharden.gating.digests import RunDigests, mismatches
 from medharden.gating.endpoints import ALTERNATIVE, clean_endpoints, family_verdict
 from medharden.gating.identity import identity_endpoint
 from medharden.gating.looks import history_problems, ledger_problems, look_findings
-from medharden.gating.paired import robust_gain
 from medharden.gating.records import record_problems
-from medharden.gating.shares import referral, robust_floor
+from medharden.gating.referrals import as_answered, referral_endpoints
+from medharden.gating.robustness import REPORTED, never_won, robust_endpoints
 from medharden.gating.subgroups import subgroup_endpoints, subgroup_findings
 from medharden.gating.table import content_problems, shape_problems
-from medharden.gating.units import on_enough_units, unit_findings, unnamed_reason
+from medharden.gating.units import unit_findings, unnamed_reason
 from medharden.protocol import Protocol
 from medharden.record import (
     CaseTable,
@@ -89,29 +91,34 @@ def decide(
         return invalid(protocol, digests, problems, findings)
     clusters = clusters_of(cohort, protocol.splits.is_copy)
     findings += tuple(unit_findings(protocol, cohort, clusters))
-    every, cases = cases, by_unit(cases, cohort, clusters)
+    every, cases = cases, as_answered(protocol, by_unit(cases, cohort, clusters))
     endpoints = [
         identity_endpoint(harden, evaluation.identity, every),
         *clean_endpoints(protocol, cohort.classes, cases),
-        on_enough_units(robust_floor(protocol, cases)),
-        on_enough_units(robust_gain(protocol, cases)),
+        *floor_endpoints(protocol, cohort.classes, cases),
+        *robust_endpoints(protocol, cohort.classes, cases),
     ]
     if harden.fusion.mode == "guarded":
-        endpoints.append(on_enough_units(referral(protocol, cases)))
+        endpoints += referral_endpoints(protocol, cohort.classes, cases)
     if release:
         endpoints += authorised_endpoints(protocol, cohort.classes, cases, release)
         findings += authorised_findings(cohort, harden, release)
-    subgroups = tuple(subgroup_endpoints(protocol, cases))
+    subgroups = tuple(subgroup_endpoints(protocol, cohort.classes, cases))
     harmed = [e for e in subgroups if e.verdict is Verdict.FAIL]
     critical = [f for f in (*cohort.findings, *harden.findings, *evaluation.findings) if f.severity == "critical"]
-    judged = [(e.verdict, e.reason) for e in (*endpoints, *harmed) if e.role != ALTERNATIVE]
+    judged = [(e.verdict, e.reason) for e in (*endpoints, *harmed) if e.role not in (ALTERNATIVE, REPORTED)]
     judged += _alternatives(endpoints)
     judged += [(_verdict_of(f), f"critical finding {f.code}: {f.message}") for f in critical]
-    if unnamed := unnamed_reason(protocol, cohort):
-        judged.append((Verdict.INCONCLUSIVE, unnamed))
+    held = (
+        unnamed_reason(protocol, cohort),
+        chance_reason(protocol, cohort.classes, cases),
+        never_won(cases),
+    )
+    judged += [(Verdict.INCONCLUSIVE, reason) for reason in held if reason]
     verdict = max((v for v, _ in judged), key=_GRAVITY.index)
-    reasons = [reason for v, reason in judged if v is not Verdict.PASS]
-    findings += subgroup_findings(subgroups)
+    open_ones = subgroup_findings(subgroups)
+    reasons = [*(reason for v, reason in judged if v is not Verdict.PASS), *(f.message for f in open_ones)]
+    findings += open_ones
     decision = _decision(verdict, reasons, endpoints, protocol, digests, findings)
     return replace(decision, subgroups=subgroups, authorised=given, ledger=ledger.head if ledger else "")
 
@@ -143,35 +150,19 @@ def _decision(
     digests: RunDigests,
     findings: tuple[Finding, ...],
 ) -> GateDecision:
-    unjustified = _unjustified(protocol)
+    told = unasked(protocol)
     return GateDecision(
         verdict=verdict,
-        reasons=(*reasons, *(f.message for f in unjustified)),
+        reasons=(*reasons, *(f.message for f in told)),
         endpoints=tuple(endpoints),
         protocol=protocol.digest,
         protocol_name=protocol.name,
         margins_justified=protocol.margins_justified,
         hardened=digests.hardened,
         evaluation=digests.evaluation,
-        findings=(*findings, *unjustified),
+        findings=(*findings, *told),
     )
 
 
 def _verdict_of(critical: Finding) -> Verdict:
     return Verdict.FAIL if critical.code.startswith(_FAILING_FINDINGS) else Verdict.INCONCLUSIVE
-
-
-def _unjustified(protocol: Protocol) -> tuple[Finding, ...]:
-    if protocol.margins_justified:
-        return ()
-    robustness = protocol.endpoints.robustness
-    bare = [f"{m.metric} margin {m.margin:g}" for m in protocol.endpoints.noninferiority if not m.justification]
-    bare += [] if robustness.justification else [f"robustness floor {robustness.floor:g}"]
-    return (
-        Finding(
-            "gate.margin_not_justified",
-            "warning",
-            f"The protocol {protocol.name!r} gives no clinical justification for: {', '.join(bare)}. "
-            "Whatever the verdict, it is held against a convention, not against a clinical judgement.",
-        ),
-    )

@@ -20,29 +20,24 @@ from medharden.protocol import Margin, Protocol
 from medharden.record import CaseRecord, CaseTable, SubjectTable
 from medharden.stats import Difference, auroc_difference, finding_brier_difference, macro_auroc_difference
 
-__all__ = ["Part", "answer_parts", "coverage_problems", "finding_difference", "finding_problem", "score_names"]
+__all__ = ["coverage_problems", "finding_difference", "finding_problem", "right_answers", "score_names"]
 
 _TIE_TOLERANCE = 1e-5  # answers are taken on float32 logits: a probability this near the threshold may fall either way
 
 Flags = npt.NDArray[np.bool_]
-Part = tuple[str, Flags, Flags, Flags, CaseTable]
-"""An endpoint's name, whether the original and the composite are right, which rows count, and whose they are."""
 
 
-def answer_parts(wanted: Margin, classes: tuple[str, ...], cases: CaseTable) -> Iterator[Part]:
-    """What is compared case by case, or answer by answer, for accuracy, finding_accuracy and recall."""
-    truth = cases.label
-    before, after = (cases.subjects[name].predicted == truth for name in ("original", "composite"))
-    if wanted.metric == "accuracy":
-        yield "accuracy", before.all(axis=1), after.all(axis=1), np.ones(len(truth), dtype=np.bool_), cases
-    elif wanted.metric == "finding_accuracy":
-        owners = tuple(np.repeat(np.asarray(cases.patient), truth.shape[1]).tolist())
-        every = np.ones(truth.size, dtype=np.bool_)
-        yield "finding_accuracy", before.ravel(), after.ravel(), every, replace(cases, patient=owners)
-    else:
-        for k in _chosen(wanted, classes):
-            for name, state in (("sensitivity", 1), ("specificity", 0)):
-                yield f"{name}:{classes[k]}", before[:, k], after[:, k], truth[:, k] == state, cases
+def right_answers(metric: str, cases: CaseTable) -> tuple[Flags, Flags, CaseTable]:
+    """Of whom the original and the composite answer rightly, by case or (`finding_accuracy`) by answer; and whose.
+
+    Returns:
+        (N,) or (N * L,) flags of both, and a table that names as many patients.
+    """
+    if metric == "accuracy":
+        return cases.right("original"), cases.right("composite"), cases
+    before, after = (cases.subjects[name].predicted == cases.label for name in ("original", "composite"))
+    owners = tuple(np.repeat(np.asarray(cases.patient), cases.label.shape[1]).tolist())
+    return before.ravel(), after.ravel(), replace(cases, patient=owners)
 
 
 def score_names(wanted: Margin, classes: tuple[str, ...]) -> tuple[tuple[str, int | None], ...]:

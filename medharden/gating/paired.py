@@ -1,4 +1,4 @@
-"""The endpoints on paired cases: the composite against the original, clean (non-inferiority) and attacked (gain)."""
+"""Endpoints on paired cases: who is right, the composite against the original."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
-from medharden.gating.findings import answer_parts
+from medharden.gating.findings import right_answers
+from medharden.gating.groups import Flags, groups
 from medharden.gating.words import apart, percent, sample
-from medharden.protocol import Margin, Protocol
+from medharden.protocol import Bound, Margin, Protocol
 from medharden.record import CaseTable, Endpoint, Verdict
 from medharden.stats import (
     NonInferiority,
@@ -22,9 +22,7 @@ from medharden.stats import (
     smallest_margin,
 )
 
-__all__ = ["Pair", "answer_endpoints", "compare", "paired_endpoint", "robust_gain"]
-
-Flags = npt.NDArray[np.bool_]
+__all__ = ["Pair", "answer_endpoints", "compare", "noninferiority", "paired_endpoint"]
 
 
 @dataclass(frozen=True)
@@ -51,37 +49,31 @@ def answer_endpoints(
     wanted: Margin, protocol: Protocol, classes: tuple[str, ...], cases: CaseTable, alpha: float
 ) -> Iterator[Endpoint]:
     """Accuracy, or each class's or finding's recall, on all test cases under the same decision rule."""
-    if cases.multilabel:
-        for title, before, after, kept, owners in answer_parts(wanted, classes, cases):
-            pair = compare(before, after, kept, owners, wanted.margin, alpha)
-            yield _noninferiority(title, "", pair, alpha, wanted.justification or "")
+    if wanted.metric == "recall":
+        for group in groups(protocol, classes, cases):
+            bound = wanted.of(*group.keys)
+            both = group.right("original", cases), group.right("composite", cases)
+            pair = compare(*both, group.rows, cases, bound.margin, alpha)
+            yield noninferiority(group.name, group.title, pair, alpha, bound)
         return
-    original, composite = cases.right("original"), cases.right("composite")
-    if wanted.metric == "accuracy":
-        parts = [("accuracy", "", np.ones(len(cases.label), dtype=np.bool_))]
-    else:
-        parts = [(*_recall_name(protocol, classes, k), cases.label == k) for k in range(len(classes))]
-    for name, of_class, rows in parts:
-        pair = compare(original, composite, rows, cases, wanted.margin, alpha)
-        yield _noninferiority(name, of_class, pair, alpha, wanted.justification or "")
+    before, after, owners = right_answers(wanted.metric, cases)
+    pair = compare(before, after, np.ones(len(before), dtype=np.bool_), owners, wanted.margin, alpha)
+    yield noninferiority(wanted.metric, wanted.metric, pair, alpha, wanted)
 
 
-def robust_gain(protocol: Protocol, cases: CaseTable) -> Endpoint:
-    """Whether the composite is right more often than the original on the attacked cases, by an exact test."""
-    original, composite = cases.subjects["original"].robust, cases.subjects["composite"].robust
-    pair = compare(original, composite, cases.attacked, cases, 0.0, protocol.endpoints.alpha, exact=True)
-    lower = pair.test.interval[0]
-    if pair.test.shown:
-        verdict, text = Verdict.PASS, f"{pair.limit} {apart(lower, 'is above', 0.0)} {pair.seen}"
-    elif pair.test.estimate <= 0.0:
-        verdict, text = Verdict.FAIL, f"under attack the composite is not better than the original {pair.seen}"
-    else:
-        verdict = Verdict.INCONCLUSIVE
-        text = f"{pair.limit} {apart(lower, 'is not above', 0.0)} {pair.seen}; a gain under attack is not shown"
-    return paired_endpoint("robust_gain", "robust_gain", verdict, pair, f"robust_gain: {text}", 0.0)
+def noninferiority(
+    name: str, title: str, pair: Pair, alpha: float, bound: Bound, *, kind: str = "noninferiority"
+) -> Endpoint:
+    """Whether the composite is worse by less than the margin.
 
-
-def _noninferiority(name: str, of_class: str, pair: Pair, alpha: float, justification: str) -> Endpoint:
+    Args:
+        name: of the endpoint.
+        title: the name with what it is of.
+        pair: the comparison, at the bound's margin.
+        alpha: one-sided error.
+        bound: margin and justification.
+        kind: `noninferiority`, or `robust_change` under attack.
+    """
     test = pair.test
     lower, margin = test.interval[0], test.margin
     # No discordant case among n does not make the next n free of them: plan with one at least.
@@ -100,26 +92,18 @@ def _noninferiority(name: str, of_class: str, pair: Pair, alpha: float, justific
             text += f"needs about {needed} cases at this discordance"
         else:
             text += "the observed loss is too near the margin"
-    title = f"{name} ({of_class})" if of_class else name
     return paired_endpoint(
         name,
-        "noninferiority",
+        kind,
         verdict,
         pair,
         f"{title}: {text}",
         -margin,
-        justification=justification,
+        justification=bound.justification or "",
         smallest=smallest_margin(test.effective_cases, discordance, alpha=alpha),
         needed=needed,
         power=power_to_show(int(test.effective_cases), discordance, margin, alpha=alpha),
     )
-
-
-def _recall_name(protocol: Protocol, classes: tuple[str, ...], label: int) -> tuple[str, str]:
-    """A class's endpoint, and the class where the endpoint's name doesn't hold it."""
-    if protocol.task.positive is None or len(classes) != 2:
-        return f"recall:{classes[label]}", ""
-    return ("sensitivity" if classes[label] == protocol.task.positive else "specificity"), classes[label]
 
 
 def compare(

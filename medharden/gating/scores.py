@@ -8,6 +8,7 @@ don't. An AUROC passes only on enough patients of each class.
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from statistics import NormalDist
 
 import numpy as np
@@ -28,7 +29,7 @@ from medharden.stats import (
     macro_auroc_difference,
 )
 
-__all__ = ["score_endpoint"]
+__all__ = ["auroc_alone", "score_endpoint"]
 
 _POWER = 0.8
 
@@ -55,9 +56,10 @@ def score_endpoint(
         finding: whose score it is, where it is of one finding.
     """
     rises, level = wanted.metric == "brier", 1.0 - 2.0 * alpha
+    bound = wanted if finding is None else wanted.of(classes[finding])
     change = _change(wanted.metric, finding, protocol, classes, cases, level)
-    verdict, text = _verdict(change, wanted.margin, rises)
-    smallest, needed = _plan(change, wanted.margin, rises)
+    verdict, text = _verdict(change, bound.margin, rises)
+    smallest, needed = _plan(change, bound.margin, rises)
     patients = "" if change.patients == change.cases else f" of {change.patients} patients"
     text = f"{name}: {text} (n = {change.cases}{patients})"
     few = _too_few(wanted.metric, finding, protocol, classes, cases)
@@ -73,15 +75,60 @@ def score_endpoint(
         lower=change.interval[0],
         upper=change.interval[1],
         level=level,
-        limit=wanted.margin if rises else -wanted.margin,
+        limit=bound.margin if rises else -bound.margin,
         n=change.cases,
         patients=change.patients,
         table=(),
         smallest_margin=smallest,
         needed=needed,
         method=change.method,
-        justification=wanted.justification or "",
+        justification=bound.justification or "",
         reason=text,
+    )
+
+
+def auroc_alone(
+    name: str, subject: str, floor: float, protocol: Protocol, classes: tuple[str, ...], cases: CaseTable
+) -> Endpoint:
+    """Whether one model's AUROC is shown to reach a floor: its difference from scores that are all the same.
+
+    Args:
+        name: of the endpoint.
+        subject: whose AUROC.
+        floor: in (0, 1).
+        protocol: names the positive class; alpha.
+        classes: in the order of the model's outputs.
+        cases: the patients are the units of analysis.
+    """
+    level, scores = 1.0 - 2.0 * protocol.endpoints.alpha, cases.subjects[subject].probabilities
+    alone = replace(cases.subjects[subject], probabilities=np.full_like(scores, 0.5))
+    against = replace(cases, subjects={"original": alone, "composite": cases.subjects[subject]})
+    change = _change("auroc", None, protocol, classes, against, level)
+    estimate, lower, upper = (0.5 + d for d in (change.estimate, *change.interval))
+    limit = f"lower {percent(level)} limit"
+    if lower >= floor:
+        verdict, text = Verdict.PASS, f"{limit} {apart(lower, 'reaches', floor)}"
+    elif estimate < floor:
+        verdict, text = Verdict.FAIL, f"AUROC {apart(estimate, 'is below', floor)}"
+    else:
+        verdict, text = Verdict.INCONCLUSIVE, f"{limit} {apart(lower, 'does not reach', floor)}"
+    return Endpoint(
+        name=name,
+        kind="clean_floor",
+        verdict=verdict,
+        estimate=estimate,
+        lower=lower,
+        upper=upper,
+        level=level,
+        limit=floor,
+        n=change.cases,
+        patients=change.patients,
+        table=(),
+        smallest_margin=None,
+        needed=None,
+        method=change.method,
+        justification="",
+        reason=f"{name}: {text} (n = {change.cases})",
     )
 
 

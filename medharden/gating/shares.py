@@ -1,58 +1,63 @@
-"""The endpoints on one proportion: the robustness floor and the referral budget, by exact limits."""
+"""Endpoints on one share of cases, held against a floor or a budget by exact limits."""
 
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 
+from medharden.gating.groups import Flags
 from medharden.gating.words import apart, percent, sample
-from medharden.protocol import Protocol
 from medharden.record import CaseTable, Endpoint, Verdict
 from medharden.stats import Share, share_interval
 
-__all__ = ["referral", "robust_floor"]
+__all__ = ["at_least", "at_most", "share_of"]
 
 
-def robust_floor(protocol: Protocol, cases: CaseTable) -> Endpoint:
-    """Whether the composite's robust accuracy on the attacked cases reaches the protocol's floor."""
-    wanted = protocol.endpoints.robustness
-    share = _share(cases.subjects["composite"].robust, cases.attacked, cases, protocol.endpoints.alpha)
-    limit = f"lower {percent(share.level)} limit of robust accuracy"
-    if share.lower >= wanted.floor:
-        verdict, text = Verdict.PASS, f"{limit} {apart(share.lower, 'reaches', wanted.floor)}"
-    elif share.estimate < wanted.floor:
-        verdict, text = Verdict.FAIL, f"robust accuracy {apart(share.estimate, 'is below', wanted.floor)}"
+def share_of(hits: Flags, rows: Flags, cases: CaseTable, alpha: float) -> Share:
+    """The share of hits among the chosen rows, by patient, with limits at 1 - 2 alpha."""
+    return share_interval(hits[rows], np.asarray(cases.patient)[rows].tolist(), level=1.0 - 2.0 * alpha)
+
+
+def at_least(name: str, kind: str, share: Share, floor: float, what: str, count: str, justification: str) -> Endpoint:
+    """Whether a share is shown to reach a floor.
+
+    Args:
+        name: of the endpoint, with what it is of.
+        kind: of the endpoint.
+        share: of the cases.
+        floor: in [0, 1].
+        what: is shared, such as `robust accuracy`.
+        count: what the counted cases are, such as `robust`.
+        justification: the protocol's reason for the floor.
+    """
+    limit = f"lower {percent(share.level)} limit of {what}"
+    if share.lower >= floor:
+        verdict, text = Verdict.PASS, f"{limit} {apart(share.lower, 'reaches', floor)}"
+    elif share.cases and share.estimate < floor:
+        verdict, text = Verdict.FAIL, f"{what} {apart(share.estimate, 'is below', floor)}"
     else:
-        verdict, text = Verdict.INCONCLUSIVE, f"{limit} {apart(share.lower, 'does not reach', wanted.floor)}"
-    return _endpoint("robust_floor", verdict, share, wanted.floor, text, "robust", wanted.justification or "")
+        verdict, text = Verdict.INCONCLUSIVE, f"{limit} {apart(share.lower, 'does not reach', floor)}"
+    return _endpoint(name, kind, verdict, share, floor, text, count, justification)
 
 
-def referral(protocol: Protocol, cases: CaseTable) -> Endpoint:
-    """Whether `guarded` refers no more clean cases than the protocol's budget."""
-    budget = protocol.fusion.referral_budget
-    every = np.ones(len(cases.case), dtype=np.bool_)
-    share = _share(cases.subjects["composite"].referred, every, cases, protocol.endpoints.alpha)
-    limit = f"upper {percent(share.level)} limit of the clean referral rate"
+def at_most(name: str, kind: str, share: Share, budget: float, what: str, count: str) -> Endpoint:
+    """Whether a share is shown to be within a budget; as `at_least`."""
+    limit = f"upper {percent(share.level)} limit of {what}"
     if share.upper <= budget:
         verdict, text = Verdict.PASS, f"{limit} {apart(share.upper, 'is within', budget)}"
     elif share.estimate > budget:
-        verdict, text = Verdict.FAIL, f"clean referral rate {apart(share.estimate, 'exceeds', budget)}"
+        verdict, text = Verdict.FAIL, f"{what} {apart(share.estimate, 'exceeds', budget)}"
     else:
         verdict, text = Verdict.INCONCLUSIVE, f"{limit} {apart(share.upper, 'exceeds', budget)}"
-    return _endpoint("referral", verdict, share, budget, text, "referred", "")
-
-
-def _share(flags: npt.NDArray[np.bool_], rows: npt.NDArray[np.bool_], cases: CaseTable, alpha: float) -> Share:
-    return share_interval(flags[rows], np.asarray(cases.patient)[rows].tolist(), level=1.0 - 2.0 * alpha)
+    return _endpoint(name, kind, verdict, share, budget, text, count, "")
 
 
 def _endpoint(
-    name: str, verdict: Verdict, share: Share, limit: float, text: str, what: str, justification: str
+    name: str, kind: str, verdict: Verdict, share: Share, limit: float, text: str, what: str, justification: str
 ) -> Endpoint:
     seen = sample(share.cases, share.patients, None, f"{share.count} {what}")
     return Endpoint(
         name=name,
-        kind=name,
+        kind=kind,
         verdict=verdict,
         estimate=share.estimate,
         lower=share.lower,

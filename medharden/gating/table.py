@@ -9,8 +9,10 @@ import numpy.typing as npt
 
 from medharden.gating.findings import finding_problem
 from medharden.gating.records import COMPARED
+from medharden.gating.referrals import referral_problem
 from medharden.protocol import Protocol
-from medharden.record import CaseTable, CohortRecord, Evaluation, SubjectOutcome, SubjectTable
+from medharden.record import CaseTable, CohortRecord, Evaluation, SubjectOutcome, SubjectTable, present
+from medharden.stats.sampling import stratified_sample
 
 __all__ = ["content_problems", "shape_problems"]
 
@@ -36,6 +38,8 @@ def shape_problems(cohort: CohortRecord, evaluation: Evaluation, cases: CaseTabl
             (f"{name}.robust", len(subject.robust)),
             (f"{name}.referred", len(subject.referred)),
         ]
+        if subject.referred_attacked is not None:
+            columns.append((f"{name}.referred_attacked", len(subject.referred_attacked)))
         if subject.probabilities.ndim != 2 or subject.probabilities.shape[1] != len(cohort.classes):
             yield f"cases.parquet has {name} probabilities that are not one for each of {len(cohort.classes)} classes"
     width = (len(cohort.classes),) if cohort.multilabel else ()
@@ -67,7 +71,7 @@ def content_problems(
     undeclared = [name for name in cases.groups if name not in protocol.subgroups.columns]
     if undeclared:
         yield f"cases.parquet has the groups {undeclared}, which the protocol's subgroups.columns don't declare"
-    yield from _sample(protocol, cases)
+    yield from _sample(protocol, cohort, cases)
     rule = protocol.decision_rule(len(cohort.classes))
     positive = cohort.classes.index(protocol.task.positive) if protocol.task.positive is not None else 0
     threshold = None if rule == "argmax" else protocol.task.threshold_of(cohort.classes[positive])
@@ -78,19 +82,29 @@ def content_problems(
             problem = _answers(subject, threshold, positive)
         if problem:
             yield f"cases.parquet, {name}: {problem}"
+        if problem := referral_problem(subject, protocol.fusion.mode, name, cases):
+            yield f"cases.parquet, {name}: {problem}"
         if np.any(subject.robust & ~(cases.right(name) & cases.attacked)):
             yield f"cases.parquet, {name}: a case counts as robust that was wrong when clean or was not attacked"
         yield from _counts(evaluation.subject(name), subject, cases)
 
 
-def _sample(protocol: Protocol, cases: CaseTable) -> Iterator[str]:
-    attacked, asked = int(cases.attacked.sum()), protocol.suite.cases
-    if asked is None and attacked != len(cases.case):
-        yield f"{attacked} of {len(cases.case)} test cases were attacked; the protocol asks for all"
-    elif asked is not None and attacked > asked:
-        yield f"{attacked} test cases were attacked; the protocol asks for {asked} at most"
-    elif attacked == 0:
-        yield "no test case was attacked"
+def _sample(protocol: Protocol, cohort: CohortRecord, cases: CaseTable) -> Iterator[str]:
+    """Whether the attacked cases are those that the protocol's seed draws from the test split, all and no others."""
+    test = cohort.split("test")
+    labels = np.array([[k in present(c.label) for k in range(len(cohort.classes))] for c in test])
+    drawn = stratified_sample(
+        labels if cohort.multilabel else labels.argmax(axis=1), protocol.suite.cases, protocol.seed
+    )
+    expected = {test[row].case for row in drawn.tolist()}
+    attacked = {case for case, flag in zip(cases.case, cases.attacked.tolist(), strict=True) if flag}
+    if attacked == expected:
+        return
+    asked = "all" if protocol.suite.cases is None else f"{protocol.suite.cases} at most, drawn from its seed"
+    yield (
+        f"{len(attacked)} of {len(test)} test cases were attacked, of whom {len(attacked - expected)} were not to be, "
+        f"and {len(expected - attacked)} that were to be were not; the protocol asks for {asked}"
+    )
 
 
 def _answers(subject: SubjectTable, threshold: float | None, positive: int) -> str:

@@ -88,7 +88,7 @@ def calibrate(
         return fusion, guarded if fusion.mode == "guarded" else findings
     model = HardenedClassifier(clean_path, branch, fusion, bias, multilabel=multilabel)
     points, right = weigh(model, inputs, labels, clean, robust, patients, protocol, progress)
-    parts = gated_parts(labels, protocol)
+    parts = gated_parts(labels, protocol, cohort.classes)
     weight, unshown = choose(points, right, parts, np.asarray(patients), protocol.endpoints.alpha)
     return replace(fusion, weight=weight, frontier=points), (*findings, *unshown)
 

@@ -29,17 +29,20 @@ class Part:
     margin: float
 
 
-def gated_parts(labels: Tensor, protocol: Protocol) -> tuple[Part, ...]:
+def gated_parts(labels: Tensor, protocol: Protocol, classes: tuple[str, ...]) -> tuple[Part, ...]:
     """All cases for accuracy and, where classes are asked for their recall, those of each class.
 
     Args:
         labels: (N,) classes, or (N, L) findings, of the validation cases.
         protocol: margins.
+        classes: in the order of the model's outputs.
     """
-    margins, truth = {m.metric: m.margin for m in protocol.endpoints.noninferiority}, labels.cpu().numpy()
-    parts = [Part(np.arange(len(truth)), margins["accuracy"])]
-    if truth.ndim == 1 and "recall" in margins:
-        parts += [Part(np.flatnonzero(truth == k), margins["recall"]) for k in np.unique(truth)]
+    margins, truth = {m.metric: m for m in protocol.endpoints.noninferiority}, labels.cpu().numpy()
+    parts = [Part(np.arange(len(truth)), margins["accuracy"].margin)]
+    if truth.ndim == 1:
+        for k in np.unique(truth):
+            bound = margins["recall"].of(protocol.task.recall_name(classes, k), classes[k])
+            parts.append(Part(np.flatnonzero(truth == k), bound.margin))
     return tuple(parts)
 
 

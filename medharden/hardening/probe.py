@@ -10,12 +10,12 @@ import torch
 from torch import Tensor
 
 from medharden.data import Cohort
-from medharden.data.sampling import stratified_sample
 from medharden.hardening.adversary import CarriedAdversary
 from medharden.hardening.choosing import gated_parts
 from medharden.models import Classifier, DecisionView, answered_rightly, logits_in_batches, task_loss
 from medharden.protocol import Protocol
 from medharden.stats import auroc
+from medharden.stats.sampling import stratified_sample
 
 __all__ = ["Probe", "ProbeResult", "collapsed"]
 
@@ -82,7 +82,7 @@ class Probe:
         self._inputs, self._labels = inputs.to(device), labels.to(device)
         rows = stratified_sample(labels.numpy(), protocol.hardening.probe_cases, protocol.seed)
         self._sample, self.cases = torch.as_tensor(rows, device=device), len(rows)
-        self._parts = gated_parts(labels, protocol)
+        self._parts = gated_parts(labels, protocol, cohort.classes)
         self._original = self._answers(original)
         self.original = self._result(self._original, self._original[self._sample])
         self._adversary = CarriedAdversary(

@@ -12,12 +12,12 @@ import torch
 from torch import Tensor, nn
 
 from medharden.attacks import pgd, searched
-from medharden.data.sampling import stratified_sample
 from medharden.hardening.choosing import LEAST_CHOSEN
 from medharden.models import DecisionView, HardenedClassifier, answered_rightly, logits_in_batches, mix, mix_findings
 from medharden.protocol import Protocol
 from medharden.record import FrontierPoint, Progress
 from medharden.stats import noninferiority_test
+from medharden.stats.sampling import stratified_sample
 
 __all__ = ["weigh"]
 

@@ -1,7 +1,7 @@
 """Frozen, strict protocols: every scientific choice of a run, and its digest."""
 
 from medharden.protocol.attacking import Attack, Precision, Suite, ThreatModel
-from medharden.protocol.deciding import CO_PRIMARY, Endpoints, Margin, Robustness, Subgroups
+from medharden.protocol.deciding import CO_PRIMARY, Bound, ClassFloor, Endpoints, Margin, Robustness, Subgroups
 from medharden.protocol.imaging import Input, Intensity
 from medharden.protocol.loading import (
     DEFAULT_PROTOCOL,
@@ -21,6 +21,7 @@ from medharden.protocol.schema import (
     ModelSpec,
     Patients,
     Protocol,
+    Referred,
     Reviewed,
     Splits,
     Teacher,
@@ -31,6 +32,8 @@ __all__ = [
     "CO_PRIMARY",
     "DEFAULT_PROTOCOL",
     "Attack",
+    "Bound",
+    "ClassFloor",
     "Columns",
     "Endpoints",
     "Fusion",
@@ -43,6 +46,7 @@ __all__ = [
     "Patients",
     "Precision",
     "Protocol",
+    "Referred",
     "Reviewed",
     "Robustness",
     "Signatory",

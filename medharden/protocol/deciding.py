@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
 from medharden.protocol.base import Fraction, OpenFraction, Strict
 
-__all__ = ["CO_PRIMARY", "FINDING_METRICS", "Endpoints", "Margin", "Robustness", "Subgroups"]
+__all__ = [
+    "CO_PRIMARY",
+    "FINDING_METRICS",
+    "Bound",
+    "ClassFloor",
+    "Endpoints",
+    "Margin",
+    "Robustness",
+    "Subgroups",
+    "unknown_keys",
+]
 
 FINDING_METRICS = ("finding_accuracy", "finding_auroc")
 """Metrics of multi-label tasks alone."""
@@ -16,8 +27,51 @@ FINDING_METRICS = ("finding_accuracy", "finding_auroc")
 CO_PRIMARY = ("accuracy", "recall")
 """Clean metrics that every protocol holds, and that must pass whatever else may."""
 
+_BY_CLASS = ("recall", "finding_auroc")
+_FLOORED = ("accuracy", "recall", "auroc")
+_SIDES = ("sensitivity", "specificity")
 
-class Margin(Strict):
+ClassKey = Annotated[str, Field(min_length=1)]
+"""`sensitivity`, `specificity`, a class or finding, or of a multilabel task `sensitivity:FINDING`."""
+
+
+class Bound(Strict):
+    """A non-inferiority margin with its reason.
+
+    Attributes:
+        margin: the largest loss that is clinically acceptable, as a proportion (0.02 is two points).
+        justification: why, in clinical words; null where nobody has justified it, and every verdict says so.
+    """
+
+    margin: OpenFraction
+    justification: str | None = None
+
+
+class ClassFloor(Strict):
+    """The least robust recall of one class or finding, with its reason."""
+
+    floor: Fraction
+    justification: str | None = None
+
+
+def unknown_keys(keys: Iterable[str], classes: tuple[str, ...], *, multilabel: bool, positive: bool) -> list[str]:
+    """The keys of a `by_class` that name none of these classes.
+
+    Args:
+        keys: as `ClassKey`.
+        classes: names of classes or findings.
+        multilabel: whether a case may have several.
+        positive: whether one of two classes is the positive one, so that the other's recall is specificity.
+    """
+    known = set(classes)
+    if multilabel or positive:
+        known |= set(_SIDES)
+    if multilabel:
+        known |= {f"{side}:{name}" for side in _SIDES for name in classes}
+    return sorted(set(keys) - known)
+
+
+class Margin(Bound):
     """A non-inferiority endpoint.
 
     Attributes:
@@ -27,29 +81,83 @@ class Margin(Strict):
             task `accuracy` asks for every finding of a case, `recall` is sensitivity and specificity of each finding,
             `auroc` and `brier` are means over findings, `finding_accuracy` is the mean share of findings answered
             rightly, and `finding_auroc` one AUROC endpoint a finding.
-        margin: the largest loss that is clinically acceptable, as a proportion (0.02 is two points).
         findings: of a multilabel task, of which findings `recall` or `finding_auroc` is asked; null asks it of all. The
             others are in the report and decide nothing.
-        justification: why, in clinical words; null where nobody has justified it, and every verdict says so.
+        by_class: other margins of `recall` or `finding_auroc`, each with its own justification, by `sensitivity` or
+            `specificity`, by class or finding, or by `sensitivity:FINDING`; the most specific holds.
+        floor: least value of `accuracy`, `recall` (of each class) or `auroc` itself, which the original and the
+            release must both be shown to reach; null asks for none.
     """
 
     metric: Literal["accuracy", "recall", "balanced_accuracy", "auroc", "brier", "finding_accuracy", "finding_auroc"]
-    margin: OpenFraction
     findings: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
-    justification: str | None = None
+    by_class: dict[ClassKey, Bound] = {}
+    floor: OpenFraction | None = None
 
     @model_validator(mode="after")
     def _consistent(self) -> Margin:
-        if self.findings is not None and self.metric not in ("recall", "finding_auroc"):
-            raise ValueError(f"endpoints.noninferiority: findings are for recall and finding_auroc, not {self.metric}")
+        where = "endpoints.noninferiority"
+        if self.findings is not None and self.metric not in _BY_CLASS:
+            raise ValueError(f"{where}: findings are for recall and finding_auroc, not {self.metric}")
+        if self.by_class and self.metric not in _BY_CLASS:
+            raise ValueError(f"{where}: by_class is for recall and finding_auroc, not {self.metric}")
+        if self.floor is not None and self.metric not in _FLOORED:
+            raise ValueError(f"{where}: a floor is for {', '.join(_FLOORED)}, not {self.metric}")
         return self
+
+    def of(self, *names: str) -> Bound:
+        """The margin of one class: that of the first of these names which has its own, else this one."""
+        return next((self.by_class[name] for name in names if name in self.by_class), self)
+
+    @property
+    def bounds(self) -> dict[str, Bound]:
+        """Every margin that is stated, by what it is of."""
+        return {self.metric: self, **{f"{self.metric} of {name}": bound for name, bound in self.by_class.items()}}
 
 
 class Robustness(Strict):
-    """The robustness endpoint: above a floor, and better than the original; both by confidence limit."""
+    """What is asked under attack: of all cases and of each class, each by confidence limit.
+
+    Attributes:
+        floor: least robust accuracy; 0 asks for none, and every verdict says so.
+        gain: by how much more than this the release is to be right under attack than the original; 0 asks for any gain
+            at all, and every verdict says so.
+        class_floor: least robust recall of each class or finding; null takes `floor`.
+        by_class: other floors, by `sensitivity` or `specificity`, by class or finding, or by `sensitivity:FINDING`.
+        classes: `co-primary`: each class must reach its floor and be no worse under attack than the original;
+            `reported`: that is listed and decides nothing.
+        reason: why robustness by class decides nothing, where it is reported alone.
+        justification: why this floor, gain and floor by class, in clinical words.
+    """
 
     floor: Fraction = 0.0
+    gain: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    class_floor: Fraction | None = None
+    by_class: dict[ClassKey, ClassFloor] = {}
+    classes: Literal["co-primary", "reported"] = "co-primary"
+    reason: Annotated[str, Field(pattern=r"\S")] | None = None
     justification: str | None = None
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Robustness:
+        if (self.classes == "reported") != (self.reason is not None):
+            raise ValueError(
+                "endpoints.robustness: classes reported needs its reason, and a reason is for that alone: why may a "
+                "release lose the robustness of one class?"
+            )
+        return self
+
+    def floor_of(self, *names: str) -> ClassFloor:
+        """The floor of one class: that of the first of these names which has its own, else the common one."""
+        common = ClassFloor(
+            floor=self.floor if self.class_floor is None else self.class_floor, justification=self.justification
+        )
+        return next((self.by_class[name] for name in names if name in self.by_class), common)
+
+    @property
+    def asked(self) -> bool:
+        """Whether a floor, a floor for each class and a least gain are all stated."""
+        return self.floor > 0 and self.gain > 0 and self.class_floor != 0
 
 
 class Endpoints(Strict):
@@ -64,7 +172,8 @@ class Endpoints(Strict):
             the new release must be non-inferior to it too. Null where there is none.
         looks: how many evaluations of the test split may be finished. Each adds up to alpha to the chance of passing
             wrongly; an evaluation after the last is refused, and a run with more is INVALID.
-        noninferiority: clean endpoints; accuracy and recall must be there, so that no other metric decides alone.
+        noninferiority: clean endpoints; accuracy and recall must be there, so that no other metric decides alone. A
+            protocol without `brier` holds calibration against nothing, and every verdict says so.
         robustness: attacked endpoints.
     """
 
@@ -75,6 +184,7 @@ class Endpoints(Strict):
     noninferiority: tuple[Margin, ...] = (
         Margin(metric="accuracy", margin=0.02),
         Margin(metric="recall", margin=0.05),
+        Margin(metric="brier", margin=0.05),
     )
     robustness: Robustness = Robustness()
 
@@ -96,11 +206,11 @@ class Endpoints(Strict):
 
 
 class Subgroups(Strict):
-    """In whom the change of accuracy is shown apart.
+    """In whom clean performance, robustness and referral are shown apart.
 
     Attributes:
         columns: of the manifest, or `sex`, `age`, `site`, `scanner` of DICOM headers. Their values go into the records.
-        min_cases: a group of fewer test cases is INCONCLUSIVE.
+        min_cases: on fewer test cases the absence of harm is not shown, whatever the limits say; harm may be.
         age_bands: borders in years; a column that speaks of an age goes into the records as a band alone.
     """
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 from typing import Annotated, Any, Literal
 
 import rfc8785
@@ -11,7 +12,7 @@ from pydantic import Field, model_validator
 from medharden.errors import ProtocolError
 from medharden.protocol.attacking import Suite, ThreatModel
 from medharden.protocol.base import Fraction, OpenFraction, Strict
-from medharden.protocol.deciding import FINDING_METRICS, Endpoints, Subgroups
+from medharden.protocol.deciding import FINDING_METRICS, Endpoints, Subgroups, unknown_keys
 from medharden.protocol.imaging import Input
 from medharden.protocol.reported import Statements
 from medharden.protocol.tasking import Task
@@ -23,6 +24,7 @@ __all__ = [
     "ModelSpec",
     "Patients",
     "Protocol",
+    "Referred",
     "Reviewed",
     "Splits",
     "Teacher",
@@ -217,16 +219,45 @@ class Hardening(Strict):
         return given
 
 
+class Referred(Strict):
+    """What a case that `guarded` refers counts as, in every clean endpoint on answers.
+
+    Attributes:
+        counts_as: `not_answered`, which is not right (intention to diagnose); `model_answer`, as if the reader left it
+            at the answer that stands beside the flag; `right`, as if the reader made no mistake.
+        reason: how it is known what the reader does on referred cases.
+    """
+
+    counts_as: Literal["not_answered", "model_answer", "right"] = "not_answered"
+    reason: Annotated[str, Field(pattern=r"\S")] | None = None
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Referred:
+        if self.counts_as != "not_answered" and self.reason is None:
+            raise ValueError(
+                f"fusion.referred: counts_as {self.counts_as} needs its reason: what does the reader do on referred "
+                "cases, and how is that known?"
+            )
+        return self
+
+
 class Fusion(Strict):
     """How the released model answers.
 
     Attributes:
         mode: `clean`, `robust`, `mixed` or `guarded`.
-        referral_budget: share of clean cases that `guarded` may refer.
+        referral_budget: share of clean cases that `guarded` may refer, of all and of each class.
+        referral_by_class: other budgets, by class or finding.
+        referral_attacked: share of attacked cases that `guarded` may refer; 1 asks for nothing, and every verdict on a
+            `guarded` release says so.
+        referred: what a referred case counts as.
     """
 
     mode: Literal["clean", "robust", "mixed", "guarded"] = "mixed"
     referral_budget: OpenFraction = 0.05
+    referral_by_class: dict[Annotated[str, Field(min_length=1)], OpenFraction] = {}
+    referral_attacked: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
+    referred: Referred = Referred()
 
 
 class Protocol(Strict):
@@ -275,12 +306,33 @@ class Protocol(Strict):
             raise ValueError(
                 f"endpoints.noninferiority: {sorted(named)} are not all findings of a multilabel task.classes"
             )
+        for place, keys in self._class_keys().items():
+            self._check_keys(place, keys)
         if self.task.multilabel and "noninferiority" not in self.endpoints.model_fields_set:
             raise ValueError(
                 "task.kind multilabel needs endpoints.noninferiority written out: all that it lists are co-primary, "
                 "which over many findings is a choice that no default can make"
             )
         return self
+
+    def _class_keys(self) -> dict[str, Iterable[str]]:
+        keys: dict[str, Iterable[str]] = {
+            f"endpoints.noninferiority {m.metric}.by_class": m.by_class for m in self.endpoints.noninferiority
+        }
+        keys["endpoints.robustness.by_class"] = self.endpoints.robustness.by_class
+        keys["fusion.referral_by_class"] = self.fusion.referral_by_class
+        return keys
+
+    def _check_keys(self, place: str, keys: Iterable[str]) -> None:
+        task = self.task
+        names, two = task.classes or (), task.positive is not None
+        unknown = unknown_keys(keys, names, multilabel=task.multilabel, positive=two)
+        if place == "fusion.referral_by_class":
+            unknown = sorted(set(keys) - set(names))
+        if unknown and task.classes is None:
+            raise ValueError(f"{place}: {unknown} can't be told to be classes; write out task.classes")
+        if unknown:
+            raise ValueError(f"{place}: {unknown} are none of task.classes {list(names)}")
 
     @property
     def digest(self) -> str:
@@ -309,6 +361,19 @@ class Protocol(Strict):
 
     @property
     def margins_justified(self) -> bool:
-        """Whether every margin and the robustness floor carry a clinical justification."""
-        written = [m.justification for m in self.endpoints.noninferiority] + [self.endpoints.robustness.justification]
-        return all(written)
+        """Whether every margin, floor and gain carries a clinical justification."""
+        return not self.unjustified
+
+    @property
+    def unjustified(self) -> tuple[str, ...]:
+        """The margins and floors that carry none, in words."""
+        robustness = self.endpoints.robustness
+        bounds = [(name, b) for m in self.endpoints.noninferiority for name, b in m.bounds.items()]
+        bare = [f"{name} margin {bound.margin:g}" for name, bound in bounds if not bound.justification]
+        if not robustness.justification:
+            bare.append(f"robustness floor {robustness.floor:g}")
+        floors = robustness.by_class.items()
+        return (
+            *bare,
+            *(f"robustness floor of {name} {of.floor:g}" for name, of in floors if not of.justification),
+        )

@@ -40,6 +40,12 @@ class Task(Strict):
         """The probability from which a class or finding is answered."""
         return self.threshold[name] if isinstance(self.threshold, dict) else self.threshold
 
+    def recall_name(self, classes: tuple[str, ...], label: int) -> str:
+        """What one class's recall is called: `sensitivity` or `specificity` of two classes, else `recall:CLASS`."""
+        if self.positive is None or len(classes) != 2:
+            return f"recall:{classes[label]}"
+        return "sensitivity" if classes[label] == self.positive else "specificity"
+
     @property
     def rule_of_findings(self) -> str:
         """The thresholds in words, such as `0.5 for each finding` or `Effusion 0.3, Mass 0.5`."""

@@ -14,9 +14,11 @@ import numpy as np
 import numpy.typing as npt
 
 from medharden.record.cohort import CohortRecord
-from medharden.record.evaluation import CaseTable, SubjectTable
+from medharden.record.evaluation import CaseTable, FindingTable, SubjectTable
 
 __all__ = ["Clusters", "by_unit", "clusters_of", "joined"]
+
+Flags = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -81,8 +83,7 @@ def by_unit(cases: CaseTable, cohort: CohortRecord, clusters: Clusters) -> CaseT
     """The table with each image once, and each case's cluster in the place of its patient.
 
     Of cases with the same pixels and label the first of the cohort's stays. It was attacked if any of them was, stands
-    only where all that were attacked stand, and was referred if any was. What attacks did to single findings is left
-    out.
+    only where all that were attacked stand, with each finding too, and was referred if any was.
     """
     row = {case: n for n, case in enumerate(cases.case)}
     same: dict[tuple[str, object], list[int]] = defaultdict(list)
@@ -101,18 +102,32 @@ def by_unit(cases: CaseTable, cohort: CohortRecord, clusters: Clusters) -> CaseT
     )
 
 
-def _once(subject: SubjectTable, attacked: npt.NDArray[np.bool_], sets: list[list[int]]) -> SubjectTable:
+def _once(subject: SubjectTable, attacked: Flags, sets: list[list[int]]) -> SubjectTable:
     """A subject's rows, one for each set of identical images."""
     kept = [rows[0] for rows in sets]
     fallen = attacked & ~subject.robust
     worst = [next((n for n in rows if fallen[n]), rows[0]) for rows in sets]
+    under_attack = subject.referred_attacked
     return SubjectTable(
         predicted=subject.predicted[kept],
         probabilities=subject.probabilities[kept],
-        robust=np.array([attacked[rows].any() and not fallen[rows].any() for rows in sets]),
+        robust=_standing(subject.robust, attacked, sets),
         won_by=tuple(subject.won_by[n] for n in worst),
         referred=np.array([subject.referred[rows].any() for rows in sets]),
+        findings=None if subject.findings is None else _findings_once(subject.findings, attacked, sets),
+        referred_attacked=None if under_attack is None else np.array([under_attack[rows].any() for rows in sets]),
     )
+
+
+def _findings_once(found: FindingTable, attacked: Flags, sets: list[list[int]]) -> FindingTable:
+    robust = np.stack([_standing(found.robust[:, k], attacked, sets) for k in range(found.robust.shape[1])], axis=1)
+    return FindingTable(robust, found.attacked_probabilities[[rows[0] for rows in sets]])
+
+
+def _standing(robust: Flags, attacked: Flags, sets: list[list[int]]) -> Flags:
+    """Of each set, whether one was attacked and all that were stand."""
+    fallen = attacked & ~robust
+    return np.array([bool(attacked[rows].any() and not fallen[rows].any()) for rows in sets])
 
 
 def joined(count: int, pairs: Iterable[tuple[int, int]]) -> list[int]:

@@ -166,6 +166,8 @@ class SubjectTable:
         won_by: (N,) name of the attack that won, `clean` where the answer was wrong without any attack, else "".
         referred: (N,) flagged for referral on clean input (`guarded` only).
         findings: of a multi-label task, each finding under attack.
+        referred_attacked: (N,) flagged for referral at the strongest input that the attacks found (`guarded` only, else
+            null); False where the case was not attacked.
     """
 
     predicted: npt.NDArray[np.int64]
@@ -174,6 +176,7 @@ class SubjectTable:
     won_by: tuple[str, ...]
     referred: npt.NDArray[np.bool_]
     findings: FindingTable | None = None
+    referred_attacked: npt.NDArray[np.bool_] | None = None
 
 
 @dataclass(frozen=True)

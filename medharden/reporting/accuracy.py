@@ -23,7 +23,7 @@ def clean_limits(records: RunRecords, name: str) -> Limits:
 def robust_limits(records: RunRecords, name: str) -> Limits:
     """Exact limits of a model's robust accuracy by patient; those of the endpoint for the model that ships."""
     for endpoint in records.decision.endpoints:
-        if name == "composite" and endpoint.kind == "robust_floor":
+        if name == "composite" and endpoint.name == "robust_floor":
             return endpoint.lower, endpoint.upper
     outcome, cases = records.evaluation.subject(name), records.cases
     if cases is None or name not in cases.subjects:

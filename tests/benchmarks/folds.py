@@ -93,7 +93,9 @@ def right(found: dict[str, Tensor], bias: Tensor) -> dict[str, Tensor]:
     return {subject: (logits + bias).argmax(1) == found["test/y"] for subject, logits in given.items()}
 
 
-def passing(change: Tensor, labels: Tensor, patients: list[str], protocol: Protocol, cases: int) -> float:
+def passing(
+    change: Tensor, labels: Tensor, patients: list[str], protocol: Protocol, cases: int, classes: tuple[str, ...]
+) -> float:
     """The share of test splits of so many cases, drawn by patient, on which all that is gated is shown."""
     rows, alpha, passed = {}, protocol.endpoints.alpha, 0
     for row, patient in enumerate(patients):
@@ -110,7 +112,7 @@ def passing(change: Tensor, labels: Tensor, patients: list[str], protocol: Proto
             noninferiority_test(
                 moved[part.rows] > 0, moved[part.rows] < 0, margin=part.margin, alpha=alpha, patients=names[part.rows]
             ).shown
-            for part in gated_parts(labels[drawn], protocol)
+            for part in gated_parts(labels[drawn], protocol, classes)
         )
     return passed / DRAWS
 
@@ -135,7 +137,9 @@ def compared(
             ).interval
             change = (int(gained.sum()) - int(lost.sum())) / len(who)
             row[part] = [int(gained.sum()), int(lost.sum()), *(round(v, 3) for v in (change, *limits))]
-        result[subject] = row | {"passes": passing(now.int() - before.int(), labels, patients, protocol, cases)}
+        result[subject] = row | {
+            "passes": passing(now.int() - before.int(), labels, patients, protocol, cases, classes)
+        }
     return {"cases": {part: int(chosen.sum()) for part, chosen in parts.items()}} | result
 
 

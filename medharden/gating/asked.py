@@ -1,0 +1,65 @@
+"""What a protocol does not ask: said in every verdict under it, whatever the verdict."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from medharden.protocol import Protocol
+from medharden.record import Finding
+
+__all__ = ["unasked"]
+
+
+def unasked(protocol: Protocol) -> tuple[Finding, ...]:
+    """A finding for margins without a reason, robustness without a bar, and calibration held against nothing."""
+    return (*_margins(protocol), *_robustness(protocol), *_calibration(protocol), *_referral(protocol))
+
+
+def _margins(protocol: Protocol) -> Iterator[Finding]:
+    if bare := protocol.unjustified:
+        message = (
+            f"The protocol {protocol.name!r} gives no clinical justification for: {', '.join(bare)}. "
+            "Whatever the verdict, it is held against a convention, not against a clinical judgement."
+        )
+        yield Finding("gate.margin_not_justified", "warning", message)
+
+
+def _robustness(protocol: Protocol) -> Iterator[Finding]:
+    wanted = protocol.endpoints.robustness
+    lacking = [] if wanted.floor > 0 else ["a floor of robust accuracy (floor)"]
+    lacking += [] if wanted.class_floor != 0 else ["a floor of each class's robust recall (class_floor)"]
+    lacking += [] if wanted.gain > 0 else ["a least gain over the original (gain)"]
+    if lacking:
+        message = (
+            f"The protocol {protocol.name!r} states no {' and no '.join(lacking)} under endpoints.robustness. Whatever "
+            "the verdict, it says of robustness no more than that something was gained."
+        )
+        yield Finding("gate.robustness_not_asked", "warning", message)
+    if wanted.classes == "reported":
+        message = f"Robustness by class is reported and decides nothing; the protocol's reason: {wanted.reason}"
+        yield Finding("gate.classes_reported", "warning", message)
+
+
+def _calibration(protocol: Protocol) -> Iterator[Finding]:
+    if all(m.metric != "brier" for m in protocol.endpoints.noninferiority):
+        message = (
+            f"The protocol {protocol.name!r} has no brier among endpoints.noninferiority: calibration was not held "
+            "against anything, and probabilities may have got worse behind the same answers."
+        )
+        yield Finding("gate.calibration_not_held", "warning", message)
+
+
+def _referral(protocol: Protocol) -> Iterator[Finding]:
+    fusion = protocol.fusion
+    if fusion.mode != "guarded":
+        return
+    if fusion.referral_attacked == 1.0:
+        message = (
+            f"The protocol {protocol.name!r} states no limit of referrals under attack (fusion.referral_attacked): an "
+            "attacker may send every case to a reader."
+        )
+        yield Finding("gate.referral_not_asked", "warning", message)
+    if fusion.referred.counts_as != "not_answered":
+        what = {"model_answer": "the answer beside the flag", "right": "right"}[fusion.referred.counts_as]
+        message = f"Referred cases count as {what}; the protocol's reason: {fusion.referred.reason}"
+        yield Finding("gate.referred_count", "warning", message)
