@@ -119,6 +119,7 @@ def in_order(table: CaseTable, order: np.ndarray) -> CaseTable:
             robust=s.robust[order],
             won_by=tuple(s.won_by[i] for i in places),
             referred=s.referred[order],
+            referred_attacked=None if s.referred_attacked is None else s.referred_attacked[order],
         )
         for name, s in table.subjects.items()
     }

@@ -31,7 +31,8 @@ def test_both_comparators_have_every_clean_endpoint() -> None:
     own = [e for e in decision.endpoints if e.comparator == "original"]
     other = [e for e in decision.endpoints if e.comparator == "authorised"]
     clean = ["accuracy", "specificity", "sensitivity", "auroc", "brier"]
-    assert [e.name for e in own] == ["identity", *clean, "robust_floor", "robust_gain"]
+    assert [e.name for e in own][:6] == ["identity", *clean]
+    assert all(e.name.startswith("robust_") for e in own[6:])
     assert [e.name for e in other] == [f"authorised:{name}" for name in clean]
     assert {e.name: e.table for e in decision.endpoints}["accuracy"] == (948, 0, 2, 50)
     # wrong under both are the first 50; the old release is right on all others, the new one wrong on two of them

@@ -20,6 +20,7 @@ from medharden.stats import (
     balanced_accuracy_difference,
     brier_difference,
     cases_needed,
+    gain_test,
     holm,
     share_interval,
     tango_interval,
@@ -69,7 +70,8 @@ def test_a_floor_and_a_budget_are_met_by_a_limit_that_equals_them() -> None:
 
 
 def test_harm_in_a_subgroup_is_shown_beyond_the_margin_alone() -> None:
-    upper = tango_interval(0, 15, 40)[1]
+    lost = np.arange(40) < 15
+    upper = gain_test(~lost & lost, lost, alpha=0.025, patients=None).interval[1]
     for margin, verdict in ((-upper, INCONCLUSIVE), (float(np.nextafter(-upper, 0.0)), FAIL)):
         rules = protocol(columns=("sex",), margins=(margin, 0.9))
         assert endpoint(grouped("sex", 40)(records(rules=rules, lost=15, wrong=0)), "sex=A").verdict is verdict

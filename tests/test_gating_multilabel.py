@@ -34,6 +34,13 @@ def test_an_unchanged_release_passes_every_endpoint_of_every_finding() -> None:
         "brier",
         "robust_floor",
         "robust_gain",
+        "robust_gain_where_right",
+        *(
+            f"robust_{side}{what}:{finding}"
+            for finding in NAMES
+            for side in ("sensitivity", "specificity")
+            for what in ("", "_change")
+        ),
     ]
     n = {e.name: e.n for e in decision.endpoints}
     assert (n["sensitivity:Hernia"], n["specificity:Hernia"], n["finding_accuracy"]) == (60, 540, 1200)

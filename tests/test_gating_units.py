@@ -47,7 +47,13 @@ def twenty(how: str, made: Records) -> Records:
     return pixels(20, made) if how == "pixels" else alike(made, *stars(20, len(made.cases.case)))
 
 
-GUARDED = protocol(mode="guarded", more=SCORES, margins=(0.05, 0.1), budget=0.2)
+GUARDED = protocol(
+    mode="guarded",
+    more=SCORES,
+    margins=(0.05, 0.1),
+    budget=0.3,
+    fusion={"referral_attacked": 0.5, "referred": {"counts_as": "model_answer", "reason": "As the reader sees it."}},
+)
 
 
 @pytest.mark.parametrize("how", ["pixels", "look"])
@@ -58,11 +64,12 @@ def test_four_hundred_cases_that_are_twenty_images_are_decided_as_twenty(how: st
     # what is made here falls in some copies of each image, and the worst of identical ones counts
     assert decision.verdict is (FAIL if how == "pixels" else INCONCLUSIVE)
     for e in decision.endpoints:
-        if e.kind != "identity":
-            assert e.patients == (10 if e.name in ("sensitivity", "specificity") else 20), e.name
+        if e.kind != "identity" and e.name != "robust_gain_where_right":
+            of_class = "sensitivity" in e.name or "specificity" in e.name or ":" in e.name
+            assert e.patients == (10 if of_class else 20), e.name
             assert e.n == (e.patients if how == "pixels" else 20 * e.patients)
     assert "accuracy: lower 95 % limit -0.161" in " ".join(decision.reasons)
-    assert [f.code for f in decision.findings] == ["gate.copies"]
+    assert [f.code for f in decision.findings] == ["gate.copies", "gate.referred_count"]
     assert "400 of 400 test cases are copies: 20 sets that are identical" in decision.findings[0].message
     assert "20 units of 400 patients" in decision.findings[0].message
 
@@ -71,8 +78,8 @@ def test_four_hundred_cases_that_are_twenty_images_are_decided_as_twenty(how: st
 def test_copies_count_once_in_subgroups_findings_and_against_an_authorised_release(how: str) -> None:
     rules = protocol(columns=("sex",), margins=(0.1, 0.2))
     of_sex = twenty(how, grouped("sex", 200)(records(rules=rules))).decide().subgroups
-    assert sum(e.patients for e in of_sex) == (20 if how == "pixels" else 40)
-    assert all(e.verdict is not PASS for e in of_sex)
+    assert sum(e.patients for e in of_sex if ":" not in e.name) == (20 if how == "pixels" else 40)
+    assert all(e.verdict is not PASS for e in of_sex if e.name in ("sex=A", "sex=rest"))
     several = twenty(how, run()).decide()
     assert {e.patients for e in several.endpoints if e.name in ("accuracy", "finding_accuracy", "auroc")} == {20}
     made = twenty(how, records())

@@ -73,15 +73,16 @@ def _of_group(
 def _change(
     name: str, before: Flags, after: Flags, rows: Flags, margin: float, protocol: Protocol, cases: CaseTable
 ) -> Endpoint:
-    """A paired change: its absence by the limits of the whole's endpoint, harm by exact ones."""
+    """A paired change: the absence of harm by the lower limit of the whole's endpoint, harm by an exact upper one."""
     alpha, fewest = protocol.endpoints.alpha, protocol.subgroups.min_cases
     pair = compare(before, after, rows, cases, margin, alpha)
-    exact = compare(before, after, rows, cases, 0.0, alpha, exact=True)
-    verdict, text = _verdict(pair, exact.test.interval[1], margin, fewest)
+    upper = compare(before, after, rows, cases, 0.0, alpha, exact=True).test.interval[1]
+    verdict, text = _verdict(pair, upper, margin, fewest)
     discordance = max(pair.table[1] + pair.table[2], 1) / pair.test.cases
     effect = pair.test.cases / pair.test.effective_cases
     needed = max(math.ceil(cases_needed(discordance, margin, alpha=alpha) * effect), fewest)
-    return paired_endpoint(name, _CHANGE, verdict, pair, f"{name}: {text}", -margin, needed=needed)
+    endpoint = paired_endpoint(name, _CHANGE, verdict, pair, f"{name}: {text}", -margin, needed=needed)
+    return replace(endpoint, upper=upper, method=f"{endpoint.method}; upper limit exact (Gaffke 2005)")
 
 
 def _verdict(pair: Pair, upper: float, margin: float, fewest: int) -> tuple[Verdict, str]:
