@@ -184,7 +184,7 @@ class Endpoints(Strict):
     noninferiority: tuple[Margin, ...] = (
         Margin(metric="accuracy", margin=0.02),
         Margin(metric="recall", margin=0.05),
-        Margin(metric="brier", margin=0.05),
+        Margin(metric="brier", margin=0.02),
     )
     robustness: Robustness = Robustness()
 
