@@ -106,7 +106,11 @@ def test_robustness_that_leaves_the_sick_out_fails_by_class() -> None:
 def test_without_a_floor_by_class_it_still_fails_against_the_original() -> None:
     decision = hiding(class_floor=0.0).decide()
     assert decision.verdict is FAIL
-    reasons(decision, "robust_sensitivity_change", "The protocol 'toy' states no a floor of each class's")
+    reasons(
+        decision,
+        "robust_sensitivity_change",
+        "The protocol 'toy' does not ask under endpoints.robustness for a floor of each class's",
+    )
 
 
 def test_a_floor_of_one_class_is_its_own() -> None:
@@ -142,7 +146,7 @@ def test_a_protocol_without_a_floor_or_a_least_gain_says_so_in_every_verdict() -
         decision = records(rules=protocol(robustness=change)).decide()
         assert decision.verdict is PASS
         assert "gate.robustness_not_asked" in [f.code for f in decision.findings]
-        reasons(decision, "The protocol 'toy' states no ")
+        reasons(decision, "The protocol 'toy' does not ask under endpoints.robustness for ")
     assert "gate.robustness_not_asked" not in [f.code for f in records().decide().findings]
 
 

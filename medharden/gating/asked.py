@@ -31,8 +31,8 @@ def _robustness(protocol: Protocol) -> Iterator[Finding]:
     lacking += [] if wanted.gain > 0 else ["a least gain over the original (gain)"]
     if lacking:
         message = (
-            f"The protocol {protocol.name!r} states no {' and no '.join(lacking)} under endpoints.robustness. Whatever "
-            "the verdict, it says of robustness no more than that something was gained."
+            f"The protocol {protocol.name!r} does not ask under endpoints.robustness for {' or '.join(lacking)}. "
+            "Whatever the verdict, it says less of robustness than a release needs."
         )
         yield Finding("gate.robustness_not_asked", "warning", message)
     if wanted.classes == "reported":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from medharden.record import Endpoint, Finding, Verdict
@@ -32,10 +33,15 @@ __all__ = [
     "summary",
 ]
 
-_DIFFERENCES = ("noninferiority", "robust_gain", "subgroup")
+_DIFFERENCES = ("noninferiority", "robust_gain", "robust_change", "subgroup")
+_BUDGETS = ("referral", "subgroup_referral")
+_SUBGROUP = re.compile(r"(?P<group>.+?=.*?)(?::(?P<metric>(?:robust_|sensitivity|specificity|recall|referral).*))?")
 _SEVERITY = {"critical": 0, "warning": 1, "info": 2}
 _TOP_FINDINGS = 4
-_UNJUSTIFIED = dict.fromkeys(("noninferiority", "brier", "robust_floor"), "no clinical justification is recorded.")
+_UNJUSTIFIED = dict.fromkeys(
+    ("noninferiority", "brier", "robust_floor", "robust_gain", "robust_change"),
+    "no clinical justification is recorded.",
+)
 
 
 @dataclass(frozen=True)
@@ -106,7 +112,19 @@ def endpoint_label(name: str, classes: tuple[str, ...], positive: str | None) ->
     """An endpoint's name as a reader says it: `recall:effusion` is "Recall of effusion"."""
     if name in LABELS:
         return LABELS[name]
+    if name.startswith("original_"):
+        return f"{endpoint_label(name.removeprefix('original_'), classes, positive)}, original"
     metric, _, subject = name.partition(":")
+    if metric == "referral":
+        return f"Referral of clean cases, {subject}"
+    for end, said in ((" change", "{}, against the original"), (" floor", "{}, floor")):
+        words = metric.replace("_", " ")
+        if words.endswith(end):
+            whole = metric[: -len(end)] + (f":{subject}" if subject else "")
+            return said.format(endpoint_label(whole, classes, positive))
+    if metric.startswith("robust_"):
+        inner = endpoint_label(name.removeprefix("robust_"), classes, positive)
+        return f"Robust {inner[:1].lower()}{inner[1:]}"
     if metric in ("recall", "sensitivity", "specificity", "auroc") and subject:
         return f"{LABELS.get(metric, metric.capitalize())} of {subject}"
     if metric in ("sensitivity", "specificity") and positive in classes and len(classes) == 2:
@@ -166,20 +184,31 @@ def _endpoint_numbers(e: Endpoint) -> tuple[str, str, str]:
         digits = telling_digits(e.upper, e.limit, score_change)
         interval = f"[{score_change(e.lower, digits)}, {score_change(e.upper, digits)}]"
         return score_change(e.estimate, digits), interval, f"< {score_change(e.limit, digits)}"
-    deciding = e.upper if e.kind == "referral" else e.lower
+    deciding = e.upper if e.kind in _BUDGETS else e.lower
     if e.kind in _DIFFERENCES:
         digits = telling_digits(deciding, e.limit, points)
         interval = points_interval((e.lower, e.upper), digits)
         return points_named(e.estimate, digits), interval, f"> {points_named(e.limit, digits)}"
     digits = telling_digits(deciding, e.limit, percent)
-    sign = "≤" if e.kind == "referral" else "≥"
+    sign = "≤" if e.kind in _BUDGETS else "≥"
     interval = percent_interval((e.lower, e.upper), digits)
     return percent(e.estimate, digits), interval, f"{sign} {percent(e.limit, digits)}"
 
 
+def _subgroup_label(name: str, records: RunRecords) -> str:
+    """`sex=F:sensitivity` as "sex: F, sensitivity (PNEUMONIA)"."""
+    found = _SUBGROUP.fullmatch(name)
+    group, metric = (found["group"], found["metric"]) if found else (name, None)
+    shown = group.replace("=", ": ", 1)
+    if not metric:
+        return shown
+    said = endpoint_label(metric, records.evaluation.classes, records.protocol.task.positive)
+    return f"{shown}, {said[:1].lower()}{said[1:]}"
+
+
 def _label(e: Endpoint, records: RunRecords) -> str:
-    if e.kind == "subgroup":
-        return e.name.replace("=", ": ", 1)
+    if e.kind.startswith("subgroup"):
+        return _subgroup_label(e.name, records)
     name = e.name.removeprefix(f"{e.comparator}:")
     label = endpoint_label(name, records.evaluation.classes, records.protocol.task.positive)
     if records.protocol.task.multilabel:
@@ -215,13 +244,14 @@ def summary(records: RunRecords) -> Summary:
     identical, identity, identity_note = _identity(records)
     cost, cost_note = _cost(records)
     shown = [f for f in all_findings(records) if f.severity != "info"]
-    passed = sum(e.verdict is Verdict.PASS for e in decision.endpoints)
+    decided = [e for e in decision.endpoints if e.role != "reported"]
+    passed = sum(e.verdict is Verdict.PASS for e in decided)
     return Summary(
         verdict=decision.verdict,
         meaning=MEANING[decision.verdict],
         unjustified="" if decision.margins_justified else UNJUSTIFIED,
         reasons=tuple(r for r in decision.reasons if r not in {f.message for f in decision.findings}),
-        passed=f"{passed} of {len(decision.endpoints)} endpoints met" if decision.endpoints else "no endpoint decided",
+        passed=f"{passed} of {len(decided)} endpoints met" if decided else "no endpoint decided",
         clean_original=percent(original.clean_accuracy),
         clean_released=percent(released.clean_accuracy),
         clean_difference=difference,

@@ -35,7 +35,7 @@ def junit_xml(decision: GateDecision) -> bytes:
     spared = {e.comparator for e in decision.endpoints if e.role == "alternative" and e.verdict is Verdict.PASS}
     for endpoint in decision.endpoints:
         case = _case(endpoint.name, classname, endpoint.verdict, _message(endpoint))
-        if _spared(endpoint, spared):
+        if _spared(endpoint, spared) or (endpoint.role == "reported" and endpoint.verdict is not Verdict.PASS):
             case.result = [Skipped(neutral(_message(endpoint)))]
         suite.add_testcase(case)
     for subgroup in decision.subgroups:
@@ -44,7 +44,7 @@ def junit_xml(decision: GateDecision) -> bytes:
             case.result = [Skipped(neutral(_message(subgroup)))]
         suite.add_testcase(case)
     harmed = [s for s in decision.subgroups if s.verdict is Verdict.FAIL]
-    decided = [e.verdict for e in (*decision.endpoints, *harmed) if not _spared(e, spared)]
+    decided = [e.verdict for e in (*decision.endpoints, *harmed) if not _spared(e, spared) and e.role != "reported"]
     if decision.verdict is not Verdict.PASS and decision.verdict not in decided:
         reasons = "; ".join(decision.reasons) or "the gate gave no reason"
         suite.add_testcase(_case("verdict", classname, decision.verdict, reasons))

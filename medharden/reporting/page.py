@@ -23,6 +23,7 @@ from medharden.reporting.robust import (
     class_rows,
     cohort_flow,
     cost_rows,
+    direction_rows,
     excluded_counts,
     frontier_rows,
     reconciliation,
@@ -45,7 +46,7 @@ from medharden.text import neutral_lines
 
 __all__ = ["html_report"]
 
-_CLEAN_KINDS = ("noninferiority", "brier", "identity", "referral")
+_CLEAN_KINDS = ("noninferiority", "brier", "identity", "clean_floor", "referral")
 
 
 @functools.cache
@@ -111,6 +112,7 @@ def html_report(records: RunRecords) -> bytes:
         losses=LOSSES,
         subjects=subject_rows(records),
         classes=class_rows(records),
+        directions=direction_rows(records),
         by_finding=finding_rows(finding_figures(records)),
         robustness=robustness_chart(records),
         training=training_chart(harden, records.cohort),

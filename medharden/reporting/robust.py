@@ -13,17 +13,19 @@ from medharden.record import CohortRecord, FusionRecord, HardenRecord, SubjectOu
 from medharden.reporting.accuracy import clean_limits, robust_limits
 from medharden.reporting.numbers import count, duration, percent, percent_interval, points
 from medharden.reporting.source import COMPARED, RunRecords
-from medharden.stats import wilson_interval
+from medharden.stats import share_interval, wilson_interval
 
 __all__ = [
     "SPLITS",
     "AttackRow",
     "ClassRow",
+    "DirectionRow",
     "FlowRow",
     "SubjectRows",
     "class_rows",
     "cohort_flow",
     "cost_rows",
+    "direction_rows",
     "excluded_counts",
     "frontier_rows",
     "reconciliation",
@@ -63,6 +65,8 @@ class SubjectRows:
     wrong_before: str
     wins: str
     referred: str
+    referred_attacked: str
+    kept: str
     attacks: tuple[AttackRow, ...]
 
 
@@ -74,6 +78,14 @@ class ClassRow:
     n: str
     attacked: str
     shares: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True)
+class DirectionRow:
+    """What attacks turned, of one true class: share, limits and counts of the original and the released model."""
+
+    name: str
+    cells: tuple[tuple[str, str, str], ...]
 
 
 @dataclass(frozen=True)
@@ -127,12 +139,45 @@ def _subject(records: RunRecords, s: SubjectOutcome) -> SubjectRows:
         attacked=count(s.attacked),
         wrong_before=count(s.attacked - s.robust_correct - wins),
         wins=count(wins),
-        referred=f"{count(s.referred)} of {count(s.n)} ({percent(s.referred / s.n)})" if s.referred else "",
+        referred=_of(s.referred, s.n) if s.referred else "",
+        referred_attacked=_referred_attacked(records, s),
+        kept=_of(s.robust_correct, s.robust_correct + wins),
         attacks=tuple(
             AttackRow(a.name, a.recipe, count(a.cases), count(a.wins), *_share(a.wins, a.cases), duration(a.seconds))
             for a in s.attacks
         ),
     )
+
+
+def _of(part: int, whole: int) -> str:
+    return f"{count(part)} of {count(whole)} ({percent(part / whole)})" if whole else f"{count(part)} of 0"
+
+
+def _referred_attacked(records: RunRecords, s: SubjectOutcome) -> str:
+    flags = None if records.cases is None else records.cases.subjects[s.name].referred_attacked
+    return "" if flags is None else _of(int(flags.sum()), s.attacked)
+
+
+def direction_rows(records: RunRecords) -> tuple[DirectionRow, ...]:
+    """How many rightly answered cases of each class attacks turned, of both models; of classes alone."""
+    cases, protocol = records.cases, records.protocol
+    if cases is None or cases.multilabel:
+        return ()
+    rows = []
+    level = 1.0 - 2.0 * protocol.endpoints.alpha
+    for k, name in enumerate(records.evaluation.classes):
+        of_class = (cases.label == k) & cases.attacked
+        side = protocol.task.recall_name(records.evaluation.classes, k)
+        what = {"sensitivity": "Disease hidden: ", "specificity": "Disease invented: "}.get(side, "")
+        cells = []
+        for subject in COMPARED:
+            among = of_class & cases.right(subject)
+            patients = [p for p, flag in zip(cases.patient, among.tolist(), strict=True) if flag]
+            share = share_interval(~cases.subjects[subject].robust[among], patients, level=level)
+            shown = (percent(share.estimate), percent_interval(share.interval)) if share.cases else ("–", "")
+            cells.append((*shown, f"{count(share.count)} of {count(share.cases)}"))
+        rows.append(DirectionRow(f"{what}{name}", tuple(cells)))
+    return tuple(rows)
 
 
 def class_rows(records: RunRecords) -> tuple[ClassRow, ...]:

@@ -47,8 +47,12 @@ KINDS = {
     "identity": "equality",
     "robust_floor": "floor",
     "robust_gain": "superiority",
+    "robust_change": "non-inferiority under attack",
+    "clean_floor": "floor",
     "referral": "budget",
     "subgroup": "subgroup, descriptive",
+    "subgroup_floor": "subgroup, descriptive",
+    "subgroup_referral": "subgroup, descriptive",
     "brier": "non-inferiority, lower is better",
 }
 
@@ -59,7 +63,9 @@ LABELS = {
     "brier": "Brier score",
     "robust_floor": "Robust accuracy, released",
     "robust_gain": "Robust gain over original",
+    "robust_gain_where_right": "Robust gain where the original is right",
     "referral": "Referral of clean cases",
+    "referral_attacked": "Referral under attack",
 }
 
 FINDING_LABELS = {
