@@ -43,6 +43,8 @@ def test_terms_of_one_sign_leave_no_doubt() -> None:
     assert gamma_sum_tail(np.array([-1.0, 0.0]), one) == 0.0
     assert gamma_sum_tail(np.array([0.0, 0.0]), one) == 1.0
     assert gamma_sum_tail(np.array([1.0, -1.0]), np.array([0.0, 2.0])) == 0.0
+    absent = gamma_sum_tail(np.array([2.0, 1.0, -1.0]), np.array([0.0, 1.0, 2.0]))  # a singularity that is none
+    assert absent == pytest.approx(gamma_sum_tail(np.array([1.0, -1.0]), np.array([1.0, 2.0])))
 
 
 def test_rows_of_shapes_are_taken_at_once() -> None:
