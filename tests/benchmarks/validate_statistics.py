@@ -19,7 +19,7 @@ import zlib
 from pathlib import Path
 
 import numpy as np
-from validation_cells import Compute, Rows
+from validation_cells import Compute, Rows, share
 from validation_tables import TABLES
 
 import medharden.stats
@@ -34,6 +34,7 @@ class Store:
 
     def __init__(self, path: Path | None) -> None:
         self._path, self._known = path, dict[str, list[float]]()
+        self.noted: dict[str, dict[str, float]] = {}
         self._code = code_digest()
         if path is not None and path.is_file():
             for line in path.read_text(encoding="utf-8").splitlines():
@@ -50,11 +51,15 @@ class Store:
                     file.write(json.dumps({"code": self._code, "key": key, "values": values}) + "\n")
         return self._known[key]
 
+    def note(self, endpoint: str, where: str, error: float) -> None:
+        """Counts a one-sided error in the summary."""
+        self.noted.setdefault(endpoint, {})[where] = error
+
 
 def code_digest() -> str:
     """Of the statistics and of what simulates them."""
     folders = (Path(medharden.stats.__file__).parent, Path(__file__).parent)
-    wanted = ("many_runs", "simulated_cases", "validation_scores", "validation_tables")
+    wanted = ("many_runs", "simulated_cases", "validation_errors", "validation_power")
     files = [*sorted(folders[0].glob("*.py")), *(folders[1] / f"{name}.py" for name in wanted)]
     return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:16]
 
@@ -72,6 +77,16 @@ def replaced(page: str, name: str, tables: str) -> str:
     return f"{before}{start}\n{tables}\n\n{end}{rest.split(end)[1]}"
 
 
+def summary(noted: dict[str, dict[str, float]]) -> Rows:
+    """The largest error of each endpoint and where it was, and how many settings lie where."""
+    rows = [["endpoint", "settings", "largest error", "where", ".015 to .030", "below .015"]]
+    for endpoint, errors in noted.items():
+        where, largest = max(errors.items(), key=lambda item: item[1])
+        parts = [sum(low <= round(e, 3) <= high for e in errors.values()) for low, high in ((0.015, 0.03), (0, 0.0149))]
+        rows.append([endpoint, str(len(errors)), share(largest), where, *[f"{n / len(errors):.0%}" for n in parts]])
+    return rows
+
+
 def main() -> None:
     """Computes all tables, each cell from its own seed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -80,7 +95,8 @@ def main() -> None:
     parser.add_argument("--store", type=Path, default=STORE, help="where cells are kept, and taken from")
     arguments = parser.parse_args()
     cells = Store(arguments.store)
-    for name, make in TABLES.items():
+    made = {**TABLES, "summary": lambda cells, _: iter([summary(cells.noted)])}
+    for name, make in made.items():
         if arguments.only not in (None, name):
             continue
         begun = time.monotonic()
