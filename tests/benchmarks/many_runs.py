@@ -102,6 +102,15 @@ def exact_p(sums: np.ndarray, each: int, bound: float, lowest: int) -> np.ndarra
     return gamma_sum_tail(np.append(bound * each - values, each * (bound - lowest)), shapes)[back.ravel()]
 
 
+def exact_share_p(wrong: np.ndarray, sizes: np.ndarray, floor: float) -> np.ndarray:
+    """`exact_p_value` of a share in many runs: (runs, K) which patients are wrong in all their cases, others right."""
+    kinds = np.unique(sizes)
+    counts = [((sizes == n) & (wrong == flag)).sum(axis=1) for n in kinds for flag in (False, True)]
+    rows, back = np.unique(np.stack([*counts, np.ones(len(wrong))], axis=1), axis=0, return_inverse=True)
+    terms = [floor * n - right for n in kinds for right in (n, 0.0)]
+    return gamma_sum_tail(np.array([*terms, patient_weight(sizes) * floor], dtype=float), rows)[back.ravel()]
+
+
 # --- AUROC -------------------------------------------------------------------------------------------------------
 
 

@@ -12,6 +12,7 @@ from many_runs import (
     auroc_lower,
     balanced_lower,
     exact_p,
+    exact_share_p,
     mean_limits,
     released,
     remedies,
@@ -138,6 +139,26 @@ def powers(
     exact = exact_p((gained - lost).astype(int), each, -margin, -1) < ALPHA
     shown = (found[USED], exact, found["each patient once"], found["plain design effect"])
     return [float(v.mean()) for v in shown]
+
+
+def large_errors(rng: Draw, runs: int, sizes: np.ndarray, many: int, margin: float, other: float) -> list[float]:
+    """How often a loss of the margin is shown to be less, and a floor missed by nothing reached, by large patients.
+
+    Args:
+        rng: draws.
+        runs: how many.
+        sizes: (K,) cases of each patient.
+        many: from how many cases on a patient loses all or none; others lose nothing.
+        margin: the loss, and how far the floor lies below 1.
+        other: share of cases lost, and of cases gained, one by one beside; not in the floor's error.
+    """
+    large = sizes >= many
+    hit = large & (rng.random((runs, sizes.size)) < margin * sizes.sum() / sizes[large].sum())
+    lost = hit * sizes
+    single = rng.binomial(sizes - lost, other / (1.0 - margin))
+    gained = rng.binomial(sizes - lost - single, other / (1.0 - margin - other))
+    shown = released(gained.astype(float), (lost + single).astype(float), sizes, margin)
+    return [float(shown.mean()), float((exact_share_p(hit, sizes, 1.0 - margin) <= ALPHA).mean())]
 
 
 def balanced_error(

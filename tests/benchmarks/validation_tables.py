@@ -14,6 +14,7 @@ from validation_errors import (
     balanced_error,
     gain_by_patient,
     gain_error,
+    large_errors,
     mcnemar_errors,
     paired_error,
     powers,
@@ -31,6 +32,17 @@ CLUSTERED = ((30, 2), (12, 5), (100, 2), (40, 5), (20, 10), (500, 2), (200, 5), 
 RELATED: tuple[Correlation, ...] = (0.0, 0.3, 0.6, "mixed")
 RELATED_WIDELY: tuple[Correlation, ...] = (0.0, 0.3, 0.7, "mixed")
 SHARES = (0.01, 0.02, 0.05, 0.1, 0.3, 0.5, 0.7, 0.9, 0.95, 0.98, 0.99)
+LARGE = {
+    "30 x 5, 300 x 1": (np.repeat([5, 1], [30, 300]), 5),
+    "30 x 5, 100 x 2, 300 x 1": (np.repeat([5, 2, 1], [30, 100, 300]), 5),
+    "60 x 5, 900 x 1": (np.repeat([5, 1], [60, 900]), 5),
+    "100 x 2, 400 x 1": (np.repeat([2, 1], [100, 400]), 2),
+    "50 x 4, 200 x 1": (np.repeat([4, 1], [50, 200]), 4),
+    "20 x 10, 200 x 1": (np.repeat([10, 1], [20, 200]), 10),
+    "10 x 10, 90 x 1": (np.repeat([10, 1], [10, 90]), 10),
+    "500 x 5, sizes vary": (np.random.default_rng([500, 5]).geometric(1 / 5, 500), 12),
+    "200 x 2, sizes vary": (np.random.default_rng([200, 2]).geometric(1 / 2, 200), 4),
+}
 NEAR = ("two patients more", USED)
 
 
@@ -191,6 +203,28 @@ def clustered_table(cells: Cells, scale: float) -> Iterator[Rows]:
     yield rows
 
 
+def large_table(cells: Cells, scale: float) -> Iterator[Rows]:
+    """Errors where all that is lost is lost by the patients with many cases, all or nothing."""
+    runs = max(20, int(5000 * scale))
+    columns = [(m, other) for m in (0.03, 0.05, 0.1) for other in (0.0, 0.03)]
+    rows = [["patients x cases", *[f"loss {m:g}, others {other:g}" for m, other in columns]]]
+    for kind, (sizes, many) in LARGE.items():
+        row = []
+        for margin, other in columns:
+            if margin * sizes.sum() >= 0.95 * sizes[sizes >= many].sum():
+                row.append("")
+                continue
+            key, options = f"large {kind} {margin} {other}", (sizes, many, margin, other)
+            found = simulated(cells, key, runs, lambda rng, n, o=options: large_errors(rng, n, *o), counts=0)
+            where = f"{kind}, loss {margin:g}, others {other:g}"
+            cells.note("accuracy, recall, lost by large patients", where, found[0])
+            if not other:
+                cells.note("floors, referral, missed by large patients", where, found[1])
+            row.append(" / ".join(figures(found[: 1 if other else 2])))
+        rows.append([kind, *row])
+    yield rows
+
+
 def balanced_table(cells: Cells, scale: float) -> Iterator[Rows]:
     """Error of the lower limit of balanced accuracy at a loss of the margin in each of two classes."""
     runs = max(20, int(4000 * scale))
@@ -227,6 +261,7 @@ def mcnemar_table(cells: Cells, scale: float) -> Iterator[Rows]:
 TABLES: dict[str, Callable[[Cells, float], Iterator[Rows]]] = {
     "independent": independent_table,
     "clustered": clustered_table,
+    "large": large_table,
     "remedies": remedy_table,
     "gains": gains_table,
     "proportions": proportion_table,
