@@ -4,8 +4,8 @@ The lower limit is the alpha quantile of the mean under random weights, one Exp(
 the lowest outcome there can be (Gaffke, Math Methods Stat 2005; 14: 451-467; Learned-Miller & Thomas, arXiv
 1905.06208). With one yes or no a patient it is Clopper and Pearson's limit; for a paired difference it lies above 0
 where the exact one-sided McNemar test is below alpha. There its error is proven to be alpha at most. For other outcomes
-that is a conjecture without a known counterexample; see `docs/validation-of-statistics.md`. An outcome that gets worse
-never raises it.
+of one case a patient that is a conjecture without a known counterexample, and for patients with several cases what
+simulation shows; see `docs/validation-of-statistics.md`. An outcome that gets worse never raises it.
 """
 
 from __future__ import annotations

@@ -89,8 +89,8 @@ def design_effect(values: npt.ArrayLike, patients: Sequence[str] | None, *, leve
 
     A patient's gains beyond h count in proportion, not squared, h^2 = (.65 w)^2 + sum min(e_k, 0)^2 / (2 z)^2: else a
     patient who gains with all cases would widen the interval by more than the gain, and to lose it would help. The
-    result lies between 1 and w. It is w where nothing varies: N / w effective cases, the number of patients if all have
-    equally many. For the upper limit mirror the values. Error rates are in `docs/validation-of-statistics.md`.
+    result is 1 at least, and w where nothing varies: N / w effective cases, the number of patients if all have equally
+    many. For the upper limit mirror the values. Error rates are in `docs/validation-of-statistics.md`.
 
     Args:
         values: (N,) 1, 0 or -1 a case, N of 1 or more.
@@ -121,7 +121,7 @@ def design_effects(sums: Floats, squares: float | Floats, sizes: npt.ArrayLike, 
         z: above 0.
 
     Returns:
-        (...) in [1, w].
+        (...) of 1 or more.
     """
     n = np.asarray(sizes, dtype=np.float64)
     w, more = patient_weight(n, level=1.0 - 2.0 * normal_tail(z)), z * z / 2.0

@@ -142,14 +142,14 @@ def powers(
 
 
 def large_errors(rng: Draw, runs: int, sizes: np.ndarray, many: int, margin: float, other: float) -> list[float]:
-    """How often a loss of the margin is shown to be less, and a floor missed by nothing reached, by large patients.
+    """How often a loss of the margin is shown to be less, and a floor at the truth reached, where large patients lose.
 
     Args:
         rng: draws.
         runs: how many.
         sizes: (K,) cases of each patient.
         many: from how many cases on a patient loses all or none; others lose nothing.
-        margin: the loss, and how far the floor lies below 1.
+        margin: the loss; and 1 less it is the share right, and the floor.
         other: share of cases lost, and of cases gained, one by one beside; not in the floor's error.
     """
     large = sizes >= many
