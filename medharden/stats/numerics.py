@@ -116,7 +116,7 @@ def _upper_tail(t: Floats, shapes: Floats) -> Floats:
     low = np.zeros(len(shapes))
     high = 1.0 / np.where(shapes > 0.0, t, 0.0).max(axis=1)
     r = 0.5 * high
-    for _ in range(_NEWTON):  # K(s) - log s is convex in (0, 1 / t)
+    for _ in range(_NEWTON):  # pragma: no branch - it converges, for K(s) - log s is convex in (0, 1 / t)
         pull = t / np.where(shapes > 0.0, 1.0 - r[:, None] * t, 1.0)
         slope = np.sum(shapes * pull, axis=1) - 1.0 / r
         bend = np.sum(shapes * pull**2, axis=1) + 1.0 / r**2
