@@ -12,7 +12,7 @@ from sklearn.metrics import roc_auc_score
 from stats_examples import asah
 
 from medharden.errors import RangeError
-from medharden.stats import auroc, auroc_difference, class_patients, macro_auroc_difference
+from medharden.stats import auroc, auroc_difference, class_patients, macro_auroc_difference, patient_weight
 
 
 def by_definition(new: np.ndarray, old: np.ndarray, positive: np.ndarray) -> tuple[float, float]:
@@ -194,8 +194,7 @@ def test_large_patients_are_worth_fewer_pairs() -> None:
     positive = np.arange(60) < 30
     who = ["large" if k < 10 else str(k) for k in range(60)]  # one patient with 10 positives, 20 with one
     found = auroc_difference(scores, scores, positive, patients=who)
-    worth = 30 / math.sqrt((1000 + 20) / 30)
-    assert found.interval[1] == pytest.approx(1.0 - 0.025 ** (1 / worth))
+    assert found.interval[1] == pytest.approx(0.975 * 10 / 30)  # the large one's, whom no sample may show
     every = [f"p{k // 6}" for k in range(60)]  # as many of each: whole patients
     assert auroc_difference(scores, scores, positive, patients=every).least == pytest.approx(1.0 - 0.025 ** (1 / 5))
 
@@ -205,7 +204,7 @@ def test_changes_that_cancel_within_each_patient_are_no_change_of_patients() -> 
     new, old = np.array([1.0, 3, 1, 3, 2, 2]), np.array([3.0, 1, 3, 1, 2, 2])
     found = auroc_difference(new, old, positive, patients=list("aabbcd"))
     assert (found.estimate, found.degenerate) == (0.0, True)
-    unseen = 1.0 - 0.025 ** (1 / min(2.0, 6 / math.sqrt(18 / 6) / 2))
+    unseen = 1.0 - 0.025 ** (1 / min(2.0, 6 / patient_weight([2, 2, 1, 1]) / 2))
     assert found.interval == pytest.approx((-unseen, unseen))
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -12,7 +10,14 @@ from scipy.special import betainc
 from scipy.stats import binom, multinomial
 
 from medharden.errors import RangeError
-from medharden.stats import clopper_pearson_interval, exact_p_value, gain_test, noninferiority_test, share_interval
+from medharden.stats import (
+    clopper_pearson_interval,
+    exact_p_value,
+    gain_test,
+    noninferiority_test,
+    patient_weight,
+    share_interval,
+)
 from medharden.stats.numerics import gamma_sum_tail
 
 
@@ -43,6 +48,8 @@ def test_terms_of_one_sign_leave_no_doubt() -> None:
     assert gamma_sum_tail(np.array([-1.0, 0.0]), one) == 0.0
     assert gamma_sum_tail(np.array([0.0, 0.0]), one) == 1.0
     assert gamma_sum_tail(np.array([1.0, -1.0]), np.array([0.0, 2.0])) == 0.0
+    absent = gamma_sum_tail(np.array([2.0, 1.0, -1.0]), np.array([0.0, 1.0, 2.0]))  # a singularity that is none
+    assert absent == pytest.approx(gamma_sum_tail(np.array([1.0, -1.0]), np.array([1.0, 2.0])))
 
 
 def test_rows_of_shapes_are_taken_at_once() -> None:
@@ -77,7 +84,7 @@ def test_a_share_by_patient_is_the_quantile_of_randomly_weighted_patients() -> N
     who = np.repeat(np.arange(30), sizes)
     hits = rng.random(who.size) < 0.7
     found = share_interval(hits, who.astype(str).tolist(), level=0.9)
-    sums, weight = np.bincount(who, hits, 30), math.sqrt((sizes**3).sum() / sizes.sum())
+    sums, weight = np.bincount(who, hits, 30), patient_weight(sizes, level=0.9)
     w = rng.exponential(size=(100_000, 31))
     for limit, more, tail in ((found.lower, 0.0, 0.05), (found.upper, weight, 0.95)):
         mean = (w[:, :30] @ sums + w[:, 30] * more) / (w[:, :30] @ sizes + w[:, 30] * weight)

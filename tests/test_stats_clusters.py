@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import math
+from statistics import NormalDist
 
 import numpy as np
 import pytest
@@ -73,17 +75,26 @@ def test_one_case_a_patient_is_the_plain_test() -> None:
     assert effective_cases(values, list("abcdef")) == 6.0 == effective_cases(values, None)
 
 
+def weight_of(sizes: list[int], alpha: float) -> float:
+    """A patient's weight: cases for each of as many equal patients as could hide as much."""
+    largest, hidden, held = sorted(sizes, reverse=True), 0.0, 0
+    for t, n in enumerate(largest, start=1):
+        held += n
+        hidden = max(hidden, held / sum(sizes) * (1 - alpha ** (1 / t)))
+    return sum(sizes) / (math.log(alpha) / math.log(1 - hidden))
+
+
 def by_hand(values: np.ndarray, codes: np.ndarray, z: float) -> float:
     """The design effect's definition, patient by patient."""
     sizes = [int((codes == k).sum()) for k in range(codes.max() + 1)]
-    mean, weight = values.mean(), np.sqrt(sum(n**3 for n in sizes) / len(values))
+    mean, weight = values.mean(), weight_of(sizes, NormalDist().cdf(-z))
     excess = [values[codes == k].sum() - n * mean for k, n in enumerate(sizes)]
     losses = sum(min(e, 0.0) ** 2 for e in excess)
     cap = np.sqrt((0.65 * weight) ** 2 + losses / (2 * z) ** 2)
     squares = sum(e * e if e <= cap else 2 * cap * e - cap * cap for e in excess)
     more = z * z / 2 * (1 + mean**2)
     found = (squares + more * weight**2) / (((values - mean) ** 2).sum() + more * weight)
-    return float(np.clip(found, 1.0, weight))
+    return max(1.0, float(found))
 
 
 @pytest.mark.parametrize(("level", "z"), [(0.95, 1.959963984540054), (0.8, 1.2815515655446004)])
@@ -117,12 +128,26 @@ def test_where_nothing_differs_each_patient_counts_once() -> None:
     assert not noninferiority_test(none, none, margin=0.02, alpha=0.025, patients=patients).shown
 
 
-def test_one_large_patient_makes_all_cases_worth_little() -> None:
+def test_patients_with_equally_many_cases_weigh_as_many() -> None:
+    assert patient_weight([4] * 7) == 4 == patient_weight([4])
+    assert patient_weight([1] * 7, level=0.8) == 1
+
+
+def test_a_large_patient_makes_all_cases_worth_less() -> None:
     patients = ["large"] * 90 + [f"p{k}" for k in range(10)]
-    weight = np.sqrt((90**3 + 10) / 100)
-    assert patient_weight([90] + [1] * 10) == pytest.approx(weight)
+    weight = patient_weight([1] * 10 + [90])
+    assert weight == pytest.approx(100 * math.log(1 - 0.975 * 0.9) / math.log(0.025))  # the large one, unseen
     assert effective_cases(np.zeros(100), patients) == pytest.approx(100 / weight)
-    assert patient_weight([4] * 7) == pytest.approx(4)
+    assert patient_weight([90] + [1] * 10, level=0.8) == pytest.approx(weight_of([90] + [1] * 10, 0.1))
+
+
+def test_what_the_patients_with_many_cases_may_all_lose_is_not_shown_to_be_less() -> None:
+    sizes = [5] * 30 + [2] * 100 + [1] * 300  # where none of 30 lost, 11.6 % of such may: of 150 of 650 cases, .0267
+    who = [f"p{k}" for k, n in enumerate(sizes) for _ in range(n)]
+    none = np.zeros(650, dtype=bool)
+    may = 150 / 650 * (1 - 0.025 ** (1 / 30))
+    lower = noninferiority_test(none, none, margin=0.1, alpha=0.025, patients=who).interval[0]
+    assert -may - 0.003 < lower < -may
 
 
 def test_no_cases_are_worth_none() -> None:
@@ -151,13 +176,11 @@ def test_the_design_effect_is_never_below_one() -> None:
     assert design_effect(spread, [f"p{k // 2}" for k in range(1000)]) == 1.0
 
 
-def test_the_design_effect_is_never_above_a_patients_weight() -> None:
-    values = np.array([-1.0] * 40 + [0.0] * 100)  # all that is lost is the large patient's
+def test_a_large_patient_who_lost_all_counts_as_observed() -> None:
+    values = np.array([-1.0] * 40 + [0.0] * 100)
     patients = ["large"] * 40 + [f"p{k}" for k in range(100)]
-    weight = patient_weight([40] + [1] * 100)
     observed = (cluster_standard_error(values, patients) / independent_standard_error(values)) ** 2
-    assert design_effect(values, patients) == pytest.approx(weight)
-    assert observed > weight > 20
+    assert patient_weight([40] + [1] * 100) < design_effect(values, patients) < observed
 
 
 def test_a_standard_error_by_patient_needs_two_patients() -> None:

@@ -80,7 +80,7 @@ def auroc_difference(
     if count < labels.size:
         name = "paired AUROC by patient (Obuchowski 1997)"
     together = count / (count - 1) / _corrections(labels, codes)
-    unseen = unseen_share(_disjoint_pairs(labels, codes, count), level)
+    unseen = unseen_share(_disjoint_pairs(labels, codes, count, level), level)
     return _difference(change, groups, together, unseen, level, (labels.size, count), name)
 
 
@@ -138,7 +138,7 @@ def macro_auroc_difference(
         for whole, part in zip(of_kind, groups, strict=True):
             whole += part / columns
         change += step / columns
-        unseen += unseen_share(_disjoint_pairs(kind, codes, count), level) / columns
+        unseen += unseen_share(_disjoint_pairs(kind, codes, count, level), level) / columns
     name = f"mean AUROC of {columns} labels, influence summed by patient (after DeLong 1988)"
     return _difference(change, of_kind, 1.0, unseen, level, (size, count), name)
 
@@ -200,7 +200,7 @@ def _corrections(positive: Flags, codes: npt.NDArray[np.intp]) -> float:
     return math.sqrt(math.prod(n / (n - 1) for n in owners))
 
 
-def _disjoint_pairs(positive: Flags, codes: npt.NDArray[np.intp], count: int) -> float:
+def _disjoint_pairs(positive: Flags, codes: npt.NDArray[np.intp], count: int, level: float) -> float:
     """How many pairs of a positive and a negative can be made with no patient in two pairs or twice in one.
 
     Where patients have unequally many cases, as many pairs of patients as these are worth (`patient_weight`).
@@ -209,7 +209,7 @@ def _disjoint_pairs(positive: Flags, codes: npt.NDArray[np.intp], count: int) ->
     worth = []
     for kind in (positive, ~positive, every):
         sizes = np.bincount(codes[kind], minlength=count)
-        worth.append(int(kind.sum()) / patient_weight(sizes[sizes > 0]))
+        worth.append(int(kind.sum()) / patient_weight(sizes[sizes > 0], level=level))
     return min(worth[0], worth[1], worth[2] / 2.0)
 
 

@@ -4,19 +4,20 @@ The lower limit is the alpha quantile of the mean under random weights, one Exp(
 the lowest outcome there can be (Gaffke, Math Methods Stat 2005; 14: 451-467; Learned-Miller & Thomas, arXiv
 1905.06208). With one yes or no a patient it is Clopper and Pearson's limit; for a paired difference it lies above 0
 where the exact one-sided McNemar test is below alpha. There its error is proven to be alpha at most. For other outcomes
-that is a conjecture without a known counterexample; see `docs/validation-of-statistics.md`. An outcome that gets worse
-never raises it.
+of one case a patient that is a conjecture without a known counterexample, and for patients with several cases what
+simulation shows; see `docs/validation-of-statistics.md`. An outcome that gets worse never raises it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 
 from medharden.errors import RangeError
+from medharden.stats.clusters import patient_weight
 from medharden.stats.difference import Floats, flags, patient_codes
 from medharden.stats.noninferiority import NonInferiority
 from medharden.stats.numerics import bisect, gamma_sum_tail, two_sided_quantile
@@ -113,7 +114,7 @@ def gain_test(
         margin=-least,
         level=level,
         statistic=tango_statistic(float(b.sum()), float(c.sum()), b.size, least),
-        p_value=exact_p_value(values, patients, least),
+        p_value=exact_p_value(values, patients, least, level=level),
         cases=b.size,
         patients=people,
         effective_cases=float(b.size),
@@ -123,7 +124,7 @@ def gain_test(
 
 
 def exact_p_value(
-    values: npt.ArrayLike, patients: Sequence[str] | None, bound: float, *, lowest: float = -1.0
+    values: npt.ArrayLike, patients: Sequence[str] | None, bound: float, *, lowest: float = -1.0, level: float = 0.95
 ) -> float:
     """One-sided p of the hypothesis that the mean is `bound` at most.
 
@@ -132,11 +133,12 @@ def exact_p_value(
         patients: (N,) whose case it is; null where each case is a patient of its own.
         bound: in [lowest, 1).
         lowest: smallest outcome there can be.
+        level: of the two-sided limits that it belongs to; it weighs patients with unequally many cases.
     """
     x = np.asarray(values, dtype=np.float64)
     if x.size == 0:
         return 1.0
-    return _p_value(*_patients(x, patients)[:3], bound, lowest)
+    return _p_value(_patients(x, patients, level), bound, lowest)
 
 
 def _limits(values: Floats, patients: Sequence[str] | None, lowest: float, level: float) -> tuple[float, float, int]:
@@ -144,30 +146,38 @@ def _limits(values: Floats, patients: Sequence[str] | None, lowest: float, level
     two_sided_quantile(level)
     if values.size == 0:
         return lowest, 1.0, 0
-    sums, sizes, counts, people = _patients(values, patients)
+    people = _patients(values, patients, level)
     alpha, mean = (1.0 - level) / 2.0, float(values.mean())
 
     def below(bound: float) -> bool:
-        return _p_value(sums, sizes, counts, bound, lowest) < alpha
+        return _p_value(people, bound, lowest) < alpha
 
     def above(bound: float) -> bool:
-        return _p_value(-sums, sizes, counts, -bound, -1.0) >= alpha
+        return _p_value(replace(people, sums=-people.sums), -bound, -1.0) >= alpha
 
     lower = bisect(below, lowest, 1.0, tolerance=_FINE)
     upper = 1.0 if mean == 1.0 else bisect(above, lowest, 1.0, tolerance=_FINE)
-    return min(lower, mean), max(upper, mean), people
+    return min(lower, mean), max(upper, mean), int(people.counts.sum())
 
 
-def _patients(values: Floats, patients: Sequence[str] | None) -> tuple[Floats, Floats, Floats, int]:
-    """Sums and sizes of patients that differ in them, how many patients have each, and how many there are."""
-    codes, people = patient_codes(values.size, patients)
+@dataclass(frozen=True)
+class _Patients:
+    """Patients by kind: (G,) the sum and number of a patient's cases, and how many patients have these."""
+
+    sums: Floats
+    sizes: Floats
+    counts: Floats
+    weight: float
+
+
+def _patients(values: Floats, patients: Sequence[str] | None, level: float) -> _Patients:
+    codes, _ = patient_codes(values.size, patients)
     pairs = np.stack([np.bincount(codes, weights=values), np.bincount(codes).astype(np.float64)])
     kinds, counts = np.unique(pairs, axis=1, return_counts=True)
-    return kinds[0], kinds[1], counts.astype(np.float64), people
+    return _Patients(kinds[0], kinds[1], counts.astype(np.float64), patient_weight(pairs[1], level=level))
 
 
-def _p_value(sums: Floats, sizes: Floats, counts: Floats, bound: float, lowest: float) -> float:
+def _p_value(people: _Patients, bound: float, lowest: float) -> float:
     """The chance that the weighted mean, with the patient more, is `bound` at most."""
-    weight = float(np.sqrt(np.sum(counts * sizes**3) / np.sum(counts * sizes)))
-    terms = np.append(bound * sizes - sums, weight * (bound - lowest))
-    return float(gamma_sum_tail(terms, np.append(counts, 1.0)))
+    terms = np.append(bound * people.sizes - people.sums, people.weight * (bound - lowest))
+    return float(gamma_sum_tail(terms, np.append(people.counts, 1.0)))

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from medharden.errors import RangeError
 from medharden.stats.difference import Floats, patient_codes
-from medharden.stats.numerics import two_sided_quantile
+from medharden.stats.numerics import normal_tail, two_sided_quantile
 
 __all__ = [
     "cluster_standard_error",
@@ -59,16 +59,23 @@ def cluster_standard_error(values: npt.ArrayLike, patients: Sequence[str] | None
     return float(math.sqrt(count / (count - 1) * float(np.sum(sums**2))) / x.size)
 
 
-def patient_weight(sizes: npt.ArrayLike) -> float:
-    """How many cases a patient brings, as a limit has to reckon with: w = sqrt(sum n_k^3 / N), 1 where none repeats.
+def patient_weight(sizes: npt.ArrayLike, *, level: float = 0.95) -> float:
+    """How many cases a patient brings, as a limit has to reckon with: n_k where all have n_k, 1 where none repeats.
 
-    With n_k cases of each patient it is n_k. Where they differ the larger patients decide, for they move the mean most.
+    Where patients have unequally many cases, those with many may be of a kind, and lose all of them. None of the t
+    largest was seen to, so a share of 1 - alpha^(1/t) of their kind may, with s_t of all cases. w = N / K is that of K
+    patients with equally many cases who could hide as much: 1 - alpha^(1/K) = max over t of s_t (1 - alpha^(1/t)).
 
     Args:
         sizes: (K,) cases of each patient, of 1 or more.
+        level: two-sided, in (0, 1); alpha = (1 - level) / 2.
     """
-    n = np.asarray(sizes, dtype=np.float64)
-    return float(np.sqrt(np.sum(n**3) / np.sum(n)))
+    n = np.sort(np.asarray(sizes, dtype=np.float64))[::-1]
+    if n[0] == n[-1]:
+        return float(n[0])
+    log_alpha = math.log((1.0 - level) / 2.0)
+    hidden = np.cumsum(n) / n.sum() * -np.expm1(log_alpha / np.arange(1, n.size + 1))
+    return float(n.sum() * np.log1p(-hidden.max()) / log_alpha)
 
 
 def design_effect(values: npt.ArrayLike, patients: Sequence[str] | None, *, level: float = 0.95) -> float:
@@ -82,8 +89,8 @@ def design_effect(values: npt.ArrayLike, patients: Sequence[str] | None, *, leve
 
     A patient's gains beyond h count in proportion, not squared, h^2 = (.65 w)^2 + sum min(e_k, 0)^2 / (2 z)^2: else a
     patient who gains with all cases would widen the interval by more than the gain, and to lose it would help. The
-    result lies between 1 and w. It is w where nothing varies: N / w effective cases, the number of patients if all have
-    equally many. For the upper limit mirror the values. Error rates are in `docs/validation-of-statistics.md`.
+    result is 1 at least, and w where nothing varies: N / w effective cases, the number of patients if all have equally
+    many. For the upper limit mirror the values. Error rates are in `docs/validation-of-statistics.md`.
 
     Args:
         values: (N,) 1, 0 or -1 a case, N of 1 or more.
@@ -99,7 +106,7 @@ def design_effect(values: npt.ArrayLike, patients: Sequence[str] | None, *, leve
         return 1.0
     sizes = np.bincount(codes)
     if count == 1:
-        return patient_weight(sizes)
+        return patient_weight(sizes, level=level)
     sums = np.bincount(codes, weights=x, minlength=count).astype(np.float64)
     return float(design_effects(sums, float(np.sum(x**2)), sizes, z))
 
@@ -114,10 +121,10 @@ def design_effects(sums: Floats, squares: float | Floats, sizes: npt.ArrayLike, 
         z: above 0.
 
     Returns:
-        (...) in [1, w].
+        (...) of 1 or more.
     """
     n = np.asarray(sizes, dtype=np.float64)
-    w, more = patient_weight(n), z * z / 2.0
+    w, more = patient_weight(n, level=1.0 - 2.0 * normal_tail(z)), z * z / 2.0
     mean = sums.sum(axis=-1) / n.sum()
     excess = sums - n * mean[..., None]
     losses = np.sum(np.minimum(excess, 0.0) ** 2, axis=-1)
@@ -125,7 +132,7 @@ def design_effects(sums: Floats, squares: float | Floats, sizes: npt.ArrayLike, 
     by_patient = np.where(excess > cap, 2.0 * cap * excess - cap**2, excess**2).sum(axis=-1)
     by_case = np.maximum(squares - n.sum() * mean**2, 0.0)
     spread = 1.0 + mean**2
-    effects: Floats = np.clip((by_patient + more * w * w * spread) / (by_case + more * w * spread), 1.0, max(w, 1.0))
+    effects: Floats = np.maximum((by_patient + more * w * w * spread) / (by_case + more * w * spread), 1.0)
     return effects
 
 

@@ -126,7 +126,7 @@ def _by_patient(values: Floats, bound: float, level: float, patients: Sequence[s
     sizes = np.bincount(codes)
     sums = np.bincount(codes, weights=values - mean, minlength=count) / values.size
     groups = [sums * np.sqrt(count / (count - 1))]
-    unseen = unseen_share(values.size / patient_weight(sizes), level)
+    unseen = unseen_share(values.size / patient_weight(sizes, level=level), level)
     t = student_quantile(level, count - 1)
     limits = influence_limits(mean, groups, quantile=t, unseen=unseen, bound=bound)
     error = float(np.sqrt(variance_of(groups)))

@@ -116,8 +116,8 @@ def _upper_tail(t: Floats, shapes: Floats) -> Floats:
     low = np.zeros(len(shapes))
     high = 1.0 / np.where(shapes > 0.0, t, 0.0).max(axis=1)
     r = 0.5 * high
-    for _ in range(_NEWTON):  # K(s) - log s is convex in (0, 1 / t)
-        pull = t / (1.0 - r[:, None] * t)
+    for _ in range(_NEWTON):  # pragma: no branch - it converges, for K(s) - log s is convex in (0, 1 / t)
+        pull = t / np.where(shapes > 0.0, 1.0 - r[:, None] * t, 1.0)
         slope = np.sum(shapes * pull, axis=1) - 1.0 / r
         bend = np.sum(shapes * pull**2, axis=1) + 1.0 / r**2
         low, high = np.where(slope < 0.0, r, low), np.where(slope < 0.0, high, r)
@@ -141,7 +141,7 @@ def _integral(t: Floats, shapes: Floats, r: Floats, wide: Floats) -> Floats:
     s = r[:, None] + wide[:, None] * (lean * (np.cosh(u) - 1.0) + 1j * np.sinh(u))
     log = -np.log(s)
     for term, shape in zip(t, shapes.T, strict=True):
-        log -= shape[:, None] * np.log(1.0 - s * term)
+        log -= shape[:, None] * np.log(np.where(shape[:, None] > 0.0, 1.0 - s * term, 1.0))
     height = ((lean * np.sinh(u) + 1j * np.cosh(u)) * np.exp(log)).imag
     total = height.sum(axis=1) - 0.5 * height[:, 0]
     return np.asarray(total * wide * _STEP / math.pi)

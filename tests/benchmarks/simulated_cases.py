@@ -1,16 +1,13 @@
-"""Simulated paired answers and scores of patients with several cases, and ways to allow for these cases."""
+"""Simulated answers, scores and probabilities of patients with several cases, many runs at once."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 
 import numpy as np
-from scipy.special import stdtrit
+from scipy.stats import norm
 
-from medharden.stats.paired import null_variance
-
-Z = 1.959963984540054
+Correlation = float | str
 
 
 def names(patients: int, each: int) -> list[str]:
@@ -19,7 +16,7 @@ def names(patients: int, each: int) -> list[str]:
 
 
 def clustered_counts(
-    rng: np.random.Generator, runs: int, sizes: np.ndarray, rate: float, related: float | str
+    rng: np.random.Generator, runs: int, sizes: np.ndarray, rate: float, related: Correlation
 ) -> np.ndarray:
     """(runs, K) how many of each patient's cases are hit, at a mean rate; `sizes` is (K,) or (runs, K).
 
@@ -39,7 +36,7 @@ def clustered_counts(
 
 
 def paired_counts(
-    rng: np.random.Generator, runs: int, sizes: np.ndarray, discordance: float, truth: float, related: float | str
+    rng: np.random.Generator, runs: int, sizes: np.ndarray, discordance: float, truth: float, related: Correlation
 ) -> tuple[np.ndarray, np.ndarray]:
     """Gained and lost, (runs, K) each: so much of all cases discordant, with a true difference of -truth.
 
@@ -58,71 +55,51 @@ def clustered_values(gained: np.ndarray, lost: np.ndarray, each: int) -> np.ndar
     return values.ravel()
 
 
-def clustered_run(
+def score_draw(
     rng: np.random.Generator,
     runs: int,
-    patients: int,
-    each: int,
-    related: float | str,
-    discordance: float,
-    truth: float,
-) -> Iterator[np.ndarray]:
-    """The values of each run's cases, with a true difference of -truth."""
-    gained, lost = paired_counts(rng, runs, np.full(patients, each), discordance, truth, related)
-    for b, c in zip(gained, lost, strict=True):
-        yield clustered_values(b, c, each)
+    truth: np.ndarray,
+    quality: tuple[float, float],
+    *,
+    related: float = 0.0,
+    alike: float = 0.5,
+    dropped: float = 0.0,
+) -> np.ndarray:
+    """(2, runs, K, m) binormal scores of the new and the old model with the given AUROCs.
 
-
-def noise(rng: np.random.Generator, patients: int, each: int, related: float) -> np.ndarray:
-    """(2, K, m) standard normal noise of two models that correlate by one half, and by `related` within a patient."""
+    Args:
+        truth: (K, m) bool, what is positive.
+        quality: AUROC of the new and the old model, before anything drops.
+        related: correlation of a model's noise within a patient.
+        alike: correlation of the two models' noise.
+        dropped: share of patients whose positives the new model puts below everything.
+    """
 
     def part(*shape: int) -> np.ndarray:
-        return math.sqrt(0.5) * (rng.normal(size=shape) + rng.normal(size=(2, *shape)))
+        own = rng.normal(size=(2, *shape))
+        return math.sqrt(alike) * rng.normal(size=shape) + math.sqrt(1.0 - alike) * own
 
-    return math.sqrt(related) * part(patients, 1) + math.sqrt(1.0 - related) * part(patients, each)
-
-
-def brier_draw(
-    rng: np.random.Generator, patients: int, each: int, worse: float
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Calibrated old probabilities, new ones with an error added to the logit, and labels; all by patient."""
-    own = rng.normal(size=(patients, 1)) + rng.normal(size=(patients, each))
-    logit = own.ravel() * 1.5
-    error = (rng.normal(size=(patients, 1)) + rng.normal(size=(patients, each))).ravel() * worse
-    old, new = (1.0 / (1.0 + np.exp(-v)) for v in (logit, logit + error))
-    return np.c_[1 - new, new], np.c_[1 - old, old], (rng.random(old.size) < old).astype(int)
+    patients, each = truth.shape
+    noise = math.sqrt(1.0 - related) * part(runs, patients, each)
+    if related:
+        noise += math.sqrt(related) * part(runs, patients, 1)
+    scores = noise + math.sqrt(2.0) * norm.ppf(quality)[:, None, None, None] * truth
+    if dropped:
+        scores[0] -= 99.0 * (truth & (rng.random((runs, patients, 1)) < dropped))
+    return scores
 
 
-def shown_on(effect: np.ndarray, gained: np.ndarray, lost: np.ndarray, cases: float, margin: float) -> np.ndarray:
-    """Whether Tango's test on cases / effect shows the margin, for arrays of runs."""
-    b, c, n = gained / effect, lost / effect, cases / effect
-    return (b - c + n * margin) / np.sqrt(n * null_variance(b, c, n, -margin)) > Z
+def brier_draw(rng: np.random.Generator, runs: int, patients: int, each: int, change: str, size: float) -> np.ndarray:
+    """(runs, K, m) changes of the Brier score: old probabilities are calibrated, new ones noisy, too sharp or shifted.
 
+    Noise and logits are half the patient's, half the case's.
+    """
 
-def remedies(gained: np.ndarray, lost: np.ndarray, sizes: np.ndarray, margin: float) -> dict[str, np.ndarray]:
-    """Which runs pass under each way to allow for patients with several cases; counts are (runs, K)."""
-    count, cases, each = sizes.size, sizes.sum(), float((sizes**2).sum() / sizes.sum())
-    change = gained - lost
-    mean = change.sum(1) / cases
-    by_patient = count / (count - 1) * ((change - sizes * mean[:, None]) ** 2).sum(1)
-    b, c, hit = gained.sum(1), lost.sum(1), ((gained + lost) > 0).sum(1)
-    by_case = b + c - cases * mean**2
-    plain = np.maximum(1.0, np.where(by_case > 0, by_patient / np.where(by_case > 0, by_case, 1.0), cases / count))
-    lower_t = mean - float(stdtrit(count - 1, 0.975)) * np.sqrt(by_patient) / cases
+    def both() -> np.ndarray:
+        return rng.normal(size=(runs, patients, 1)) + rng.normal(size=(runs, patients, each))
 
-    def more(patients: float) -> np.ndarray:
-        return np.maximum(plain, (by_patient + patients * each**2) / (by_case + patients * each))
-
-    effects = {
-        "all cases as independent": np.ones_like(plain),
-        "plain design effect": plain,
-        "floor 1 + (m - 1) / (1 + discordant patients)": np.maximum(plain, 1 + (each - 1) / (1 + hit)),
-        "shrunk towards m, weight 2 to discordant patients": (hit * plain + 2 * np.maximum(each, plain)) / (hit + 2),
-        "one patient more": more(1.0),
-        "two patients more (used)": more(2.0),
-        "each patient once": np.full_like(plain, each),
-    }
-    found = {name: shown_on(effect, b, c, cases, margin) for name, effect in effects.items()}
-    found["cluster t"] = lower_t > -margin
-    found["plain and cluster t"] = found["plain design effect"] & found["cluster t"]
-    return found
+    logit = 1.5 * both()
+    moved = {"noise": logit + size * both(), "sharper": logit * (1.0 + size), "shifted": logit - size}[change]
+    old, new = (1.0 / (1.0 + np.exp(-v)) for v in (logit, moved))
+    happened = rng.random(old.shape) < old
+    return 2.0 * ((new - happened) ** 2 - (old - happened) ** 2)
