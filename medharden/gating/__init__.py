@@ -13,13 +13,20 @@ authorised release, where there is one) on the same cases, with the patient as t
     balanced_accuracy, auroc
     brier                      upper limit of the paired increase   observed increase is    INCONCLUSIVE
                                is below the margin                  the margin or more
-    robust_floor               lower limit reaches the floor        estimate is below it    INCONCLUSIVE
-    robust_gain                lower limit of the paired change     no gain was observed    INCONCLUSIVE
-                               under attack is above 0
+    METRIC_floor (if stated),  lower limit reaches the floor        estimate is below it    INCONCLUSIVE
+    robust_floor, and of each
+    class robust_sensitivity
+    robust_gain                lower limit of the paired change     gain not above it       INCONCLUSIVE
+                               under attack is above the least gain
+    robust_gain_where_right    the same among the original's right  it is negative          INCONCLUSIVE
+                               answers, above 0
+    robust_sensitivity_change  as recall, under attack              as recall               INCONCLUSIVE
     referral (guarded only)    upper limit is within the budget     estimate exceeds it     INCONCLUSIVE
+    of all, classes, attacked
 
-A subgroup FAILs where its upper limit is below -margin, and so does the run; a subgroup that is INCONCLUSIVE is listed
-in a finding and leaves the verdict as it is.
+A subgroup FAILs where harm is shown by exact limits, and so does the run; a subgroup that is INCONCLUSIVE is listed
+among the reasons and leaves the verdict as it is. Nothing passes where the original is not shown to be better than
+chance and the protocol states no floor, or where no attack won on anybody.
 
 A critical finding whose code starts with `attack.` or `hardening.` makes the verdict FAIL at least; any other critical
 finding makes it INCONCLUSIVE at least. INVALID, without endpoints, are records that don't belong together, don't
