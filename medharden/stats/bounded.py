@@ -10,7 +10,7 @@ simulation shows; see `docs/validation-of-statistics.md`. An outcome that gets w
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -20,8 +20,9 @@ from medharden.errors import RangeError
 from medharden.stats.clusters import patient_weight
 from medharden.stats.difference import Floats, flags, patient_codes
 from medharden.stats.noninferiority import NonInferiority
-from medharden.stats.numerics import bisect, gamma_sum_tail, two_sided_quantile
+from medharden.stats.numerics import gamma_sum_tail, two_sided_quantile
 from medharden.stats.paired import tango_statistic
+from medharden.stats.proportions import clopper_pearson_interval
 
 __all__ = ["Share", "exact_p_value", "gain_test", "share_interval"]
 
@@ -70,11 +71,13 @@ def share_interval(hits: npt.ArrayLike, patients: Sequence[str] | None = None, *
         RangeError: as many flags as patients were not given, or a level outside (0, 1).
     """
     x = np.asarray(hits, dtype=np.bool_)
+    count, (_, people) = int(x.sum()), patient_codes(x.size, patients)
+    if people == x.size:
+        lower, upper = clopper_pearson_interval(count, x.size, level=level)
+        return Share(count, x.size, people, lower, upper, level, "Clopper and Pearson 1934")
     lower, upper, people = _limits(x.astype(np.float64), patients, 0.0, level)
-    method = "Clopper and Pearson 1934"
-    if people < x.size:
-        method = "Gaffke 2005 (Clopper and Pearson's limits, by patient)"
-    return Share(int(x.sum()), x.size, people, lower, upper, level, method)
+    method = "Gaffke 2005 (Clopper and Pearson's limits, by patient)"
+    return Share(count, x.size, people, lower, upper, level, method)
 
 
 def gain_test(
@@ -149,15 +152,19 @@ def _limits(values: Floats, patients: Sequence[str] | None, lowest: float, level
     people = _patients(values, patients, level)
     alpha, mean = (1.0 - level) / 2.0, float(values.mean())
 
-    def below(bound: float) -> bool:
-        return _p_value(people, bound, lowest) < alpha
-
-    def above(bound: float) -> bool:
-        return _p_value(replace(people, sums=-people.sums), -bound, -1.0) >= alpha
-
-    lower = bisect(below, lowest, 1.0, tolerance=_FINE)
-    upper = 1.0 if mean == 1.0 else bisect(above, lowest, 1.0, tolerance=_FINE)
+    mirrored = replace(people, sums=-people.sums)
+    lower = _rise(lambda bound: _p_value(people, bound, lowest) - alpha, lowest, 1.0)
+    upper = -_rise(lambda bound: _p_value(mirrored, bound, -1.0) - alpha, -1.0, -lowest)
     return min(lower, mean), max(upper, mean), int(people.counts.sum())
+
+
+def _rise(function: Callable[[float], float], low: float, high: float) -> float:
+    """Where a rising function reaches 0 in [low, high]: `low` where it lies above 0 everywhere."""
+    from scipy.optimize import brentq  # here, because it takes longer to import than all else that is imported
+
+    if function(low) >= 0.0:
+        return low
+    return high if function(high) <= 0.0 else float(brentq(function, low, high, xtol=_FINE))
 
 
 @dataclass(frozen=True)
