@@ -32,7 +32,7 @@ splits: {patients: {unit: each_case, reason: Each image is drawn by itself.}}
 hardening: {epochs: 8, min_steps: 1, batch_size: 25, learning_rate: 0.01, probe_cases: 20}
 suite:
   attacks: [{attack: apgd, loss: ce, steps: 6}, {attack: apgd, loss: margin, steps: 6}, {attack: square, steps: 20}]
-  cases: 30
+  cases: 60
   sanity_cases: 6
 endpoints:
   noninferiority: [{metric: accuracy, margin: 0.1}, {metric: recall, margin: 0.2}]

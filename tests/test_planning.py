@@ -30,7 +30,7 @@ def test_each_endpoint_has_its_needed_cases_smallest_margin_and_power() -> None:
     assert accuracy.smallest_margin == pytest.approx(0.030, abs=5e-4)
     assert sensitivity.smallest_margin == pytest.approx(0.051, abs=5e-4)
     assert accuracy.power == power_to_show(500, 0.05, 0.02, alpha=0.025) < 0.5
-    assert planned.unplanned == ()
+    assert planned.unplanned == ("brier",)
 
 
 def test_without_counts_only_what_is_needed_is_said() -> None:
