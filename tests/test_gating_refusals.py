@@ -483,3 +483,14 @@ def test_a_margin_by_class_without_a_reason_is_said_in_every_verdict() -> None:
 def test_limits_of_classes_that_are_none_are_refused(changes: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         protocol(**changes)  # type: ignore[arg-type]
+
+
+def test_a_loss_that_is_shown_within_the_margin_is_a_finding() -> None:
+    label, lost = np.arange(2000) % 2, first(12, 2000)
+    everybody = first(2000, 2000)
+    rules = protocol(floor=0.3)
+    decision = released(label, rules=rules, right=(everybody, ~lost), robust=(first(0, 2000), ~lost)).decide()
+    assert decision.verdict is PASS
+    [finding] = [f for f in decision.findings if f.code == "gate.loss_shown"]
+    assert finding.message.startswith("Within the margin, and yet a loss that is shown: accuracy (-0.006, limits ")
+    assert "gate.loss_shown" not in [f.code for f in records().decide().findings]

@@ -1,13 +1,13 @@
-"""What a protocol does not ask: said in every verdict under it, whatever the verdict."""
+"""What a verdict must say beside its endpoints: what the protocol does not ask, and losses that are small and real."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from medharden.protocol import Protocol
-from medharden.record import Finding
+from medharden.record import Endpoint, Finding, Verdict
 
-__all__ = ["unasked"]
+__all__ = ["significant_losses", "unasked"]
 
 
 def unasked(protocol: Protocol) -> tuple[Finding, ...]:
@@ -63,3 +63,20 @@ def _referral(protocol: Protocol) -> Iterator[Finding]:
         what = {"model_answer": "the answer beside the flag", "right": "right"}[fusion.referred.counts_as]
         message = f"Referred cases count as {what}; the protocol's reason: {fusion.referred.reason}"
         yield Finding("gate.referred_count", "warning", message)
+
+
+def significant_losses(endpoints: Iterable[Endpoint]) -> tuple[Finding, ...]:
+    """A finding for endpoints that pass within their margin although a loss is shown: small, and real."""
+    shown = [
+        f"{e.name} ({e.estimate:+.3f}, limits {e.lower:+.3f}, {e.upper:+.3f})"
+        for e in endpoints
+        if e.verdict is Verdict.PASS
+        and ((e.kind in ("noninferiority", "robust_change") and e.upper < 0.0) or (e.kind == "brier" and e.lower > 0.0))
+    ]
+    if not shown:
+        return ()
+    message = (
+        f"Within the margin, and yet a loss that is shown: {', '.join(shown)}. The whole interval lies on the side of "
+        "a loss, so that the release is worse, by less than what the protocol accepts."
+    )
+    return (Finding("gate.loss_shown", "warning", message),)

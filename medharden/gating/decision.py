@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from medharden.audit import Ledger, RunHistory
-from medharden.gating.asked import unasked
+from medharden.gating.asked import significant_losses, unasked
 from medharden.gating.assay import chance_reason, floor_endpoints
 from medharden.gating.authorised import (
     Release,
@@ -118,7 +118,7 @@ def decide(
     verdict = max((v for v, _ in judged), key=_GRAVITY.index)
     open_ones = subgroup_findings(subgroups)
     reasons = [*(reason for v, reason in judged if v is not Verdict.PASS), *(f.message for f in open_ones)]
-    findings += open_ones
+    findings += (*open_ones, *significant_losses(endpoints))
     decision = _decision(verdict, reasons, endpoints, protocol, digests, findings)
     return replace(decision, subgroups=subgroups, authorised=given, ledger=ledger.head if ledger else "")
 

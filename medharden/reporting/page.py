@@ -6,6 +6,7 @@ import functools
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from medharden.reporting.accuracy import unit_table
 from medharden.reporting.charts import forest_chart, frontier_chart, robustness_chart, training_chart
 from medharden.reporting.clean import all_findings, endpoint_rows, paired_tables, subgroup_rows, summary
 from medharden.reporting.findings import finding_figures, finding_rows
@@ -31,7 +32,7 @@ from medharden.reporting.robust import (
 )
 from medharden.reporting.sanity import sanity_checks, sanity_rows
 from medharden.reporting.score_charts import reliability_chart, roc_chart, sanity_chart
-from medharden.reporting.scores import auroc_rows, calibrations, reliability_rows, score_panels, unit_table
+from medharden.reporting.scores import auroc_rows, calibrations, reliability_rows, score_panels
 from medharden.reporting.source import RunRecords
 from medharden.reporting.statements import (
     NOT_STATED,

@@ -5,15 +5,12 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 
-import numpy as np
-import numpy.typing as npt
-
 from medharden.protocol import Protocol
 from medharden.record import CohortRecord, FusionRecord, HardenRecord, SubjectOutcome, present
-from medharden.reporting.accuracy import clean_limits, robust_limits
+from medharden.reporting.accuracy import clean_limits, exact_share, gate_level, robust_limits, unit_table
 from medharden.reporting.numbers import count, duration, percent, percent_interval, points
 from medharden.reporting.source import COMPARED, RunRecords
-from medharden.stats import share_interval, wilson_interval
+from medharden.stats import Share, wilson_interval
 
 __all__ = [
     "SPLITS",
@@ -160,11 +157,10 @@ def _referred_attacked(records: RunRecords, s: SubjectOutcome) -> str:
 
 def direction_rows(records: RunRecords) -> tuple[DirectionRow, ...]:
     """How many rightly answered cases of each class attacks turned, of both models; of classes alone."""
-    cases, protocol = records.cases, records.protocol
+    cases, protocol = unit_table(records), records.protocol
     if cases is None or cases.multilabel:
         return ()
     rows = []
-    level = 1.0 - 2.0 * protocol.endpoints.alpha
     for k, name in enumerate(records.evaluation.classes):
         of_class = (cases.label == k) & cases.attacked
         side = protocol.task.recall_name(records.evaluation.classes, k)
@@ -172,28 +168,25 @@ def direction_rows(records: RunRecords) -> tuple[DirectionRow, ...]:
         cells = []
         for subject in COMPARED:
             among = of_class & cases.right(subject)
-            patients = [p for p, flag in zip(cases.patient, among.tolist(), strict=True) if flag]
-            share = share_interval(~cases.subjects[subject].robust[among], patients, level=level)
-            shown = (percent(share.estimate), percent_interval(share.interval)) if share.cases else ("–", "")
-            cells.append((*shown, f"{count(share.count)} of {count(share.cases)}"))
+            share = exact_share(~cases.subjects[subject].robust, among, cases, gate_level(records))
+            cells.append((*_shown(share), f"{count(share.count)} of {count(share.cases)}"))
         rows.append(DirectionRow(f"{what}{name}", tuple(cells)))
     return tuple(rows)
 
 
 def class_rows(records: RunRecords) -> tuple[ClassRow, ...]:
     """Counts of the case table by class, as shares: a model that answers one class only shows here at once."""
-    cases = records.cases
+    cases = unit_table(records)
     if cases is None or cases.multilabel:
         return ()
-    rows = []
+    rows, level = [], gate_level(records)
     for k, name in enumerate(records.evaluation.classes):
         of_class = cases.label == k
         under_attack = of_class & cases.attacked
         shares = []
         for subject in COMPARED:
-            table = cases.subjects[subject]
-            shares.append(_masked_share(table.predicted == cases.label, of_class))
-            shares.append(_masked_share(table.robust, under_attack))
+            shares.append(_shown(exact_share(cases.right(subject), of_class, cases, level)))
+            shares.append(_shown(exact_share(cases.subjects[subject].robust, under_attack, cases, level)))
         rows.append(
             ClassRow(
                 name=name,
@@ -205,8 +198,8 @@ def class_rows(records: RunRecords) -> tuple[ClassRow, ...]:
     return tuple(rows)
 
 
-def _masked_share(right: npt.NDArray[np.bool_], among: npt.NDArray[np.bool_]) -> tuple[str, str]:
-    return _share(int((right & among).sum()), int(among.sum()))
+def _shown(share: Share) -> tuple[str, str]:
+    return (percent(share.estimate), percent_interval(share.interval)) if share.cases else ("–", "")
 
 
 def frontier_rows(fusion: FusionRecord) -> tuple[FrontierRow, ...]:

@@ -8,7 +8,8 @@ import numpy as np
 import numpy.typing as npt
 
 from medharden.errors import RangeError
-from medharden.record import CaseTable, by_unit, clusters_of
+from medharden.record import CaseTable
+from medharden.reporting.accuracy import unit_table
 from medharden.reporting.numbers import count, percent
 from medharden.reporting.source import COMPARED, RunRecords
 from medharden.stats import ReliabilityBin, auroc, auroc_difference, calibration_error, reliability
@@ -22,7 +23,6 @@ __all__ = [
     "calibrations",
     "reliability_rows",
     "score_panels",
-    "unit_table",
 ]
 
 
@@ -94,14 +94,6 @@ def score_panels(records: RunRecords) -> tuple[ScorePanel, ...]:
             points = {s: _point(truth, _is(cases.subjects[s].predicted, k)) for s in COMPARED}
             panels.append(ScorePanel(classes[k], truth, scores, points))
     return tuple(panels)
-
-
-def unit_table(records: RunRecords) -> CaseTable | None:
-    """The per-case table by the gate's unit; as it is where it is not that of the cohort's test split."""
-    cases, cohort = records.cases, records.cohort
-    if cases is None or sorted(cases.case) != sorted(case.case for case in cohort.split("test")):
-        return cases
-    return by_unit(cases, cohort, clusters_of(cohort, records.protocol.splits.is_copy))
 
 
 def _is(answers: npt.NDArray[np.int64], k: int) -> npt.NDArray[np.bool_]:
