@@ -165,3 +165,49 @@ def test_one_score_that_is_worse_does_not_pass_where_identical_ones_do_not(step:
     worse = endpoints(worse_in(same, 399, step))
     assert {worse[name].verdict for name in verdicts} == {Verdict.INCONCLUSIVE}
     assert worse["brier"].upper >= endpoints(same)["brier"].upper
+
+
+GUARDED = protocol(
+    mode="guarded",
+    margins=(0.08, 0.12),
+    floor=0.4,
+    budget=0.15,
+    columns=("site",),
+    fusion={"referral_attacked": 0.3},
+    recall={"floor": 0.7},
+)
+
+
+def referring(seed: int) -> Records:
+    """A guarded release of two sites, that refers some cases, clean and under attack."""
+    rng, made = np.random.default_rng(seed), drawn(seed)
+    n = made.cases.label.size
+    clean, attacked = (rng.random(n) < rng.choice([0.0, 0.02, 0.1, 0.25]) for _ in range(2))
+    table = replace(made.cases.subjects["composite"], referred=clean, referred_attacked=attacked)
+    site = tuple(np.where(rng.random(n) < 0.3, "B", "A").tolist())
+    made = records(n, rules=GUARDED, cases_a_patient=n // len(set(made.cases.patient)))
+    made = replace(made, cases=replace(made.cases, groups={"site": site}))
+    return told(made, {"original": drawn(seed).cases.subjects["original"], "composite": table})
+
+
+@settings(deadline=None, max_examples=8)  # a decision on sites takes long
+@given(st.integers(0, 2**32 - 1), st.sampled_from(["referred", "referred_attacked", "robust"]))
+def test_a_referral_or_a_fall_more_never_improves_a_verdict_or_a_limit_of_all_or_of_a_site(seed: int, how: str) -> None:
+    made = referring(seed)
+    table = made.cases.subjects["composite"]
+    flags = getattr(table, how).copy()
+    open_ones = np.flatnonzero(flags if how == "robust" else ~flags)
+    case = int(np.random.default_rng(seed).choice(open_ones))
+    flags[case] = how != "robust"
+    won = list(table.won_by)
+    won[case] = "pgd-ce-20" if how == "robust" else won[case]
+    worse = told(made, {"composite": replace(table, won_by=tuple(won), **{how: flags})})
+    before, after = made.decide(), worse.decide()
+    assert before.verdict is not Verdict.INVALID, before.reasons
+    assert GRAVITY.index(after.verdict) >= GRAVITY.index(before.verdict)
+    for one, other in zip((*before.endpoints, *before.subgroups), (*after.endpoints, *after.subgroups), strict=True):
+        assert one.name == other.name
+        assert GRAVITY.index(other.verdict) >= GRAVITY.index(one.verdict), one.name
+        sign = -1.0 if one.kind in ("referral", "subgroup_referral", "brier") else 1.0
+        assert sign * other.lower <= sign * one.lower + 1e-9, one.name
+        assert sign * other.upper <= sign * one.upper + 1e-9, one.name

@@ -154,3 +154,32 @@ def test_the_brier_score_of_one_finding_is_half_that_of_two_classes() -> None:
     )
     unchanged = finding_brier_difference(new, new, truth, patients=patients)
     assert unchanged.interval[1] > 0.05, "equal scores of few patients do not pass by themselves"
+
+
+def fallen(state: int, finding: int = 1) -> GateDecision:
+    """Every case in which the finding is (or is not) there has fallen to an attack on that finding."""
+    made = run()
+    table = made.cases.subjects["composite"]
+    assert table.findings is not None
+    robust = table.findings.robust.copy()
+    robust[made.cases.label[:, finding] == state, finding] = False
+    stands = table.robust & robust.all(axis=1)
+    won = tuple(np.where(table.robust & ~stands, "push-20", np.array(table.won_by, dtype=object)).tolist())
+    changed = made.with_subject("composite", robust=stands, won_by=won, findings=replace(table.findings, robust=robust))
+    outcomes = tuple(
+        replace(s, robust_correct=int(stands.sum())) if s.name == "composite" else s for s in made.evaluation.subjects
+    )
+    return replace(changed, evaluation=replace(made.evaluation, subjects=outcomes)).decide()
+
+
+def test_an_attack_that_hides_one_rare_finding_fails_its_robust_sensitivity() -> None:
+    decision = fallen(1)
+    verdicts = by_name(decision)
+    assert verdicts["robust_floor"] is verdicts["robust_specificity:Hernia"] is Verdict.PASS
+    assert verdicts["robust_sensitivity:Hernia"] is decision.verdict is Verdict.FAIL
+    assert any(r.startswith("robust_sensitivity:Hernia: the share that stands 0.000") for r in decision.reasons)
+
+
+def test_robustness_is_asked_of_the_findings_whose_recall_is() -> None:
+    decision = run(wanted=rules(asked=ALL[:3], findings=("Effusion",))).decide()
+    assert not [e.name for e in decision.endpoints if e.name.startswith("robust_") and "Hernia" in e.name]
