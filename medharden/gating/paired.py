@@ -92,14 +92,17 @@ def noninferiority(
             text += f"needs about {needed} cases at this discordance"
         else:
             text += "the observed loss is too near the margin"
+    reason, justification = f"{title}: {text}", bound.justification or ""
+    if kind == "robust_change":  # a gain is expected: what cases show if nothing changes is no plan for it
+        return paired_endpoint(name, kind, verdict, pair, reason, -margin, justification=justification)
     return paired_endpoint(
         name,
         kind,
         verdict,
         pair,
-        f"{title}: {text}",
+        reason,
         -margin,
-        justification=bound.justification or "",
+        justification=justification,
         smallest=smallest_margin(test.effective_cases, discordance, alpha=alpha),
         needed=needed,
         power=power_to_show(int(test.effective_cases), discordance, margin, alpha=alpha),

@@ -110,7 +110,8 @@ def _gain_where_right(protocol: Protocol, cases: CaseTable) -> Endpoint:
     else:
         verdict = Verdict.INCONCLUSIVE
         text = f"{pair.limit} {apart(lower, 'is not above', 0.0)} {among}; that fewer attacks win is not shown"
-    return paired_endpoint(name, "robust_gain", verdict, pair, f"{name}: {text}", 0.0)
+    why = protocol.endpoints.robustness.justification or ""
+    return paired_endpoint(name, "robust_gain", verdict, pair, f"{name}: {text}", 0.0, justification=why)
 
 
 def _of_class(group: Group, protocol: Protocol, cases: CaseTable) -> Iterator[Endpoint]:
