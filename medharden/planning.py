@@ -63,23 +63,29 @@ def plan(protocol: Protocol, counts: Mapping[str, int], *, cases: int | None, di
     Raises:
         RangeError: a discordance outside [0, 1], or classes of more cases than there are.
     """
-    findings = protocol.task.multilabel
+    findings, alpha = protocol.task.multilabel, protocol.endpoints.alpha_per_look
     if cases is not None and not findings and sum(counts.values()) > cases:
         raise RangeError(f"expected classes that add up to {cases} cases at most, got {sum(counts.values())}")
     rows = []
     for wanted in protocol.endpoints.noninferiority:
         if wanted.metric == "accuracy":
-            rows.append(_row("accuracy", wanted.margin, cases, protocol.endpoints.alpha, discordance))
+            rows.append(_row("accuracy", wanted.margin, cases, alpha, discordance))
         elif wanted.metric == "recall" and findings:
             rows += _of_findings(wanted, protocol, counts, cases, discordance)
         elif wanted.metric == "recall":
             named: Mapping[str, int | None] = counts or {"of each class": None}
             rows += [
-                _row(_recall(protocol, name, len(named)), wanted.margin, n, protocol.endpoints.alpha, discordance)
+                _row(
+                    _recall(protocol, name, len(named)),
+                    wanted.margin,
+                    n,
+                    protocol.endpoints.alpha_per_look,
+                    discordance,
+                )
                 for name, n in named.items()
             ]
     unplanned = tuple(m.metric for m in protocol.endpoints.noninferiority if m.metric not in _COUNTED)
-    return Plan(protocol.endpoints.alpha, discordance, tuple(rows), unplanned)
+    return Plan(alpha, discordance, tuple(rows), unplanned)
 
 
 def _of_findings(
@@ -91,7 +97,7 @@ def _of_findings(
         held = counts.get(name)
         free = None if held is None or cases is None else cases - held
         for metric, n in (("sensitivity", held), ("specificity", free)):
-            rows.append(_row(f"{metric} {name}", wanted.margin, n, protocol.endpoints.alpha, discordance))
+            rows.append(_row(f"{metric} {name}", wanted.margin, n, protocol.endpoints.alpha_per_look, discordance))
     return rows
 
 

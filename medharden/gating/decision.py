@@ -84,7 +84,7 @@ def decide(
         or tuple(shape_problems(cohort, evaluation, cases))
         or tuple(content_problems(protocol, cohort, evaluation, cases))
         or (tuple(release_problems(cohort, evaluation, release)) if release else ())
-        or (tuple(ledger_problems(protocol, cohort, harden, digests, ledger)) if ledger else ())
+        or (tuple(ledger_problems(protocol, cohort, harden, digests, history, ledger)) if ledger else ())
     )
     findings = (*cohort.findings, *look_findings(protocol, cohort, harden, digests, history, ledger))
     if problems:

@@ -164,14 +164,14 @@ class Endpoints(Strict):
     """What the gate decides on.
 
     Attributes:
-        alpha: one-sided error of each endpoint; 0.025 goes with 95 % intervals.
+        alpha: one-sided error of each endpoint over all looks; 0.025 goes with 95 % intervals where there is one.
         multiplicity: `all` endpoints must pass, so alpha is not split. `any-holm`: accuracy, recall and the robustness
             endpoints are co-primary and must all pass; of the other metrics one suffices, each held against Holm's
             share of alpha, unless one of them is shown to be worse.
         authorised: SHA-256 of the `hardened.safetensors` of the last authorised release, which the gate then asks for:
             the new release must be non-inferior to it too. Null where there is none.
-        looks: how many evaluations of the test split may be finished. Each adds up to alpha to the chance of passing
-            wrongly; an evaluation after the last is refused, and a run with more is INVALID.
+        looks: how many looks at the test split are planned, of whatever model. Each is decided at alpha / looks; one
+            after the last is refused, and a run with more is INVALID.
         noninferiority: clean endpoints; accuracy and recall must be there, so that no other metric decides alone. A
             protocol without `brier` holds calibration against nothing, and every verdict says so.
         robustness: attacked endpoints.
@@ -187,6 +187,11 @@ class Endpoints(Strict):
         Margin(metric="brier", margin=0.02),
     )
     robustness: Robustness = Robustness()
+
+    @property
+    def alpha_per_look(self) -> float:
+        """What each look may err by, so that all that are planned err by `alpha` at most (Bonferroni)."""
+        return self.alpha / self.looks
 
     @model_validator(mode="after")
     def _complete(self) -> Endpoints:
