@@ -53,7 +53,7 @@ intended_use: Tests.
 input: {channels: gray, intensity: {mode: window, low: -160, high: 240}}
 threat: {space: stored, eps: 4, unit: HU}
 splits: {near_duplicate_bits: null}
-suite: {attacks: [{attack: apgd, loss: margin, steps: 12}], cases: 6}
+suite: {attacks: [{attack: apgd, loss: margin, steps: 12}], cases: 6, reason: Tests are quick.}
 """
 
 

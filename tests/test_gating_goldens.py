@@ -84,7 +84,7 @@ MADE: dict[str, Records] = {
     "identity on some cases": identity(cases=399)(records()),
     "alternatives": scored("composite", -0.25)(records(rules=protocol(more=SCORES, multiplicity="any-holm"))),
     "alternatives that are open": records(
-        100, rules=protocol(more=SCORES, multiplicity="any-holm", margins=(0.2, 0.3), justified=False)
+        100, rules=protocol(more=SCORES, multiplicity="any-holm", margins=(0.2, 0.2), justified=False)
     ),
     "nothing locked, looks used up": logged(locks=(), looks=3, finished=3, harden="", evaluation="0" * 64)(records()),
     "absent classes, subjects and attacks": _absent(records(classes=THREE, rules=protocol(positive=None))),

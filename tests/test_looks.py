@@ -36,7 +36,7 @@ title: Looks
 intended_use: Tests.
 threat: {eps: 0.06}
 hardening: {branch: norm, epochs: 1, min_steps: 1, batch_size: 25, probe_steps: 1, probe_cases: 8}
-suite: {attacks: [{attack: pgd, loss: margin, steps: 2}], cases: 12, sanity_cases: 2}
+suite: {attacks: [{attack: pgd, loss: margin, steps: 2}], cases: 12, sanity_cases: 2, reason: Tests are quick.}
 endpoints: {looks: LOOKS}
 """
     + EACH_CASE

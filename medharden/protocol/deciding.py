@@ -164,7 +164,8 @@ class Endpoints(Strict):
     """What the gate decides on.
 
     Attributes:
-        alpha: one-sided error of each endpoint over all looks; 0.025 goes with 95 % intervals where there is one.
+        alpha: one-sided error of each endpoint over all looks, 0.05 at most; 0.025 goes with 95 % intervals where there
+            is one look.
         multiplicity: `all` endpoints must pass, so alpha is not split. `any-holm`: accuracy, recall and the robustness
             endpoints are co-primary and must all pass; of the other metrics one suffices, each held against Holm's
             share of alpha, unless one of them is shown to be worse.
@@ -177,10 +178,10 @@ class Endpoints(Strict):
         robustness: attacked endpoints.
     """
 
-    alpha: Annotated[float, Field(gt=0, lt=0.5)] = 0.025
+    alpha: Annotated[float, Field(gt=0, le=LARGEST_ALPHA)] = 0.025
     multiplicity: Literal["all", "any-holm"] = "all"
     authorised: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
-    looks: Annotated[int, Field(ge=1)] = 1
+    looks: Annotated[int, Field(ge=1, le=MOST_LOOKS)] = 1
     noninferiority: tuple[Margin, ...] = (
         Margin(metric="accuracy", margin=0.02),
         Margin(metric="recall", margin=0.05),
@@ -200,6 +201,14 @@ class Endpoints(Strict):
             raise ValueError(
                 "endpoints.noninferiority must hold accuracy and recall, and no metric twice: an accuracy that is kept "
                 f"by trading one class for another is a clinical loss; got {metrics}"
+            )
+        wide = [
+            m for m in self.noninferiority if m.margin > LARGEST_BARE_MARGIN and not (m.justification or "").strip()
+        ]
+        if wide:
+            raise ValueError(
+                f"endpoints.noninferiority: {wide[0].metric} has a margin of {wide[0].margin:g}; above "
+                f"{LARGEST_BARE_MARGIN:g} it needs its justification: a loss just below it would pass"
             )
         others = len(metrics) - len(CO_PRIMARY)
         if self.multiplicity == "any-holm" and others < 2:
