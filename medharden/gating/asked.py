@@ -11,7 +11,7 @@ __all__ = ["significant_losses", "unasked"]
 
 
 def unasked(protocol: Protocol) -> tuple[Finding, ...]:
-    """A finding for margins without a reason, robustness without a bar, calibration held against nothing, a weak suite."""
+    """A finding for each thing that a protocol leaves open, such as margins without a reason or a weak suite."""
     return (
         *_margins(protocol),
         *_robustness(protocol),
