@@ -113,5 +113,8 @@ def _of_data(protocol: Protocol) -> Iterator[str]:
         yield "that no two cases are of one patient is the protocol's word: if they are, errors are larger"
     if protocol.splits.near_duplicate_bits is None:
         yield "nobody looks for images that look like copies; only identical ones count once"
+    if protocol.input.unusable == "exclude":
+        limit = 100 * protocol.splits.excluded_limit
+        yield f"cases that can't be used are left out, up to {limit:.3g} % of each class; a model may fail on these"
     if not protocol.subgroups.columns:
         yield "no subgroup is looked at: harm to one may hide in the whole"
