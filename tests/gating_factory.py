@@ -78,7 +78,7 @@ def protocol(
 ) -> Protocol:
     why = "A reader's own disagreement is larger." if justified else None
     if multiplicity == "all" and "brier" not in dict(more):
-        more = (*more, ("brier", 0.5))  # wide: tests on calibration state their own
+        more = (*more, ("brier", 0.5 if justified else 0.2))  # wide: tests on calibration state their own
     return Protocol.model_validate(
         {
             "schema_version": 1,
