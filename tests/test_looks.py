@@ -20,7 +20,7 @@ from medharden.errors import MedHardenError, OutputError, RunError
 from medharden.evaluating import evaluate
 from medharden.gating import gate
 from medharden.hardening import harden
-from medharden.models import Classifier, load_hardened
+from medharden.models import Classifier, load_classifier, load_hardened
 from medharden.protocol import Protocol, parse_protocol
 from medharden.record import Evaluation, Verdict
 from medharden.stats import noninferiority_test
@@ -228,6 +228,10 @@ def test_any_model_on_images_that_were_looked_at_is_another_look(
             first.view(-1)[0] += 1e-6
         elif change == "another original":
             first.mul_(-1)
+    torch.save(there.original.network.state_dict(), there.folder / "changed.pt")
+    there.original = load_classifier(there.folder / "changed.pt", arch=ARCH)
+    if "original" in change:
+        assert there.original.record.state != shop.original.record.state
     again = there.run("again", protocol)
     with pytest.raises(RunError, match="holds 1 looks at images of this test split"):
         there.evaluate(again, protocol, ledger=ledger)
@@ -316,7 +320,10 @@ def test_every_endpoint_is_decided_at_the_alpha_that_is_left_to_one_look(looks: 
     wanted = factory.protocol(
         looks=looks, mode="guarded", more=(("auroc", 0.1), ("brier", 0.1)), multiplicity=multiplicity, columns=("sex",)
     )
-    rows = factory.records(rules=wanted)
+    text = wanted.model_dump(mode="json")
+    for margin in text["endpoints"]["noninferiority"]:
+        margin["floor"] = 0.5 if margin["metric"] in ("accuracy", "recall", "auroc") else None
+    rows = factory.records(rules=Protocol.model_validate_json(json.dumps(text)))
     made = replace(rows, cases=replace(rows.cases, groups={"sex": ("F", "M") * 200}))
     decision = made.decide()
     levels = {e.name: e.level for e in (*decision.endpoints, *decision.subgroups) if e.kind != "identity"}
