@@ -59,10 +59,16 @@ class Problem:
     Attributes:
         case: the case's pseudonym, never its path.
         reason: what is wrong, without any text from the file's header.
+        label: name of its class, or of its findings; null where the data don't tell.
+        split: as the data give it, or "".
+        repeated: the same case is used under another row: nothing is lost with this one.
     """
 
     case: str
     reason: str
+    label: str | tuple[str, ...] | None = None
+    split: str = ""
+    repeated: bool = False
 
 
 class DataError(MedHardenError):

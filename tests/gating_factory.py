@@ -9,7 +9,17 @@ from pathlib import Path
 import numpy as np
 import yaml
 
-from medharden.audit import AuditLog, Lock, RunHistory, digest_file, write_atomic, write_cases, write_record
+from medharden.audit import (
+    AuditLog,
+    Lock,
+    Look,
+    RunHistory,
+    digest_file,
+    look_at,
+    write_atomic,
+    write_cases,
+    write_record,
+)
 from medharden.gating import RunDigests, decide
 from medharden.protocol import Protocol
 from medharden.record import (
@@ -68,7 +78,7 @@ def protocol(
 ) -> Protocol:
     why = "A reader's own disagreement is larger." if justified else None
     if multiplicity == "all" and "brier" not in dict(more):
-        more = (*more, ("brier", 0.5))  # wide: tests on calibration state their own
+        more = (*more, ("brier", 0.5 if justified else 0.2))  # wide: tests on calibration state their own
     return Protocol.model_validate(
         {
             "schema_version": 1,
@@ -187,7 +197,9 @@ def records(
         history=RunHistory(
             locks=(Lock(rules.digest, DIGESTS.cohort),),
             opened=1,
+            looks=1,
             finished=1,
+            look="0" * 64,
             harden=DIGESTS.harden,
             evaluation=DIGESTS.evaluation,
         ),
@@ -282,6 +294,18 @@ def evaluation(rules: Protocol, table: CaseTable, classes: tuple[str, ...]) -> E
     )
 
 
+def counted_look(made: Records, look: str) -> Look:
+    """The look that the records' evaluation came of, as a ledger has it, opened by the line of this hash."""
+    return look_at(
+        made.cohort,
+        look=look,
+        protocol=made.digests.protocol,
+        cohort=made.digests.cohort,
+        hardened=made.digests.hardened,
+        original=made.harden.original.state,
+    )
+
+
 def write_run(run: Path, made: Records, *, weights: bytes = b"weights, for all the gate knows") -> None:
     """Writes the records as a run directory, with the digests that its files really have and the log of its making."""
     log = AuditLog(run / "audit.jsonl")
@@ -294,6 +318,6 @@ def write_run(run: Path, made: Records, *, weights: bytes = b"weights, for all t
     log.append("harden.locked", protocol=made.protocol.digest, cohort=found["cohort"])
     hardened = write_record(run / "harden.json", replace(made.harden, **found, description=description))
     log.append("harden.recorded", hardened=found["hardened"], record=hardened)
-    log.append("evaluate.test_split_opened", cases=len(made.cases.case))
+    log.append("evaluate.test_split_opened", cases=len(made.cases.case), protocol=made.protocol.digest, **found)
     evaluated = write_record(run / "evaluation.json", replace(made.evaluation, **found, cases=cases))
     log.append("evaluate.recorded", cases=cases, record=evaluated)

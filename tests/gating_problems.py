@@ -83,10 +83,23 @@ PROBLEMS = [
         "G13",
         "a look too many",
         records(),
-        logged(opened=2, finished=2),
-        "evaluated 2 times; the protocol's endpoints.looks",
+        logged(opened=2, looks=2, finished=2),
+        "looked at 2 times; the protocol's endpoints.looks",
     ),
-    ("G13", "20 tries", records(rules=protocol(looks=19)), logged(opened=20, finished=20), "evaluated 20 times"),
+    (
+        "G13",
+        "a look that failed, and another",
+        records(),
+        logged(opened=2, looks=2, finished=1),
+        "looked at 2 times; the protocol's endpoints.looks",
+    ),
+    (
+        "G13",
+        "20 tries",
+        records(rules=protocol(looks=19)),
+        logged(opened=20, looks=20, finished=20),
+        "looked at 20 times",
+    ),
     # G6: missing cases and classes, and what is no probability
     ("G6", "a missing case", records(), rows(case=tuple(f"case{i:05d}" for i in range(399))), "399 rows"),
     (

@@ -23,6 +23,7 @@ from medharden.record import (
     Environment,
     EpochRecord,
     Evaluation,
+    ExcludedCase,
     Finding,
     FrontierPoint,
     FusionRecord,
@@ -152,7 +153,11 @@ def _cohort(classes: tuple[str, ...]) -> CohortRecord:
         key_id="k-7f3a",
         shape=(1, 64, 64),
         cases=tuple(cases),
-        excluded=(("case-x1", "pixel data is truncated"), ("case-x2", "pixel data is truncated"), ("case-x3", "empty")),
+        excluded=(
+            ExcludedCase("case-x1", 0, "", "pixel data is truncated"),
+            ExcludedCase("case-x2", 0, "", "pixel data is truncated"),
+            ExcludedCase("case-x3", None, "", "empty"),
+        ),
         preprocessing="cd" * 32,
         findings=(Finding("data.excluded", "warning", "3 cases were left out as unusable; see the cohort table."),),
     )

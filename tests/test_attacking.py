@@ -13,6 +13,7 @@ import sys
 import time
 from pathlib import Path
 
+import gating_factory as factory
 import nibabel as nib
 import numpy as np
 import pydicom
@@ -25,7 +26,7 @@ from stored_models import STRIPES, write_stripes
 from tiny import KEY, tiny_protocol, write_archive
 
 from medharden.attacking import Target, attack
-from medharden.audit import canonical_json, digest_file, read_record
+from medharden.audit import AuditLog, canonical_json, digest_file, read_record, write_record
 from medharden.cli.attacked import AttackJob, run_attack
 from medharden.cli.console import out
 from medharden.cli.pipeline import Job, run_all
@@ -53,7 +54,7 @@ intended_use: Tests.
 input: {channels: gray, intensity: {mode: window, low: -160, high: 240}}
 threat: {space: stored, eps: 4, unit: HU}
 splits: {near_duplicate_bits: null}
-suite: {attacks: [{attack: apgd, loss: margin, steps: 12}], cases: 6}
+suite: {attacks: [{attack: apgd, loss: margin, steps: 12}], cases: 6, reason: Tests are quick.}
 """
 
 
@@ -243,6 +244,36 @@ def run_directory(shop: Path, folder: Path, mode: str) -> Path:
     return folder
 
 
+def evaluated(run: Path, **changes: str) -> Path:
+    """The same with an evaluation of its weights on record."""
+    made = factory.records()
+    now = {"hardened": digest_file(run / "hardened.safetensors")} | changes
+    record = dataclasses.replace(made.evaluation, **now)
+    AuditLog(run / "audit.jsonl").append("evaluate.recorded", record=write_record(run / "evaluation.json", record))
+    return run
+
+
+@pytest.mark.parametrize("case", ["nothing", "other weights", "an evaluation off the record", "a test case by name"])
+def test_test_cases_of_a_run_are_not_attacked_before_its_look_at_them_was_counted(
+    shop: Path, tmp_path: Path, case: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MEDHARDEN_PSEUDONYM_KEY", KEY.decode())
+    run, named = run_directory(shop, tmp_path / "run", "mixed"), ()
+    if case == "other weights":
+        evaluated(run, hardened="0" * 64)
+    elif case == "an evaluation off the record":
+        evaluated(run)
+        write_record(run / "evaluation.json", dataclasses.replace(factory.records().evaluation, threat="l2"))
+    elif case == "a test case by name":
+        cohort = load_cohort(shop / "data", parse_protocol(TEXT, "x"), key=KEY)
+        named = (cohort.record.split("test")[0].case,)
+    split = "train" if named else "test"
+    job = AttackJob(run, shop / "data", tmp_path / "out", None, STRIPES, split, named, "cpu", 1, None)
+    with pytest.raises(RunError, match="would be a look that nobody counts"):
+        run_attack(job)
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize("mode", ["mixed", "guarded"])
 def test_of_a_run_directory_the_composite_is_attacked_under_the_runs_own_protocol(
     shop: Path, tmp_path: Path, mode: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -250,8 +281,8 @@ def test_of_a_run_directory_the_composite_is_attacked_under_the_runs_own_protoco
     monkeypatch.setenv("MEDHARDEN_PSEUDONYM_KEY", KEY.decode())
     monkeypatch.setattr(out, "json", True)
     job = AttackJob(
-        run_directory(shop, tmp_path / "run", mode), shop / "data", tmp_path / "out", None, STRIPES, "test", (),
-        "cpu", 1, None,
+        evaluated(run_directory(shop, tmp_path / "run", mode)), shop / "data", tmp_path / "out", None, STRIPES, "test",
+        (), "cpu", 1, None,
     )  # fmt: skip
     run_attack(job)
     said = json.loads(capsys.readouterr().out)

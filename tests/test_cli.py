@@ -17,7 +17,7 @@ from command import assert_clear, environment, medharden
 from tiny import ARCH, PROTOCOL, tiny_cohort, tiny_model, tiny_protocol, write_archive
 
 from medharden.audit import AuditLog, digest_file, look_at, read_history, read_ledger, read_record, record_look
-from medharden.record import CohortRecord, HardenRecord
+from medharden.record import CohortRecord
 
 EASY = "endpoints: {looks: 3, noninferiority: [{metric: accuracy, margin: 0.1}, {metric: recall, margin: 0.2}]}\n"
 
@@ -116,12 +116,13 @@ def test_evaluate_refuses_to_open_the_test_split_once_the_looks_are_used_up(
 ) -> None:
     shutil.copytree(shop / "run", tmp_path / "run")
     log = AuditLog(tmp_path / "run" / "audit.jsonl")
+    asked = dict.fromkeys(("protocol", "cohort", "hardened"), "0" * 64)
     while read_history(tmp_path / "run").finished < 3:
-        log.append("evaluate.test_split_opened", cases=120)
+        log.append("evaluate.test_split_opened", cases=120, **asked)
         log.append("evaluate.recorded", cases="", record=digest_file(tmp_path / "run" / "evaluation.json"))
     before = read_history(tmp_path / "run")
     evaluated = medharden("evaluate", tmp_path / "run", "--data", "tiny.npz", "--arch", ARCH, cwd=shop)
-    assert_clear(evaluated, 1, "evaluated 3 times", "endpoints.looks allows 3")
+    assert_clear(evaluated, 1, "looked at 3 times", "endpoints.looks allows 3")
     assert read_history(tmp_path / "run") == before
     assert medharden("gate", tmp_path / "run", cwd=shop).returncode in (0, 4)
 
@@ -133,15 +134,15 @@ def test_looks_are_counted_over_copies_of_a_run_by_a_ledger(
     for name in ("one", "two"):
         shutil.copytree(shop / "run", tmp_path / name)
     ledger, cohort = tmp_path / "looks.jsonl", read_record(shop / "run" / "cohort.json", CohortRecord)
-    original = read_record(shop / "run" / "harden.json", HardenRecord).original.state
+    of = dict.fromkeys(("protocol", "cohort", "hardened", "original"), "0" * 64)
     for earlier in ("first", "second"):
-        record_look(ledger, look_at(cohort, original, "", earlier))
+        record_look(ledger, look_at(cohort, look=earlier, **of), cohort, 3)
     given = ("--data", "tiny.npz", "--model", "model.pt", "--arch", ARCH, "--ledger", ledger)
     evaluated = medharden("evaluate", tmp_path / "one", *given, cwd=shop)
     assert evaluated.returncode == 0, evaluated.stderr
     found = read_ledger(ledger, key_id=cohort.key_id)
-    assert found.looks[2].evaluation == digest_file(tmp_path / "one" / "evaluation.json")
-    assert_clear(medharden("gate", tmp_path / "one", "--ledger", ledger, cwd=shop), 0, "evaluated 3 times")
+    assert found.looks[2].look == read_history(tmp_path / "one").look
+    assert_clear(medharden("gate", tmp_path / "one", "--ledger", ledger, cwd=shop), 0, "looked at 3 times")
     assert_clear(medharden("gate", tmp_path / "two", "--ledger", ledger, cwd=shop), 5, "not in the ledger")
     before = read_history(tmp_path / "two").opened
     refused = medharden("evaluate", tmp_path / "two", *given, cwd=shop)

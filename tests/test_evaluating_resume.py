@@ -25,7 +25,7 @@ SEAL = b"made of the pseudonym key, 32 by"
 def _protocol(steps: int = 6, eps: float = 0.01, seed: int = 1) -> Protocol:
     attacks = f"[{{attack: pgd, loss: ce, steps: {steps}}}, {{attack: apgd, steps: 5}}, {{attack: square, steps: 8}}]"
     head = f"schema_version: 1\nname: t\ntitle: t\nintended_use: t\nseed: {seed}\nthreat: {{eps: {eps}}}\n"
-    return parse_protocol(head + f"suite: {{attacks: {attacks}}}\n", "t.yaml")
+    return parse_protocol(head + f"suite: {{attacks: {attacks}, reason: Tests are quick.}}\n", "t.yaml")
 
 
 def _setting() -> tuple[nn.Module, Tensor, Tensor]:

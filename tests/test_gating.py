@@ -100,19 +100,23 @@ def test_findings_of_the_cohort_are_carried() -> None:
 def test_looks_beyond_the_first_are_said_with_the_error_they_may_add_up_to() -> None:
     def findings(**events: int) -> list[tuple[str, str]]:
         made = logged(**events)(records(rules=protocol(looks=3)))
-        return [(f.code, f.message) for f in made.decide().findings]
+        first, *others = [(f.code, f.message) for f in made.decide().findings]
+        assert first[0] == "gate.alpha_per_look"
+        assert "of alpha 0.025 each of them is decided at 0.00833, its limits at 98.333 %" in first[1]
+        return others
 
-    assert findings(opened=1, finished=1) == []
-    [(code, message)] = findings(opened=2, finished=2)
+    assert findings(opened=1, looks=1, finished=1) == []
+    [(code, message)] = findings(opened=2, looks=2, finished=2)
     assert code == "gate.repeated_look"
-    assert "evaluated 2 times" in message
-    assert "up to 0.05 an endpoint, not 0.025" in message
-    [(code, message)] = findings(opened=3, finished=1)
+    assert "looked at 2 times, of 3 that the protocol plans" in message
+    assert "up to 0.025 an endpoint, since each look is decided at alpha 0.00833" in message
+    [(code, message)] = findings(opened=3, looks=1, finished=1)
+    assert code == "gate.resumed_look"
+    assert "opened 3 times for 1 looks" in message
+    [_, (code, message)] = findings(opened=3, looks=3, finished=1)
     assert code == "gate.unfinished_look"
-    assert "opened 3 times, and 2 of these" in message
-    many = logged(opened=50, finished=50)(records(rules=protocol(looks=50))).decide().findings
-    assert "up to 1 an endpoint" in many[0].message
-    assert [code for code, _ in findings(opened=5, finished=4)] == ["gate.repeated_look", "gate.unfinished_look"]
+    assert "2 of 3 looks at the test split came to no record" in message
+    assert "They count" in message
 
 
 def test_each_subgroup_has_its_own_numbers_and_verdict() -> None:

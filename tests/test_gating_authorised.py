@@ -170,7 +170,7 @@ def test_a_release_that_was_evaluated_again_after_its_pass_is_none(two_runs: tup
     AuditLog(old / "audit.jsonl").append("evaluate.recorded", cases="", record=digest_file(old / "evaluation.json"))
     decision = gate(new, authorised=old)
     assert decision.verdict is INVALID
-    assert any("evaluated 2 times" in reason for reason in decision.reasons)
+    assert any("looked at 2 times" in reason for reason in decision.reasons)
     assert any("an authorised release has a PASS" in reason for reason in decision.reasons)
 
 

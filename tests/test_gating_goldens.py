@@ -25,14 +25,14 @@ from gating_changes import (
     scored,
     unattacked,
 )
-from gating_factory import Records, protocol, records
+from gating_factory import Records, counted_look, protocol, records
 from gating_findings import ALL, broken, rules, run
 from gating_findings import PROBLEMS as PROBLEMS_OF_FINDINGS
 from gating_problems import PROBLEMS
 from gating_releases import OLD, UNFIT, decision_of, released
 from gating_verdicts import VERDICTS
 
-from medharden.audit import Ledger, look_at
+from medharden.audit import Ledger
 from medharden.gating import decide
 from medharden.protocol import Protocol
 from medharden.record import Finding, GateDecision
@@ -74,7 +74,7 @@ MADE: dict[str, Records] = {
         600, classes=("NORMAL", "PNEUMONIA", "TB"), rules=protocol(more=SCORES), lost=3
     ),
     "subgroups": grouped("sex", 15, 40, 100)(records(rules=BY_SEX, lost=15, wrong=15)),
-    "a sample, two looks of three": logged(opened=4, finished=2)(
+    "a sample, two looks of three": logged(opened=4, looks=3, finished=2)(
         records(rules=protocol(sample=100, looks=3), attacked=100, robust=(10, 60))
     ),
     "identity broken and critical findings": hardened(findings=FINDINGS[:1])(
@@ -84,9 +84,9 @@ MADE: dict[str, Records] = {
     "identity on some cases": identity(cases=399)(records()),
     "alternatives": scored("composite", -0.25)(records(rules=protocol(more=SCORES, multiplicity="any-holm"))),
     "alternatives that are open": records(
-        100, rules=protocol(more=SCORES, multiplicity="any-holm", margins=(0.2, 0.3), justified=False)
+        100, rules=protocol(more=SCORES, multiplicity="any-holm", margins=(0.2, 0.2), justified=False)
     ),
-    "nothing locked, looks used up": logged(locks=(), finished=3, harden="", evaluation="0" * 64)(records()),
+    "nothing locked, looks used up": logged(locks=(), looks=3, finished=3, harden="", evaluation="0" * 64)(records()),
     "absent classes, subjects and attacks": _absent(records(classes=THREE, rules=protocol(positive=None))),
     "a broken table": column("composite", "robust", 0, True)(
         column("original", "predicted", 0, 2)(rows(patient=("someone",) * 400)(records(attacked=300)))
@@ -96,11 +96,10 @@ MADE: dict[str, Records] = {
 
 def _counted(made: Records, *others: str) -> GateDecision:
     """Decided with a ledger that has looks of other evaluations before this one; `absent` leaves this one out."""
-    state, digests = made.harden.original.state, made.digests
-    names = [name for name in others if name != "absent"] + [digests.evaluation] * ("absent" not in others)
-    looks = tuple(look_at(made.cohort, state, digests.hardened, name) for name in names)
+    names = [name for name in others if name != "absent"] + [made.history.look] * ("absent" not in others)
+    looks = tuple(counted_look(made, name) for name in names)
     parts = (made.protocol, made.cohort, made.harden, made.evaluation, made.cases)
-    return decide(*parts, digests=digests, history=made.history, ledger=Ledger(looks, "head"))
+    return decide(*parts, digests=made.digests, history=made.history, ledger=Ledger(looks, "head"))
 
 
 def _labelled(made: Records, label: object) -> Records:
@@ -144,7 +143,7 @@ DECIDED: dict[str, Callable[[], GateDecision]] = {
     ).decide,
     "alpha of 0.005": records(rules=_with(GUARDED, alpha=0.005), lost=3, gained=2, referred=9).decide,
     "an authorised release at the second look of two": lambda: decision_of(
-        logged(opened=2, finished=2)(records(rules=protocol(looks=2))), released(_apart(records()))
+        logged(opened=2, looks=2, finished=2)(records(rules=protocol(looks=2))), released(_apart(records()))
     ),
     "an authorised release": lambda: decision_of(
         records(rules=protocol(more=SCORES), lost=3), released(records(gained=2, lost=1))

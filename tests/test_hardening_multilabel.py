@@ -22,7 +22,7 @@ from medharden.record import ModelRecord
 
 TASK = """
 task: {kind: multilabel, classes: [left, top], threshold: 0.5}
-endpoints: {noninferiority: [{metric: accuracy, margin: 0.3}, {metric: recall, margin: 0.3}]}
+endpoints: {noninferiority: [{metric: accuracy, margin: 0.2}, {metric: recall, margin: 0.2}]}
 """
 
 

@@ -33,6 +33,7 @@ hardening: {epochs: 8, min_steps: 1, batch_size: 25, learning_rate: 0.01, probe_
 suite:
   attacks: [{attack: apgd, loss: ce, steps: 6}, {attack: apgd, loss: margin, steps: 6}, {attack: square, steps: 20}]
   cases: 60
+  reason: Tests are quick.
   sanity_cases: 6
 endpoints:
   noninferiority: [{metric: accuracy, margin: 0.1}, {metric: recall, margin: 0.2}]

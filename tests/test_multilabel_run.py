@@ -42,7 +42,7 @@ input: {channels: gray, size: [32, 32]}
 threat: {eps: 0.01}
 hardening: {branch: full, epochs: 6, min_steps: 1, batch_size: 32, learning_rate: 0.005, probe_cases: 40, METHOD}
 fusion: {mode: MODE, referral_budget: 0.3}
-suite: {attacks: [{attack: apgd, loss: ce, steps: 5}], cases: 30, sanity_cases: 4}
+suite: {attacks: [{attack: apgd, loss: ce, steps: 5}], cases: 30, sanity_cases: 4, reason: Tests are quick.}
 endpoints:
   noninferiority:
     - {metric: accuracy, margin: 0.1}

@@ -14,7 +14,8 @@ from tiny import EACH_CASE, PROTOCOL, write_archive
 
 from medharden.errors import RangeError
 from medharden.planning import plan
-from medharden.stats import power_to_show, smallest_margin, tango_statistic
+from medharden.protocol import Protocol
+from medharden.stats import cases_needed, joint_power, power_to_show, smallest_margin, tango_statistic
 
 
 def test_each_endpoint_has_its_needed_cases_smallest_margin_and_power() -> None:
@@ -143,3 +144,109 @@ def test_copies_are_planned_once_and_nameless_cases_are_told(tmp_path: Path) -> 
 )
 def test_numbers_that_contradict_each_other_are_an_error(tmp_path: Path, arguments: tuple[object], words: str) -> None:
     assert_clear(medharden("protocol", "plan", "default", *arguments, cwd=tmp_path), 1, words)
+
+
+# --- with a loss ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("loss", "power"), [(0.0, 0.81), (0.005, 0.56), (0.01, 0.29)])
+def test_a_true_loss_leaves_less_power_than_none(loss: float, power: float) -> None:
+    """1067 cases are planned for a power of .80 at 5 % discordance and no loss: what a loss leaves of it."""
+    [accuracy, _] = plan(protocol(), {}, cases=1067, discordance=0.05, loss=loss).rows
+    assert accuracy.power == pytest.approx(power, abs=0.005)
+    assert accuracy.needed is not None
+    assert accuracy.needed >= 1067
+
+
+@pytest.mark.parametrize(("cases", "loss"), [(400, 0.01), (1067, 0.005), (150, 0.03)])
+def test_the_power_under_a_loss_is_what_simulation_shows(cases: int, loss: float) -> None:
+    psi, margin = 0.06, 0.05
+    drawn = np.random.default_rng(8).multinomial(cases, [(psi - loss) / 2, (psi + loss) / 2, 1 - psi], 2000)
+    z = 1.959964
+    shown = np.mean([tango_statistic(int(b), int(c), cases, -margin) > z for b, c, _ in drawn])
+    assert power_to_show(cases, psi, margin, alpha=0.025, loss=loss) == pytest.approx(shown, abs=0.035)
+
+
+def test_at_the_margin_itself_the_power_is_the_error_that_is_allowed() -> None:
+    assert power_to_show(2000, 0.1, 0.03, alpha=0.025, loss=0.03) == pytest.approx(0.025, abs=0.004)
+    assert power_to_show(6000, 0.1, 0.03, alpha=0.025, loss=0.03) == pytest.approx(0.025, abs=0.004)
+
+
+def test_the_smallest_margin_and_the_needed_cases_grow_with_the_loss() -> None:
+    margins = [smallest_margin(1000, 0.05, alpha=0.025, loss=loss) for loss in (0.0, 0.01, 0.02)]
+    assert margins[0] + 0.009 < margins[1] < margins[2]
+    needed = cases_needed(0.05, 0.02, alpha=0.025, loss=0.005)
+    assert power_to_show(needed, 0.05, 0.02, alpha=0.025, loss=0.005) == pytest.approx(0.8, abs=0.01)
+    large = [smallest_margin(n, 0.05, alpha=0.025, loss=0.01) for n in (5000, 5001)]
+    assert large[0] == pytest.approx(large[1], abs=2e-4)
+
+
+def test_a_loss_that_uses_up_a_margin_can_be_shown_by_no_cases() -> None:
+    accuracy, recall = plan(protocol(), {}, cases=10_000, discordance=0.05, loss=0.03).rows
+    assert (accuracy.needed, accuracy.power) == (None, pytest.approx(0.0, abs=1e-6))
+    assert recall.needed is not None
+
+
+@pytest.mark.parametrize("loss", [-0.01, 0.06, 1.0, float("nan")])
+def test_a_loss_beyond_the_discordance_is_refused(loss: float) -> None:
+    for call in (
+        lambda: plan(protocol(), {}, cases=100, discordance=0.05, loss=loss),
+        lambda: power_to_show(100, 0.05, 0.1, alpha=0.025, loss=loss),
+        lambda: joint_power([(100, 0.1)], None, 0.05, alpha=0.025, loss=loss),
+    ):
+        with pytest.raises(RangeError, match="expected loss"):
+            call()
+
+
+# --- all endpoints together -------------------------------------------------------------------------------------------
+
+
+def test_all_endpoints_together_have_less_power_than_each_and_no_less_than_bonferroni_s() -> None:
+    planned = plan(protocol(), {"NORMAL": 600, "PNEUMONIA": 467}, cases=1067, discordance=0.05, loss=0.005)
+    powers = [row.power for row in planned.rows if row.power is not None]
+    assert planned.joint is not None
+    assert planned.joint_least is not None
+    assert planned.joint_least == pytest.approx(max(0.0, 1 - sum(1 - p for p in powers)))
+    assert planned.joint_least - 0.01 <= planned.joint <= min(powers) + 0.01
+    assert planned.joint > np.prod(powers) + 0.01, "accuracy and recall are of the same cases"
+
+
+def test_of_one_endpoint_alone_the_joint_power_is_its_own() -> None:
+    for loss in (0.0, 0.01):
+        alone = power_to_show(700, 0.05, 0.03, alpha=0.0125, loss=loss)
+        assert joint_power([(700, 0.03)], None, 0.05, alpha=0.0125, loss=loss) == pytest.approx(alone, abs=0.012)
+        assert joint_power([(700, 0.03)], 0.03, 0.05, alpha=0.0125, loss=loss) == pytest.approx(alone, abs=0.012)
+    apart = joint_power([(300, 0.05), (300, 0.05)], None, 0.05, alpha=0.025)
+    assert apart == pytest.approx(power_to_show(300, 0.05, 0.05, alpha=0.025) ** 2, abs=0.012)
+    assert joint_power([(0, 0.05), (300, 0.05)], None, 0.05, alpha=0.025) == 0.0
+
+
+def test_without_the_cases_of_each_class_no_joint_power_is_said() -> None:
+    planned = plan(protocol(), {}, cases=1000, discordance=0.05)
+    assert (planned.joint, planned.joint_least) == (None, None)
+
+
+def test_more_looks_leave_less_power() -> None:
+    one, four = (plan(protocol(looks=n), {}, cases=1067, discordance=0.05) for n in (1, 4))
+    assert (one.alpha, four.alpha) == (0.025, 0.00625)
+    assert four.rows[0].power < one.rows[0].power - 0.1  # type: ignore[operator]
+    assert four.rows[0].needed > one.rows[0].needed  # type: ignore[operator]
+
+
+def test_a_class_s_own_margin_is_planned() -> None:
+    text = protocol(classes=("NORMAL", "PNEUMONIA")).model_dump(mode="json")
+    recall = text["endpoints"]["noninferiority"][1]
+    recall["by_class"] = {"specificity": {"margin": 0.1, "justification": "A second reader."}}
+    rules = Protocol.model_validate_json(json.dumps(text))
+    rows = plan(rules, {"NORMAL": 300, "PNEUMONIA": 200}, cases=500, discordance=0.05).rows
+    assert [row.margin for row in rows] == [0.02, 0.1, 0.05]
+
+
+def test_the_command_says_the_loss_and_the_power_of_all_together(tmp_path: Path) -> None:
+    given = ("protocol", "plan", "demo", "--cases", 1000, "--positives", 400, "--expected-loss", 0.01)
+    assert_clear(medharden(*given, cwd=tmp_path), 0, "1 % of cases are truly lost", "all of these together pass")
+    found = json.loads(medharden(*given, "--json", cwd=tmp_path).stdout)
+    assert found["expected_loss"] == 0.01
+    assert found["joint_power_least"] <= found["joint_power"] + 0.01
+    refused = medharden("protocol", "plan", "demo", "--cases", 9, "--expected-loss", 0.1, cwd=tmp_path)
+    assert_clear(refused, 1, "an expected loss of 0.1 needs as large a share of discordant cases")

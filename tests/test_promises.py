@@ -23,7 +23,9 @@ BROKEN = {  # the beginning of a promise in gate.md to what breaks it: rows of t
     "`harden.json` or `evaluation.json`": [
         "an edited harden.json", "an edited evaluation.json", "hardening not on record", "evaluation not on record",
     ],
-    "The test split was evaluated more often": ["a look too many", "20 tries", "test_gating_ledger.py -k look"],
+    "The test split was looked at more often": [
+        "a look too many", "a look that failed, and another", "20 tries", "test_gating_ledger.py -k look",
+    ],
     "A file is not the one": [
         "another protocol", "another cohort", "other weights", "other description", "other cases",
         "test_gating_run.py -k one_changed_byte",

@@ -21,8 +21,8 @@ def test_no_suite_is_the_standard_one_and_its_name_changes_nothing() -> None:
 
 @pytest.mark.parametrize("name", ["fast", "standard", "thorough"])
 def test_a_name_brings_attacks_of_its_own_and_keeps_the_other_fields(name: str) -> None:
-    suite = _protocol(f"suite: {{name: {name}, cases: 50}}\n").suite
-    assert suite.cases == 50
+    suite = _protocol(f"suite: {{name: {name}, cases: 150}}\n").suite
+    assert suite.cases == 150
     assert len({attack.name for attack in suite.attacks}) == len(suite.attacks) >= 2
     others = [_protocol(f"suite: {{name: {n}}}\n").suite.attacks for n in ("fast", "standard", "thorough") if n != name]
     assert suite.attacks not in others
@@ -35,13 +35,15 @@ def test_the_standard_suite_holds_every_kind_of_attack_and_ends_without_gradient
 
 def test_listed_attacks_are_a_custom_suite() -> None:
     suite = _protocol(
-        "suite: {attacks: [{attack: fab, steps: 5, targets: 1}, {attack: pgd, loss: ce, steps: 3}]}\n"
+        "suite: {attacks: [{attack: fab, steps: 5, targets: 1}, {attack: pgd, loss: ce, steps: 3}], reason: Quick.}\n"
     ).suite
     assert suite.name == "custom"
     assert [a.name for a in suite.attacks] == ["fab-5to1", "pgd-ce-3"]
 
 
-@pytest.mark.parametrize("suite", ["", "suite: {name: fast}\n", "suite: {attacks: [{attack: square, steps: 9}]}\n"])
+@pytest.mark.parametrize(
+    "suite", ["", "suite: {name: fast}\n", "suite: {attacks: [{attack: square, steps: 9}], reason: Tests are quick.}\n"]
+)
 def test_a_suite_written_out_in_full_is_the_same_suite(suite: str) -> None:
     protocol = _protocol(suite)
     again = Protocol.model_validate_json(protocol.model_dump_json())

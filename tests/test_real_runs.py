@@ -29,7 +29,7 @@ task: {classes: ["0", "1"], positive: "1"}
 input: {channels: gray, size: [48, 48], intensity: {mode: window, low: -160, high: 240}}
 threat: {eps: 4, unit: HU}
 hardening: {epochs: 6, min_steps: 1, batch_size: 8}
-suite: {attacks: [{attack: apgd, loss: ce, steps: 10}, {attack: apgd, loss: margin, steps: 10}]}
+suite: {attacks: [{attack: apgd, loss: ce, steps: 10}, {attack: apgd, loss: margin, steps: 10}], reason: Quick.}
 subgroups: {columns: [sex, age, scanner, ward], min_cases: 5}
 """
 )
@@ -43,7 +43,7 @@ model: {arch: "monai:DenseNet121", arguments: {init_features: 4, growth_rate: 4}
 splits: {train: 0.5, val: 0.2, test: 0.3}
 threat: {eps: 0.01}
 hardening: {epochs: 2, min_steps: 1, batch_size: 4}
-suite: {attacks: [{attack: apgd, loss: ce, steps: 5}]}
+suite: {attacks: [{attack: apgd, loss: ce, steps: 5}], reason: Tests are quick.}
 """
 )
 ULTRASOUND = (
@@ -57,7 +57,7 @@ splits: {near_duplicate_bits: null}
 model: {mean: [0.5], std: [0.5]}
 threat: {eps: 2, unit: 1/255}
 hardening: {epochs: 6, min_steps: 1, learning_rate: 1.0e-3}
-suite: {attacks: [{attack: apgd, loss: ce, steps: 10}, {attack: apgd, loss: margin, steps: 10}]}
+suite: {attacks: [{attack: apgd, loss: ce, steps: 10}, {attack: apgd, loss: margin, steps: 10}], reason: Quick.}
 """
 )
 VERDICTS = {0: "PASS", 3: "FAIL", 4: "INCONCLUSIVE"}

@@ -27,7 +27,7 @@ from verifying_runs import make_key
 from medharden.cli import attacked, console, main
 from medharden.cli.console import Output, SafeConsole, marked
 from medharden.protocol import Protocol, protocol_yaml
-from medharden.record import AttackedCase, AttackRecord, Finding
+from medharden.record import AttackedCase, AttackRecord, ExcludedCase, Finding
 from medharden.text import escaped_json, neutral, neutral_lines
 
 LETTERS = "ümläut 心 مرحبا é शिक्षा 🩺 ❤️ 👩🏽‍⚕️ می‌خواهم 1 000"
@@ -156,10 +156,17 @@ def hostile_records(lost: int = 7) -> Records:
     finding = Finding(f"x.{CANARY}", "warning", f"{CANARY} {LETTERS}")
     model = replace(made.harden.original, arch=CANARY, arguments={CANARY: CANARY})
     table = replace(made.cases, groups={"sex": tuple(f"{v}{CANARY}" for v in made.cases.groups["sex"])})
+    left_out = (ExcludedCase("x", None, CANARY, CANARY),)
     environment = replace(made.harden.environment, packages={CANARY: CANARY}, platform=CANARY)
     return replace(
         made,
-        cohort=replace(made.cohort, source=CANARY, formats={CANARY: 3}, excluded=(("x", CANARY),), findings=(finding,)),
+        cohort=replace(
+            made.cohort,
+            source=CANARY,
+            formats={CANARY: 3},
+            excluded=left_out,
+            findings=(finding,),
+        ),
         harden=replace(made.harden, original=model, findings=(finding,), environment=environment),
         evaluation=replace(made.evaluation, findings=(finding,), threat=CANARY, environment=environment),
         cases=table,

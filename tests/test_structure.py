@@ -12,7 +12,7 @@ import pytest
 PACKAGE = Path(__file__).resolve().parent.parent / "medharden"
 LAYERS = (
     ("cli",),
-    ("hardening", "evaluating", "gating", "reporting", "exporting", "verifying", "planning", "attacking"),
+    ("hardening", "evaluating", "gating", "reporting", "exporting", "verifying", "planning", "strength", "attacking"),
     ("models", "attacks", "data", "stats", "audit"),
     ("protocol", "record"),
     ("plain_yaml",),

@@ -278,7 +278,7 @@ def test_a_log_that_the_signature_shows_to_be_cut_or_written_anew_is_not_superse
     from medharden.audit.keys import load_signing_key
 
     run, public = signed
-    AuditLog(run / "audit.jsonl").append("evaluate.test_split_opened")
+    AuditLog(run / "audit.jsonl").append("evaluate.test_split_opened", protocol="", cohort="", hardened="")
     key = load_signing_key(public.with_suffix(""))
     sign(run, key, WHO, supersede=True, render=None)
     lines = (run / "audit.jsonl").read_bytes().splitlines(keepends=True)

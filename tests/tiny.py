@@ -23,7 +23,7 @@ title: Tiny
 intended_use: Tests.
 threat: {eps: 0.06}
 hardening: {branch: full, epochs: 20, min_steps: 1, batch_size: 25, learning_rate: 0.01, probe_cases: 60}
-suite: {attacks: [{attack: apgd, loss: ce, steps: 10}, {attack: pgd, loss: margin, steps: 5}]}
+suite: {attacks: [{attack: apgd, loss: ce, steps: 10}, {attack: pgd, loss: margin, steps: 5}], reason: Tests are quick.}
 """
     + EACH_CASE
 )

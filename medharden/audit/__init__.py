@@ -2,7 +2,7 @@
 
 from medharden.audit.environment import describe_environment, rendering_stack
 from medharden.audit.files import digest_bytes, digest_file, stream_atomic, write_atomic
-from medharden.audit.history import Lock, RunHistory, read_history
+from medharden.audit.history import Lock, OpenLook, RunHistory, read_history
 from medharden.audit.ledger import Ledger, Look, look_at, read_ledger, record_look
 from medharden.audit.locking import exclusive
 from medharden.audit.log import AuditLog, audited, read_log, verify_log
@@ -18,6 +18,7 @@ __all__ = [
     "Ledger",
     "Lock",
     "Look",
+    "OpenLook",
     "RunFiles",
     "RunHistory",
     "audited",

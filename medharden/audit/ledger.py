@@ -1,7 +1,7 @@
 """A ledger of looks at test splits, which several run directories share: one hash-chained file that the user names.
 
 A run's own log can't know of its copies. A ledger can, as long as all who evaluate name the same file: it says which
-weights were looked at, against which original, on which images.
+weights were looked at, under which protocol, on which images. A look stands there from before its test split is opened.
 """
 
 from __future__ import annotations
@@ -23,19 +23,21 @@ _WAIT_SECONDS = 60.0
 
 @dataclass(frozen=True)
 class Look:
-    """One finished evaluation.
+    """One look at a test split, whatever came of it.
 
     Attributes:
-        evaluation: digest of its `evaluation.json`, or empty for one that is planned.
+        look: SHA-256 of the line of the run's log that opened the test split for it, or empty for one that is planned.
+        protocol, cohort, hardened: digests of protocol, cohort and weights.
         original: digest of the original's state.
-        hardened: digest of the weights that were evaluated.
         key_id: names the pseudonym key, under which the images' digests are taken.
         images: of the test split, the 64 smallest digests of stored pixels.
     """
 
-    evaluation: str
-    original: str
+    look: str
+    protocol: str
+    cohort: str
     hardened: str
+    original: str
     key_id: str
     images: tuple[str, ...]
 
@@ -48,27 +50,50 @@ class Ledger:
     head: str = ""
 
     def before(self, look: Look, cohort: CohortRecord) -> int:
-        """How many looks stand before this one that were at the same original and shared an image with this test split.
+        """How many looks stand before this one that shared an image with this test split, of whatever model.
 
         A look that is not in the ledger stands at its end.
 
         Args:
-            look: the one to be placed, told by its `evaluation`.
+            look: the one to be placed, told by its `look`.
             cohort: its data.
         """
         here = {case.pixels for case in cohort.split("test")}
-        place = next((n for n, past in enumerate(self.looks) if past.evaluation == look.evaluation), len(self.looks))
-        return sum(past.original == look.original and not here.isdisjoint(past.images) for past in self.looks[:place])
+        place = next((n for n, past in enumerate(self.looks) if past.look == look.look), len(self.looks))
+        return sum(not here.isdisjoint(past.images) for past in self.looks[:place])
 
-    def holds(self, evaluation: str) -> bool:
-        """Whether the evaluation of this digest is on record."""
-        return any(look.evaluation == evaluation for look in self.looks)
+    def holds(self, look: Look) -> bool:
+        """Whether this very look is on record: the line that opened it, and what was asked there."""
+        return look in self.looks
+
+    def require_room(self, look: Look, cohort: CohortRecord, budget: int, name: str) -> None:
+        """Stops a look too many.
+
+        Raises:
+            RunError: so many looks as the protocol allows stand before this one.
+        """
+        past = self.before(look, cohort)
+        if past >= budget:
+            raise RunError(
+                f"{name} holds {past} looks at images of this test split, and the protocol's endpoints.looks allows "
+                f"{budget}: a verdict that is the best of several is worth less than it says. Take test cases that "
+                "were not looked at, or harden a new run under a protocol that states more looks"
+            )
 
 
-def look_at(cohort: CohortRecord, original: str, hardened: str, evaluation: str = "") -> Look:
-    """A look at a cohort's test split; digests as in `Look`."""
-    images = sorted({case.pixels for case in cohort.split("test")})[:_SAMPLE]
-    return Look(evaluation, original, hardened, cohort.key_id, tuple(images))
+def look_at(record: CohortRecord, *, look: str = "", protocol: str, cohort: str, hardened: str, original: str) -> Look:
+    """A look at a cohort's test split.
+
+    Args:
+        record: the cohort.
+        look: as in `Look`, with the digests that follow.
+        protocol: its digest.
+        cohort: its digest.
+        hardened: digest of the weights.
+        original: digest of the original's state.
+    """
+    images = sorted({case.pixels for case in record.split("test")})[:_SAMPLE]
+    return Look(look, protocol, cohort, hardened, original, record.key_id, tuple(images))
 
 
 def read_ledger(path: Path, *, key_id: str, writing: bool = False) -> Ledger:
@@ -102,11 +127,17 @@ def read_ledger(path: Path, *, key_id: str, writing: bool = False) -> Ledger:
     return Ledger(looks, log.head)
 
 
-def record_look(path: Path, look: Look) -> str:
-    """Adds a look, one writer at a time; returns the hash of the ledger's last line.
+def record_look(path: Path, look: Look, cohort: CohortRecord, budget: int) -> str:
+    """Adds a look, one writer at a time, unless it is there; returns the hash of the ledger's last line.
+
+    Args:
+        path: the ledger.
+        look: the one to be added.
+        cohort: its data.
+        budget: how many looks its protocol allows.
 
     Raises:
-        RunError: what is there is no ledger, or of another pseudonym key.
+        RunError: what is there is no ledger, or of another pseudonym key, or has as many looks as are allowed.
         OutputError: it can't be written, or another process holds it for a minute.
     """
     from filelock import FileLock, Timeout  # here, because the gate only reads and must start quickly
@@ -114,8 +145,9 @@ def record_look(path: Path, look: Look) -> str:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(f"{path}.lock", timeout=_WAIT_SECONDS):
-            read_ledger(path, key_id=look.key_id, writing=True)
-            return AuditLog(path.resolve()).append(_EVENT, **asdict(look))
+            ledger = read_ledger(path, key_id=look.key_id, writing=True)
+            ledger.require_room(look, cohort, budget, path.name)
+            return ledger.head if ledger.holds(look) else AuditLog(path.resolve()).append(_EVENT, **asdict(look))
     except Timeout as error:
         raise OutputError(
             f"{path.name} is held by another process for {_WAIT_SECONDS:.0f} s; try again when it has ended"
@@ -128,8 +160,8 @@ def _look(data: dict[str, object]) -> Look:
     images = data["images"]
     if not isinstance(images, list):
         raise TypeError("images")
-    texts = [str(data[name]) for name in ("evaluation", "original", "hardened", "key_id")]
-    return Look(texts[0], texts[1], texts[2], texts[3], tuple(str(i) for i in images))
+    said = {name: str(data[name]) for name in ("look", "protocol", "cohort", "hardened", "original", "key_id")}
+    return Look(images=tuple(str(i) for i in images), **said)
 
 
 def _other_keys(looks: Iterable[Look], key_id: str) -> list[str]:

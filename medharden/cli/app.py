@@ -305,6 +305,9 @@ def plan_protocol(
         float,
         typer.Option("--discordance", min=0.0, max=1.0, help="Share of cases answered with different success."),
     ] = 0.05,
+    expected_loss: Annotated[
+        float, typer.Option("--expected-loss", min=0.0, max=1.0, help="Share of cases that is truly lost.")
+    ] = 0.0,
     data: Annotated[Path | None, typer.Option("--data", help="Count the test split of this cohort.")] = None,
     workers: Workers = 2,
     max_decoded: MaxDecoded = MAX_DECODED,
@@ -315,4 +318,4 @@ def plan_protocol(
     out.json = as_json
     from medharden.cli.planned import run_plan
 
-    run_plan(name, cases, positives, discordance, data, workers, max_decoded, key_file)
+    run_plan(name, cases, positives, discordance, expected_loss, data, workers, max_decoded, key_file)

@@ -12,13 +12,13 @@ from rich.table import Table
 from medharden.attacking import Target, attack
 from medharden.audit import RunFiles
 from medharden.cli.console import marked, out, stage_progress
-from medharden.data import load_cohort, load_pseudonym_key
+from medharden.data import Cohort, load_cohort, load_pseudonym_key
 from medharden.data.carrying import stored_cases
-from medharden.errors import Interrupted, OutputError, ProtocolError
+from medharden.errors import Interrupted, OutputError, ProtocolError, RunError
 from medharden.hardening.run import decision_bias
 from medharden.models import Classifier, DecisionView, check_classifier, load_classifier, load_hardened, state_digest
 from medharden.protocol import Protocol, load_protocol
-from medharden.record import AttackRecord
+from medharden.record import AttackRecord, Evaluation
 from medharden.sizes import MAX_DECODED
 
 __all__ = ["AttackJob", "run_attack"]
@@ -62,6 +62,7 @@ def run_attack(job: AttackJob) -> None:
             cohort = load_cohort(
                 job.data, protocol, key=key, progress=progress, workers=job.workers, max_decoded=job.max_decoded
             )
+            _require_counted(job, cohort)
             inputs, _ = cohort.batch(cohort.indices("train")[:_CHECKED_CASES])
             target, network = _target(job, protocol, cohort.classes)
             check_classifier(network, inputs, cohort.classes, multilabel=protocol.task.multilabel)
@@ -93,6 +94,25 @@ def _protocol(job: AttackJob) -> Protocol:
             "with another threat or suite where wanted"
         )
     return protocol
+
+
+def _require_counted(job: AttackJob, cohort: Cohort) -> None:
+    """Stops where a release's answers to its test cases would be seen before they were counted as a look.
+
+    Raises:
+        RunError: no evaluation of these weights is on record.
+    """
+    named = {case.case for case in cohort.record.split("test")}.intersection(job.cases)
+    if not (job.model / _HARDENED).is_file() or not (named if job.cases else job.split == "test"):
+        return
+    files = RunFiles(job.model)
+    recorded = files.has("evaluation.json") and files.history().evaluation == files.digest("evaluation.json")
+    if recorded and files.record("evaluation.json", Evaluation).hardened == files.digest(_HARDENED):
+        return
+    raise RunError(
+        f"{job.model.name} has no evaluation of these weights on record, and figures of its test cases that are seen "
+        "before one would be a look that nobody counts: run `medharden evaluate` first, or attack with --split val"
+    )
 
 
 def _target(job: AttackJob, protocol: Protocol, classes: tuple[str, ...]) -> tuple[Target, Classifier]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -163,6 +164,6 @@ def _machine(classifier: Classifier | None, cohort: Cohort, protocol: Protocol) 
         "input_shape": list(cohort.record.shape),
         "attributes": source.attributes,
         "findings": [{"code": f.code, "severity": f.severity, "message": f.message} for f in cohort.record.findings],
-        "excluded": [list(e) for e in cohort.record.excluded],
+        "excluded": [asdict(e) for e in cohort.record.excluded],
         "protocol": protocol.digest,
     }

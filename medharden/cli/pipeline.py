@@ -165,7 +165,8 @@ def _evaluate(job: Job, original: Classifier, cohort: Cohort, protocol: Protocol
     if (job.run / "evaluation.json").is_file():
         files = RunFiles(job.run)
         record, now = files.record("evaluation.json", Evaluation), files.digest("hardened.safetensors")
-        if record.hardened == now and (not job.pictures or (job.run / "examples.safetensors").is_file()):
+        logged = files.history().evaluation == files.digest("evaluation.json")
+        if record.hardened == now and logged and (not job.pictures or (job.run / "examples.safetensors").is_file()):
             out.say("evaluation: finished earlier on these weights; the test split is not opened again")
             return
     _attack(job, original, cohort, protocol, progress)

@@ -9,10 +9,13 @@ from pathlib import Path
 from rich.table import Table
 
 from medharden.cli.console import out, stage_progress
+from medharden.cli.protocols import strength_lines
 from medharden.errors import ProtocolError
 from medharden.planning import Plan, plan
 from medharden.protocol import Protocol, load_protocol
 from medharden.record import clusters_of, present
+from medharden.stats import fewest_cases
+from medharden.strength import strength
 
 __all__ = ["run_plan"]
 
@@ -24,6 +27,7 @@ def run_plan(
     cases: int | None,
     positives: int | None,
     discordance: float,
+    loss: float,
     data: Path | None,
     workers: int,
     max_decoded: int,
@@ -42,11 +46,14 @@ def run_plan(
                 "--data counts the cases itself; leave --cases and --positives out, or leave --data out"
             )
         cases, patients, counts, notes = _counted(data, protocol, workers, max_decoded, key_file)
-        notes += _of_patients(protocol, cases, patients, discordance)
+        notes += _of_patients(protocol, cases, patients, discordance, loss)
     else:
         counts = _given(protocol, cases, positives)
-    planned = plan(protocol, counts, cases=cases, discordance=discordance)
-    notes.append(f"if the true change is 0 and {100 * discordance:g} % of cases are answered with different success")
+    planned = plan(protocol, counts, cases=cases, discordance=discordance, loss=loss)
+    lost = f"{100 * loss:g} % of cases are truly lost" if loss else "the true change is 0"
+    notes.append(f"if {lost} and {100 * discordance:g} % of cases are answered with different success")
+    notes += _together(planned)
+    notes += _impossible(planned)
     notes.append("where patients have several cases, count patients: repeated cases tell less")
     if planned.unplanned:
         notes.append(f"not planned by counts: {', '.join(planned.unplanned)}")
@@ -55,12 +62,39 @@ def run_plan(
         "digest": protocol.digest,
         "alpha": planned.alpha,
         "power": 0.8,
+        "expected_loss": loss,
+        "joint_power": planned.joint,
+        "joint_power_least": planned.joint_least,
         "discordance": discordance,
         "endpoints": [asdict(row) for row in planned.rows],
         "unplanned": list(planned.unplanned),
         "notes": notes,
+        "strength": asdict(judged := strength(protocol)),
     }
-    out.show([_table(planned), *(f"· {note}" for note in notes)], machine)
+    out.show([_table(planned), *(f"· {note}" for note in notes), *strength_lines(judged)], machine)
+
+
+def _together(planned: Plan) -> list[str]:
+    """The chance of all endpoints together, in words."""
+    if planned.joint is None or planned.joint_least is None:
+        return ["all endpoints together: count the cases of each class to have their joint power"]
+    return [
+        f"all of these together pass with power {planned.joint:.2f}, and {planned.joint_least:.2f} at least however "
+        "they depend on each other; robustness and what else is not planned by counts lower it"
+    ]
+
+
+def _impossible(planned: Plan) -> list[str]:
+    """What these cases can't show even if none is lost."""
+    notes = []
+    for row in planned.rows:
+        least = fewest_cases(row.margin, alpha=planned.alpha)
+        if row.cases is not None and row.cases < least:
+            said = f"{row.endpoint}: {row.cases} cases can't show a margin of {row.margin:g} though none be lost"
+            notes.append(f"{said}; it takes {least} at least")
+        if row.needed is None:
+            notes.append(f"{row.endpoint}: the expected loss uses up the margin of {row.margin:g}, whatever the cases")
+    return notes
 
 
 def _given(protocol: Protocol, cases: int | None, positives: int | None) -> dict[str, int]:
@@ -76,11 +110,11 @@ def _given(protocol: Protocol, cases: int | None, positives: int | None) -> dict
     return {negative: cases - positives, positive or "positive": positives}
 
 
-def _of_patients(protocol: Protocol, cases: int, patients: int, discordance: float) -> list[str]:
+def _of_patients(protocol: Protocol, cases: int, patients: int, discordance: float, loss: float) -> list[str]:
     """What the patients show where a patient's cases are all answered alike."""
     notes = []
     if patients < cases:
-        rows = plan(protocol, {}, cases=patients, discordance=discordance).rows
+        rows = plan(protocol, {}, cases=patients, discordance=discordance, loss=loss).rows
         accuracy = next(row for row in rows if row.endpoint == "accuracy")
         notes.append(
             f"should each patient tell no more than one case, accuracy can show {accuracy.smallest_margin:.3f}, and "
@@ -125,7 +159,7 @@ def _table(planned: Plan) -> Table:
         table.add_row(
             row.endpoint,
             f"{row.margin:g}",
-            str(row.needed),
+            "never" if row.needed is None else str(row.needed),
             "" if row.cases is None else str(row.cases),
             "" if row.smallest_margin is None else f"{row.smallest_margin:.3f}",
             "" if row.power is None else f"{row.power:.2f}",

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+
 from rich.syntax import Syntax
 from rich.table import Table
 
 from medharden.cli.console import marked, out
 from medharden.protocol import load_protocol, protocol_yaml, shipped_protocols
+from medharden.strength import Strength, strength
 from medharden.text import neutral_lines
 
 __all__ = ["run_list", "run_show", "run_validate"]
@@ -34,9 +37,17 @@ def run_show(name: str) -> None:
 
 
 def run_validate(name: str) -> None:
-    """Prints that a protocol is valid, and its digest."""
+    """Prints that a protocol is valid, its digest, and what it could and couldn't show."""
     protocol = load_protocol(name)
     unjustified = "" if protocol.margins_justified else " · its margins carry no clinical justification"
     line = marked("[green]valid[/] {} · digest {}{}", protocol.name, protocol.digest, unjustified)
     machine = {"valid": True, "name": protocol.name, "digest": protocol.digest}
-    out.show(line, machine | {"margins_justified": protocol.margins_justified})
+    judged = strength(protocol)
+    machine |= {"margins_justified": protocol.margins_justified, "strength": asdict(judged)}
+    out.show([line, *strength_lines(judged)], machine)
+
+
+def strength_lines(judged: Strength) -> list[str]:
+    """What a protocol could show and what it leaves open, a sentence a line."""
+    lines = ["a PASS says:", *(f"  · {said}" for said in judged.shows)]
+    return [*lines, "it does not say, or can't be had:", *(f"  · {said}" for said in judged.leaves_open)]

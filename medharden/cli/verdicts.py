@@ -175,10 +175,11 @@ def _add_to_step_summary(decision: GateDecision, notes: tuple[str, ...] = ()) ->
 
 
 def _endpoints(endpoints: tuple[Endpoint, ...], what: str) -> Table:
+    levels = {e.level for e in endpoints if e.kind != "identity"}
     table = Table(
         what,
         "estimate",
-        "limits",
+        f"{100 * levels.pop():.5g} % limits" if len(levels) == 1 else "limits",
         "held against",
         "n",
         "gained, lost",

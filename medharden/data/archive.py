@@ -117,7 +117,7 @@ def _of_findings(
             text = f"{split}/{row}"
             label, reason = reader.from_numbers(numbers)
             if reason:
-                problems.append(Problem(name(text), reason))
+                problems.append(Problem(name(text), reason, split=split))
             else:
                 entries.append(Entry(text=text, label=label, split=split, row=row))
     return Listing("npz", findings, tuple(entries), read, tuple(problems), reader.noted())

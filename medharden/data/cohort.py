@@ -38,7 +38,7 @@ from medharden.data.reading import ReadCase, Shelf, assemble, read_cases
 from medharden.data.splits import NAMELESS, Member, one_patient_an_image
 from medharden.errors import DataError, Problem
 from medharden.protocol import Protocol
-from medharden.record import AlikePair, CaseRecord, CohortRecord, Label, Progress, present
+from medharden.record import AlikePair, CaseRecord, CohortRecord, ExcludedCase, Label, Progress, present
 from medharden.sizes import MAX_DECODED
 
 __all__ = ["Case", "Cohort", "SourceSummary", "list_source", "load_cohort", "locate_case"]
@@ -155,16 +155,14 @@ def load_cohort(
         shelf = Shelf(memory_limit, Path(spill))
         results = read_cases(listing, protocol.input, shelf, room=room, workers=workers, progress=progress)
         problems = list(listing.problems)
-        problems += [
-            Problem(name(e.text), r) for e, r in zip(listing.entries, results, strict=True) if isinstance(r, str)
-        ]
+        problems += [_problem(e, r, name) for e, r in zip(listing.entries, results, strict=True) if isinstance(r, str)]
         kept = {n: r for n, r in enumerate(results) if isinstance(r, ReadCase)}
         shape, bad = shape_problems(kept)
-        problems += [Problem(name(listing.entries[n].text), reason) for n, reason in bad.items()]
+        problems += [_problem(listing.entries[n], reason, name) for n, reason in bad.items()]
         kept = {n: r for n, r in kept.items() if n not in bad}
         labels = [_index(e.label, classes) for e in listing.entries]
         bad = pixel_problems(kept, labels, listing.entries, name)
-        problems += [Problem(name(listing.entries[n].text), reason) for n, reason in bad.items()]
+        problems += [_problem(listing.entries[n], reason, name) for n, reason in bad.items()]
         kept = {n: r for n, r in kept.items() if n not in bad}
         total = len(listing.entries) + len(listing.problems)
         exclude = protocol.input.unusable == "exclude" and bool(kept)
@@ -203,7 +201,7 @@ def load_cohort(
         key_id=key_id(key),
         shape=shape,
         cases=tuple(CaseRecord(c.case, c.patient, c.split, c.label, c.pixels) for c in cases),
-        excluded=tuple((p.case, p.reason) for p in problems),
+        excluded=tuple(_excluded(p, classes) for p in problems),
         preprocessing=_fingerprint(protocol, shape, inputs[splits.index("test")], key),
         findings=findings,
         alike=_named(division.alike, names),
@@ -291,6 +289,18 @@ def _named(pairs: Sequence[NearPair], names: Sequence[str]) -> tuple[AlikePair, 
 
 def _index(label: str | tuple[str, ...], classes: tuple[str, ...]) -> Label:
     return classes.index(label) if isinstance(label, str) else tuple(classes.index(name) for name in label)
+
+
+def _problem(entry: Entry, reason: str, name: Callable[[str], str]) -> Problem:
+    return Problem(name(entry.text), reason, entry.label, entry.split)
+
+
+def _excluded(problem: Problem, classes: tuple[str, ...]) -> ExcludedCase:
+    """What goes on record of a case that is left out; a label that is no class's is none."""
+    names = (problem.label,) if isinstance(problem.label, str) else problem.label
+    known = names is not None and set(names) <= set(classes)
+    label = _index(problem.label, classes) if known and problem.label is not None else None
+    return ExcludedCase(problem.case, label, problem.split, problem.reason, problem.repeated)
 
 
 def _member(entry: Entry, case: ReadCase, label: Label, group: str) -> Member:

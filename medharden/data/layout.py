@@ -103,7 +103,7 @@ def list_folder(root: Path, protocol: Protocol, name: Callable[[str], str]) -> L
             if not looks_like_image(path):
                 ignored += 1
             elif outside(root, path):
-                problems.append(Problem(name(text), "is a link that leaves the data's folder"))
+                problems.append(Problem(name(text), "is a link that leaves the data's folder", folder.name, split))
             else:
                 entries.append(Entry(text=text, label=folder.name, split=split, path=path))
     ignored += sum(f.is_file() and not f.name.startswith(".") for f in root.iterdir())

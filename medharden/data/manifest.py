@@ -86,15 +86,16 @@ def list_manifest(table: Path, protocol: Protocol, name: Callable[[str], str]) -
         text = PurePosixPath(row[roles["path"]].replace("\\", "/")).as_posix()
         label, unlabelled = _label(row, roles, reader)
         reason = _unusable_row(root, text) or unlabelled
+        split, known = splits.get(number, ""), None if unlabelled else label
         if not row[roles["path"]]:
-            problems.append(Problem(f"row {number}", "has no path"))
+            problems.append(Problem(f"row {number}", "has no path", known, split))
         elif reason:
-            problems.append(Problem(name(text), reason))
+            problems.append(Problem(name(text), reason, known, split))
         else:
             entry = Entry(
                 text=text,
                 label=label,
-                split=splits.get(number, ""),
+                split=split,
                 patient=row[roles["patient"]] if "patient" in roles else "",
                 attributes={c: v for c, v in row.items() if c not in taken and v},
                 path=root / text,
@@ -130,16 +131,18 @@ def _once(root: Path, listed: list[Entry], name: Callable[[str], str]) -> tuple[
     kept, problems = [], []
     for rows in same.values():
         if apart := _contradiction(rows):
-            problems += [
-                Problem(name(row.text), f"is listed {len(rows)} times, with different {apart}") for row in rows
-            ]
+            labels, splits = {row.label for row in rows}, {row.split for row in rows}
+            said = f"is listed {len(rows)} times, with different {apart}"
+            label, split = (rows[0].label if len(labels) == 1 else None), (rows[0].split if len(splits) == 1 else "")
+            # one case, under several rows
+            problems += [Problem(name(row.text), said, label, split, n > 0) for n, row in enumerate(rows)]
             continue
         chosen = next((row for row in rows if patient_identity(row.patient)), rows[0])
         kept.append(chosen)
         for row in rows:
             if row is not chosen:
                 other = f", as {name(chosen.text)} too" if row.text != chosen.text else ""
-                problems.append(Problem(name(row.text), f"is listed twice{other}"))
+                problems.append(Problem(name(row.text), f"is listed twice{other}", row.label, row.split, True))
     return kept, problems
 
 

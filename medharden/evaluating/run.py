@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -11,17 +10,12 @@ from typing import Any
 import torch
 
 from medharden.audit import (
-    Look,
     audited,
     canonical_json,
     describe_environment,
     digest_bytes,
     guarded,
-    look_at,
-    read_history,
-    read_ledger,
     read_record,
-    record_look,
     write_atomic,
     write_cases,
     write_record,
@@ -31,13 +25,14 @@ from medharden.errors import RunError
 from medharden.evaluating.attacked import attack_all, referred_under_attack, with_transfer
 from medharden.evaluating.examples import examples_of
 from medharden.evaluating.findings import Pushed, push_all
+from medharden.evaluating.looking import open_test_split, require_places
 from medharden.evaluating.outcomes import case_table, findings_of, outcome_of
 from medharden.evaluating.resuming import clear
 from medharden.evaluating.sanity import sanity_curves, sanity_findings
 from medharden.evaluating.subjects import identity_of, subjects_of
 from medharden.models import Classifier, HardenedClassifier, describe_hardened, hardened_bytes
 from medharden.protocol import Protocol
-from medharden.record import CohortRecord, Evaluation, HardenRecord, Progress
+from medharden.record import Evaluation, HardenRecord, Progress
 from medharden.stats.sampling import stratified_sample
 
 __all__ = ["evaluate"]
@@ -69,7 +64,9 @@ def evaluate(
         batch_size: cases a pass; does not change what is measured, and the bits are compared within equal batches.
         device: such as `cpu` or `cuda:0`.
         with_examples: store a few cases as pictures for the report. Off for patient images; none of multi-label tasks.
-        ledger: a file that counts looks over several run directories; null counts in this one alone.
+        ledger: a file that counts looks over several run directories; null counts in this one alone. The look is in it,
+            and in the run's log, before the test split is opened, and stays there if the evaluation fails. Opening it
+            again for the same weights, protocol and cohort goes on with that look until an evaluation is recorded.
         progress: called with `attack original`, `attack branch`, `attack release`, `attack findings`, `sanity curves`.
 
     Raises:
@@ -83,17 +80,16 @@ def evaluate(
         "hardened": digest_bytes(hardened_bytes(model, canonical_json(describe_hardened(model)) + b"\n")),
     }
     guard = guarded(cohort.identifiers, (protocol.model_dump_json(), *cohort.classes))
-    opened: dict[str, Any] = {"protocol": protocol.digest, **digests}
+    question = {"protocol": protocol.digest, **digests}
+    opened: dict[str, Any] = {**question}
     with guard, audited(run, "evaluate", **opened) as log:
-        _require_a_look(run, protocol)
+        require_places(run)
         original_state = _require_this_run(run, digests).original.state
-        look = look_at(cohort.record, original_state, digests["hardened"])
-        if ledger is not None:
-            _require_a_look_in(ledger, look, cohort.record, protocol)
         started = datetime.now(UTC).isoformat(timespec="seconds")
-        log.append("evaluate.test_split_opened", cases=len(cohort.indices("test")))
         model = model.to(device)
         reference = (original or model.clean_path).to(device)
+        # Counted before anything is seen: from here on a result may be read, whether or not this ends well.
+        head = open_test_split(run, log, cohort.record, protocol, question, original_state, ledger)
         inputs, labels = (t.to(device) for t in cohort.batch(cohort.indices("test")))
         identity = identity_of(reference, model, inputs, batch_size, "file" if original is not None else "none")
         subjects = subjects_of(reference, model, inputs, batch_size)
@@ -135,10 +131,7 @@ def evaluate(
             findings=(*findings_of(identity, results, table, protocol), *sanity_findings(sanity, outcomes)),
             sanity=sanity,
         )
-        # The ledger first: a result that anyone can read is one that was counted.
-        written = digest_bytes(canonical_json(record) + b"\n")
-        head = "" if ledger is None else record_look(ledger, replace(look, evaluation=written))
-        write_record(run / "evaluation.json", record)
+        written = write_record(run / "evaluation.json", record)
         log.append("evaluate.recorded", cases=cases_digest, record=written, files=files, ledger=head)
         clear(run)
         return record
@@ -163,25 +156,3 @@ def _describe_threat(protocol: Protocol) -> str:
         f"{threat.norm}, eps {threat.eps:g} ({threat.unit}) = {protocol.input_threat.eps:.5g} "
         f"of the input range [{threat.bounds[0]:g}, {threat.bounds[1]:g}]"
     )
-
-
-def _require_a_look(run: Path, protocol: Protocol) -> None:
-    """Stops before the test split is opened where the protocol's budget of looks is used up."""
-    finished, budget = read_history(run).finished, protocol.endpoints.looks
-    if finished >= budget:
-        raise RunError(
-            f"the test split of {run.name} was evaluated {finished} times, and the protocol's endpoints.looks allows "
-            f"{budget}: evaluating until a verdict pleases makes it worthless. The finished evaluation stands; to look "
-            "again, harden a new run under a protocol that states more looks"
-        )
-
-
-def _require_a_look_in(ledger: Path, look: Look, cohort: CohortRecord, protocol: Protocol) -> None:
-    """The same where a ledger has looks of other run directories at these images and this original."""
-    past, budget = read_ledger(ledger, key_id=look.key_id, writing=True).before(look, cohort), protocol.endpoints.looks
-    if past >= budget:
-        raise RunError(
-            f"{ledger.name} holds {past} looks at images of this test split for this original, and the protocol's "
-            f"endpoints.looks allows {budget}: a verdict that is the best of several is worth less than it says. Take "
-            "test cases that were not looked at, or harden a new run under a protocol that states more looks"
-        )

@@ -2,7 +2,7 @@
 
 Verdicts, in order of gravity: PASS, INCONCLUSIVE, FAIL, INVALID. The run's verdict is the gravest of all endpoints:
 all must pass, so no alpha is split between them, unless the protocol makes the scores alternatives (`endpoints`). Every
-PASS comes from a confidence limit at 1 - 2 alpha, on the released composite, against the original (and the last
+PASS comes from a confidence limit at 1 - 2 alpha / looks, on the released composite, against the original (and the last
 authorised release, where there is one) on the same cases, with the patient as the unit.
 
     Endpoint                   PASS                                 FAIL                    otherwise
@@ -32,7 +32,7 @@ A critical finding whose code starts with `attack.` or `hardening.` makes the ve
 finding makes it INCONCLUSIVE at least. INVALID, without endpoints, are records that don't belong together, don't
 reconcile with the per-case table, miss a case or a class, hold a number that is no probability, were answered under
 another decision rule, or share a patient, an image or what looks like its copy between splits. INVALID too is a run
-whose log locked another protocol or cohort, recorded other records, or finished more looks at the test split than the
+whose log locked another protocol or cohort, recorded other records, or holds more looks at the test split than the
 protocol's budget, and a run under another protocol than whoever decides requires. A record that is missing or
 unreadable is no verdict but a `RunError`.
 """

@@ -11,8 +11,14 @@ __all__ = ["significant_losses", "unasked"]
 
 
 def unasked(protocol: Protocol) -> tuple[Finding, ...]:
-    """A finding for margins without a reason, robustness without a bar, and calibration held against nothing."""
-    return (*_margins(protocol), *_robustness(protocol), *_calibration(protocol), *_referral(protocol))
+    """A finding for each thing that a protocol leaves open, such as margins without a reason or a weak suite."""
+    return (
+        *_margins(protocol),
+        *_robustness(protocol),
+        *_calibration(protocol),
+        *_referral(protocol),
+        *_suite(protocol),
+    )
 
 
 def _margins(protocol: Protocol) -> Iterator[Finding]:
@@ -47,6 +53,16 @@ def _calibration(protocol: Protocol) -> Iterator[Finding]:
             "against anything, and probabilities may have got worse behind the same answers."
         )
         yield Finding("gate.calibration_not_held", "warning", message)
+
+
+def _suite(protocol: Protocol) -> Iterator[Finding]:
+    suite = protocol.suite
+    if suite.weakness:
+        message = (
+            f"The suite is weak: {suite.weakness}. A stronger one may find that fewer cases stand. The protocol states "
+            f"why it is enough: {suite.reason}"
+        )
+        yield Finding("gate.weak_suite", "warning", message)
 
 
 def _referral(protocol: Protocol) -> Iterator[Finding]:

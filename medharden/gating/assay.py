@@ -41,7 +41,7 @@ def chance_reason(protocol: Protocol, classes: tuple[str, ...], cases: CaseTable
     what, lower, chance = _against_chance(protocol, classes, cases)
     if lower > chance:
         return ""
-    level = percent(1.0 - 2.0 * protocol.endpoints.alpha)
+    level = percent(1.0 - 2.0 * protocol.endpoints.alpha_per_look)
     return (
         f"original: the lower {level} limit of its {what} {apart(lower, 'is not above', chance)}, which is chance: to "
         "be no worse than it shows nothing. State floors of clean performance (endpoints.noninferiority: floor), or "
@@ -52,7 +52,7 @@ def chance_reason(protocol: Protocol, classes: tuple[str, ...], cases: CaseTable
 def _floors(
     wanted: Margin, floor: float, subject: str, protocol: Protocol, classes: tuple[str, ...], cases: CaseTable
 ) -> Iterator[Endpoint]:
-    alpha, whose, why = protocol.endpoints.alpha, _WHOSE[subject], wanted.justification or ""
+    alpha, whose, why = protocol.endpoints.alpha_per_look, _WHOSE[subject], wanted.justification or ""
     if wanted.metric == "auroc":
         endpoint = auroc_alone(f"{whose}auroc_floor", subject, floor, protocol, classes, cases)
         yield replace(endpoint, justification=why)
@@ -81,7 +81,7 @@ def _against_chance(protocol: Protocol, classes: tuple[str, ...], cases: CaseTab
         return "mean AUROC", endpoint.lower, 0.5
     right = cases.right("original")
     none = np.zeros_like(right)
-    level, chance = 1.0 - 2.0 * protocol.endpoints.alpha, 1.0 / len(classes)
+    level, chance = 1.0 - 2.0 * protocol.endpoints.alpha_per_look, 1.0 / len(classes)
     try:
         recall = balanced_accuracy_difference(right, none, cases.label, level=level, patients=cases.patient)
     except RangeError:

@@ -17,6 +17,7 @@ from medharden.gating.authorised import (
 )
 from medharden.gating.digests import RunDigests, mismatches
 from medharden.gating.endpoints import ALTERNATIVE, clean_endpoints, family_verdict
+from medharden.gating.exclusions import excluded_reasons, worst_case_findings
 from medharden.gating.identity import identity_endpoint
 from medharden.gating.looks import history_problems, ledger_problems, look_findings
 from medharden.gating.records import record_problems
@@ -84,7 +85,7 @@ def decide(
         or tuple(shape_problems(cohort, evaluation, cases))
         or tuple(content_problems(protocol, cohort, evaluation, cases))
         or (tuple(release_problems(cohort, evaluation, release)) if release else ())
-        or (tuple(ledger_problems(protocol, cohort, harden, digests, ledger)) if ledger else ())
+        or (tuple(ledger_problems(protocol, cohort, harden, digests, history, ledger)) if ledger else ())
     )
     findings = (*cohort.findings, *look_findings(protocol, cohort, harden, digests, history, ledger))
     if problems:
@@ -113,12 +114,15 @@ def decide(
         unnamed_reason(protocol, cohort),
         chance_reason(protocol, cohort.classes, cases),
         never_won(cases),
+        *excluded_reasons(protocol, cohort),
     )
     judged += [(Verdict.INCONCLUSIVE, reason) for reason in held if reason]
     verdict = max((v for v, _ in judged), key=_GRAVITY.index)
     open_ones = subgroup_findings(subgroups)
-    reasons = [*(reason for v, reason in judged if v is not Verdict.PASS), *(f.message for f in open_ones)]
-    findings += (*open_ones, *significant_losses(endpoints))
+    left_out = tuple(worst_case_findings(protocol, cohort, cases, endpoints))
+    told = [f.message for f in (*open_ones, *left_out) if f.severity != "info"]
+    reasons = [*(reason for v, reason in judged if v is not Verdict.PASS), *told]
+    findings += (*open_ones, *left_out, *significant_losses(endpoints))
     decision = _decision(verdict, reasons, endpoints, protocol, digests, findings)
     return replace(decision, subgroups=subgroups, authorised=given, ledger=ledger.head if ledger else "")
 

@@ -26,7 +26,7 @@ def clean_endpoints(protocol: Protocol, classes: tuple[str, ...], cases: CaseTab
         classes: in the order of the model's outputs.
         cases: `original` in it is the comparator; the patients are the units of analysis.
     """
-    wanted, alpha = protocol.endpoints.noninferiority, protocol.endpoints.alpha
+    wanted, alpha = protocol.endpoints.noninferiority, protocol.endpoints.alpha_per_look
     if protocol.endpoints.multiplicity == "all":
         for margin in wanted:
             yield from _endpoints(margin, protocol, classes, cases, alpha)
@@ -66,7 +66,7 @@ def _alternatives(
     decided: dict[str, list[Endpoint]] = {}
     remaining = list(wanted)
     while remaining:
-        alpha = protocol.endpoints.alpha / len(remaining)
+        alpha = protocol.endpoints.alpha_per_look / len(remaining)
         tried = {m.metric: list(_endpoints(m, protocol, classes, cases, alpha)) for m in remaining}
         shown = [m for m in remaining if all(e.verdict is Verdict.PASS for e in tried[m.metric])]
         for margin in shown or remaining:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from medharden.audit import Ledger, RunHistory, look_at
+from medharden.audit import Ledger, Look, RunHistory, look_at
 from medharden.gating.digests import RunDigests
+from medharden.gating.words import percent
 from medharden.protocol import Protocol
 from medharden.record import CohortRecord, Finding, HardenRecord
 
@@ -23,32 +24,45 @@ def history_problems(protocol: Protocol, history: RunHistory, digests: RunDigest
         yield from _other("cohort.json", "locked", lock.cohort, digests.cohort)
     yield from _other("harden.json", "recorded", history.harden, digests.harden)
     yield from _other("evaluation.json", "recorded", history.evaluation, digests.evaluation)
-    if history.finished > protocol.endpoints.looks:
+    looks = max(history.looks, history.finished)
+    if looks > protocol.endpoints.looks:
         yield (
-            f"the test split was evaluated {history.finished} times; the protocol's endpoints.looks allows "
+            f"the test split was looked at {looks} times; the protocol's endpoints.looks allows "
             f"{protocol.endpoints.looks}"
         )
 
 
 def ledger_problems(
-    protocol: Protocol, cohort: CohortRecord, harden: HardenRecord, digests: RunDigests, ledger: Ledger
+    protocol: Protocol,
+    cohort: CohortRecord,
+    harden: HardenRecord,
+    digests: RunDigests,
+    history: RunHistory,
+    ledger: Ledger,
 ) -> Iterator[str]:
-    """Whether the ledger has this evaluation, and not more looks up to it than the protocol allows."""
-    if not ledger.holds(digests.evaluation):
-        yield "evaluation.json is not in the ledger: its look at the test split was not counted"
+    """Whether the ledger has the look that this evaluation came of, and not more up to it than the protocol allows."""
+    look = _look(cohort, harden, digests, history)
+    if not history.look or not ledger.holds(look):
+        yield "the look at the test split that evaluation.json came of is not in the ledger: it was not counted"
         return
-    looks = _counted(cohort, harden, digests, ledger)
+    looks = 1 + ledger.before(look, cohort)
     if looks > protocol.endpoints.looks:
         yield (
-            f"by the ledger, this evaluation is look {looks} at images of this test split for this original; the "
-            f"protocol's endpoints.looks allows {protocol.endpoints.looks}"
+            f"by the ledger, this evaluation is look {looks} at images of this test split; the protocol's "
+            f"endpoints.looks allows {protocol.endpoints.looks}"
         )
 
 
-def _counted(cohort: CohortRecord, harden: HardenRecord, digests: RunDigests, ledger: Ledger) -> int:
-    """Which look at this test split for this original the evaluation is, by the ledger."""
-    look = look_at(cohort, harden.original.state, digests.hardened, digests.evaluation)
-    return 1 + ledger.before(look, cohort)
+def _look(cohort: CohortRecord, harden: HardenRecord, digests: RunDigests, history: RunHistory) -> Look:
+    """The look that the evaluation at hand came of, as a ledger must have it."""
+    return look_at(
+        cohort,
+        look=history.look,
+        protocol=digests.protocol,
+        cohort=digests.cohort,
+        hardened=digests.hardened,
+        original=harden.original.state,
+    )
 
 
 def look_findings(
@@ -67,21 +81,38 @@ def look_findings(
             "directories are not in it. Name the ledger with --ledger."
         )
         found.append(Finding("gate.ledger_not_read", "warning", message))
-    looks = max(history.finished, 0 if ledger is None else _counted(cohort, harden, digests, ledger))
-    if looks > 1:
-        bound = min(looks * protocol.endpoints.alpha, 1.0)
+    if protocol.endpoints.looks > 1:
+        planned, left = protocol.endpoints, protocol.endpoints.alpha_per_look
         message = (
-            f"The test split was evaluated {looks} times. Whoever keeps the best of them passes wrongly "
-            f"with a chance of up to {bound:.3g} an endpoint, not {protocol.endpoints.alpha:g}."
+            f"The protocol plans {planned.looks} looks at the test split: of alpha {planned.alpha:g} each of them is "
+            f"decided at {left:.3g}, its limits at {percent(1.0 - 2.0 * left)}."
+        )
+        found.append(Finding("gate.alpha_per_look", "info", message))
+    counted = 0 if ledger is None else 1 + ledger.before(_look(cohort, harden, digests, history), cohort)
+    looks, allowed = max(history.looks, history.finished, counted), protocol.endpoints.looks
+    if looks > 1:
+        most = max(looks, allowed)
+        bound = min(most * protocol.endpoints.alpha_per_look, 1.0)
+        message = (
+            f"The test split was looked at {looks} times, of {allowed} that the protocol plans. Whoever keeps the best "
+            f"of {most} passes wrongly with a chance of up to {bound:.3g} an endpoint, since each look "
+            f"is decided at alpha {protocol.endpoints.alpha_per_look:.3g}."
         )
         found.append(Finding("gate.repeated_look", "warning", message))
-    unfinished = history.opened - history.finished
-    if unfinished > 0:
+    failed = history.looks - history.finished
+    if failed > 0:
         message = (
-            f"The test split was opened {history.opened} times, and {unfinished} of these evaluations were interrupted "
-            "or failed. They don't count as looks, since they left no result."
+            f"{failed} of {history.looks} looks at the test split came to no record: interrupted, or failed. They "
+            "count, for what was seen until then could be read."
         )
         found.append(Finding("gate.unfinished_look", "warning", message))
+    again = history.opened - history.looks
+    if again > 0:
+        message = (
+            f"The test split was opened {history.opened} times for {history.looks} looks: an evaluation that was "
+            "interrupted or failed, and was begun again for the same weights, protocol and cohort, is the same look."
+        )
+        found.append(Finding("gate.resumed_look", "info", message))
     return tuple(found)
 
 

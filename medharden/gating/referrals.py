@@ -24,7 +24,7 @@ _UNANSWERED = -1
 
 def referral_endpoints(protocol: Protocol, classes: tuple[str, ...], cases: CaseTable) -> Iterator[Endpoint]:
     """The clean referral rate of all and of each class, and the rate of all attacked cases."""
-    fusion, alpha = protocol.fusion, protocol.endpoints.alpha
+    fusion, alpha = protocol.fusion, protocol.endpoints.alpha_per_look
     released = cases.subjects["composite"]
     every = np.ones(len(cases.case), dtype=np.bool_)
     parts = [("referral", every, fusion.referral_budget)]

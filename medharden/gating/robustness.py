@@ -31,7 +31,7 @@ def robust_endpoints(protocol: Protocol, classes: tuple[str, ...], cases: CaseTa
         classes: in the order of the model's outputs.
         cases: `original` in it is the comparator; the patients are the units of analysis.
     """
-    wanted, alpha = protocol.endpoints.robustness, protocol.endpoints.alpha
+    wanted, alpha = protocol.endpoints.robustness, protocol.endpoints.alpha_per_look
     composite = cases.subjects["composite"].robust
     every = at_least(
         "robust_floor",
@@ -116,7 +116,7 @@ def _gain_where_right(protocol: Protocol, cases: CaseTable) -> Endpoint:
 
 def _of_class(group: Group, protocol: Protocol, cases: CaseTable) -> Iterator[Endpoint]:
     """A class's floor, and the class under attack against the original, at the margin of its clean recall."""
-    wanted, alpha = protocol.endpoints.robustness, protocol.endpoints.alpha
+    wanted, alpha = protocol.endpoints.robustness, protocol.endpoints.alpha_per_look
     floor, bound = wanted.floor_of(*group.keys), _margin(group, protocol)
     rows, why = group.rows & cases.attacked, floor.justification or ""
     before, after = group.robust("original", cases), group.robust("composite", cases)
@@ -140,7 +140,7 @@ def _margin(group: Group, protocol: Protocol) -> Bound:
 
 def _under_attack(rows: Flags, least: float, protocol: Protocol, cases: CaseTable) -> Pair:
     before, after = cases.subjects["original"].robust, cases.subjects["composite"].robust
-    return compare(before, after, rows, cases, -least, protocol.endpoints.alpha, exact=True)
+    return compare(before, after, rows, cases, -least, protocol.endpoints.alpha_per_look, exact=True)
 
 
 def _nobody(name: str, kind: str, why: str, limit: float, protocol: Protocol) -> Endpoint:
@@ -152,7 +152,7 @@ def _nobody(name: str, kind: str, why: str, limit: float, protocol: Protocol) ->
         estimate=0.0,
         lower=-1.0,
         upper=1.0,
-        level=1.0 - 2.0 * protocol.endpoints.alpha,
+        level=1.0 - 2.0 * protocol.endpoints.alpha_per_look,
         limit=limit,
         n=0,
         patients=0,

@@ -100,7 +100,7 @@ def auroc_alone(
         classes: in the order of the model's outputs.
         cases: the patients are the units of analysis.
     """
-    level, scores = 1.0 - 2.0 * protocol.endpoints.alpha, cases.subjects[subject].probabilities
+    level, scores = 1.0 - 2.0 * protocol.endpoints.alpha_per_look, cases.subjects[subject].probabilities
     alone = replace(cases.subjects[subject], probabilities=np.full_like(scores, 0.5))
     against = replace(cases, subjects={"original": alone, "composite": cases.subjects[subject]})
     change = _change("auroc", None, protocol, classes, against, level)

@@ -74,7 +74,7 @@ def _change(
     name: str, before: Flags, after: Flags, rows: Flags, margin: float, protocol: Protocol, cases: CaseTable
 ) -> Endpoint:
     """A paired change: the absence of harm by the lower limit of the whole's endpoint, harm by an exact upper one."""
-    alpha, fewest = protocol.endpoints.alpha, protocol.subgroups.min_cases
+    alpha, fewest = protocol.endpoints.alpha_per_look, protocol.subgroups.min_cases
     pair = compare(before, after, rows, cases, margin, alpha)
     upper = compare(before, after, rows, cases, 0.0, alpha, exact=True).test.interval[1]
     verdict, text = _verdict(pair, upper, margin, fewest)
@@ -101,7 +101,7 @@ def _verdict(pair: Pair, upper: float, margin: float, fewest: int) -> tuple[Verd
 
 def _floor(name: str, robust: Flags, rows: Flags, floor: float, protocol: Protocol, cases: CaseTable) -> Endpoint:
     """A share under attack against the floor of the whole: harm where even its upper limit is below."""
-    share = share_of(robust, rows, cases, protocol.endpoints.alpha)
+    share = share_of(robust, rows, cases, protocol.endpoints.alpha_per_look)
     endpoint = at_least(name, _FLOOR, share, floor, "the share that stands", "robust", "")
     seen = sample(share.cases, share.patients, None, f"{share.count} robust")
     harm = f"harm is shown: exact upper limit {apart(share.upper, 'is below', floor)} {seen}"
@@ -118,7 +118,7 @@ def _referral(name: str, rows: Flags, protocol: Protocol, cases: CaseTable) -> I
     ]
     for what, flags, within, budget in parts:
         if within.any():
-            share = share_of(flags, within, cases, protocol.endpoints.alpha)
+            share = share_of(flags, within, cases, protocol.endpoints.alpha_per_look)
             endpoint = at_most(f"{name}:{what}", _REFERRAL, share, budget, "the referral rate", "referred")
             seen = sample(share.cases, share.patients, None, f"{share.count} referred")
             harm = f"harm is shown: exact lower limit {apart(share.lower, 'is above', budget)} {seen}"

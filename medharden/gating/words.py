@@ -9,7 +9,7 @@ _FEWEST_DECIMALS, _MOST_DECIMALS = 3, 8
 
 def percent(level: float) -> str:
     """A confidence level, such as `95 %`."""
-    return f"{100.0 * level:g} %"
+    return f"{100.0 * level:.5g} %"
 
 
 def apart(value: float, relation: str, bound: float) -> str:

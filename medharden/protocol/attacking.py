@@ -125,6 +125,12 @@ SUITES: dict[str, tuple[Attack, ...]] = {
 }
 
 
+FEWEST_ATTACKED = 100
+"""With fewer, exact limits of robust accuracy reach more than ten points to either side."""
+
+_BY_GRADIENT = ("pgd", "apgd")
+
+
 class Suite(Strict):
     """The attacks of the evaluation: a case is robust only if none of them wins on it.
 
@@ -133,6 +139,8 @@ class Suite(Strict):
         attacks: run in this order; a case that has fallen is not attacked again.
         cases: attack at most this many test cases, drawn by class from the seed; null attacks all.
         sanity_cases: how many of them the curves against budget and steps are measured on; 0 measures none.
+        reason: why a suite is enough that is weaker than `fast`, or attacks fewer than 100 cases; such a suite needs
+            it, and every verdict under it says so.
         precision: what attacks search in; `bfloat16` is faster on some devices and may find less. Every success is
             confirmed in float32 either way.
     """
@@ -141,6 +149,7 @@ class Suite(Strict):
     attacks: tuple[Attack, ...] = Field(default=_STANDARD, min_length=1)
     cases: Annotated[int, Field(ge=1)] | None = None
     sanity_cases: Annotated[int, Field(ge=0)] = 32
+    reason: Annotated[str, Field(min_length=1, pattern=r"\S")] | None = None
     precision: Precision = "float32"
 
     @model_validator(mode="before")
@@ -163,4 +172,20 @@ class Suite(Strict):
             raise ValueError(f"suite.name {self.name!r} names other attacks than suite.attacks; leave out one of them")
         if self.name == "custom" and "attacks" not in self.model_fields_set:
             raise ValueError("suite.name custom needs suite.attacks")
+        if self.weakness and self.reason is None:
+            raise ValueError(
+                f"suite: {self.weakness}, so robustness would mean little; strengthen it, or state as suite.reason why "
+                "it is enough, and every verdict will say so"
+            )
         return self
+
+    @property
+    def weakness(self) -> str:
+        """In what the suite is weaker than `fast` on enough cases, in words; or nothing."""
+        least = max(attack.steps for attack in SUITES["fast"])
+        said = []
+        if not any(attack.attack in _BY_GRADIENT and attack.steps >= least for attack in self.attacks):
+            said.append(f"none of its attacks is pgd or apgd with {least} steps or more, as those of fast")
+        if self.cases is not None and self.cases < FEWEST_ATTACKED:
+            said.append(f"it attacks {self.cases} cases at most, fewer than {FEWEST_ATTACKED}")
+        return "; ".join(said)

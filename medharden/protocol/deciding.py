@@ -31,6 +31,15 @@ _BY_CLASS = ("recall", "finding_auroc")
 _FLOORED = ("accuracy", "recall", "auroc")
 _SIDES = ("sensitivity", "specificity")
 
+LARGEST_ALPHA = 0.05
+"""One-sided; a larger error would be a claim that nobody in the field takes for one."""
+
+MOST_LOOKS = 20
+"""Who looks more often at one test split chooses on it: it is a validation split by then."""
+
+LARGEST_BARE_MARGIN = 0.2
+"""Without a reason: a loss of every fifth case is none that goes without saying."""
+
 ClassKey = Annotated[str, Field(min_length=1)]
 """`sensitivity`, `specificity`, a class or finding, or of a multilabel task `sensitivity:FINDING`."""
 
@@ -39,7 +48,8 @@ class Bound(Strict):
     """A non-inferiority margin with its reason.
 
     Attributes:
-        margin: the largest loss that is clinically acceptable, as a proportion (0.02 is two points).
+        margin: the largest loss that is clinically acceptable, as a proportion (0.02 is two points); above 0.2 it needs
+            its justification.
         justification: why, in clinical words; null where nobody has justified it, and every verdict says so.
     """
 
@@ -164,29 +174,35 @@ class Endpoints(Strict):
     """What the gate decides on.
 
     Attributes:
-        alpha: one-sided error of each endpoint; 0.025 goes with 95 % intervals.
+        alpha: one-sided error of each endpoint over all looks, 0.05 at most; 0.025 goes with 95 % intervals where there
+            is one look.
         multiplicity: `all` endpoints must pass, so alpha is not split. `any-holm`: accuracy, recall and the robustness
             endpoints are co-primary and must all pass; of the other metrics one suffices, each held against Holm's
             share of alpha, unless one of them is shown to be worse.
         authorised: SHA-256 of the `hardened.safetensors` of the last authorised release, which the gate then asks for:
             the new release must be non-inferior to it too. Null where there is none.
-        looks: how many evaluations of the test split may be finished. Each adds up to alpha to the chance of passing
-            wrongly; an evaluation after the last is refused, and a run with more is INVALID.
+        looks: how many looks at the test split are planned, of whatever model, 20 at most. Each is decided at alpha /
+            looks; one after the last is refused, and a run with more is INVALID.
         noninferiority: clean endpoints; accuracy and recall must be there, so that no other metric decides alone. A
             protocol without `brier` holds calibration against nothing, and every verdict says so.
         robustness: attacked endpoints.
     """
 
-    alpha: Annotated[float, Field(gt=0, lt=0.5)] = 0.025
+    alpha: Annotated[float, Field(gt=0, le=LARGEST_ALPHA)] = 0.025
     multiplicity: Literal["all", "any-holm"] = "all"
     authorised: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
-    looks: Annotated[int, Field(ge=1)] = 1
+    looks: Annotated[int, Field(ge=1, le=MOST_LOOKS)] = 1
     noninferiority: tuple[Margin, ...] = (
         Margin(metric="accuracy", margin=0.02),
         Margin(metric="recall", margin=0.05),
         Margin(metric="brier", margin=0.02),
     )
     robustness: Robustness = Robustness()
+
+    @property
+    def alpha_per_look(self) -> float:
+        """What each look may err by, so that all that are planned err by `alpha` at most (Bonferroni)."""
+        return self.alpha / self.looks
 
     @model_validator(mode="after")
     def _complete(self) -> Endpoints:
@@ -196,6 +212,12 @@ class Endpoints(Strict):
                 "endpoints.noninferiority must hold accuracy and recall, and no metric twice: an accuracy that is kept "
                 f"by trading one class for another is a clinical loss; got {metrics}"
             )
+        for name, bound in ((name, bound) for m in self.noninferiority for name, bound in m.bounds.items()):
+            if bound.margin > LARGEST_BARE_MARGIN and not (bound.justification or "").strip():
+                raise ValueError(
+                    f"endpoints.noninferiority: {name} has a margin of {bound.margin:g}; above {LARGEST_BARE_MARGIN:g} "
+                    "it needs its justification: a loss just below it would pass"
+                )
         others = len(metrics) - len(CO_PRIMARY)
         if self.multiplicity == "any-holm" and others < 2:
             raise ValueError(

@@ -112,6 +112,8 @@ class Splits(Strict):
             them is INVALID. Copies within the test split count once. Null looks for none.
         similar_bits: cases of different splits within so many bits are reported; null reports none.
         reviewed: pairs that are no copies though they look so.
+        excluded_limit: largest share of the test split, and of each class in it, that may be left out as unusable; with
+            more a verdict is INCONCLUSIVE at best.
     """
 
     train: OpenFraction = 0.6
@@ -121,6 +123,7 @@ class Splits(Strict):
     near_duplicate_bits: Annotated[int, Field(ge=0, le=64)] | None = 16
     similar_bits: Annotated[int, Field(ge=0, le=64)] | None = 40
     reviewed: tuple[Reviewed, ...] = ()
+    excluded_limit: Fraction = 0.05
 
     @model_validator(mode="after")
     def _consistent(self) -> Splits:

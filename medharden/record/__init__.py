@@ -6,7 +6,7 @@ and written through `medharden.audit`. Every number is finite (a JSON record can
 
 from medharden.record.attack import AttackedCase, AttackRecord
 from medharden.record.clusters import Clusters, by_unit, clusters_of, joined
-from medharden.record.cohort import AlikePair, CaseRecord, CohortRecord, Label, ModelRecord, present
+from medharden.record.cohort import AlikePair, CaseRecord, CohortRecord, ExcludedCase, Label, ModelRecord, present
 from medharden.record.common import Environment, Finding, Progress, Verdict
 from medharden.record.evaluation import (
     AttackOutcome,
@@ -36,6 +36,7 @@ __all__ = [
     "Environment",
     "EpochRecord",
     "Evaluation",
+    "ExcludedCase",
     "Finding",
     "FindingTable",
     "FrontierPoint",

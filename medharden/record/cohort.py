@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from medharden.record.common import Finding
 
-__all__ = ["AlikePair", "CaseRecord", "CohortRecord", "Label", "ModelRecord", "present"]
+__all__ = ["AlikePair", "CaseRecord", "CohortRecord", "ExcludedCase", "Label", "ModelRecord", "present"]
 
 Label = int | tuple[int, ...]
 """Index of a case's class; of a multi-label task the rising indices of its findings, `()` for none."""
@@ -45,6 +45,25 @@ class AlikePair:
 
 
 @dataclass(frozen=True)
+class ExcludedCase:
+    """One case that was left out (only where the protocol allows exclusion).
+
+    Attributes:
+        case: its pseudonym, or the row of a manifest that names no file.
+        label: as of a `CaseRecord`; null where the data don't tell.
+        split: as the data give it; "" where they give none, since splits are made of the cases that are left.
+        reason: why it can't be used.
+        repeated: the same case is used under another row: nothing is lost with this one.
+    """
+
+    case: str
+    label: Label | None
+    split: str
+    reason: str
+    repeated: bool = False
+
+
+@dataclass(frozen=True)
 class CohortRecord:
     """What data a run saw (`cohort.json`).
 
@@ -56,7 +75,7 @@ class CohortRecord:
         shape: one input's shape (C, *spatial).
         grouped_by: `patient` where the data name patients, `case` where each case stands for one.
         unnamed: how many cases name no patient.
-        excluded: cases left out, with reasons (only where the protocol allows exclusion).
+        excluded: cases left out, in the order in which they were found.
         alike: pairs across splits within the protocol's `splits.similar_bits`, or `near_duplicate_bits`; the nearest
             10 000.
         copies: pairs of the test split within `near_duplicate_bits` that join what looks like copies of one image: as
@@ -73,7 +92,7 @@ class CohortRecord:
     key_id: str
     shape: tuple[int, ...]
     cases: tuple[CaseRecord, ...]
-    excluded: tuple[tuple[str, str], ...]
+    excluded: tuple[ExcludedCase, ...]
     preprocessing: str
     findings: tuple[Finding, ...] = ()
     alike: tuple[AlikePair, ...] = ()
@@ -82,6 +101,11 @@ class CohortRecord:
     def split(self, name: str) -> tuple[CaseRecord, ...]:
         """The cases of one split, in their recorded order."""
         return tuple(c for c in self.cases if c.split == name)
+
+    @property
+    def lost(self) -> tuple[ExcludedCase, ...]:
+        """The cases left out that are not used under another row."""
+        return tuple(c for c in self.excluded if not c.repeated)
 
     @property
     def multilabel(self) -> bool:

@@ -58,4 +58,4 @@ def robust_limits(records: RunRecords, name: str) -> Limits:
 
 def gate_level(records: RunRecords) -> float:
     """The two-sided level of the gate's limits."""
-    return 1.0 - 2.0 * records.protocol.endpoints.alpha
+    return 1.0 - 2.0 * records.protocol.endpoints.alpha_per_look

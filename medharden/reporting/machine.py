@@ -8,8 +8,9 @@ from typing import Any
 from medharden.record import CohortRecord, SubjectOutcome, present
 from medharden.reporting.accuracy import clean_limits, robust_limits
 from medharden.reporting.clean import all_findings
+from medharden.reporting.excluded import ExcludedRow, excluded_rows
 from medharden.reporting.findings import finding_figures
-from medharden.reporting.robust import SPLITS, excluded_counts
+from medharden.reporting.robust import SPLITS
 from medharden.reporting.source import RunRecords
 from medharden.reporting.wording import article_15, untested
 
@@ -94,7 +95,7 @@ def _cohort(cohort: CohortRecord) -> dict[str, Any]:
         "counts": counts,
         "cases": len(cohort.cases),
         "patients": len({c.patient for c in cohort.cases}),
-        "excluded": [{"reason": reason, "cases": cases} for reason, cases in excluded_counts(cohort)],
+        "excluded": [_excluded(row) for row in excluded_rows(cohort)],
         "source": cohort.source,
         "formats": cohort.formats,
         "splits_from": cohort.splits_from,
@@ -103,3 +104,7 @@ def _cohort(cohort: CohortRecord) -> dict[str, Any]:
         "shape": list(cohort.shape),
         "preprocessing": cohort.preprocessing,
     }
+
+
+def _excluded(row: ExcludedRow) -> dict[str, Any]:
+    return {"class": row.name, "split": row.split, "reason": row.reason, "cases": row.cases, "of": row.of}

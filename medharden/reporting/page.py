@@ -9,6 +9,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from medharden.reporting.accuracy import unit_table
 from medharden.reporting.charts import forest_chart, frontier_chart, robustness_chart, training_chart
 from medharden.reporting.clean import all_findings, endpoint_rows, paired_tables, subgroup_rows, summary
+from medharden.reporting.excluded import excluded_rows
 from medharden.reporting.findings import finding_figures, finding_rows
 from medharden.reporting.numbers import moment
 from medharden.reporting.pictures import gallery
@@ -25,7 +26,6 @@ from medharden.reporting.robust import (
     cohort_flow,
     cost_rows,
     direction_rows,
-    excluded_counts,
     frontier_rows,
     reconciliation,
     subject_rows,
@@ -104,7 +104,7 @@ def html_report(records: RunRecords) -> bytes:
         model=model_rows(records),
         data=data_rows(records),
         flow=cohort_flow(records.cohort),
-        excluded=excluded_counts(records.cohort),
+        excluded=excluded_rows(records.cohort),
         counts_agree=agree,
         counts=counts,
         threat=threat_rows(protocol),

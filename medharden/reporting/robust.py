@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import dataclass
 
 from medharden.protocol import Protocol
@@ -23,7 +22,6 @@ __all__ = [
     "cohort_flow",
     "cost_rows",
     "direction_rows",
-    "excluded_counts",
     "frontier_rows",
     "reconciliation",
     "subject_label",
@@ -232,11 +230,6 @@ def cohort_flow(cohort: CohortRecord) -> tuple[FlowRow, ...]:
         groups = [[c for c in held if c.split == split] for split in SPLITS] + [held]
         rows.append(FlowRow(name, tuple((count(len(g)), count(len({c.patient for c in g}))) for g in groups)))
     return tuple(rows)
-
-
-def excluded_counts(cohort: CohortRecord) -> tuple[tuple[str, int], ...]:
-    """Reasons for exclusion and how many cases each took, the most frequent first."""
-    return tuple(sorted(Counter(reason for _, reason in cohort.excluded).items(), key=lambda item: (-item[1], item[0])))
 
 
 def reconciliation(records: RunRecords) -> tuple[bool, str]:

@@ -56,11 +56,7 @@ class ReportedSubject(TypedDict):
 ClassCount = TypedDict("ClassCount", {"class": str, "split": str, "cases": int, "patients": int})
 
 
-class Exclusion(TypedDict):
-    """Why cases were left out, and how many."""
-
-    reason: str
-    cases: int
+Exclusion = TypedDict("Exclusion", {"class": str, "split": str, "reason": str, "cases": int, "of": int})
 
 
 class ReportedCohort(TypedDict):

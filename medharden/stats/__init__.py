@@ -22,7 +22,7 @@ from medharden.stats.influence import influence_limits, unseen_share
 from medharden.stats.means import brier_difference, cluster_t_difference, finding_brier_difference
 from medharden.stats.noninferiority import NonInferiority, noninferiority_test
 from medharden.stats.paired import newcombe_interval, tango_interval, tango_statistic
-from medharden.stats.power import cases_needed, power_to_show, smallest_margin
+from medharden.stats.power import cases_needed, fewest_cases, joint_power, power_to_show, smallest_margin
 from medharden.stats.proportions import clopper_pearson_interval, wilson_interval
 from medharden.stats.scores import ReliabilityBin, calibration_error, reliability, roc_curve
 
@@ -46,11 +46,13 @@ __all__ = [
     "design_effect",
     "effective_cases",
     "exact_p_value",
+    "fewest_cases",
     "finding_brier_difference",
     "gain_test",
     "holm",
     "independent_standard_error",
     "influence_limits",
+    "joint_power",
     "macro_auroc_difference",
     "mcnemar",
     "newcombe_interval",

@@ -1,0 +1,176 @@
+"""Cases that were left out: whether so many may be, and whether they could turn the verdict.
+
+Who leaves out the cases that a model would fail has a better model. Given splits say where a case left out belonged;
+made splits are made of what is left, so such a case may have belonged to any. The share is that of the test split,
+where the cases without a split are spread over all splits as the others are; the worst case puts all of them into it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+
+import numpy as np
+
+from medharden.gating.endpoints import clean_endpoints
+from medharden.gating.robustness import robust_endpoints
+from medharden.protocol import CO_PRIMARY, Protocol
+from medharden.record import (
+    CaseTable,
+    CohortRecord,
+    Endpoint,
+    ExcludedCase,
+    Finding,
+    FindingTable,
+    Label,
+    SubjectTable,
+    Verdict,
+    present,
+)
+
+__all__ = ["excluded_reasons", "worst_case_findings"]
+
+_MOST_NAMED = 6
+
+
+def excluded_reasons(protocol: Protocol, cohort: CohortRecord) -> Iterator[str]:
+    """Why nothing passes where more cases were left out than the protocol allows, of all or of one class."""
+    limit = protocol.splits.excluded_limit
+    said = [text for text, share in _shares(cohort) if share > limit]
+    if said:
+        more = f"; and of {len(said) - _MOST_NAMED} more" if len(said) > _MOST_NAMED else ""
+        yield (
+            f"exclusions: {'; '.join(said[:_MOST_NAMED])}{more}; that is more than splits.excluded_limit allows "
+            f"({100 * limit:.3g} %), and whoever leaves cases out chooses what a model is judged by"
+        )
+
+
+def worst_case_findings(
+    protocol: Protocol, cohort: CohortRecord, cases: CaseTable, endpoints: Iterable[Endpoint]
+) -> Iterator[Finding]:
+    """Which endpoints would no longer pass if the release had lost every case that was left out.
+
+    Args:
+        protocol: margins and floors.
+        cohort: with the cases left out.
+        cases: units of analysis.
+        endpoints: as decided without the cases left out.
+    """
+    left_out = _perhaps_of_test(cohort)
+    passed = {e.name: e for e in endpoints if e.verdict is Verdict.PASS}
+    if not left_out:
+        return
+    turned: dict[str, str] = {}
+    for guess in _guesses(cohort, left_out):
+        worst = _with_lost(cases, left_out, guess, len(cohort.classes))
+        for e in _decided(protocol, cohort.classes, worst):
+            before = passed.get(e.name)
+            if before is not None and e.verdict is not Verdict.PASS:
+                limits = f"limit {before.lower:.3f} to {e.lower:.3f}"
+                turned.setdefault(e.name, f"{e.name} ({before.estimate:.3f} to {e.estimate:.3f}, {limits})")
+    head = (
+        f"{len(left_out)} cases that were left out belong to the test split, or may: were the original right on all of "
+        "them, attacked or not, and the release wrong, "
+    )
+    if turned:
+        message = f"{head}these would no longer pass: {', '.join(turned.values())}."
+        yield Finding("gate.exclusions_could_turn", "warning", message)
+    else:
+        message = f"{head}no endpoint on answers that passes would turn."
+        yield Finding("gate.exclusions_worst_case", "info", message)
+
+
+def _shares(cohort: CohortRecord) -> Iterator[tuple[str, float]]:
+    """In words and as a number, the share of the test split that was left out: of all cases and of each class."""
+    yield _share(cohort, "the cases", None)
+    for k, name in enumerate(cohort.classes):
+        yield _share(cohort, f"those of {name}", k)
+
+
+def _share(cohort: CohortRecord, what: str, label: int | None) -> tuple[str, float]:
+    used = [c for c in cohort.cases if label is None or label in present(c.label)]
+    lost = [c for c in cohort.lost if label is None or (c.label is not None and label in present(c.label))]
+    in_test = sum(c.split == "test" for c in used)
+    known, unknown = sum(c.split == "test" for c in lost), sum(c.split == "" for c in lost)
+    parts = [f"{known} of the {known + in_test} in the test split"] if known else []
+    parts += [f"{unknown} of {unknown + len(used)} before splits were made"] if unknown else []
+    gone = known + (unknown * in_test / len(used) if in_test else unknown)
+    share = gone / (gone + in_test) if gone else 0.0
+    return f"of {what}, {' and '.join(parts)} were left out ({100 * share:.3g} %)", share
+
+
+def _perhaps_of_test(cohort: CohortRecord) -> tuple[ExcludedCase, ...]:
+    return tuple(c for c in cohort.lost if c.split in ("test", ""))
+
+
+def _guesses(cohort: CohortRecord, left_out: tuple[ExcludedCase, ...]) -> tuple[Label, ...]:
+    """What a case may be whose label nobody knows: each class in turn; of findings all, or none."""
+    if all(c.label is not None for c in left_out):
+        return (0,)
+    return (tuple(range(len(cohort.classes))), ()) if cohort.multilabel else tuple(range(len(cohort.classes)))
+
+
+def _decided(protocol: Protocol, classes: tuple[str, ...], cases: CaseTable) -> Iterator[Endpoint]:
+    """The endpoints on answers, clean and attacked; those on scores know nothing of a case that can't be read."""
+    counted = tuple(m for m in protocol.endpoints.noninferiority if m.metric in CO_PRIMARY)
+    wanted = protocol.endpoints.model_copy(update={"noninferiority": counted, "multiplicity": "all"})
+    on_answers = protocol.model_copy(update={"endpoints": wanted})
+    yield from clean_endpoints(on_answers, classes, cases)
+    yield from robust_endpoints(on_answers, classes, cases)
+
+
+def _with_lost(cases: CaseTable, left_out: tuple[ExcludedCase, ...], guess: Label, classes: int) -> CaseTable:
+    """The table with the cases left out, right and robust by the original and wrong by the release; each a patient."""
+    labels = [guess if c.label is None else c.label for c in left_out]
+    if cases.multilabel:
+        label = np.zeros((len(labels), classes), dtype=np.int64)
+        for row, found in enumerate(labels):
+            label[row, list(present(found))] = 1
+    else:
+        label = np.array(labels, dtype=np.int64)
+    attacked = np.zeros(len(labels), dtype=np.bool_)
+    attacked[: math.ceil(len(labels) * cases.attacked.mean())] = True
+    names = tuple(f"left out {c.case}" for c in left_out)
+    subjects = {
+        name: _answered(table, label, attacked, right=name == "original", classes=classes)
+        for name, table in cases.subjects.items()
+    }
+    return CaseTable(
+        case=(*cases.case, *names),
+        patient=(*cases.patient, *names),
+        label=np.concatenate([cases.label, label]),
+        attacked=np.concatenate([cases.attacked, attacked]),
+        subjects=subjects,
+    )
+
+
+def _answered(
+    table: SubjectTable,
+    label: np.ndarray[tuple[int, ...], np.dtype[np.int64]],
+    attacked: np.ndarray[tuple[int, ...], np.dtype[np.bool_]],
+    *,
+    right: bool,
+    classes: int,
+) -> SubjectTable:
+    """A subject's columns with those of the cases left out; probabilities of them are nobody's."""
+    wrong = 1 - label if label.ndim == 2 else (label + 1) % classes
+    none, stands = np.zeros(len(label), dtype=np.bool_), attacked & right
+    findings = table.findings
+    if findings is not None:
+        robust = np.repeat(stands[:, None], label.shape[1], axis=1)
+        findings = FindingTable(
+            np.concatenate([findings.robust, robust]),
+            np.concatenate([findings.attacked_probabilities, np.full(robust.shape, 0.5)]),
+        )
+    referred = table.referred_attacked
+    return replace(
+        table,
+        predicted=np.concatenate([table.predicted, label if right else wrong]),
+        probabilities=np.concatenate([table.probabilities, np.full((len(label), classes), 1.0 / classes)]),
+        robust=np.concatenate([table.robust, stands]),
+        won_by=(*table.won_by, *("" if right else "clean" for _ in label)),
+        referred=np.concatenate([table.referred, none]),
+        findings=findings,
+        referred_attacked=None if referred is None else np.concatenate([referred, none]),
+    )
