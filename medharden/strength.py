@@ -50,14 +50,25 @@ def _clean(protocol: Protocol) -> Iterator[str]:
                 yield f"{name} rises by less than {bound.margin:g}"
             else:
                 yield f"{name} falls by less than {100 * bound.margin:g} points"
+        if wanted.floor is not None:
+            yield f"{wanted.metric} itself is {wanted.floor:g} at least, the original's too"
 
 
 def _attacked(protocol: Protocol) -> Iterator[str]:
     wanted, threat = protocol.endpoints.robustness, protocol.threat
     if wanted.floor > 0.0:
         yield f"robust accuracy is {wanted.floor:g} at least"
+    floor = wanted.floor if wanted.class_floor is None else wanted.class_floor
+    if wanted.classes == "co-primary":
+        least = f"{floor:g} at least, and " if floor > 0.0 else ""
+        yield f"of each class the share that stands is {least}below the original's by less than the margin of its recall"
+    for name, of in wanted.by_class.items():
+        yield f"of {name} it is {of.floor:g} at least"
     more = f"by more than {100 * wanted.gain:g} points " if wanted.gain > 0.0 else ""
-    yield f"robust accuracy is {more}above the original's"
+    yield f"robust accuracy is {more}above the original's, and above it where the original is right when clean"
+    if protocol.fusion.mode == "guarded":
+        limit = protocol.fusion.referral_attacked
+        yield f"{protocol.fusion.referral_budget:g} of clean cases are referred at most, and {limit:g} of attacked ones"
     attacks = ", ".join(attack.name for attack in protocol.suite.attacks)
     yield f"all of that under {threat.norm} changes of {threat.eps:g} ({threat.unit}), by {attacks}"
 
@@ -84,6 +95,10 @@ def _of_robustness(protocol: Protocol) -> Iterator[str]:
         yield "no least gain is asked: any gain under attack that is shown will do"
     if wanted.class_floor == 0.0:
         yield "no floor is asked of each class under attack"
+    if wanted.classes == "reported":
+        yield f"robustness by class is reported and decides nothing: {wanted.reason}"
+    if all(m.metric != "brier" for m in protocol.endpoints.noninferiority):
+        yield "calibration is held against nothing: probabilities may get worse behind the same answers"
     if protocol.fusion.mode == "clean":
         yield "fusion clean answers as the original does: no gain under attack can be shown"
     yield "nothing of other threats than this one, of other scanners or patients, or of the original's own worth"
