@@ -61,7 +61,7 @@ def _attacked(protocol: Protocol) -> Iterator[str]:
     floor = wanted.floor if wanted.class_floor is None else wanted.class_floor
     if wanted.classes == "co-primary":
         least = f"{floor:g} at least, and " if floor > 0.0 else ""
-        yield f"of each class the share that stands is {least}below the original's by less than the margin of its recall"
+        yield f"of each class the share that stands is {least}below the original's by less than its recall's margin"
     for name, of in wanted.by_class.items():
         yield f"of {name} it is {of.floor:g} at least"
     more = f"by more than {100 * wanted.gain:g} points " if wanted.gain > 0.0 else ""
