@@ -23,9 +23,9 @@ from medharden.attacks.victim import attackable, refers
 from medharden.audit import describe_environment, guarded, write_atomic, write_record
 from medharden.audit.screening import screen_words
 from medharden.data import Case, Cohort
-from medharden.data.carrier import Carrier, budget_in_counts, input_of, movable_values, to_input
-from medharden.data.carrying import StoredCases, read_back
-from medharden.data.dicom_writing import Marks
+from medharden.data.stored.carrier import Carrier, budget_in_counts, input_of, movable_values, to_input
+from medharden.data.stored.carrying import StoredCases, read_back
+from medharden.data.stored.dicom_writing import Marks
 from medharden.errors import DataError, OutputError, Problem, RunError
 from medharden.protocol import Protocol, protocol_yaml
 from medharden.record import AttackedCase, AttackOutcome, AttackRecord, Finding, Progress

@@ -29,10 +29,10 @@ from data_helpers import (
 from PIL import Image
 
 from medharden.data import load_cohort, pseudonym
-from medharden.data.formats import read_file
-from medharden.data.layout import Entry, Listing
-from medharden.data.limits import Room
-from medharden.data.reading import Shelf, read_cases
+from medharden.data.formats.files import read_file
+from medharden.data.formats.limits import Room
+from medharden.data.sources.folder import Entry, Listing
+from medharden.data.store.reading import Shelf, read_cases
 from medharden.errors import DataError
 from medharden.protocol import Columns, Input, Intensity, Splits, Task
 

@@ -17,8 +17,8 @@ from data_helpers import KEY, class_folders, png, protocol, sized, window
 from PIL import Image
 
 from medharden.data import load_cohort
-from medharden.data.formats import read_file
-from medharden.data.stored import quiet_readers
+from medharden.data.formats.files import read_file
+from medharden.data.formats.image import quiet_readers
 from medharden.errors import DataError
 from medharden.protocol import Input, Intensity, Task
 

@@ -12,7 +12,7 @@ from PIL import Image
 from scipy.ndimage import gaussian_filter
 
 from medharden.data import load_cohort, pseudonym
-from medharden.data.near import (
+from medharden.data.checks.near import (
     NearPair,
     copy_links,
     input_links,

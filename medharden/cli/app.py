@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from medharden import __version__
+from medharden._version import __version__
 from medharden.cli.console import out, write
 from medharden.cli.evidence import MaxDecoded, evidence_app
 from medharden.cli.usage import Commands

@@ -13,7 +13,7 @@ from medharden.attacking import Target, attack
 from medharden.audit import RunFiles
 from medharden.cli.console import marked, out, stage_progress
 from medharden.data import load_cohort, load_pseudonym_key
-from medharden.data.carrying import stored_cases
+from medharden.data.stored.carrying import stored_cases
 from medharden.errors import Interrupted, OutputError, ProtocolError
 from medharden.hardening.run import decision_bias
 from medharden.models import Classifier, DecisionView, check_classifier, load_classifier, load_hardened, state_digest

@@ -16,26 +16,27 @@ import numpy.typing as npt
 import rfc8785
 import torch
 
-from medharden.data.archive import list_archive
-from medharden.data.checks import (
+from medharden.data.checks.dividing import chain_findings, divide, farthest
+from medharden.data.checks.identifiers import Identifiers, gather_identifiers, may_name_people
+from medharden.data.checks.identity import name_patients
+from medharden.data.checks.near import NearPair, near_duplicate_findings, picture_hashes
+from medharden.data.checks.patients import patient_findings
+from medharden.data.checks.problems import (
     check_classes,
     findings_of,
     pixel_problems,
     refuse,
     shape_problems,
 )
-from medharden.data.dividing import chain_findings, divide, farthest
-from medharden.data.findings import unclear_words
-from medharden.data.identifiers import Identifiers, gather_identifiers, may_name_people
-from medharden.data.identity import name_patients
-from medharden.data.layout import Entry, Listing, list_folder
-from medharden.data.limits import room_for
-from medharden.data.manifest import find_manifest, list_manifest
-from medharden.data.near import NearPair, near_duplicate_findings, picture_hashes
-from medharden.data.patients import patient_findings
+from medharden.data.checks.splits import NAMELESS, Member, one_patient_an_image
+from medharden.data.formats.limits import room_for
 from medharden.data.pseudonyms import key_id, keyed_digest, pseudonym, seal_key
-from medharden.data.reading import ReadCase, Shelf, assemble, read_cases
-from medharden.data.splits import NAMELESS, Member, one_patient_an_image
+from medharden.data.sources.archive import list_archive
+from medharden.data.sources.findings import unclear_words
+from medharden.data.sources.folder import Entry, Listing, list_folder
+from medharden.data.sources.manifest import find_manifest, list_manifest
+from medharden.data.store.reading import Shelf, assemble, read_cases
+from medharden.data.view.case import ReadCase
 from medharden.errors import DataError, Problem
 from medharden.protocol import Protocol
 from medharden.record import AlikePair, CaseRecord, CohortRecord, Label, Progress, present

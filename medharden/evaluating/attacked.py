@@ -10,7 +10,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from medharden import __version__
+from medharden._version import __version__
 from medharden.attacks import Aim, SuiteResult, SuiteState, run_suite
 from medharden.attacks.victim import refers
 from medharden.audit import digest_bytes

@@ -9,11 +9,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from medharden.data.checks import check_coverage, refuse_leaks
-from medharden.data.identity import PatientNames
-from medharden.data.near import Hashes, NearPair, copy_links, input_links, nearest_pairs
-from medharden.data.patients import most_cases_of_one, refuse_one_patient
-from medharden.data.splits import SPLITS, Member, make_splits
+from medharden.data.checks.identity import PatientNames
+from medharden.data.checks.near import Hashes, NearPair, copy_links, input_links, nearest_pairs
+from medharden.data.checks.patients import most_cases_of_one, refuse_one_patient
+from medharden.data.checks.problems import check_coverage, refuse_leaks
+from medharden.data.checks.splits import SPLITS, Member, make_splits
 from medharden.protocol import Protocol
 from medharden.protocol import Splits as Limits
 from medharden.record import Finding, joined

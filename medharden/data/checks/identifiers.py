@@ -7,9 +7,9 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
-from medharden.data.identity import patient_identity
-from medharden.data.layout import SPLIT_NAMES, Entry, Listing
-from medharden.data.reading import ReadCase
+from medharden.data.sources.folder import SPLIT_NAMES, Entry, Listing
+from medharden.data.sources.identity import patient_identity
+from medharden.data.view.case import ReadCase
 from medharden.protocol import Protocol
 
 __all__ = ["Identifiers", "gather_identifiers", "may_name_people"]

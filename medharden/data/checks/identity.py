@@ -1,24 +1,4 @@
-"""Who is the same patient, whichever way an identifier is written: one rule for all that names patients.
-
-`patient_identity` gives an identifier's one form. Two that have the same form are one patient, in splits, in checks
-and under one pseudonym:
-
-    Unicode forms    composed or not, full width, superscripts, digits of any script (NFKC, then Nd to 0 to 9)
-    case             folded, so that `STRASSE` is `Straße`
-    blanks           around and inside, of any width; also controls and what is never seen: zero-width characters,
-                     soft hyphens, variation selectors, marks of direction
-    dashes           any of them is `-`; quotes and `=` around (`'0017`, `="0017"`) are what spreadsheets leave
-    numbers          `17`, `0017`, `+17`, `17.0`, `17,0`, `1.7e1`
-    no name          `nan`, `none`, `null`, `unknown`, `ANONYMOUS`, `n/a`, `-`, `-1`, blank: as if nothing was said
-
-Where a hospital has both `0017` and `17` as different people, they are taken for one. That costs keeping them in one
-split and counting them once; to take one person for two could put the same person into training and test.
-
-Not merged, since they may well be two people, but kept in one split where splits are made, and counted in a finding:
-identifiers that differ in punctuation, in accents, in zeros before a number (`P007`, `P7`), or in letters and digits
-that look alike, as a Latin and a Cyrillic A do, or O and 0 (`likeness`). Neither merged nor told are other names for
-one person: an identifier typed wrongly, separators of thousands, the numbers of two hospitals.
-"""
+"""Whose each case is: patients whose identifiers are one, may be one, or are disputed between sources."""
 
 from __future__ import annotations
 
@@ -28,27 +8,11 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-__all__ = ["PatientNames", "likeness", "name_patients", "patient_identity"]
+from medharden.data.sources.identity import ZERO, folded, patient_identity
 
-# Default_Ignorable_Code_Point of Unicode 15.1 (DerivedCoreProperties.txt), which unicodedata does not have
-_UNSEEN = re.compile(
-    "[\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f\u3164"
-    "\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufff8\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff]"
-)
-_BLANK = "\u2800"  # a Braille pattern without dots, which shows as a blank and is none to Unicode
-_MINUS = "\u2212"
-_AROUND = "'\"=`\u2018\u2019\u201c\u201d\u201e"
-_NUMBER = re.compile(r"([+-]?)(?=[.,]?[0-9])([0-9]*)(?:[.,]([0-9]*))?(?:e([+-]?)0*([0-9]{1,6}))?")
-_LONGEST_WRITTEN_OUT = 40
-_WORDS_FOR_NONE = """
-    na nan nat none null nil unk unknown unnamed noname undefined unspecified missing notavailable notapplicable
-    anon anonym anonymous anonymized anonymised anonymouspatient anonymizedpatient anonymisedpatient deidentified
-    redacted removed nopatient nopatientid unknownpatient unbekannt inconnu anonyme desconocido
-"""
-_NO_NAME = frozenset(_WORDS_FOR_NONE.split())
+__all__ = ["PatientNames", "likeness", "name_patients"]
+
 _FIRST = "1"  # whoever has a patient 1 may have a patient 0
-_ZERO = "0"
-_PASSES = 4  # of the fold until nothing changes; Unicode needs two
 
 # Small letters that look like Latin ones, or whose capitals do: Cyrillic, then Greek
 _LOOKS = str.maketrans(
@@ -59,24 +23,6 @@ _LOOKS = str.maketrans(
 _LIKE_DIGITS = str.maketrans("oil", "011")
 _BETWEEN_DIGITS = re.compile(r"(?<=\d)[\W_]+(?=\d)")
 _DIGITS = re.compile(r"[0-9]+")
-
-
-def patient_identity(text: str) -> str:
-    """The one form of a patient's identifier, however it is written; "" where it names nobody.
-
-    A number that is zero gives "0", of which `name_patients` says whether it names somebody. The form of a form is
-    itself.
-
-    Args:
-        text: as a manifest, a header or a folder has it.
-    """
-    folded = _folded(text).strip(_AROUND)
-    number = _NUMBER.fullmatch(folded)
-    if number is not None:
-        written = _written(*number.groups(""))
-        return "" if written == "-1" else written
-    bare = "".join(c for c in folded if c.isalnum())
-    return "" if not bare or bare in _NO_NAME else folded
 
 
 def likeness(identity: str) -> str:
@@ -145,7 +91,7 @@ def name_patients(said: Sequence[Sequence[str]]) -> PatientNames:
     """
     forms = {text: patient_identity(text) for texts in said for text in texts}
     from_zero = _FIRST in forms.values()
-    forms = {text: "" if form == _ZERO and not from_zero else form for text, form in forms.items()}
+    forms = {text: "" if form == ZERO and not from_zero else form for text, form in forms.items()}
     chosen = [next((text for text in texts if forms[text]), "") for texts in said]
     identities = tuple(forms.get(text, "") for text in chosen)
     written: dict[str, set[str]] = defaultdict(set)
@@ -166,42 +112,4 @@ def name_patients(said: Sequence[Sequence[str]]) -> PatientNames:
 
 
 def _says_something(texts: Iterable[str]) -> bool:
-    return any(_folded(text) for text in texts)
-
-
-def _folded(text: str) -> str:
-    """Without case, blanks and what is not seen; dashes and digits of any kind as ASCII."""
-    for _ in range(_PASSES):
-        before = text
-        text = unicodedata.normalize("NFKC", _UNSEEN.sub("", text)).casefold()
-        text = "".join(map(_plain, text))
-        if text == before:
-            break
-    return text
-
-
-def _plain(c: str) -> str:
-    if c.isascii():
-        return "" if c.isspace() or not c.isprintable() else c
-    if c.isspace() or c == _BLANK:
-        return ""
-    category = unicodedata.category(c)
-    if category == "Nd":
-        return str(unicodedata.decimal(c))
-    if category == "Pd" or c == _MINUS:
-        return "-"
-    return "" if category in ("Cc", "Cf") else c
-
-
-def _written(sign: str, whole: str, fraction: str, direction: str, exponent: str) -> str:
-    """A number in one form: digits and a power of ten, written out where that is short; a zero has no sign."""
-    power = int(direction + (exponent or "0")) - len(fraction)
-    digits = (whole + fraction).lstrip("0")
-    short = digits.rstrip("0")
-    power += len(digits) - len(short)
-    if not short:
-        return _ZERO
-    sign = "-" if sign == "-" else ""
-    if 0 <= power <= _LONGEST_WRITTEN_OUT:
-        return f"{sign}{short}{'0' * power}"
-    return f"{sign}{short}e{power}"
+    return any(folded(text) for text in texts)

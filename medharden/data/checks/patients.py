@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 
-from medharden.data.identity import PatientNames
+from medharden.data.checks.identity import PatientNames
 from medharden.errors import DataError
 from medharden.protocol import Splits
 from medharden.record import Finding

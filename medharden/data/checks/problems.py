@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 
-from medharden.data.identity import PatientNames
-from medharden.data.layout import Entry, Listing
-from medharden.data.near import NearPair
-from medharden.data.picture import TRANSPARENCY
-from medharden.data.reading import ReadCase
-from medharden.data.splits import NAMELESS, SPLITS, Member, contradictions, leaks, shared_pixels
+from medharden.data.checks.identity import PatientNames
+from medharden.data.checks.near import NearPair
+from medharden.data.checks.splits import NAMELESS, SPLITS, Member, contradictions, leaks, shared_pixels
+from medharden.data.formats.picture import TRANSPARENCY
+from medharden.data.sources.folder import Entry, Listing
+from medharden.data.view.case import ReadCase
 from medharden.errors import DataError, Problem
 from medharden.protocol import Protocol
 from medharden.record import Finding, Label, present

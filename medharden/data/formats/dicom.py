@@ -12,14 +12,14 @@ from pydicom.errors import BytesLengthException, InvalidDicomError
 from pydicom.multival import MultiValue
 from pydicom.pixels import apply_color_lut, apply_modality_lut
 
-from medharden.data.dicom_file import open_data_set, raw_value
-from medharden.data.dicom_pixels import stored_values
-from medharden.data.header import header_identifiers
-from medharden.data.images import collapse
-from medharden.data.limits import Hold
-from medharden.data.palette import check_palette
-from medharden.data.preprocessing import Window
-from medharden.data.stored import MALFORMED, StoredImage, digest_array, slabs
+from medharden.data.formats.dicom_file import open_data_set, raw_value
+from medharden.data.formats.dicom_pixels import stored_values
+from medharden.data.formats.header import header_identifiers
+from medharden.data.formats.image import MALFORMED, StoredImage, digest_array, slabs
+from medharden.data.formats.limits import Hold
+from medharden.data.formats.palette import check_palette
+from medharden.data.formats.pictures import collapse
+from medharden.data.formats.window import Window
 from medharden.errors import DataError
 
 __all__ = ["functional_groups", "open_dicom", "read_dicom", "rescale_of", "stored_range"]

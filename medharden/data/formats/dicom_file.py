@@ -17,7 +17,7 @@ from pydicom.errors import InvalidDicomError
 from pydicom.filereader import read_dataset, read_file_meta_info
 from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
-from medharden.data.limits import Hold
+from medharden.data.formats.limits import Hold
 from medharden.errors import DataError
 from medharden.sizes import shown_bytes
 

@@ -30,11 +30,11 @@ from pydicom.uid import (
     RLELossless,
 )
 
-from medharden.data.fragments import frames_of
-from medharden.data.j2k import bare_j2k, walk_j2k
-from medharden.data.jpeg import check_entropy, check_marks, walk_jpeg
-from medharden.data.limits import Hold
-from medharden.data.rle import decode_rle
+from medharden.data.formats.fragments import frames_of
+from medharden.data.formats.j2k import bare_j2k, walk_j2k
+from medharden.data.formats.jpeg import check_entropy, check_marks, walk_jpeg
+from medharden.data.formats.limits import Hold
+from medharden.data.formats.rle import decode_rle
 from medharden.errors import DataError
 
 __all__ = ["stored_values"]

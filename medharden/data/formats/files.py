@@ -6,11 +6,11 @@ import stat
 import zlib
 from pathlib import Path
 
-from medharden.data.dicom import read_dicom
-from medharden.data.images import read_picture
-from medharden.data.limits import Hold, Room
-from medharden.data.nifti import read_nifti
-from medharden.data.stored import StoredImage
+from medharden.data.formats.dicom import read_dicom
+from medharden.data.formats.image import StoredImage
+from medharden.data.formats.limits import Hold, Room
+from medharden.data.formats.nifti import read_nifti
+from medharden.data.formats.pictures import read_picture
 from medharden.errors import DataError
 
 __all__ = ["looks_like_image", "read_file", "sniff"]

@@ -10,7 +10,7 @@ from pydicom.dataelem import DataElement, RawDataElement
 from pydicom.dataset import Dataset
 from pydicom.multival import MultiValue
 
-from medharden.data.stored import MALFORMED
+from medharden.data.formats.image import MALFORMED
 
 __all__ = ["header_identifiers"]
 

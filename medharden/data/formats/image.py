@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageFile
 
-from medharden.data.preprocessing import Window
+from medharden.data.formats.window import Window
 
 __all__ = ["MALFORMED", "StoredImage", "digest_array", "quiet_readers", "slabs"]
 

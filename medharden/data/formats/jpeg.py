@@ -12,9 +12,9 @@ import numpy as np
 import numpy.typing as npt
 import simplejpeg
 
-from medharden.data.directory import orientation_of
-from medharden.data.limits import Hold
-from medharden.data.picture import Picture
+from medharden.data.formats.directory import orientation_of
+from medharden.data.formats.limits import Hold
+from medharden.data.formats.picture import Picture
 from medharden.errors import DataError
 
 __all__ = ["JpegStream", "check_entropy", "check_marks", "read_jpeg", "walk_jpeg"]

@@ -16,9 +16,9 @@ from nibabel.filebasedimages import ImageFileError
 from nibabel.orientations import OrientationError, apply_orientation, io_orientation
 from nibabel.spatialimages import HeaderDataError
 
-from medharden.data.limits import Hold
-from medharden.data.preprocessing import Window
-from medharden.data.stored import MALFORMED, StoredImage, digest_array, slabs
+from medharden.data.formats.image import MALFORMED, StoredImage, digest_array, slabs
+from medharden.data.formats.limits import Hold
+from medharden.data.formats.window import Window
 from medharden.errors import DataError
 
 __all__ = ["open_nifti", "read_nifti"]

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from pydicom.dataset import Dataset
 
-from medharden.data.dicom_file import raw_value
+from medharden.data.formats.dicom_file import raw_value
 from medharden.errors import DataError
 
 __all__ = ["check_palette"]

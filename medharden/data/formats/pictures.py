@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from medharden.data.jpeg import read_jpeg
-from medharden.data.limits import Hold
-from medharden.data.picture import upright
-from medharden.data.png import read_png
-from medharden.data.preprocessing import Window
-from medharden.data.stored import MALFORMED, StoredImage, digest_array
-from medharden.data.tiff import read_tiff
+from medharden.data.formats.image import MALFORMED, StoredImage, digest_array
+from medharden.data.formats.jpeg import read_jpeg
+from medharden.data.formats.limits import Hold
+from medharden.data.formats.picture import upright
+from medharden.data.formats.png import read_png
+from medharden.data.formats.tiff import read_tiff
+from medharden.data.formats.window import Window
 from medharden.errors import DataError
 
 __all__ = ["collapse", "read_picture"]

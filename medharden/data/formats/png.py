@@ -11,10 +11,10 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from medharden.data.directory import orientation_of
-from medharden.data.inflating import inflated, short_text
-from medharden.data.limits import Hold
-from medharden.data.picture import TRANSPARENCY, Picture
+from medharden.data.formats.directory import orientation_of
+from medharden.data.formats.inflating import inflated, short_text
+from medharden.data.formats.limits import Hold
+from medharden.data.formats.picture import TRANSPARENCY, Picture
 from medharden.errors import DataError
 
 __all__ = ["read_png"]

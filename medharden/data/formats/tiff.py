@@ -12,11 +12,19 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from medharden.data.directory import Directory, open_directory, orientation_of
-from medharden.data.limits import Hold
-from medharden.data.picture import TRANSPARENCY, Picture
-from medharden.data.stored import slabs
-from medharden.data.tiff_parts import Layout, keeps_differences, layout_of, parts_of, unpack, unpack_jpeg, uses_jpeg
+from medharden.data.formats.directory import Directory, open_directory, orientation_of
+from medharden.data.formats.image import slabs
+from medharden.data.formats.limits import Hold
+from medharden.data.formats.picture import TRANSPARENCY, Picture
+from medharden.data.formats.tiff_parts import (
+    Layout,
+    keeps_differences,
+    layout_of,
+    parts_of,
+    unpack,
+    unpack_jpeg,
+    uses_jpeg,
+)
 from medharden.errors import DataError
 
 __all__ = ["read_tiff"]

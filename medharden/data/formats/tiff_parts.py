@@ -11,9 +11,9 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from medharden.data.directory import Directory
-from medharden.data.inflating import inflated
-from medharden.data.jpeg import check_entropy, walk_jpeg
+from medharden.data.formats.directory import Directory
+from medharden.data.formats.inflating import inflated
+from medharden.data.formats.jpeg import check_entropy, walk_jpeg
 from medharden.errors import DataError
 
 __all__ = ["Layout", "Part", "keeps_differences", "layout_of", "parts_of", "unpack", "unpack_jpeg", "uses_jpeg"]

@@ -18,12 +18,12 @@ from typing import IO, Any
 import numpy as np
 import numpy.typing as npt
 
-from medharden.data.findings import FindingReader
-from medharden.data.images import collapse
-from medharden.data.layout import Entry, Listing
-from medharden.data.limits import Hold
-from medharden.data.preprocessing import Window
-from medharden.data.stored import StoredImage, digest_array
+from medharden.data.formats.image import StoredImage, digest_array
+from medharden.data.formats.limits import Hold
+from medharden.data.formats.pictures import collapse
+from medharden.data.formats.window import Window
+from medharden.data.sources.findings import FindingReader
+from medharden.data.sources.folder import Entry, Listing
 from medharden.errors import DataError, Problem
 from medharden.protocol import Protocol
 from medharden.sizes import MAX_DECODED, shown_bytes

@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from medharden.data.formats import looks_like_image, read_file
-from medharden.data.limits import Hold
-from medharden.data.stored import StoredImage
+from medharden.data.formats.files import looks_like_image, read_file
+from medharden.data.formats.image import StoredImage
+from medharden.data.formats.limits import Hold
 from medharden.errors import DataError, Problem
 from medharden.protocol import Protocol
 from medharden.record import Finding

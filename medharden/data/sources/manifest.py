@@ -10,10 +10,10 @@ from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
-from medharden.data.findings import FindingReader, has_finding_columns
-from medharden.data.formats import looks_like_image, read_file
-from medharden.data.identity import patient_identity
-from medharden.data.layout import SPLIT_NAMES, Entry, Listing, outside, sorted_classes
+from medharden.data.formats.files import looks_like_image, read_file
+from medharden.data.sources.findings import FindingReader, has_finding_columns
+from medharden.data.sources.folder import SPLIT_NAMES, Entry, Listing, outside, sorted_classes
+from medharden.data.sources.identity import patient_identity
 from medharden.errors import DataError, Problem
 from medharden.protocol import Columns, Protocol
 from medharden.record import Finding

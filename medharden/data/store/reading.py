@@ -6,51 +6,22 @@ import tempfile
 import weakref
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
-from medharden.data.layout import Entry, Listing
-from medharden.data.limits import Hold, Room
-from medharden.data.preprocessing import Recipe, Window, preprocess
-from medharden.data.stored import StoredImage, quiet_readers, slabs
+from medharden.data.formats.image import StoredImage, quiet_readers
+from medharden.data.formats.limits import Hold, Room
+from medharden.data.sources.folder import Entry, Listing
+from medharden.data.view.case import ReadCase, case_of
 from medharden.errors import DataError, OutputError
 from medharden.protocol import Input
 from medharden.record import Progress
 
-__all__ = ["ReadCase", "Shelf", "assemble", "read_cases", "recipe_for"]
+__all__ = ["Shelf", "assemble", "read_cases"]
 
 Floats = npt.NDArray[np.float32]
-
-
-@dataclass(frozen=True)
-class ReadCase:
-    """What is kept of a case once its input lies on the shelf.
-
-    Attributes:
-        shape: of its model input (C, *spatial), before colour is decided for the cohort.
-        native: the stored image's spatial shape.
-        low, high: smallest and largest rescaled value.
-        flat: whether preprocessing left one value only.
-        windows: how many windows its file offers; 0 where it offers none.
-        notes: codes of findings about what its reader left aside.
-    """
-
-    shape: tuple[int, ...]
-    native: tuple[int, ...]
-    low: float
-    high: float
-    flat: bool
-    windows: int
-    format: str
-    pixels: str
-    patient: str
-    attributes: dict[str, str]
-    identifiers: tuple[tuple[str, str], ...] = ()
-    notes: tuple[str, ...] = ()
 
 
 class Shelf:
@@ -85,31 +56,6 @@ class Shelf:
         array: Floats = np.load(kept, allow_pickle=False)
         kept.unlink()
         return array
-
-
-def recipe_for(image: StoredImage, spec: Input) -> Recipe:
-    """The recipe that the protocol and the file ask for, with the window's borders resolved.
-
-    Raises:
-        DataError: the file gives no window and the protocol none either, or the percentiles coincide.
-    """
-    intensity = spec.intensity
-    if intensity.mode == "file":
-        if image.window is None:
-            raise DataError(
-                "holds values without a known range and no window of its own; "
-                "set input.intensity to mode 'window' or 'percentile'"
-            )
-        window = image.window
-    elif intensity.mode == "window":
-        window = Window(float(intensity.low or 0.0), float(intensity.high or 0.0))
-    else:
-        low, high = np.percentile(image.values, [float(intensity.low or 0.0), float(intensity.high or 0.0)])
-        if not low < high:
-            raise DataError("has the same value at both percentiles of input.intensity")
-        window = Window(float(low), float(high))
-    channels = {"gray": 1, "rgb": 3, "auto": image.values.shape[0]}[spec.channels]
-    return Recipe(window, image.inverted, channels, spec.size, spec.fit)
 
 
 def read_cases(
@@ -152,40 +98,9 @@ def _read(
 ) -> tuple[ReadCase, Floats] | str:
     try:
         with room.file() as hold:
-            return _case_of(read(entry, hold), spec)
+            return case_of(read(entry, hold), spec)
     except DataError as error:
         return str(error)
-
-
-def _case_of(image: StoredImage, spec: Input) -> tuple[ReadCase, Floats]:
-    low, high = _range(image.values)
-    with torch.no_grad():
-        unit = preprocess(torch.from_numpy(image.values), recipe_for(image, spec)).contiguous().numpy()
-    case = ReadCase(
-        shape=unit.shape,
-        native=image.values.shape[1:],
-        low=low,
-        high=high,
-        flat=bool(unit.min() == unit.max()),
-        windows=image.windows,
-        format=image.format,
-        pixels=image.pixels,
-        patient=image.patient,
-        attributes=image.attributes,
-        identifiers=image.identifiers,
-        notes=image.notes,
-    )
-    return case, unit
-
-
-def _range(values: Floats) -> tuple[float, float]:
-    missing = values.size - sum(int(np.isfinite(v[part]).sum()) for v in values for part in slabs(v.shape))
-    if missing:
-        raise DataError(f"holds {missing} values that are not finite")
-    low, high = float(values.min()), float(values.max())
-    if low == high:
-        raise DataError("is constant: all values are equal")
-    return low, high
 
 
 def assemble(

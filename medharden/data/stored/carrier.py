@@ -12,9 +12,10 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from medharden.data.preprocessing import Window, preprocess
-from medharden.data.reading import recipe_for
-from medharden.data.stored import StoredImage
+from medharden.data.formats.image import StoredImage
+from medharden.data.formats.window import Window
+from medharden.data.view.case import recipe_for
+from medharden.data.view.preprocessing import preprocess
 from medharden.errors import DataError
 from medharden.protocol import Input, ThreatModel
 

@@ -11,15 +11,15 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from medharden.data.carrier import Carrier, plain_carrier
 from medharden.data.cohort import Case, list_source
-from medharden.data.dicom_writing import Marks, dicom_bytes, dicom_carrier
-from medharden.data.formats import read_file, sniff
-from medharden.data.layout import Entry, Listing
-from medharden.data.limits import Hold, Room
-from medharden.data.nifti_writing import nifti_bytes, nifti_carrier
+from medharden.data.formats.files import read_file, sniff
+from medharden.data.formats.image import MALFORMED, StoredImage, quiet_readers
+from medharden.data.formats.limits import Hold, Room
 from medharden.data.pseudonyms import keyed_digest, pseudonym
-from medharden.data.stored import MALFORMED, StoredImage, quiet_readers
+from medharden.data.sources.folder import Entry, Listing
+from medharden.data.stored.carrier import Carrier, plain_carrier
+from medharden.data.stored.dicom_writing import Marks, dicom_bytes, dicom_carrier
+from medharden.data.stored.nifti_writing import nifti_bytes, nifti_carrier
 from medharden.errors import DataError
 from medharden.protocol import Protocol
 from medharden.sizes import MAX_DECODED

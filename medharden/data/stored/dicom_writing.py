@@ -23,11 +23,11 @@ from pydicom.uid import (
     JPEGLSNearLossless,
 )
 
-from medharden import __version__
-from medharden.data.carrier import Carrier
-from medharden.data.dicom import functional_groups, open_dicom, rescale_of, stored_range
-from medharden.data.dicom_kept import kept_elements
-from medharden.data.limits import Hold
+from medharden._version import __version__
+from medharden.data.formats.dicom import functional_groups, open_dicom, rescale_of, stored_range
+from medharden.data.formats.limits import Hold
+from medharden.data.stored.carrier import Carrier
+from medharden.data.stored.dicom_kept import kept_elements
 from medharden.errors import DataError
 
 __all__ = ["Marks", "dicom_bytes", "dicom_carrier"]

@@ -10,9 +10,9 @@ import numpy as np
 import numpy.typing as npt
 from nibabel.orientations import apply_orientation, io_orientation, ornt_transform
 
-from medharden.data.carrier import Carrier
-from medharden.data.limits import Hold
-from medharden.data.nifti import open_nifti
+from medharden.data.formats.limits import Hold
+from medharden.data.formats.nifti import open_nifti
+from medharden.data.stored.carrier import Carrier
 from medharden.errors import DataError
 
 __all__ = ["nifti_bytes", "nifti_carrier"]
