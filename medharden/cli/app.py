@@ -29,6 +29,8 @@ app = typer.Typer(
 )
 protocol_app = typer.Typer(help="List, show, validate and plan protocols.", no_args_is_help=True)
 app.add_typer(protocol_app, name="protocol")
+cache_app = typer.Typer(help="List and remove decoded cases that --cache kept.", no_args_is_help=True)
+app.add_typer(cache_app, name="cache")
 app.add_typer(evidence_app)
 
 
@@ -52,7 +54,11 @@ Arch = Annotated[
 ]
 Device = Annotated[str, typer.Option("--device", help="cpu, cuda, cuda:1, mps.")]
 BatchSize = Annotated[int, typer.Option("--batch-size", min=1, help="Cases a pass in evaluation.")]
-Workers = Annotated[int, typer.Option("--workers", min=1, help="Threads that read files.")]
+Workers = Annotated[int, typer.Option("--workers", min=1, help="Threads, or processes, that read files.")]
+Cache = Annotated[
+    Path | None,
+    typer.Option("--cache", help="Folder that keeps decoded cases for later commands. It holds patient images."),
+]
 KeyFile = Annotated[Path | None, typer.Option("--key-file", help="Pseudonym key; default: your configuration folder.")]
 Pictures = Annotated[
     bool, typer.Option("--pictures", help="Put example images into the report. They are patient data.")
@@ -94,6 +100,7 @@ def harden(
     batch_size: BatchSize = 64,
     workers: Workers = 2,
     max_decoded: MaxDecoded = MAX_DECODED,
+    cache: Cache = None,
     key_file: KeyFile = None,
     pictures: Pictures = False,
     ledger: Ledger = None,
@@ -105,7 +112,19 @@ def harden(
     from medharden.cli.pipeline import Job, run_all
 
     job = Job(
-        model, data, protocol, out_dir, arch, device, batch_size, workers, key_file, pictures, ledger, max_decoded
+        model,
+        data,
+        protocol,
+        out_dir,
+        arch,
+        device,
+        batch_size,
+        workers,
+        key_file,
+        pictures,
+        ledger,
+        max_decoded,
+        cache,
     )
     raise typer.Exit(run_all(job))
 
@@ -121,6 +140,7 @@ def inspect(
     ] = None,
     workers: Workers = 2,
     max_decoded: MaxDecoded = MAX_DECODED,
+    cache: Cache = None,
     key_file: KeyFile = None,
     as_json: Json = False,
 ) -> None:
@@ -131,7 +151,7 @@ def inspect(
     if locate is not None:
         run_location(data, protocol, locate, max_decoded, key_file)
         return
-    raise typer.Exit(run_inspection(model, data, protocol, arch, workers, max_decoded, key_file))
+    raise typer.Exit(run_inspection(model, data, protocol, arch, workers, max_decoded, key_file, cache))
 
 
 @app.command()
@@ -146,6 +166,7 @@ def evaluate(
     batch_size: BatchSize = 64,
     workers: Workers = 2,
     max_decoded: MaxDecoded = MAX_DECODED,
+    cache: Cache = None,
     key_file: KeyFile = None,
     pictures: Pictures = False,
     ledger: Ledger = None,
@@ -157,7 +178,7 @@ def evaluate(
     from medharden.cli.pipeline import Job, run_evaluation
 
     run_evaluation(
-        Job(model, data, "", run, arch, device, batch_size, workers, key_file, pictures, ledger, max_decoded)
+        Job(model, data, "", run, arch, device, batch_size, workers, key_file, pictures, ledger, max_decoded, cache)
     )
 
 
@@ -177,6 +198,7 @@ def attack(
     device: Device = "cpu",
     workers: Workers = 2,
     max_decoded: MaxDecoded = MAX_DECODED,
+    cache: Cache = None,
     key_file: KeyFile = None,
     form: Annotated[Format, typer.Option("--format", help="How to print the outcome: text or json.")] = Format.TEXT,
     as_json: Annotated[bool, typer.Option("--json", help="The same as --format json.")] = False,
@@ -189,7 +211,9 @@ def attack(
     from medharden.cli.attacked import AttackJob, run_attack
 
     cases = tuple(case or ())
-    run_attack(AttackJob(model, data, write, protocol, arch, split, cases, device, workers, key_file, max_decoded))
+    run_attack(
+        AttackJob(model, data, write, protocol, arch, split, cases, device, workers, key_file, max_decoded, cache)
+    )
 
 
 @app.command()
@@ -308,6 +332,7 @@ def plan_protocol(
     data: Annotated[Path | None, typer.Option("--data", help="Count the test split of this cohort.")] = None,
     workers: Workers = 2,
     max_decoded: MaxDecoded = MAX_DECODED,
+    cache: Cache = None,
     key_file: KeyFile = None,
     as_json: Json = False,
 ) -> None:
@@ -315,4 +340,28 @@ def plan_protocol(
     out.json = as_json
     from medharden.cli.planned import run_plan
 
-    run_plan(name, cases, positives, discordance, data, workers, max_decoded, key_file)
+    run_plan(name, cases, positives, discordance, data, workers, max_decoded, key_file, cache)
+
+
+@cache_app.command("list")
+def list_cache(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="What --cache was given.")], as_json: Json = False
+) -> None:
+    """What a cache holds: a store for each view of the images and pseudonym key."""
+    out.json = as_json
+    from medharden.cli.caches import run_cache_list
+
+    run_cache_list(folder)
+
+
+@cache_app.command("remove")
+def remove_cache(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="What --cache was given.")],
+    stores: Annotated[list[str] | None, typer.Argument(metavar="[STORE]...", help="Names; default: all.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Remove decoded cases; other files stay."""
+    out.json = as_json
+    from medharden.cli.caches import run_cache_remove
+
+    run_cache_remove(folder, tuple(stores or ()))

@@ -47,6 +47,7 @@ class AttackJob:
     workers: int
     key_file: Path | None
     max_decoded: int = MAX_DECODED
+    cache: Path | None = None
 
 
 def run_attack(job: AttackJob) -> None:
@@ -60,7 +61,13 @@ def run_attack(job: AttackJob) -> None:
         with stage_progress() as progress:
             key = load_pseudonym_key(job.key_file)
             cohort = load_cohort(
-                job.data, protocol, key=key, progress=progress, workers=job.workers, max_decoded=job.max_decoded
+                job.data,
+                protocol,
+                key=key,
+                progress=progress,
+                workers=job.workers,
+                max_decoded=job.max_decoded,
+                cache=job.cache,
             )
             inputs, _ = cohort.batch(cohort.indices("train")[:_CHECKED_CASES])
             target, network = _target(job, protocol, cohort.classes)

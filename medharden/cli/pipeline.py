@@ -45,6 +45,7 @@ class Job:
     pictures: bool
     ledger: Path | None = None
     max_decoded: int = MAX_DECODED
+    cache: Path | None = None
 
 
 def run_all(job: Job) -> int:
@@ -106,6 +107,8 @@ def prepare(job: Job) -> None:
         job.run.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OutputError(f"{job.run} can't be made: {error.strerror}; choose another --out") from error
+    if job.cache is not None and job.cache.resolve().is_relative_to(job.run.resolve()):
+        raise OutputError("--cache lies inside the run directory, which holds no images; choose another place")
     if not os.access(job.run, os.W_OK):
         raise OutputError(f"{job.run} is not writable; choose another --out")
     try:
@@ -133,7 +136,13 @@ def _load_original(job: Job, protocol: Protocol) -> Classifier:
 def _load_data(job: Job, protocol: Protocol, progress: Progress) -> Cohort:
     key = load_pseudonym_key(job.key_file)
     cohort = load_cohort(
-        job.data, protocol, key=key, progress=progress, workers=job.workers, max_decoded=job.max_decoded
+        job.data,
+        protocol,
+        key=key,
+        progress=progress,
+        workers=job.workers,
+        max_decoded=job.max_decoded,
+        cache=job.cache,
     )
     keep_freed_memory()  # not before: what reading frees must be free for the next file
     sizes = ", ".join(f"{name} {len(cohort.indices(name))}" for name in ("train", "val", "test"))

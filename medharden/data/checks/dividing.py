@@ -6,11 +6,8 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
-import numpy as np
-import numpy.typing as npt
-
 from medharden.data.checks.identity import PatientNames
-from medharden.data.checks.near import Hashes, NearPair, copy_links, input_links, nearest_pairs
+from medharden.data.checks.near import ByRow, Hashes, NearPair, copy_links, input_links, nearest_pairs
 from medharden.data.checks.patients import most_cases_of_one, refuse_one_patient
 from medharden.data.checks.problems import check_coverage, refuse_leaks
 from medharden.data.checks.splits import SPLITS, Member, make_splits
@@ -59,7 +56,7 @@ def divide(
     names: Sequence[str],
     classes: tuple[str, ...],
     hashes: Hashes,
-    inputs: npt.NDArray[np.float32],
+    inputs: ByRow,
     protocol: Protocol,
 ) -> Division:
     """Keeps patients and copies of an image in one split, or refuses given splits that part them.
@@ -182,7 +179,7 @@ def _in_test(
     splits: Sequence[str],
     members: Sequence[Member],
     hashes: Hashes,
-    inputs: npt.NDArray[np.float32],
+    inputs: ByRow,
     limits: Limits,
     reviewed: Pairs,
 ) -> tuple[NearPair, ...]:

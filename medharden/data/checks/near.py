@@ -12,6 +12,7 @@ import hashlib
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 import imagehash
 import numpy as np
@@ -22,6 +23,7 @@ from medharden.protocol import Splits
 from medharden.record import Finding
 
 __all__ = [
+    "ByRow",
     "Hashes",
     "NearPair",
     "copy_links",
@@ -30,6 +32,7 @@ __all__ = [
     "near_duplicates",
     "near_pairs",
     "nearest_pairs",
+    "picture_hash",
     "picture_hashes",
 ]
 
@@ -41,6 +44,12 @@ _MOST_LISTED = 10
 Floats = npt.NDArray[np.float32]
 Rows = npt.NDArray[np.int64]
 Hashes = Sequence[npt.NDArray[np.bool_] | None]
+
+
+class ByRow(Protocol):
+    """What gives a case's (C, *spatial) input by its row: an array, or one that lies in a file."""
+
+    def __getitem__(self, row: int, /) -> Any: ...
 
 
 @dataclass(frozen=True)
@@ -63,13 +72,13 @@ def near_duplicates(inputs: Floats, splits: Sequence[str], bits: int) -> tuple[N
     return near_pairs(picture_hashes(inputs), splits, bits)
 
 
-def picture_hashes(inputs: Floats) -> Hashes:
+def picture_hashes(inputs: Iterable[Floats]) -> Hashes:
     """The hash of each case, (256,) bits, or null for a picture of one value, which is like every other such picture.
 
     Args:
         inputs: (N, C, *spatial) in [0, 1], two or three spatial dimensions.
     """
-    return [_hash(case) for case in inputs]
+    return [picture_hash(case) for case in inputs]
 
 
 def near_pairs(hashes: Hashes, groups: Sequence[str], bits: int) -> tuple[NearPair, ...]:
@@ -161,7 +170,7 @@ def copy_links(
     return tuple(links)
 
 
-def input_links(inputs: Floats, hashes: Hashes, rows: Iterable[int]) -> tuple[NearPair, ...]:
+def input_links(inputs: ByRow, hashes: Hashes, rows: Iterable[int]) -> tuple[NearPair, ...]:
     """Pairs that join those of some cases that have no hash, since they show one value, and the same input.
 
     Args:
@@ -249,8 +258,12 @@ def _listed(pairs: Sequence[NearPair], names: Sequence[str], splits: Sequence[st
     return "; ".join(shown) + (f" and {more} more" if more else "")
 
 
-def _hash(case: Floats) -> npt.NDArray[np.bool_] | None:
-    """(256,) bits, or null for a picture of one value, which is like every other such picture."""
+def picture_hash(case: Floats) -> npt.NDArray[np.bool_] | None:
+    """(256,) bits, or null for a picture of one value, which is like every other such picture.
+
+    Args:
+        case: (C, *spatial) in [0, 1], two or three spatial dimensions.
+    """
     picture = case.mean(axis=0)
     if picture.ndim == 3:
         picture = picture[picture.shape[0] // 2]

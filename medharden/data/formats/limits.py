@@ -116,6 +116,11 @@ class Room:
         self._free = limit
         self._changed = threading.Condition()
 
+    @property
+    def limits(self) -> dict[str, int]:
+        """What another room like this one is made with."""
+        return {"limit": self.limit, "value_bytes": self.value_bytes, "output_bytes": self.output_bytes}
+
     @contextmanager
     def file(self) -> Iterator[Hold]:
         """One file's share, from before it is opened until its model input is made."""

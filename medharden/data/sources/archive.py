@@ -12,6 +12,7 @@ import weakref
 import zipfile
 import zlib
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import IO, Any
 
@@ -81,8 +82,12 @@ def list_archive(
         hold.take_values(image.shape, image.dtype.itemsize)
         return _stored(image, protocol.input.dims)
 
+    def digest(entry: Entry) -> str:
+        return digest_array(arrays[f"{entry.split}_images"][entry.row])
+
     if protocol.task.multilabel:
-        return _of_findings(splits, arrays, protocol.task.classes or (), name, read)
+        found = _of_findings(splits, arrays, protocol.task.classes or (), name, read)
+        return replace(found, digest=digest)
     labels = {s: _labels(s, arrays) for s in splits}
     highest = max(int(v.max(initial=0)) for v in labels.values())
     names = protocol.task.classes or tuple(str(k) for k in range(highest + 1))
@@ -93,7 +98,7 @@ def list_archive(
         for split in splits
         for row, label in enumerate(labels[split].tolist())
     )
-    return Listing(source="npz", classes=names[: highest + 1], entries=entries, read=read)
+    return Listing(source="npz", classes=names[: highest + 1], entries=entries, read=read, digest=digest)
 
 
 def _of_findings(

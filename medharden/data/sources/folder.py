@@ -55,7 +55,9 @@ class Listing:
     Attributes:
         source: `folder`, `manifest` or `npz`.
         classes: class names as the data give them, sorted.
-        read: decodes one entry within the memory that it may take, or raises DataError with the reason alone.
+        read: decodes one entry within the memory that it may take, or raises DataError with the reason alone. An entry
+            with a path is that file as `read_file` reads it.
+        digest: names the content of an entry without a path; null where each has one.
     """
 
     source: str
@@ -64,6 +66,7 @@ class Listing:
     read: Callable[[Entry, Hold], StoredImage]
     problems: tuple[Problem, ...] = ()
     findings: tuple[Finding, ...] = ()
+    digest: Callable[[Entry], str] | None = None
 
 
 def list_folder(root: Path, protocol: Protocol, name: Callable[[str], str]) -> Listing:

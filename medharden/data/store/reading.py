@@ -1,133 +1,205 @@
-"""Decoding and preprocessing every listed case once, in threads, into memory or onto disk."""
+"""Every listed case decoded once, in threads, or in processes where that is worth their start, into a store."""
 
 from __future__ import annotations
 
-import tempfile
-import weakref
-from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+import hashlib
+import queue
+import time
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
+from itertools import count, islice
 from pathlib import Path
+from typing import TypeVar
 
-import numpy as np
-import numpy.typing as npt
-
-from medharden.data.formats.image import StoredImage, quiet_readers
-from medharden.data.formats.limits import Hold, Room
+from medharden.data.formats.image import quiet_readers
+from medharden.data.formats.limits import Room
 from medharden.data.sources.folder import Entry, Listing
-from medharden.data.view.case import ReadCase, case_of
+from medharden.data.store.keeping import Kept, Store
+from medharden.data.store.made import Made, made_of, stamp_of
+from medharden.data.store.worker import Decoder
 from medharden.errors import DataError, OutputError
 from medharden.protocol import Input
 from medharden.record import Progress
 
-__all__ = ["Shelf", "assemble", "read_cases"]
+__all__ = ["read_cases"]
 
-Floats = npt.NDArray[np.float32]
+_TRIED = 32  # cases that tell how long the others will take
+_WORTH_PROCESSES = 20.0  # seconds of reading that are left; to start processes takes a few
+_AHEAD = 4  # cases in hand, or done and not yet kept, for each worker: they are in memory
 
-
-class Shelf:
-    """Holds model inputs until all are read: in memory up to a limit, then on disk, one file each."""
-
-    def __init__(self, limit: int, folder: Path) -> None:
-        self._limit, self._folder, self._bytes = limit, folder, 0
-        self._kept: dict[int, Floats | Path] = {}
-
-    def put(self, number: int, array: Floats) -> None:
-        """Keeps one input.
-
-        Raises:
-            OutputError: the disk is full.
-        """
-        self._bytes += array.nbytes
-        if self._bytes <= self._limit:
-            self._kept[number] = array
-            return
-        path = self._folder / f"{number}.npy"
-        try:
-            np.save(path, array, allow_pickle=False)
-        except OSError as error:
-            raise OutputError(f"decoded cases could not be kept on disk: {error.strerror}; expected room") from None
-        self._kept[number] = path
-
-    def take(self, number: int) -> Floats:
-        """Hands one input out and forgets it."""
-        kept = self._kept.pop(number)
-        if isinstance(kept, np.ndarray):
-            return kept
-        array: Floats = np.load(kept, allow_pickle=False)
-        kept.unlink()
-        return array
+T = TypeVar("T")
+Outcome = tuple[str, Made | str]
+"""The digest of what was read, and what was made of it, or why it can't be used."""
 
 
 def read_cases(
-    listing: Listing, spec: Input, shelf: Shelf, *, room: Room, workers: int, progress: Progress | None
-) -> list[ReadCase | str]:
-    """Reads every entry; a case that can't be used gives the reason in its place.
+    listing: Listing, spec: Input, store: Store, *, room: Room, workers: int, progress: Progress | None
+) -> list[Kept | str]:
+    """Finds every entry in the store, or reads it into it; one that can't be used gives the reason in its place.
 
-    The threads share the room: one that needs more than is free waits for the others. Stopping (KeyboardInterrupt)
-    waits for the files in hand only.
+    The readers share the room: one that needs more than is free waits for the others. Stopping (KeyboardInterrupt)
+    waits for the files in hand only, and what was read by then is kept.
+
+    Args:
+        listing: what there is.
+        spec: what is made of each case.
+        store: where it is looked for and kept.
+        room: memory that reading may take.
+        workers: threads that look and read, or processes.
+        progress: called with `read`, cases done and in all.
+
+    Raises:
+        OutputError: the store can't be written to, or the disk is full.
     """
-    results: list[ReadCase | str] = [""] * len(listing.entries)
+    results: list[Kept | str] = [""] * len(listing.entries)
+    done = count(1)
+
+    def finish(number: int, result: Kept | str) -> None:
+        results[number] = result
+        if progress is not None:
+            progress("read", next(done), len(results))
+
+    def keep(number: int, outcome: Future[Outcome]) -> None:
+        digest, made = _outcome(outcome)
+        finish(number, made if isinstance(made, str) else store.put(digest, made))
+
+    left: Iterable[int] = range(len(results))
     with quiet_readers():
-        pool = ThreadPoolExecutor(max_workers=max(1, workers), thread_name_prefix="medharden-read")
-        try:
-            pending = {pool.submit(_read, listing.read, e, spec, room): n for n, e in enumerate(listing.entries)}
-            for done, future in enumerate(as_completed(pending), start=1):
-                number = pending.pop(future)
-                results[number] = _kept(future, number, shelf)
-                if progress is not None:
-                    progress("read", done, len(listing.entries))
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
+        if store.lasting:
+            left = _not_kept(listing, store, workers, finish)
+        numbers = iter(left := list(left))
+        started = time.monotonic()
+        with _pool(workers) as pool:
+            read = _reader(listing, spec, room, store.lasting)
+            _each(pool, read, listing, islice(numbers, _TRIED), workers, keep)
+            ahead = (time.monotonic() - started) / _TRIED * (len(left) - _TRIED)
+            if workers == 1 or listing.digest is not None or ahead <= _WORTH_PROCESSES:
+                _each(pool, read, listing, numbers, workers, keep)
+        with _decoders(spec, room, workers) as decode, _pool(workers) as pool:
+            _each(pool, _stamped(decode, store.lasting), listing, numbers, workers, keep)
     return results
 
 
-def _kept(future: Future[tuple[ReadCase, Floats] | str], number: int, shelf: Shelf) -> ReadCase | str:
-    """Shelves the input; an error that no reader foresaw gives its type alone, since its text may quote the header."""
+def _not_kept(listing: Listing, store: Store, workers: int, finish: Callable[[int, Kept | str], None]) -> list[int]:
+    """The entries that a store does not hold; what it holds is finished."""
+    left: list[int] = []
+
+    def look(entry: Entry) -> Kept | None:
+        return store.find(_digest(listing, entry))
+
+    def take(number: int, found: Future[Kept | None]) -> None:
+        kept = None if found.exception() is not None else found.result()  # what is wrong is said when it is read
+        if kept is None:
+            left.append(number)
+        else:
+            finish(number, kept)
+
+    with _pool(workers) as pool:
+        _each(pool, look, listing, range(len(listing.entries)), workers, take)
+    return sorted(left)
+
+
+@contextmanager
+def _pool(workers: int) -> Iterator[ThreadPoolExecutor]:
+    """Threads that are not waited for with all that they were given, but with what they have in hand."""
+    pool = ThreadPoolExecutor(max_workers=max(1, workers), thread_name_prefix="medharden-read")
+    try:
+        yield pool
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _each(
+    pool: ThreadPoolExecutor,
+    work: Callable[[Entry], T],
+    listing: Listing,
+    numbers: Iterable[int],
+    workers: int,
+    then: Callable[[int, Future[T]], None],
+) -> None:
+    """Does work on entries in the pool and something with each result here, with a few in hand at a time."""
+    waiting = iter(numbers)
+    pending: dict[Future[T], int] = {}
+    while True:
+        for number in islice(waiting, _AHEAD * max(1, workers) - len(pending)):
+            pending[pool.submit(work, listing.entries[number])] = number
+        if not pending:
+            return
+        for future in wait(pending, return_when=FIRST_COMPLETED).done:
+            then(pending.pop(future), future)
+
+
+def _outcome(future: Future[Outcome]) -> Outcome:
+    """An error that no reader foresaw gives its type alone, since its text may quote the header."""
     unforeseen = future.exception()
-    if unforeseen is not None:
-        return f"can't be read: {type(unforeseen).__name__}"
-    outcome = future.result()
-    if isinstance(outcome, str):
-        return outcome
-    shelf.put(number, outcome[1])
-    return outcome[0]
+    if isinstance(unforeseen, OutputError):
+        raise unforeseen
+    return ("", f"can't be read: {type(unforeseen).__name__}") if unforeseen is not None else future.result()
 
 
-def _read(
-    read: Callable[[Entry, Hold], StoredImage], entry: Entry, spec: Input, room: Room
-) -> tuple[ReadCase, Floats] | str:
+def _reader(listing: Listing, spec: Input, room: Room, lasting: bool) -> Callable[[Entry], Outcome]:
+    """Reads in the thread that calls."""
+
+    def read(entry: Entry) -> Made | str:
+        try:
+            with room.file() as hold:
+                return made_of(listing.read(entry, hold), spec)
+        except DataError as error:
+            return str(error)
+
+    if listing.digest is not None:
+        return lambda entry: (_digest(listing, entry) if lasting else "", read(entry))
+    return _stamped(read, lasting)
+
+
+def _stamped(read: Callable[[Entry], Made | str], lasting: bool) -> Callable[[Entry], Outcome]:
+    """Reads a file under the digest of what was read: one that is written to meanwhile can't be used."""
+
+    def both(entry: Entry) -> Outcome:
+        if not lasting or entry.path is None:
+            return "", read(entry)
+        try:
+            before, digest = stamp_of(entry.path), _file_digest(entry.path)
+            made = read(entry)
+            if stamp_of(entry.path) != before:
+                made = "changed while it was read; run the command again once nothing writes to it"
+        except OSError as error:
+            return "", f"can't be read ({type(error).__name__})"
+        return digest, made
+
+    return both
+
+
+@contextmanager
+def _decoders(spec: Input, room: Room, workers: int) -> Iterator[Callable[[Entry], Made | str]]:
+    """Reads in as many processes as there are threads; a thread that calls uses the one that is free."""
+    every = [Decoder(spec, room) for _ in range(workers)]
+    free: queue.SimpleQueue[Decoder] = queue.SimpleQueue()
+    for decoder in every:
+        free.put(decoder)
+
+    def decode(entry: Entry) -> Made | str:
+        decoder = free.get()
+        try:
+            return decoder.decode(entry.path or Path())
+        finally:
+            free.put(decoder)
+
     try:
-        with room.file() as hold:
-            return case_of(read(entry, hold), spec)
-    except DataError as error:
-        return str(error)
+        yield decode
+    finally:
+        for decoder in every:
+            decoder.close()
 
 
-def assemble(
-    shelf: Shelf, numbers: Sequence[int], shape: tuple[int, ...], *, limit: int, scratch: Path | None
-) -> Floats:
-    """(N, *shape) read-only, in memory where it fits, else mapped from a file; grey becomes colour where asked.
+def _digest(listing: Listing, entry: Entry) -> str:
+    if entry.path is not None:
+        return _file_digest(entry.path)
+    return listing.digest(entry) if listing.digest is not None else ""
 
-    Raises:
-        OutputError: the file can't be written.
-    """
-    whole = (len(numbers), *shape)
-    if 4 * int(np.prod(whole, dtype=np.int64)) <= limit:
-        inputs = np.empty(whole, dtype=np.float32)
-        for row, number in enumerate(numbers):
-            inputs[row] = shelf.take(number)
-        inputs.flags.writeable = False
-        return inputs
-    try:
-        folder = tempfile.TemporaryDirectory(prefix="medharden-", dir=scratch, ignore_cleanup_errors=True)
-        path = Path(folder.name) / "inputs.npy"
-        mapped = np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=whole)
-        for row, number in enumerate(numbers):
-            mapped[row] = shelf.take(number)
-        mapped.flush()
-        del mapped
-        on_disk: Floats = np.load(path, mmap_mode="r", allow_pickle=False)
-    except OSError as error:
-        raise OutputError(f"the cohort could not be kept on disk: {error.strerror}; expected room") from None
-    weakref.finalize(on_disk, folder.cleanup)
-    return on_disk
+
+def _file_digest(path: Path) -> str:
+    """SHA-256 of the content, with the ending of the name, which may say what a file without a mark is."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest() + "".join(path.suffixes[-2:]).lower()[-16:]
