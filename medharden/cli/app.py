@@ -357,7 +357,7 @@ def list_cache(
 @cache_app.command("remove")
 def remove_cache(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="What --cache was given.")],
-    stores: Annotated[list[str] | None, typer.Argument(metavar="[STORE]...", help="Names; default: all.")] = None,
+    stores: Annotated[list[str] | None, typer.Argument(metavar="[STORE]", help="Names; default: all.")] = None,
     as_json: Json = False,
 ) -> None:
     """Remove decoded cases; other files stay."""
