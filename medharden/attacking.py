@@ -113,7 +113,7 @@ def attack(
         for number, row in enumerate(rows, start=1):
             case, result = _attack_case(setting, row, number)
             done.append(case)
-            results.append(result)
+            results.append(replace(result, stored=torch.empty(0)))  # they would grow with the cases
             if progress is not None:
                 progress("attack", number, len(rows))
         record = AttackRecord(
@@ -151,7 +151,7 @@ def _chosen(cohort: Cohort, protocol: Protocol, split: str, cases: Sequence[str]
     rows = cohort.indices(split)
     if not len(rows):
         raise RunError(f"the data have no case in the split {split!r}; expected train, val or test")
-    labels = cohort.batch(rows)[1].numpy()
+    labels = cohort.labels(rows).numpy()
     return [int(rows[n]) for n in stratified_sample(labels, protocol.suite.cases, protocol.seed)]
 
 

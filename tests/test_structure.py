@@ -16,7 +16,7 @@ LAYERS = (
     ("models", "attacks", "data", "stats", "audit"),
     ("protocol", "record"),
     ("plain_yaml",),
-    ("canonical", "extras", "files", "pinning", "sizes", "text"),
+    ("canonical", "extras", "files", "pinning", "rows", "sizes", "text"),
     ("errors", "_version"),
 )
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
@@ -28,7 +28,7 @@ FLOORS = (
     ("sources",),
     ("view",),
     ("formats",),
-    ("phantom", "pseudonyms", "sampling"),
+    ("phantom", "pseudonyms"),
 )
 FLOOR = {name: rank for rank, names in enumerate(FLOORS) for name in names}
 

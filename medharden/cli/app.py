@@ -52,7 +52,9 @@ Arch = Annotated[
     str | None,
     typer.Option("--arch", help="timm:NAME, monai:NAME, or python:MODULE:CLASS (runs that code of yours)."),
 ]
-Device = Annotated[str, typer.Option("--device", help="cpu, cuda, cuda:1, mps.")]
+Device = Annotated[
+    str, typer.Option("--device", help="cpu, cuda, cuda:1, mps; auto takes CUDA, else MPS, else the CPU.")
+]
 BatchSize = Annotated[int, typer.Option("--batch-size", min=1, help="Cases a pass in evaluation.")]
 Workers = Annotated[int, typer.Option("--workers", min=1, help="Threads, or processes, that read files.")]
 Cache = Annotated[
@@ -96,11 +98,14 @@ def harden(
     protocol: ProtocolOption = "default",
     out_dir: Annotated[Path, typer.Option("--out", help="Run directory to write.")] = Path("medharden-run"),
     arch: Arch = None,
-    device: Device = "cpu",
+    device: Device = "auto",
     batch_size: BatchSize = 64,
     workers: Workers = 2,
     max_decoded: MaxDecoded = MAX_DECODED,
     cache: Cache = None,
+    checkpoint_minutes: Annotated[
+        float, typer.Option("--checkpoint-minutes", min=0.0, help="Longest time between two checkpoints of training.")
+    ] = 10.0,
     key_file: KeyFile = None,
     pictures: Pictures = False,
     ledger: Ledger = None,
@@ -125,6 +130,7 @@ def harden(
         ledger,
         max_decoded,
         cache,
+        checkpoint_minutes,
     )
     raise typer.Exit(run_all(job))
 
@@ -162,7 +168,7 @@ def evaluate(
         Path | None, typer.Option("--model", help="The original file, to compare the clean path with bit for bit.")
     ] = None,
     arch: Arch = None,
-    device: Device = "cpu",
+    device: Device = "auto",
     batch_size: BatchSize = 64,
     workers: Workers = 2,
     max_decoded: MaxDecoded = MAX_DECODED,
@@ -195,7 +201,7 @@ def attack(
     case: Annotated[
         list[str] | None, typer.Option("--case", help="Pseudonym of a case to attack; may be given again.")
     ] = None,
-    device: Device = "cpu",
+    device: Device = "auto",
     workers: Workers = 2,
     max_decoded: MaxDecoded = MAX_DECODED,
     cache: Cache = None,

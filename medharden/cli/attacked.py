@@ -12,6 +12,7 @@ from rich.table import Table
 from medharden.attacking import Target, attack
 from medharden.audit import RunFiles
 from medharden.cli.console import marked, out, stage_progress
+from medharden.cli.runtime import device_of
 from medharden.data import load_cohort, load_pseudonym_key
 from medharden.data.stored.carrying import stored_cases
 from medharden.errors import Interrupted, OutputError, ProtocolError
@@ -80,7 +81,7 @@ def run_attack(job: AttackJob) -> None:
                 job.write,
                 split=job.split,
                 cases=job.cases,
-                device=job.device,
+                device=device_of(job.device, float64=True),
                 progress=progress,
             )
     except KeyboardInterrupt:

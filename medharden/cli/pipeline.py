@@ -5,14 +5,12 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-
-import torch
 
 from medharden.audit import RunFiles, audited, canonical_json, digest_bytes, guarded
 from medharden.cli.console import out, stage_progress
-from medharden.cli.runtime import keep_freed_memory
+from medharden.cli.runtime import device_of, keep_freed_memory
 from medharden.cli.verdicts import EXIT_CODES, show_verdict
 from medharden.data import Cohort, load_cohort, load_pseudonym_key
 from medharden.errors import Interrupted, OutputError, RunError
@@ -46,11 +44,12 @@ class Job:
     ledger: Path | None = None
     max_decoded: int = MAX_DECODED
     cache: Path | None = None
+    checkpoint_minutes: float = 10.0
 
 
 def run_all(job: Job) -> int:
     """Load, harden, evaluate, gate, report; returns the gate's exit code."""
-    prepare(job)
+    job = prepare(job)
     with interruptible(job.run), audited(job.run, "run"):
         protocol = load_protocol(job.protocol)
         threat = protocol.input_threat
@@ -74,7 +73,7 @@ def run_evaluation(job: Job) -> None:
         raise RunError(
             f"{job.run} is no run directory: it has no protocol.yaml; expected what `medharden harden` wrote"
         )
-    prepare(job)
+    job = prepare(job)
     with interruptible(job.run), audited(job.run, "run"), stage_progress() as progress:
         protocol = RunFiles(job.run).protocol()
         original = None if job.model is None else _load_original(job, protocol)
@@ -96,8 +95,8 @@ def interruptible(run: Path) -> Iterator[None]:
         ) from None
 
 
-def prepare(job: Job) -> None:
-    """Checks what would otherwise fail late: a writable run directory, the device.
+def prepare(job: Job) -> Job:
+    """Checks what would otherwise fail late: a writable run directory, the device; returns the job with its device.
 
     Raises:
         OutputError: the directory can't be written to.
@@ -111,10 +110,7 @@ def prepare(job: Job) -> None:
         raise OutputError("--cache lies inside the run directory, which holds no images; choose another place")
     if not os.access(job.run, os.W_OK):
         raise OutputError(f"{job.run} is not writable; choose another --out")
-    try:
-        torch.zeros(1, device=job.device)
-    except (RuntimeError, AssertionError) as error:
-        raise RunError(f"there is no device {job.device!r} here: {str(error).splitlines()[0]}") from error
+    return replace(job, device=device_of(job.device))
 
 
 def _load_original(job: Job, protocol: Protocol) -> Classifier:
@@ -152,7 +148,15 @@ def _load_data(job: Job, protocol: Protocol, progress: Progress) -> Cohort:
 
 def _harden(job: Job, original: Classifier, cohort: Cohort, protocol: Protocol, progress: Progress) -> None:
     if not _hardened_already(job.run, original, cohort, protocol):
-        harden(original, cohort, protocol, job.run, device=job.device, progress=progress)
+        harden(
+            original,
+            cohort,
+            protocol,
+            job.run,
+            device=job.device,
+            checkpoint_minutes=job.checkpoint_minutes,
+            progress=progress,
+        )
     else:
         out.say("hardening: finished earlier with the same model, data and protocol")
 

@@ -35,7 +35,7 @@ from medharden.data.sources.findings import unclear_words
 from medharden.data.sources.folder import Entry, Listing, list_folder
 from medharden.data.sources.manifest import find_manifest, list_manifest
 from medharden.data.store.cache import view_folder
-from medharden.data.store.inputs import Inputs
+from medharden.data.store.inputs import InputRows, Inputs
 from medharden.data.store.keeping import Kept, Store
 from medharden.data.store.reading import read_cases
 from medharden.data.view.case import ReadCase
@@ -110,15 +110,21 @@ class Cohort:
 
         Labels are (n,) int64 classes, or (n, L) float32 in {0, 1} of a multi-label task.
         """
-        chosen = np.asarray(rows, dtype=np.int64)
-        said = [self.cases[n].label for n in chosen.tolist()]
+        return torch.from_numpy(self.inputs.read(np.asarray(rows, dtype=np.int64))), self.labels(rows)
+
+    def stream(self, rows: Sequence[int] | npt.NDArray[np.int64], device: str = "cpu") -> InputRows:
+        """(n, C, *spatial) inputs of some cases, read when they are asked for and put on the device."""
+        return InputRows(self.inputs, np.asarray(rows, dtype=np.int64).tolist(), device)
+
+    def labels(self, rows: Sequence[int] | npt.NDArray[np.int64]) -> torch.Tensor:
+        """(n,) int64 classes of some cases, or (n, L) float32 in {0, 1} of a multi-label task."""
+        said = [self.cases[n].label for n in np.asarray(rows, dtype=np.int64).tolist()]
         if self.record.multilabel:
             labels = torch.zeros(len(said), len(self.classes))
             for row, label in enumerate(said):
                 labels[row, list(present(label))] = 1.0
-        else:
-            labels = torch.tensor(said, dtype=torch.int64)
-        return torch.from_numpy(self.inputs.read(chosen)), labels
+            return labels
+        return torch.tensor(said, dtype=torch.int64)
 
 
 def load_cohort(

@@ -16,6 +16,7 @@ from medharden.hardening.schedule import learning_rate
 from medharden.models import Classifier, task_loss
 from medharden.protocol import Hardening
 from medharden.record import Progress
+from medharden.rows import read_ahead
 
 __all__ = ["clean_epoch_seconds", "fine_tune"]
 
@@ -83,16 +84,18 @@ def _clean_epochs(
     seconds: list[float] = []
     for _ in range(epochs):
         order = rows[torch.randperm(len(rows), generator=generator).numpy()]
-        for part in np.array_split(order, batches)[:most]:
-            started = time.perf_counter()
-            inputs, labels = (t.to(device) for t in cohort.batch(part))
+        started = time.perf_counter()
+        for read in read_ahead(cohort.batch, np.array_split(order, batches)[:most]):
+            inputs, labels = (t.to(device) for t in read)
             optimiser.param_groups[0]["lr"] = learning_rate(settings, len(seconds) / total)
             loss = task_loss(model(augment(inputs, settings, generator)), labels)
             optimiser.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             torch.nn.utils.clip_grad_norm_(model.parameters(), settings.grad_clip)
             optimiser.step()
-            seconds.append(time.perf_counter() - started)
+            now = time.perf_counter()
+            seconds.append(now - started)
+            started = now
             if progress is not None:
                 progress("train", len(seconds), total)
     lay_out(model, model.record.dims, fast=False)

@@ -7,11 +7,14 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
+from torch import Tensor
 
 from medharden.data.checks.near import Hashes, picture_hash
 from medharden.data.store.keeping import Kept
+from medharden.rows import Rows
 
-__all__ = ["Inputs"]
+__all__ = ["InputRows", "Inputs"]
 
 Floats = npt.NDArray[np.float32]
 
@@ -71,3 +74,19 @@ class Inputs:
             raise ValueError("the inputs lie in a file: an array of them is a copy")
         whole: npt.NDArray[Any] = self.read(range(len(self))).astype(dtype or np.float32, copy=False)
         return whole
+
+
+class InputRows(Rows):
+    """Some cases of the inputs, put on a device as they are read."""
+
+    def __init__(self, inputs: Inputs, rows: Sequence[int], device: str) -> None:
+        """Takes which cases, in their order."""
+        super().__init__((len(rows), *inputs.shape[1:]), torch.float32, device)
+        self._inputs, self._rows = inputs, tuple(rows)
+
+    def take(self, rows: Sequence[int]) -> Tensor:
+        """(n, C, *spatial) in [0, 1], on the device."""
+        found = torch.from_numpy(self._inputs.read([self._rows[row] for row in rows]))
+        if self.device.type == "cuda":
+            return found.pin_memory().to(self.device, non_blocking=True)
+        return found.to(self.device)
