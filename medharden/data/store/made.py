@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,7 +17,7 @@ from medharden.data.formats.image import StoredImage
 from medharden.data.view.case import ReadCase, case_of
 from medharden.protocol import Input
 
-__all__ = ["Made", "Stamp", "made_of", "stamp_of"]
+__all__ = ["Made", "Stamp", "made_of", "single_threaded", "stamp_of", "threads_of_readers"]
 
 Floats = npt.NDArray[np.float32]
 Stamp = tuple[int, int, int, int]
@@ -60,5 +62,18 @@ def stamp_of(path: os.PathLike[str] | str) -> Stamp:
 
 
 def single_threaded() -> None:
-    """Has this process compute on one thread: several processes share the cores."""
+    """Has the thread that calls compute by itself: several readers share the cores."""
     torch.set_num_threads(1)
+
+
+@contextmanager
+def threads_of_readers() -> Iterator[None]:
+    """Puts back, for the threads that come after, how many torch computes with, which readers have set to one.
+
+    On a busy machine each of torch's small parallel loops may wait for a thread that has no core.
+    """
+    before = torch.get_num_threads()
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

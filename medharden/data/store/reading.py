@@ -16,7 +16,7 @@ from medharden.data.formats.image import quiet_readers
 from medharden.data.formats.limits import Room
 from medharden.data.sources.folder import Entry, Listing
 from medharden.data.store.keeping import Kept, Store
-from medharden.data.store.made import Made, made_of, stamp_of
+from medharden.data.store.made import Made, made_of, single_threaded, stamp_of, threads_of_readers
 from medharden.data.store.worker import Decoder
 from medharden.errors import DataError, OutputError
 from medharden.protocol import Input
@@ -103,11 +103,12 @@ def _not_kept(listing: Listing, store: Store, workers: int, finish: Callable[[in
 @contextmanager
 def _pool(workers: int) -> Iterator[ThreadPoolExecutor]:
     """Threads that are not waited for with all that they were given, but with what they have in hand."""
-    pool = ThreadPoolExecutor(max_workers=max(1, workers), thread_name_prefix="medharden-read")
-    try:
-        yield pool
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
+    pool = ThreadPoolExecutor(max(1, workers), thread_name_prefix="medharden-read", initializer=single_threaded)
+    with threads_of_readers():
+        try:
+            yield pool
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
 
 
 def _each(
