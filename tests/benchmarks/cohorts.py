@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import resource
 import shutil
 import subprocess
@@ -42,7 +41,8 @@ def write_cases(folder: Path, cases: int, side: int) -> Path:
 
     if folder.is_dir():
         return folder
-    random = np.random.default_rng(0)
+    random, part = np.random.default_rng(0), folder.with_suffix(".part")
+    shutil.rmtree(part, ignore_errors=True)
     for n in range(cases):
         split, label = ("train" if n % 20 < 14 else "val" if n % 20 < 17 else "test"), n // 20 % 2
         stored = random.integers(0, 2500, (side, side), dtype=np.uint16)
@@ -57,9 +57,10 @@ def write_cases(folder: Path, cases: int, side: int) -> Path:
         ds.Rows = ds.Columns = side
         ds.BitsAllocated, ds.BitsStored, ds.HighBit, ds.PixelRepresentation = 16, 12, 11, 0
         ds.PixelData = stored.tobytes()
-        path = folder / split / "ab"[label] / f"{n}.dcm"
+        path = part / split / "ab"[label] / f"{n}.dcm"
         path.parent.mkdir(parents=True, exist_ok=True)
         ds.save_as(path, enforce_file_format=True)
+    part.rename(folder)
     return folder
 
 
@@ -78,7 +79,7 @@ def measure(data: Path, protocol: Path, work: Path, stage: str) -> None:
     from medharden.models import load_classifier, load_hardened, timm_module
     from medharden.protocol import Hardening, load_protocol
 
-    torch.set_num_threads(2)
+    torch.set_num_threads(1)  # on a busy machine two wait for each other
     torch.manual_seed(0)
     settings, model, key = load_protocol(str(protocol)), work / "model.pt", b"measurements, no secret at all"
     base, started = peak(), time.monotonic()
@@ -179,7 +180,6 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=Path(".bench/cohorts"))
     given = parser.parse_args()
     given.work.mkdir(parents=True, exist_ok=True)
-    os.environ.setdefault("OMP_NUM_THREADS", "2")
     lines = memory(given.side, given.cases, given.work)
     for line in lines if given.what == "memory" else rates(given.side, given.cases[0], given.work):
         print(line, flush=True)
