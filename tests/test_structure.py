@@ -21,7 +21,7 @@ LAYERS = (
 )
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 FLOORS = (
-    ("groups", "stored"),
+    ("groups", "sampled", "stored"),
     ("cohort",),
     ("store",),
     ("checks",),

@@ -11,6 +11,7 @@ import typer
 from medharden._version import __version__
 from medharden.cli.console import out, write
 from medharden.cli.evidence import MaxDecoded, evidence_app
+from medharden.cli.local import local_app
 from medharden.cli.usage import Commands
 from medharden.sizes import MAX_DECODED
 
@@ -29,8 +30,7 @@ app = typer.Typer(
 )
 protocol_app = typer.Typer(help="List, show, validate and plan protocols.", no_args_is_help=True)
 app.add_typer(protocol_app, name="protocol")
-cache_app = typer.Typer(help="List and remove decoded cases that --cache kept.", no_args_is_help=True)
-app.add_typer(cache_app, name="cache")
+app.add_typer(local_app)
 app.add_typer(evidence_app)
 
 
@@ -109,6 +109,9 @@ def harden(
     key_file: KeyFile = None,
     pictures: Pictures = False,
     ledger: Ledger = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would be done and what it would take; write nothing.")
+    ] = False,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -132,6 +135,11 @@ def harden(
         cache,
         checkpoint_minutes,
     )
+    if dry_run:
+        from medharden.cli.benched import run_bench
+
+        run_bench(job, protocol, dry=True)
+        return
     raise typer.Exit(run_all(job))
 
 
@@ -347,27 +355,3 @@ def plan_protocol(
     from medharden.cli.planned import run_plan
 
     run_plan(name, cases, positives, discordance, data, workers, max_decoded, key_file, cache)
-
-
-@cache_app.command("list")
-def list_cache(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="What --cache was given.")], as_json: Json = False
-) -> None:
-    """What a cache holds: a store for each view of the images and pseudonym key."""
-    out.json = as_json
-    from medharden.cli.caches import run_cache_list
-
-    run_cache_list(folder)
-
-
-@cache_app.command("remove")
-def remove_cache(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="What --cache was given.")],
-    stores: Annotated[list[str] | None, typer.Argument(metavar="[STORE]", help="Names; default: all.")] = None,
-    as_json: Json = False,
-) -> None:
-    """Remove decoded cases; other files stay."""
-    out.json = as_json
-    from medharden.cli.caches import run_cache_remove
-
-    run_cache_remove(folder, tuple(stores or ()))

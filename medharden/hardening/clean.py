@@ -18,7 +18,7 @@ from medharden.protocol import Hardening
 from medharden.record import Progress
 from medharden.rows import read_ahead
 
-__all__ = ["clean_epoch_seconds", "fine_tune"]
+__all__ = ["clean_epoch_seconds", "fine_tune", "step_seconds"]
 
 _TIMED_STEPS = 20
 
@@ -57,10 +57,16 @@ def clean_epoch_seconds(model: Classifier, cohort: Cohort, settings: Hardening, 
     It is the median of the first steps times the number of steps: a machine busy with something else for a moment does
     not count.
     """
+    return step_seconds(model, cohort, settings, seed=seed, device=device, most=_TIMED_STEPS) * _batches(
+        cohort, settings
+    )
+
+
+def step_seconds(model: Classifier, cohort: Cohort, settings: Hardening, *, seed: int, device: str, most: int) -> float:
+    """Wall clock of one step of ordinary fine-tuning, the median of `most`, on a copy that is thrown away."""
     trial = copy.deepcopy(model).to(device).train()
     trial.requires_grad_(True)
-    seconds = _clean_epochs(trial, cohort, settings, 1, seed, device, None, most=_TIMED_STEPS)
-    return statistics.median(seconds) * _batches(cohort, settings)
+    return statistics.median(_clean_epochs(trial, cohort, settings, 1, seed, device, None, most=most))
 
 
 def _clean_epochs(

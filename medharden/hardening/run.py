@@ -37,7 +37,8 @@ from medharden.hardening.calibration import calibrate
 from medharden.hardening.clean import clean_epoch_seconds
 from medharden.hardening.perturbations import Carrying
 from medharden.hardening.probe import Probe
-from medharden.hardening.training import BranchTraining, EpochState
+from medharden.hardening.state import EpochState
+from medharden.hardening.training import BranchTraining
 from medharden.models import (
     Classifier,
     HardenedClassifier,

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -21,7 +23,8 @@ from medharden.hardening.baselines import FreeAdversary, FreshAdversary
 from medharden.hardening.branch import merge, trained_state
 from medharden.hardening.perturbations import Carrying, TwoFiles
 from medharden.hardening.probe import Probe, ProbeResult, collapsed
-from medharden.hardening.schedule import learning_rate, radius_share
+from medharden.hardening.schedule import epochs_and_batches, learning_rate, radius_share
+from medharden.hardening.state import EpochState
 from medharden.models import (
     Classifier,
     answered_rightly,
@@ -34,7 +37,7 @@ from medharden.protocol import Protocol
 from medharden.record import EpochRecord, Finding, Progress
 from medharden.rows import read_ahead
 
-__all__ = ["BranchTraining", "EpochState"]
+__all__ = ["BranchTraining"]
 
 Adversary = CarriedAdversary | FreshAdversary | FreeAdversary
 
@@ -43,28 +46,8 @@ _RATE_AFTER_COLLAPSE = 0.3
 _RISEN = 0.5  # share of the radius before which probe accuracy rises and falls by itself
 
 
-@dataclass
-class EpochState:
-    """All that a resumed run needs, as it stands after a step; plain values and tensors alone.
-
-    Attributes:
-        under_way: of an epoch that is not finished: steps done, the generator's state, what the steps gave, seconds.
-    """
-
-    epoch: int = 0
-    rate: float = 1.0
-    recoveries: int = 0
-    train_seconds: float = 0.0
-    probe_seconds: float = 0.0
-    steps: int = 0
-    best_epoch: int = -1
-    best_score: tuple[bool, float] = (False, -1.0)
-    best_constant: tuple[int, ...] = ()
-    best: dict[str, Tensor] = field(default_factory=dict)
-    good: dict[str, Tensor] = field(default_factory=dict)
-    history: list[EpochRecord] = field(default_factory=list)
-    findings: list[Finding] = field(default_factory=list)
-    under_way: dict[str, Any] = field(default_factory=dict)
+class _EnoughError(Exception):
+    """Ends steps that are timed alone."""
 
 
 class BranchTraining:
@@ -96,12 +79,10 @@ class BranchTraining:
         self.protocol, self.settings, self.threat = protocol, protocol.hardening, protocol.input_threat
         self.multilabel = protocol.task.multilabel
         self.rows = cohort.indices("train")
-        self.batches = max(1, len(self.rows) // self.settings.batch_size)
         self.optimiser = torch.optim.AdamW(self._groups(), lr=1.0)
         self._codes: TwoFiles | None = None
         self.adversary = self._adversary(carrying)
-        steps = max(self.settings.epochs * self.batches, self.settings.min_steps)
-        self.epochs = -(-steps // (self.batches * self.adversary.replays))
+        self.epochs, self.batches = epochs_and_batches(self.settings, len(self.rows))
         self.teacher = self._teacher_logits(clean_path) if self.settings.teacher.weight > 0 else None
         self.state = EpochState(good=trained_state(branch))
         self.trained_parameters = sum(p.numel() for p in branch.parameters() if p.requires_grad)
@@ -208,6 +189,19 @@ class BranchTraining:
                 state.under_way |= {"seconds": time.perf_counter() - started, "generator": generator.get_state()}
                 after_step()
         return float(np.mean(losses)), rate, float(np.mean(rights)), radius
+
+    def time_steps(self, most: float) -> list[float]:
+        """Seconds of each step of an epoch, until it took so many; the branch is good for nothing else afterwards."""
+        marks = [time.perf_counter()]
+
+        def mark() -> None:
+            marks.append(time.perf_counter())
+            if marks[-1] - marks[0] > most:
+                raise _EnoughError
+
+        with suppress(_EnoughError):
+            self._train(None, mark, marks[0])
+        return [after - before for before, after in itertools.pairwise(marks)]
 
     def _order(self) -> tuple[torch.Generator, Tensor]:
         """The generator of an epoch, and the order that it drew first."""
