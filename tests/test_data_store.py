@@ -18,6 +18,7 @@ from command import assert_clear, medharden
 from data_helpers import KEY, class_folders, png, protocol, sized
 
 from medharden.data import load_cohort
+from medharden.data.formats.limits import Room
 from medharden.data.store import cache, reading, segment, worker
 from medharden.data.store.keeping import Store
 from medharden.errors import DataError, OutputError
@@ -356,6 +357,22 @@ def test_a_file_that_ends_its_decoder_is_one_that_can_not_be_read_and_gives_its_
     with pytest.raises(DataError, match="1 of 21 cases can't be used") as caught:
         load_cohort(root, protocol(), key=KEY)
     assert "ended without a word, twice" in caught.value.problems[0].reason
+
+
+def test_a_decoder_imports_nothing_from_the_folder_it_is_called_in_and_knows_no_key(tmp_path, monkeypatch):
+    path, told = png(tmp_path / "data" / "0.png", 1), tmp_path / "told"
+    for name in ("torch", "numpy", "sitecustomize"):
+        (tmp_path / f"{name}.py").write_text("raise SystemExit('mine')")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MEDHARDEN_PSEUDONYM_KEY", "a secret of many letters")
+    start = f"import os; open({str(told)!r}, 'w').write(repr(dict(os.environ))); {worker._START}"
+    monkeypatch.setattr(worker, "_START", start)
+    decoder = worker.Decoder(Input(), Room())
+    try:
+        assert decoder.decode(path).planes.shape == (1, 12, 10)
+        assert "a secret" not in told.read_text()
+    finally:
+        decoder.close()
 
 
 def test_a_file_that_is_written_to_while_it_is_read_is_not_kept(tmp_path, monkeypatch):

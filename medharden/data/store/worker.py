@@ -140,11 +140,11 @@ class Decoder:
 
     def _started(self) -> subprocess.Popen[bytes]:
         self._process = subprocess.Popen(  # noqa: S603 - this program
-            [sys.executable, "-c", _START],
+            [sys.executable, "-P", "-c", _START],  # -P: nothing is imported from the folder that it is called in
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,  # a library's warnings quote headers
-            env=os.environ | {"PYTHONPATH": os.pathsep.join(p for p in sys.path if p)},
+            env=_environment(),
         )
         return self._process
 
@@ -157,6 +157,12 @@ class Decoder:
                     _close(stream)
             process.kill()
             process.wait()
+
+
+def _environment() -> dict[str, str]:
+    """This process's, with its import path, and without its secrets."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("MEDHARDEN_")}
+    return kept | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
 
 
 def _close(stream: Any) -> None:
