@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from command import assert_clear, medharden
-from data_helpers import KEY, class_folders, png, protocol
+from data_helpers import KEY, class_folders, manifest, png, protocol
 from tiny import ARCH, PROTOCOL, tiny_cohort, tiny_model, tiny_protocol, write_archive
 
 from medharden.data.sampled import sample_cohort
@@ -56,6 +56,12 @@ def test_a_source_of_which_nothing_can_be_used_is_refused(tmp_path: Path) -> Non
         png(tmp_path / name / "0.png", 1).write_bytes(b"")
     with pytest.raises(DataError, match="none of the 2 cases that were tried"):
         sample_cohort(tmp_path, protocol(), key=KEY)
+
+
+def test_a_source_that_lists_problems_alone_is_refused(tmp_path: Path) -> None:
+    rows = [{"path": f"gone-{n}.png", "label": "ab"[n % 2]} for n in range(4)]
+    with pytest.raises(DataError):
+        sample_cohort(manifest(tmp_path, rows), protocol(), key=KEY)
 
 
 @pytest.mark.parametrize("method", ["carried", "free", "trades"])

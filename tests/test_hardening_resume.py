@@ -146,6 +146,20 @@ def test_five_kills_at_any_moment_end_in_the_same_weights(tmp_path: Path, folder
     assert weights == wanted
 
 
+def test_a_checkpoint_of_another_version_is_not_taken_up_and_that_is_said(
+    tmp_path: Path, cohort: Cohort, original: Classifier, whole: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    progress, _ = stopped_after(13)
+    monkeypatch.setattr("medharden.hardening.run._FORMAT", 1)
+    with pytest.raises(KeyboardInterrupt):
+        harden(original, cohort, settings(), tmp_path, progress=progress)
+    monkeypatch.undo()
+    progress, heard = stopped_after(-1)
+    again = harden(original, cohort, settings(), tmp_path, progress=progress)
+    assert (again.hardened, heard[0]) == (whole, 1)
+    assert "another version" in next(f.message for f in again.findings if f.code == "hardening.begun_anew")
+
+
 @pytest.mark.parametrize("file", ["harden.carried.0", "harden.carried.1", "harden.probe.0"])
 @pytest.mark.parametrize("change", ["one byte", "gone", "another turn"])
 def test_perturbations_that_are_not_this_run_s_are_not_taken_up_and_that_is_said(

@@ -72,6 +72,8 @@ def sample_cohort(
     name = partial(pseudonym, key, "case")
     listing = list_source(source, protocol, name, _MEMORY_LIMIT, max_decoded)
     classes = check_classes(listing, protocol)
+    if not listing.entries:
+        raise DataError("none of the cases can be used; `medharden inspect` says why")
     picked = sorted({round(n) for n in np.linspace(0, len(listing.entries) - 1, most).tolist()})
     few = Listing(
         listing.source, listing.classes, tuple(listing.entries[n] for n in picked), listing.read, digest=listing.digest

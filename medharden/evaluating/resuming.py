@@ -70,7 +70,7 @@ class Partial:
             return None
         with stream:
             said = json.loads(stream.read(int.from_bytes(stream.read(8), "little")))
-            if said["key"] != self.key:
+            if said.get("key") != self.key:
                 return None
             adversarial = copy_of(self.inputs)
             margins = _read(stream, (len(self.inputs),), torch.float32)

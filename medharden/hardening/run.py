@@ -53,6 +53,7 @@ from medharden.record import CostRecord, Finding, HardenRecord, Progress
 __all__ = ["harden"]
 
 _CHECKPOINT = "harden.checkpoint"
+_FORMAT = 2  # of the checkpoint; the first held the perturbations too
 _FIXED_CASES = 32
 
 
@@ -212,6 +213,7 @@ class _Keeping:
         """Writes a checkpoint, perturbations first: what it goes on from is then on the disk."""
         self.training.flush()
         saved = {
+            "format": _FORMAT,
             "binding": self.binding,
             "clean_seconds": self.clean_seconds,
             "training": self.training.snapshot(),
@@ -260,8 +262,13 @@ def _read_checkpoint(
         raise RunError(
             f"{run.name} holds an interrupted run with another model, protocol or data; choose another --out"
         )
-    if not training.intact(saved["training"]):
-        message = "The perturbations beside harden.checkpoint are not those of this run; hardening began anew."
+    reason = ""
+    if saved.get("format") != _FORMAT:
+        reason = "harden.checkpoint is of another version of medharden"
+    elif not training.intact(saved["training"]):
+        reason = "The perturbations beside harden.checkpoint are not those of this run"
+    if reason:
+        message = f"{reason}; hardening began anew."
         training.state = EpochState(good=training.state.good)
         training.state.findings.append(Finding("hardening.begun_anew", "warning", message))
         return None
