@@ -7,6 +7,8 @@ stays light.
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from medharden._version import __version__ as __version__
+
 if TYPE_CHECKING:
     from medharden.data import Cohort, load_cohort, load_pseudonym_key
     from medharden.errors import MedHardenError
@@ -18,7 +20,6 @@ if TYPE_CHECKING:
     from medharden.reporting import render
     from medharden.verifying import sign, verify
 
-__version__ = "0.1.0"
 __all__ = [
     "Classifier",
     "Cohort",

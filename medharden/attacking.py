@@ -23,9 +23,9 @@ from medharden.attacks.victim import attackable, refers
 from medharden.audit import describe_environment, guarded, write_atomic, write_record
 from medharden.audit.screening import screen_words
 from medharden.data import Case, Cohort
-from medharden.data.carrier import Carrier, budget_in_counts, input_of, movable_values, to_input
-from medharden.data.carrying import StoredCases, read_back
-from medharden.data.dicom_writing import Marks
+from medharden.data.stored.carrier import Carrier, budget_in_counts, input_of, movable_values, to_input
+from medharden.data.stored.carrying import StoredCases, read_back
+from medharden.data.stored.dicom_writing import Marks
 from medharden.errors import DataError, OutputError, Problem, RunError
 from medharden.protocol import Protocol, protocol_yaml
 from medharden.record import AttackedCase, AttackOutcome, AttackRecord, Finding, Progress
@@ -113,7 +113,7 @@ def attack(
         for number, row in enumerate(rows, start=1):
             case, result = _attack_case(setting, row, number)
             done.append(case)
-            results.append(result)
+            results.append(replace(result, stored=torch.empty(0)))  # they would grow with the cases
             if progress is not None:
                 progress("attack", number, len(rows))
         record = AttackRecord(
@@ -151,7 +151,7 @@ def _chosen(cohort: Cohort, protocol: Protocol, split: str, cases: Sequence[str]
     rows = cohort.indices(split)
     if not len(rows):
         raise RunError(f"the data have no case in the split {split!r}; expected train, val or test")
-    labels = cohort.batch(rows)[1].numpy()
+    labels = cohort.labels(rows).numpy()
     return [int(rows[n]) for n in stratified_sample(labels, protocol.suite.cases, protocol.seed)]
 
 

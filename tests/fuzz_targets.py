@@ -32,11 +32,11 @@ from medharden.audit.log import parse_log
 from medharden.audit.records import parse_record
 from medharden.audit.tables import parse_cases, write_cases
 from medharden.canonical import canonical_json
-from medharden.data.archive import list_archive
-from medharden.data.formats import read_file
-from medharden.data.limits import Room
-from medharden.data.manifest import list_manifest
-from medharden.data.stored import quiet_readers
+from medharden.data.formats.files import read_file
+from medharden.data.formats.image import quiet_readers
+from medharden.data.formats.limits import Room
+from medharden.data.sources.archive import list_archive
+from medharden.data.sources.manifest import list_manifest
 from medharden.gating import decide
 from medharden.models import HardenedClassifier, describe_hardened, hardened_bytes, load_classifier, load_hardened
 from medharden.protocol import load_protocol, shipped_protocols

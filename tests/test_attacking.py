@@ -31,8 +31,8 @@ from medharden.cli.attacked import AttackJob, run_attack
 from medharden.cli.console import out
 from medharden.cli.pipeline import Job, run_all
 from medharden.data import Cohort, load_cohort, write_phantom_cohort
-from medharden.data.carrier import input_of
-from medharden.data.carrying import StoredCases, read_back, stored_cases
+from medharden.data.stored.carrier import input_of
+from medharden.data.stored.carrying import StoredCases, read_back, stored_cases
 from medharden.errors import DataError, OutputError, PrivacyError, ProtocolError, RunError
 from medharden.models import (
     Classifier,

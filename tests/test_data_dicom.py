@@ -17,11 +17,11 @@ from pydicom.pixels import apply_modality_lut, apply_voi_lut
 from pydicom.sequence import Sequence
 from pydicom.uid import ImplicitVRLittleEndian
 
-from medharden.data.dicom import read_dicom
-from medharden.data.formats import read_file
-from medharden.data.limits import Room
-from medharden.data.preprocessing import Recipe, preprocess
-from medharden.data.stored import StoredImage, quiet_readers
+from medharden.data.formats.dicom import read_dicom
+from medharden.data.formats.files import read_file
+from medharden.data.formats.image import StoredImage, quiet_readers
+from medharden.data.formats.limits import Room
+from medharden.data.view.preprocessing import Recipe, preprocess
 from medharden.errors import DataError
 
 

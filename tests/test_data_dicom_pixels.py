@@ -17,9 +17,9 @@ from pydicom.encaps import encapsulate
 from pydicom.sequence import Sequence
 from pydicom.uid import JPEG2000Lossless, JPEGBaseline8Bit, RLELossless
 
-from medharden.data.formats import read_file
-from medharden.data.limits import Room
-from medharden.data.stored import StoredImage, quiet_readers
+from medharden.data.formats.files import read_file
+from medharden.data.formats.image import StoredImage, quiet_readers
+from medharden.data.formats.limits import Room
 from medharden.errors import DataError
 
 FRAMES = [SMOOTH, SMOOTH[::-1].copy(), SMOOTH // 2]

@@ -20,10 +20,10 @@ from image_makers import GREY, flipped, nifti_file, npy, npz_file, png_file, zip
 from typer.testing import CliRunner
 
 from medharden.data import load_cohort
-from medharden.data.archive import list_archive
-from medharden.data.formats import read_file
-from medharden.data.limits import Room, room_for
-from medharden.data.stored import StoredImage, quiet_readers
+from medharden.data.formats.files import read_file
+from medharden.data.formats.image import StoredImage, quiet_readers
+from medharden.data.formats.limits import Room, room_for
+from medharden.data.sources.archive import list_archive
 from medharden.errors import DataError, ProtocolError
 from medharden.protocol import Input
 from medharden.sizes import MAX_DECODED, parse_bytes, shown_bytes
@@ -214,10 +214,11 @@ from pathlib import Path
 import image_makers as make
 import numpy as np
 from data_helpers import KEY
-from medharden.data.limits import room_for
-from medharden.data.reading import Shelf, read_cases
-from medharden.data.layout import Entry, Listing
-from medharden.data.formats import read_file
+from medharden.data.formats.limits import room_for
+from medharden.data.store.keeping import Store
+from medharden.data.store.reading import read_cases
+from medharden.data.sources.folder import Entry, Listing
+from medharden.data.formats.files import read_file
 from medharden.protocol import Input, Intensity
 import torch
 
@@ -230,7 +231,7 @@ entries = tuple(Entry(text=p, label="a", path=Path(p)) for p in paths)
 listing = Listing("folder", ("a", "b"), entries, lambda e, hold: read_file(e.path, dims, hold))
 torch.ones(8).sum()
 before, start = peak(), time.monotonic()
-results = read_cases(listing, spec, Shelf(2**30, Path(".")), room=room_for(limit, spec), workers=workers, progress=None)
+results = read_cases(listing, spec, Store(), room=room_for(limit, spec), workers=workers, progress=None)
 reasons = [r if isinstance(r, str) else "" for r in results]
 print(json.dumps({"bytes": peak() - before, "seconds": time.monotonic() - start, "reasons": reasons}))
 """

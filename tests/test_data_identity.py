@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from medharden.data import load_cohort, patient_identity, pseudonym
-from medharden.data.identity import likeness, name_patients
+from medharden.data.checks.identity import likeness, name_patients
 from medharden.errors import DataError
 from medharden.protocol import Input, Patients, Splits
 

@@ -11,7 +11,7 @@ import pytest
 from data_helpers import KEY, codes, manifest, png, protocol
 
 from medharden.data import Cohort, load_cohort
-from medharden.data.splits import Member, make_splits
+from medharden.data.checks.splits import Member, make_splits
 from medharden.errors import DataError
 from medharden.protocol import Columns, Endpoints, Input, Margin, Protocol, Task
 from medharden.stats.sampling import stratified_sample

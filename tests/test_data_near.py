@@ -12,7 +12,8 @@ from PIL import Image
 from scipy.ndimage import gaussian_filter
 
 from medharden.data import load_cohort, pseudonym
-from medharden.data.near import (
+from medharden.data.checks import near
+from medharden.data.checks.near import (
     NearPair,
     copy_links,
     input_links,
@@ -63,6 +64,29 @@ def test_pairs_are_found_across_blocks_and_the_nearest_comes_first() -> None:
     pairs = near_duplicates(inputs, splits, 16)
     assert [(p.first, p.second) for p in pairs] == [(0, 1040), (1, 1041)]
     assert pairs[0].bits == 0 < pairs[1].bits
+
+
+@pytest.mark.parametrize(("block", "columns"), [(7, 5), (16, 1000), (1000, 3), (512, 8192)])
+@pytest.mark.parametrize("bits", [0, 16, 40, 64])
+def test_pairs_are_those_of_comparing_each_two_whatever_the_blocks(
+    monkeypatch: pytest.MonkeyPatch, block: int, columns: int, bits: int
+) -> None:
+    monkeypatch.setattr(near, "_BLOCK", block)
+    monkeypatch.setattr(near, "_COLUMNS", columns)
+    random = np.random.default_rng(bits)
+    first = random.random((40, 256)) < 0.5
+    flips = random.random((60, 256)) < np.linspace(0, 0.3, 60)[:, None]
+    hashes: list = [*first, *(first[random.integers(0, 40, 60)] ^ flips)]
+    hashes[13] = hashes[77] = None
+    groups = [str(n % 7) for n in range(100)]
+    each = [
+        (int((hashes[a] != hashes[b]).sum()), a, b)
+        for a in range(100)
+        for b in range(a + 1, 100)
+        if hashes[a] is not None and hashes[b] is not None and groups[a] != groups[b]
+    ]
+    expected = sorted(pair for pair in each if pair[0] <= bits)
+    assert [(p.bits, p.first, p.second) for p in near_pairs(hashes, groups, bits)] == expected
 
 
 def test_volumes_are_compared_by_their_middle_slice_and_colour_by_its_mean() -> None:

@@ -14,9 +14,9 @@ from image_makers import DEEP, GREY, chunk, exif_block, jpeg_file, jpeg_with, lz
 from PIL import Image, ImageOps
 
 from medharden.data import load_cohort
-from medharden.data.formats import read_file
-from medharden.data.picture import TRANSPARENCY
-from medharden.data.stored import StoredImage, quiet_readers
+from medharden.data.formats.files import read_file
+from medharden.data.formats.image import StoredImage, quiet_readers
+from medharden.data.formats.picture import TRANSPARENCY
 
 COLOUR = np.dstack([GREY, GREY[::-1], GREY[:, ::-1]])
 

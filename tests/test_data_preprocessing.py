@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from medharden.data.preprocessing import Recipe, Window, preprocess
+from medharden.data.formats.window import Window
+from medharden.data.view.preprocessing import Recipe, preprocess
 from medharden.errors import RangeError
 
 _UNIT = Window(0.0, 1.0)
@@ -134,8 +135,8 @@ def test_a_large_image_in_slabs_gives_what_a_small_one_gives(monkeypatch, kind, 
         size = tuple(2 * n // 3 for n in values.shape[1:])
         for asked in (recipe(windows[kind], inverted, 1), recipe(windows[kind], inverted, 3, size)):
             whole = preprocess(torch.from_numpy(values), asked)
-            monkeypatch.setattr("medharden.data.preprocessing._LARGE", 100)
-            monkeypatch.setattr("medharden.data.preprocessing._SLAB", 300)
+            monkeypatch.setattr("medharden.data.view.preprocessing._LARGE", 100)
+            monkeypatch.setattr("medharden.data.view.preprocessing._SLAB", 300)
             parts = preprocess(torch.from_numpy(values), asked)
             monkeypatch.undo()
             torch.testing.assert_close(parts, whole, rtol=0, atol=0 if kind != "sigmoid" else 1e-7)

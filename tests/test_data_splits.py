@@ -8,7 +8,7 @@ from collections import Counter
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from medharden.data.splits import Member, contradictions, leaks, make_splits, shared_pixels
+from medharden.data.checks.splits import Member, contradictions, leaks, make_splits, shared_pixels
 
 SHARES = {"train": 0.6, "val": 0.2, "test": 0.2}
 

@@ -16,16 +16,16 @@ from pydicom.data import get_testdata_file
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
 
-from medharden.data.carrier import Carrier, budget_in_counts, input_of, movable_values, to_input
-from medharden.data.carrying import StoredCases, read_back
 from medharden.data.cohort import Case
-from medharden.data.dicom_writing import Marks, dicom_bytes, dicom_carrier
-from medharden.data.formats import read_file
-from medharden.data.layout import Entry, Listing
-from medharden.data.limits import Room
-from medharden.data.nifti_writing import nifti_bytes, nifti_carrier
+from medharden.data.formats.files import read_file
+from medharden.data.formats.image import quiet_readers
+from medharden.data.formats.limits import Room
 from medharden.data.pseudonyms import keyed_digest
-from medharden.data.stored import quiet_readers
+from medharden.data.sources.folder import Entry, Listing
+from medharden.data.stored.carrier import Carrier, budget_in_counts, input_of, movable_values, to_input
+from medharden.data.stored.carrying import StoredCases, read_back
+from medharden.data.stored.dicom_writing import Marks, dicom_bytes, dicom_carrier
+from medharden.data.stored.nifti_writing import nifti_bytes, nifti_carrier
 from medharden.errors import DataError
 from medharden.protocol import Input, Intensity, ThreatModel
 

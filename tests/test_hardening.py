@@ -16,6 +16,7 @@ from tiny import tiny_cohort, tiny_model, tiny_protocol
 
 from medharden.audit import read_record
 from medharden.data import Cohort
+from medharden.data.store.inputs import Inputs
 from medharden.errors import HardeningError, ModelError, RunError
 from medharden.hardening import harden
 from medharden.hardening.adversary import CarriedAdversary
@@ -23,6 +24,7 @@ from medharden.hardening.augmentation import augment
 from medharden.hardening.baselines import FreshAdversary
 from medharden.hardening.branch import check_form, classifier_layer, make_branch, merge
 from medharden.hardening.calibration import calibrate, fit_temperature
+from medharden.hardening.perturbations import Carrying, TwoFiles
 from medharden.hardening.probe import Probe, ProbeResult, collapsed
 from medharden.hardening.run import decision_bias
 from medharden.hardening.schedule import learning_rate, radius_share
@@ -292,13 +294,13 @@ def test_hardening_never_reads_the_test_split(
 ) -> None:
     test_rows = set(cohort.indices("test").tolist())
     read: set[int] = set()
-    ordinary = Cohort.batch
+    ordinary = Inputs.read
 
-    def watched(self: Cohort, rows):
+    def watched(self: Inputs, rows):
         read.update(int(r) for r in rows)
         return ordinary(self, rows)
 
-    monkeypatch.setattr(Cohort, "batch", watched)
+    monkeypatch.setattr(Inputs, "read", watched)
     harden(original, cohort, tiny_protocol(), tmp_path)
     assert read
     assert not read & test_rows
@@ -565,17 +567,15 @@ def test_a_low_rank_branch_is_trained_stored_and_loaded(tmp_path: Path, cohort: 
     assert load_hardened(tmp_path, arch="python:foreign_networks:TinyNet")(torch.rand(1, 1, 16, 16)).shape == (1, 2)
 
 
-def test_perturbations_beyond_the_memory_limit_lie_in_a_file_and_are_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
-    from medharden.hardening import adversary as module
-
-    def carried() -> torch.Tensor:
-        adversary = CarriedAdversary((4, 1, 8, 8), threat=ThreatModel(eps=0.1), step=1.0, regulate=False)
+def test_perturbations_in_files_are_those_in_memory() -> None:
+    def carried(codes: TwoFiles | None) -> torch.Tensor:
+        adversary = CarriedAdversary((4, 1, 8, 8), threat=ThreatModel(eps=0.1), step=1.0, regulate=False, codes=codes)
         generator, inputs, rows = torch.Generator().manual_seed(0), torch.full((4, 1, 8, 8), 0.5), torch.arange(4)
-        for _ in range(3):
+        for turn in range(3):
+            if codes is not None:
+                codes.turn(turn + 1)
             attacked = adversary.attacked(UNUSED, rows, inputs, LABELS, 0.1, generator)
             adversary.update(rows, inputs, attacked, torch.ones_like(inputs), torch.ones(4), 0.1)
-        return adversary.codes.clone()
+        return adversary.codes[rows]
 
-    in_memory = carried()
-    monkeypatch.setattr(module, "_LARGEST_IN_MEMORY", 10)
-    assert torch.equal(carried(), in_memory)
+    assert torch.equal(carried(Carrying().of("carried", (4, 1, 8, 8))), carried(None))

@@ -8,23 +8,27 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import threading
+import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import filelock
 import pytest
 from command import assert_clear, environment, medharden
 from gating_factory import records, write_run
 from verifying_runs import make_run, make_signed
 
 from medharden import files as plain_files
-from medharden.audit import AuditLog, RunFiles, audited, digest_file, exclusive, read_log
+from medharden.audit import AuditLog, RunFiles, audited, digest_file, exclusive, locking, read_log
 from medharden.audit import log as log_module
 from medharden.audit.locking import LOCK_FILES, holder
+from medharden.canonical import canonical_json
 from medharden.errors import MedHardenError, OutputError, RunError
 from medharden.gating import check_decision, gate
 from medharden.record import GateDecision, Verdict
@@ -148,6 +152,55 @@ def test_what_the_holder_says_of_itself_steers_nothing(run: Path) -> None:
             with pytest.raises(RunError, match="is being written by") as refused:
                 gate(run)
             assert str(refused.value).isprintable()
+
+
+def elsewhere(run: Path, host: str = "another-node") -> Path:
+    """What a process on another machine leaves that shares the folder and not the lock."""
+    path = run / ".medharden.holder.json"
+    path.write_bytes(canonical_json({"process": 4711, "host": host, "since": "2026-01-01T00:00:00+00:00"}))
+    return path
+
+
+def test_a_directory_that_a_process_on_another_machine_writes_is_refused_by_its_name(tmp_path: Path) -> None:
+    path = elsewhere(tmp_path)
+    with pytest.raises(RunError, match=r"process 4711 on another-node since 2026"), exclusive(tmp_path):
+        pass
+    assert path.exists()
+    for away in (-200, 10_000):
+        path = elsewhere(tmp_path)
+        os.utime(path, (time.time() + away,) * 2)
+        with exclusive(tmp_path):
+            assert f"process {os.getpid()}" in holder(tmp_path)
+        assert not path.exists()
+
+
+def test_what_a_process_of_this_machine_left_as_it_died_holds_nobody_up(tmp_path: Path) -> None:
+    elsewhere(tmp_path, socket.gethostname())
+    with exclusive(tmp_path):
+        assert f"process {os.getpid()}" in holder(tmp_path)
+
+
+def test_two_machines_on_a_filesystem_that_shares_no_locks_exclude_each_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(filelock.FileLock, "acquire", lambda self, *a, **k: (Path(self.lock_file).touch(), self)[1])
+    with exclusive(tmp_path):
+        monkeypatch.setattr(locking, "_held", {})
+        monkeypatch.setattr(locking.socket, "gethostname", lambda: "the-other")
+        with pytest.raises(RunError, match=f"process {os.getpid()} on "), exclusive(tmp_path):
+            pass
+        monkeypatch.undo()
+
+
+def test_a_process_shows_that_it_is_alive_as_long_as_it_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(locking, "_BEAT", 0.05)
+    with exclusive(tmp_path):
+        path = tmp_path / ".medharden.holder.json"
+        os.utime(path, (1, 1))
+        deadline = time.monotonic() + 10
+        while path.stat().st_mtime < 2 and time.monotonic() < deadline:
+            time.sleep(0.02)
+        assert path.stat().st_mtime > 2
 
 
 # --- plain files alone -------------------------------------------------------------------------------------------

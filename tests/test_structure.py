@@ -16,23 +16,40 @@ LAYERS = (
     ("models", "attacks", "data", "stats", "audit"),
     ("protocol", "record"),
     ("plain_yaml",),
-    ("canonical", "extras", "files", "pinning", "sizes", "text"),
-    ("errors",),
+    ("canonical", "extras", "files", "pinning", "rows", "sizes", "text"),
+    ("errors", "_version"),
 )
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
+FLOORS = (
+    ("groups", "sampled", "stored"),
+    ("cohort",),
+    ("store",),
+    ("checks",),
+    ("sources",),
+    ("view",),
+    ("formats",),
+    ("phantom", "pseudonyms"),
+)
+FLOOR = {name: rank for rank, names in enumerate(FLOORS) for name in names}
 
 
-def imports(path: Path) -> set[str]:
-    """Rooms of medharden that a file imports, at any depth of its code."""
+def modules(path: Path) -> set[str]:
+    """Modules that a file imports, at any depth of its code; of `from a import b` both `a` and `a.b`."""
     found: set[str] = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        names = []
         if isinstance(node, ast.ImportFrom) and node.module:
-            names = [node.module]
+            found |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
         elif isinstance(node, ast.Import):
-            names = [alias.name for alias in node.names]
-        found |= {n.split(".")[1] for n in names if n.startswith("medharden.")}
+            found |= {alias.name for alias in node.names}
     return found
+
+
+def imports(path: Path, above: str = "medharden") -> set[str]:
+    """Rooms of a package that a file imports."""
+    depth = above.count(".") + 1
+    found = {name.split(".")[depth] for name in modules(path) if name.startswith(f"{above}.")}
+    here = PACKAGE.joinpath(*above.split(".")[1:])
+    return {name for name in found if (here / name).is_dir() or (here / f"{name}.py").is_file()}
 
 
 def rooms() -> dict[str, list[Path]]:
@@ -53,6 +70,30 @@ def test_imports_run_downwards_only_and_sideways_never(room: str) -> None:
     for path in rooms().get(room, []):
         for other in imports(path) - {room}:
             assert RANK[other] > RANK[room], f"{path.relative_to(PACKAGE)} imports medharden.{other}"
+
+
+def test_no_import_runs_back_up_to_the_face_of_the_package() -> None:
+    faces = {"__init__.py", "__main__.py"}
+    for path in PACKAGE.rglob("*.py"):
+        if path.parent != PACKAGE or path.name not in faces:
+            named = {m for m in modules(path) if m.startswith("medharden.") and m.count(".") == 1}
+            assert {m.removeprefix("medharden.") for m in named} <= set(RANK), path.relative_to(PACKAGE)
+
+
+def test_imports_between_the_floors_of_data_run_one_way() -> None:
+    """The face of `data` stands above all floors, so none may import it."""
+    for path in (PACKAGE / "data").rglob("*.py"):
+        floor = path.relative_to(PACKAGE / "data").parts[0].removesuffix(".py")
+        if floor == "__init__":
+            continue
+        assert floor in FLOOR, f"{floor} has no floor"
+        assert not {m for m in modules(path) if m.startswith("medharden.data.") and not imports_a_floor(m)}, path
+        for other in imports(path, "medharden.data") - {floor}:
+            assert FLOOR[other] > FLOOR[floor], f"{path.relative_to(PACKAGE)} imports medharden.data.{other}"
+
+
+def imports_a_floor(module: str) -> bool:
+    return module.split(".")[2] in FLOOR
 
 
 def test_no_file_outgrows_four_hundred_lines() -> None:

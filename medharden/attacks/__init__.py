@@ -8,6 +8,7 @@ from medharden.attacks.pgd import pgd
 from medharden.attacks.searching import lay_out, searched
 from medharden.attacks.square import square
 from medharden.attacks.state import Keep, SuiteState
+from medharden.attacks.strikes import passes
 from medharden.attacks.suite import SuiteResult, run_suite
 from medharden.attacks.targeted import apgd_targeted
 
@@ -23,6 +24,7 @@ __all__ = [
     "fab",
     "lay_out",
     "margin",
+    "passes",
     "pgd",
     "run_suite",
     "safe_columns",

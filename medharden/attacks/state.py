@@ -11,6 +11,7 @@ from torch import Tensor
 from medharden.attacks.soundness import Signs
 from medharden.errors import RangeError
 from medharden.record import AttackOutcome
+from medharden.rows import Cases, Overlay, copy_of
 
 __all__ = ["Keep", "SuiteState"]
 
@@ -31,7 +32,7 @@ class SuiteState:
         flat: rows whose gradient is zero, and is not where saturated activations are given a slope.
     """
 
-    adversarial: Tensor
+    adversarial: Tensor | Overlay
     margins: Tensor
     won_by: list[str]
     signs: Signs = field(default_factory=Signs)
@@ -44,16 +45,16 @@ class SuiteState:
     flat: list[int] = field(default_factory=list)
 
     @classmethod
-    def at_the_start(cls, inputs: Tensor) -> SuiteState:
+    def at_the_start(cls, inputs: Cases) -> SuiteState:
         """Nothing done yet."""
-        return cls(inputs.detach().clone(), torch.zeros(len(inputs)), [""] * len(inputs))
+        return cls(copy_of(inputs), torch.zeros(len(inputs)), [""] * len(inputs))
 
     @property
     def standing(self) -> list[int]:
         """Rows on which nothing has won."""
         return [row for row, name in enumerate(self.won_by) if not name]
 
-    def check(self, inputs: Tensor, attacks: int) -> None:
+    def check(self, inputs: Cases, attacks: int) -> None:
         """Refuses to go on with other cases, or under a shorter suite.
 
         Raises:

@@ -19,6 +19,7 @@ from medharden.attacks.victim import Strongest, Victim, attackable, check_cases,
 from medharden.errors import RangeError
 from medharden.protocol import Attack, Precision, ThreatModel
 from medharden.record import AttackOutcome, Finding, Progress
+from medharden.rows import Cases
 
 __all__ = ["SuiteResult", "run_suite"]
 
@@ -44,7 +45,7 @@ class SuiteResult:
             finding, that is a lower limit of what can be done to each: seek one by its index to know.
     """
 
-    adversarial: Tensor
+    adversarial: Cases
     won_by: tuple[str, ...]
     outcomes: tuple[AttackOutcome, ...]
     findings: tuple[Finding, ...]
@@ -56,7 +57,7 @@ class _Run:
     """A suite under way: what it is run on, and what was found so far."""
 
     model: nn.Module
-    inputs: Tensor
+    inputs: Cases
     aim: Aim
     threat: ThreatModel
     seed: int
@@ -81,7 +82,7 @@ class _Run:
 
 def run_suite(
     model: nn.Module,
-    inputs: Tensor,
+    inputs: Cases,
     labels: Tensor,
     *,
     threat: ThreatModel,
@@ -111,7 +112,8 @@ def run_suite(
         model: takes (N, C, *spatial) within the bounds and returns logits (N, K), K = L for findings; with a true
             attribute `refers`, (N, K + 1), the last meaning `referred to a human` (findings: where it is above 0). On
             `device`; left as it was, in every flag and buffer.
-        inputs: (N, C, *spatial) floating point within `threat.bounds`, on any device.
+        inputs: (N, C, *spatial) floating point within `threat.bounds`, on any device; of cases that are read from a
+            file, the points that are found lie in one too.
         labels: (N,) class indices, or (N, L) findings, beside the inputs.
         threat: norm, eps in input units, bounds.
         suite: the attacks.
@@ -138,7 +140,7 @@ def run_suite(
         raise RangeError(f"batch_size must be at least 1, got {batch_size}")
     run = _Run(
         model=model,
-        inputs=inputs.detach(),
+        inputs=inputs.detach() if isinstance(inputs, Tensor) else inputs,
         aim=Aim(labels.detach(), finding, refers(model)),
         threat=threat,
         seed=seed,
@@ -297,7 +299,8 @@ def _attack_batch(run: _Run, on: nn.Module, place: int, attack: Attack, rows: Te
     state = run.state
     state.signs.refuted += int((best.fallen & ~won).sum())
     stronger = won.cpu() | (margins > state.margins[rows])
-    state.adversarial[rows[stronger]] = best.points[stronger.to(best.points.device)].to(state.adversarial)
+    points = state.adversarial
+    points[rows[stronger]] = best.points[stronger.to(best.points.device)].to(points.device, points.dtype)
     state.margins[rows[stronger]] = margins[stronger]
     for row in rows[won.cpu()].tolist():
         state.won_by[row] = attack.name

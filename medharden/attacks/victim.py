@@ -14,6 +14,7 @@ from medharden.attacks.aims import Aim, Sought, check_sought
 from medharden.attacks.projections import project
 from medharden.errors import RangeError
 from medharden.protocol import ThreatModel
+from medharden.rows import Cases, parts
 
 __all__ = [
     "Climb",
@@ -27,6 +28,8 @@ __all__ = [
     "climb_from",
     "refers",
 ]
+
+_CHECKED_AT_ONCE = 64
 
 
 def refers(model: nn.Module) -> bool:
@@ -79,7 +82,7 @@ def attackable(model: nn.Module) -> Iterator[Held]:
                 setattr(module, name, buffer)
 
 
-def check_cases(inputs: Tensor, labels: Tensor, threat: ThreatModel, finding: Sought = "any") -> None:
+def check_cases(inputs: Cases, labels: Tensor, threat: ThreatModel, finding: Sought = "any") -> None:
     """Refuses what can't be attacked.
 
     Args:
@@ -110,7 +113,8 @@ def check_cases(inputs: Tensor, labels: Tensor, threat: ThreatModel, finding: So
     if len(inputs) != len(labels):
         raise RangeError(f"inputs and labels must have the same length, got {len(inputs)} and {len(labels)}")
     low, high = threat.bounds
-    least, most = inputs.detach().min().cpu(), inputs.detach().max().cpu()
+    borders = [(part.detach().min().cpu(), part.detach().max().cpu()) for part in parts(inputs, _CHECKED_AT_ONCE)]
+    least, most = torch.stack([b[0] for b in borders]).min(), torch.stack([b[1] for b in borders]).max()
     if not bool((least >= low) & (most <= high)):
         found = f"[{least.float().numpy()!s}, {most.float().numpy()!s}]"
         raise RangeError(f"inputs must lie in [{low:g}, {high:g}], got {found}; normalise inside the model")

@@ -9,7 +9,7 @@ from medharden.audit.log import AuditLog, audited, read_log, verify_log
 from medharden.audit.records import read_record, write_record
 from medharden.audit.runfiles import RunFiles
 from medharden.audit.screening import guarded
-from medharden.audit.sealing import open_sealed, write_sealed
+from medharden.audit.sealing import open_sealed, open_sealed_stream, write_sealed
 from medharden.audit.tables import read_cases, write_cases
 from medharden.canonical import canonical_json
 
@@ -30,6 +30,7 @@ __all__ = [
     "guarded",
     "look_at",
     "open_sealed",
+    "open_sealed_stream",
     "read_cases",
     "read_history",
     "read_ledger",

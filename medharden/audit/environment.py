@@ -8,7 +8,7 @@ import platform
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from medharden import __version__
+from medharden._version import __version__
 from medharden.record import Environment
 
 __all__ = ["describe_environment", "rendering_stack"]

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from medharden import __version__
+from medharden._version import __version__
 from medharden.audit.files import digest_bytes
 from medharden.audit.locking import exclusive
 from medharden.audit.screening import screen_output

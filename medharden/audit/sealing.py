@@ -9,18 +9,21 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import tempfile
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import BinaryIO, cast
 
 from medharden.audit.files import stream_atomic
 from medharden.errors import RunError
-from medharden.files import read_plain
+from medharden.files import open_plain, read_plain
 
-__all__ = ["open_sealed", "write_sealed"]
+__all__ = ["open_sealed", "open_sealed_stream", "write_sealed"]
 
 _SIZE = 32
 _LARGEST = 2**36
+_CHUNK = 2**20
 
 
 class _Sealed:
@@ -80,8 +83,40 @@ def open_sealed(run: Path, name: str, seal: bytes) -> bytes | None:
     mac = _mac(seal, name)
     mac.update(content)
     if not seal or not hmac.compare_digest(mac.digest(), found):
-        raise RunError(f"{name} is not sealed under this pseudonym key: it was altered, or written under another key")
+        raise _unsealed(name)
     return content
+
+
+def open_sealed_stream(run: Path, name: str, seal: bytes) -> BinaryIO | None:
+    """As `open_sealed`, for what is too large to be held in memory: a copy without a name, which nobody can alter.
+
+    Raises:
+        RunError: it is no plain file, can't be read or copied, or is not sealed under this key.
+    """
+    mac, found = _mac(seal, name), b""
+    with ExitStack() as unless_kept:
+        try:
+            stream = unless_kept.enter_context(open_plain(run, name))
+            copy = cast(BinaryIO, tempfile.TemporaryFile(prefix="medharden-"))  # noqa: SIM115 - it is handed on
+            unless_kept.callback(copy.close)
+            while chunk := stream.read(_CHUNK):
+                content, found = (found + chunk)[:-_SIZE], (found + chunk)[-_SIZE:]
+                mac.update(content)
+                copy.write(content)
+            copy.seek(0)
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise RunError(f"{name} can't be read: {error.strerror}") from error
+        if not seal or not hmac.compare_digest(mac.digest(), found):
+            raise _unsealed(name)
+        unless_kept.pop_all()
+        stream.close()
+    return copy
+
+
+def _unsealed(name: str) -> RunError:
+    return RunError(f"{name} is not sealed under this pseudonym key: it was altered, or written under another key")
 
 
 def _mac(seal: bytes, name: str) -> hmac.HMAC:

@@ -8,9 +8,10 @@ from typing import Annotated
 
 import typer
 
-from medharden import __version__
+from medharden._version import __version__
 from medharden.cli.console import out, write
 from medharden.cli.evidence import MaxDecoded, evidence_app
+from medharden.cli.local import local_app
 from medharden.cli.usage import Commands
 from medharden.sizes import MAX_DECODED
 
@@ -29,6 +30,7 @@ app = typer.Typer(
 )
 protocol_app = typer.Typer(help="List, show, validate and plan protocols.", no_args_is_help=True)
 app.add_typer(protocol_app, name="protocol")
+app.add_typer(local_app)
 app.add_typer(evidence_app)
 
 
@@ -50,9 +52,15 @@ Arch = Annotated[
     str | None,
     typer.Option("--arch", help="timm:NAME, monai:NAME, or python:MODULE:CLASS (runs that code of yours)."),
 ]
-Device = Annotated[str, typer.Option("--device", help="cpu, cuda, cuda:1, mps.")]
+Device = Annotated[
+    str, typer.Option("--device", help="cpu, cuda, cuda:1, mps; auto takes CUDA, else MPS, else the CPU.")
+]
 BatchSize = Annotated[int, typer.Option("--batch-size", min=1, help="Cases a pass in evaluation.")]
-Workers = Annotated[int, typer.Option("--workers", min=1, help="Threads that read files.")]
+Workers = Annotated[int, typer.Option("--workers", min=1, help="Threads, or processes, that read files.")]
+Cache = Annotated[
+    Path | None,
+    typer.Option("--cache", help="Folder that keeps decoded cases for later commands. It holds patient images."),
+]
 KeyFile = Annotated[Path | None, typer.Option("--key-file", help="Pseudonym key; default: your configuration folder.")]
 Pictures = Annotated[
     bool, typer.Option("--pictures", help="Put example images into the report. They are patient data.")
@@ -90,13 +98,20 @@ def harden(
     protocol: ProtocolOption = "default",
     out_dir: Annotated[Path, typer.Option("--out", help="Run directory to write.")] = Path("medharden-run"),
     arch: Arch = None,
-    device: Device = "cpu",
+    device: Device = "auto",
     batch_size: BatchSize = 64,
     workers: Workers = 2,
     max_decoded: MaxDecoded = MAX_DECODED,
+    cache: Cache = None,
+    checkpoint_minutes: Annotated[
+        float, typer.Option("--checkpoint-minutes", min=0.0, help="Longest time between two checkpoints of training.")
+    ] = 10.0,
     key_file: KeyFile = None,
     pictures: Pictures = False,
     ledger: Ledger = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would be done and what it would take; write nothing.")
+    ] = False,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -105,8 +120,26 @@ def harden(
     from medharden.cli.pipeline import Job, run_all
 
     job = Job(
-        model, data, protocol, out_dir, arch, device, batch_size, workers, key_file, pictures, ledger, max_decoded
+        model,
+        data,
+        protocol,
+        out_dir,
+        arch,
+        device,
+        batch_size,
+        workers,
+        key_file,
+        pictures,
+        ledger,
+        max_decoded,
+        cache,
+        checkpoint_minutes,
     )
+    if dry_run:
+        from medharden.cli.benched import run_bench
+
+        run_bench(job, protocol, dry=True)
+        return
     raise typer.Exit(run_all(job))
 
 
@@ -121,6 +154,7 @@ def inspect(
     ] = None,
     workers: Workers = 2,
     max_decoded: MaxDecoded = MAX_DECODED,
+    cache: Cache = None,
     key_file: KeyFile = None,
     as_json: Json = False,
 ) -> None:
@@ -131,7 +165,7 @@ def inspect(
     if locate is not None:
         run_location(data, protocol, locate, max_decoded, key_file)
         return
-    raise typer.Exit(run_inspection(model, data, protocol, arch, workers, max_decoded, key_file))
+    raise typer.Exit(run_inspection(model, data, protocol, arch, workers, max_decoded, key_file, cache))
 
 
 @app.command()
@@ -142,10 +176,11 @@ def evaluate(
         Path | None, typer.Option("--model", help="The original file, to compare the clean path with bit for bit.")
     ] = None,
     arch: Arch = None,
-    device: Device = "cpu",
+    device: Device = "auto",
     batch_size: BatchSize = 64,
     workers: Workers = 2,
     max_decoded: MaxDecoded = MAX_DECODED,
+    cache: Cache = None,
     key_file: KeyFile = None,
     pictures: Pictures = False,
     ledger: Ledger = None,
@@ -157,7 +192,7 @@ def evaluate(
     from medharden.cli.pipeline import Job, run_evaluation
 
     run_evaluation(
-        Job(model, data, "", run, arch, device, batch_size, workers, key_file, pictures, ledger, max_decoded)
+        Job(model, data, "", run, arch, device, batch_size, workers, key_file, pictures, ledger, max_decoded, cache)
     )
 
 
@@ -174,9 +209,10 @@ def attack(
     case: Annotated[
         list[str] | None, typer.Option("--case", help="Pseudonym of a case to attack; may be given again.")
     ] = None,
-    device: Device = "cpu",
+    device: Device = "auto",
     workers: Workers = 2,
     max_decoded: MaxDecoded = MAX_DECODED,
+    cache: Cache = None,
     key_file: KeyFile = None,
     form: Annotated[Format, typer.Option("--format", help="How to print the outcome: text or json.")] = Format.TEXT,
     as_json: Annotated[bool, typer.Option("--json", help="The same as --format json.")] = False,
@@ -189,7 +225,9 @@ def attack(
     from medharden.cli.attacked import AttackJob, run_attack
 
     cases = tuple(case or ())
-    run_attack(AttackJob(model, data, write, protocol, arch, split, cases, device, workers, key_file, max_decoded))
+    run_attack(
+        AttackJob(model, data, write, protocol, arch, split, cases, device, workers, key_file, max_decoded, cache)
+    )
 
 
 @app.command()
@@ -311,6 +349,7 @@ def plan_protocol(
     data: Annotated[Path | None, typer.Option("--data", help="Count the test split of this cohort.")] = None,
     workers: Workers = 2,
     max_decoded: MaxDecoded = MAX_DECODED,
+    cache: Cache = None,
     key_file: KeyFile = None,
     as_json: Json = False,
 ) -> None:
@@ -318,4 +357,4 @@ def plan_protocol(
     out.json = as_json
     from medharden.cli.planned import run_plan
 
-    run_plan(name, cases, positives, discordance, expected_loss, data, workers, max_decoded, key_file)
+    run_plan(name, cases, positives, discordance, expected_loss, data, workers, max_decoded, key_file, cache)

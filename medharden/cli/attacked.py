@@ -12,8 +12,9 @@ from rich.table import Table
 from medharden.attacking import Target, attack
 from medharden.audit import RunFiles
 from medharden.cli.console import marked, out, stage_progress
+from medharden.cli.runtime import device_of
 from medharden.data import Cohort, load_cohort, load_pseudonym_key
-from medharden.data.carrying import stored_cases
+from medharden.data.stored.carrying import stored_cases
 from medharden.errors import Interrupted, OutputError, ProtocolError, RunError
 from medharden.hardening.run import decision_bias
 from medharden.models import Classifier, DecisionView, check_classifier, load_classifier, load_hardened, state_digest
@@ -47,6 +48,7 @@ class AttackJob:
     workers: int
     key_file: Path | None
     max_decoded: int = MAX_DECODED
+    cache: Path | None = None
 
 
 def run_attack(job: AttackJob) -> None:
@@ -60,7 +62,13 @@ def run_attack(job: AttackJob) -> None:
         with stage_progress() as progress:
             key = load_pseudonym_key(job.key_file)
             cohort = load_cohort(
-                job.data, protocol, key=key, progress=progress, workers=job.workers, max_decoded=job.max_decoded
+                job.data,
+                protocol,
+                key=key,
+                progress=progress,
+                workers=job.workers,
+                max_decoded=job.max_decoded,
+                cache=job.cache,
             )
             _require_counted(job, cohort)
             inputs, _ = cohort.batch(cohort.indices("train")[:_CHECKED_CASES])
@@ -74,7 +82,7 @@ def run_attack(job: AttackJob) -> None:
                 job.write,
                 split=job.split,
                 cases=job.cases,
-                device=job.device,
+                device=device_of(job.device, float64=True),
                 progress=progress,
             )
     except KeyboardInterrupt:

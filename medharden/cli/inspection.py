@@ -31,6 +31,7 @@ def run_inspection(
     workers: int,
     max_decoded: int,
     key_file: Path | None,
+    cache: Path | None = None,
 ) -> int:
     """Loads model and data as `harden` would and prints what it found; returns the exit code."""
     protocol = load_protocol(protocol_name)
@@ -43,7 +44,9 @@ def run_inspection(
     key = load_pseudonym_key(key_file)
     try:
         with interruptible(data), stage_progress() as progress:
-            cohort = load_cohort(data, protocol, key=key, progress=progress, workers=workers, max_decoded=max_decoded)
+            cohort = load_cohort(
+                data, protocol, key=key, progress=progress, workers=workers, max_decoded=max_decoded, cache=cache
+            )
     except DataError as error:
         if not error.problems:
             raise

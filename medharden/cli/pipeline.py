@@ -5,14 +5,12 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-
-import torch
 
 from medharden.audit import RunFiles, audited, canonical_json, digest_bytes, guarded
 from medharden.cli.console import out, stage_progress
-from medharden.cli.runtime import keep_freed_memory
+from medharden.cli.runtime import device_of, keep_freed_memory
 from medharden.cli.verdicts import EXIT_CODES, show_verdict
 from medharden.data import Cohort, load_cohort, load_pseudonym_key
 from medharden.errors import Interrupted, OutputError, RunError
@@ -45,11 +43,13 @@ class Job:
     pictures: bool
     ledger: Path | None = None
     max_decoded: int = MAX_DECODED
+    cache: Path | None = None
+    checkpoint_minutes: float = 10.0
 
 
 def run_all(job: Job) -> int:
     """Load, harden, evaluate, gate, report; returns the gate's exit code."""
-    prepare(job)
+    job = prepare(job)
     with interruptible(job.run), audited(job.run, "run"):
         protocol = load_protocol(job.protocol)
         threat = protocol.input_threat
@@ -73,7 +73,7 @@ def run_evaluation(job: Job) -> None:
         raise RunError(
             f"{job.run} is no run directory: it has no protocol.yaml; expected what `medharden harden` wrote"
         )
-    prepare(job)
+    job = prepare(job)
     with interruptible(job.run), audited(job.run, "run"), stage_progress() as progress:
         protocol = RunFiles(job.run).protocol()
         original = None if job.model is None else _load_original(job, protocol)
@@ -95,8 +95,8 @@ def interruptible(run: Path) -> Iterator[None]:
         ) from None
 
 
-def prepare(job: Job) -> None:
-    """Checks what would otherwise fail late: a writable run directory, the device.
+def prepare(job: Job) -> Job:
+    """Checks what would otherwise fail late: a writable run directory, the device; returns the job with its device.
 
     Raises:
         OutputError: the directory can't be written to.
@@ -106,12 +106,11 @@ def prepare(job: Job) -> None:
         job.run.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OutputError(f"{job.run} can't be made: {error.strerror}; choose another --out") from error
+    if job.cache is not None and job.cache.resolve().is_relative_to(job.run.resolve()):
+        raise OutputError("--cache lies inside the run directory, which holds no images; choose another place")
     if not os.access(job.run, os.W_OK):
         raise OutputError(f"{job.run} is not writable; choose another --out")
-    try:
-        torch.zeros(1, device=job.device)
-    except (RuntimeError, AssertionError) as error:
-        raise RunError(f"there is no device {job.device!r} here: {str(error).splitlines()[0]}") from error
+    return replace(job, device=device_of(job.device))
 
 
 def _load_original(job: Job, protocol: Protocol) -> Classifier:
@@ -133,7 +132,13 @@ def _load_original(job: Job, protocol: Protocol) -> Classifier:
 def _load_data(job: Job, protocol: Protocol, progress: Progress) -> Cohort:
     key = load_pseudonym_key(job.key_file)
     cohort = load_cohort(
-        job.data, protocol, key=key, progress=progress, workers=job.workers, max_decoded=job.max_decoded
+        job.data,
+        protocol,
+        key=key,
+        progress=progress,
+        workers=job.workers,
+        max_decoded=job.max_decoded,
+        cache=job.cache,
     )
     keep_freed_memory()  # not before: what reading frees must be free for the next file
     sizes = ", ".join(f"{name} {len(cohort.indices(name))}" for name in ("train", "val", "test"))
@@ -143,7 +148,15 @@ def _load_data(job: Job, protocol: Protocol, progress: Progress) -> Cohort:
 
 def _harden(job: Job, original: Classifier, cohort: Cohort, protocol: Protocol, progress: Progress) -> None:
     if not _hardened_already(job.run, original, cohort, protocol):
-        harden(original, cohort, protocol, job.run, device=job.device, progress=progress)
+        harden(
+            original,
+            cohort,
+            protocol,
+            job.run,
+            device=job.device,
+            checkpoint_minutes=job.checkpoint_minutes,
+            progress=progress,
+        )
     else:
         out.say("hardening: finished earlier with the same model, data and protocol")
 

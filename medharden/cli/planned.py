@@ -32,6 +32,7 @@ def run_plan(
     workers: int,
     max_decoded: int,
     key_file: Path | None,
+    cache: Path | None = None,
 ) -> None:
     """Prints what the cases can show of each margin.
 
@@ -45,7 +46,7 @@ def run_plan(
             raise ProtocolError(
                 "--data counts the cases itself; leave --cases and --positives out, or leave --data out"
             )
-        cases, patients, counts, notes = _counted(data, protocol, workers, max_decoded, key_file)
+        cases, patients, counts, notes = _counted(data, protocol, workers, max_decoded, key_file, cache)
         notes += _of_patients(protocol, cases, patients, discordance, loss)
     else:
         counts = _given(protocol, cases, positives)
@@ -124,14 +125,16 @@ def _of_patients(protocol: Protocol, cases: int, patients: int, discordance: flo
 
 
 def _counted(
-    data: Path, protocol: Protocol, workers: int, max_decoded: int, key_file: Path | None
+    data: Path, protocol: Protocol, workers: int, max_decoded: int, key_file: Path | None, cache: Path | None
 ) -> tuple[int, int, dict[str, int], list[str]]:
     """Test cases, units and cases of each class, identical images once, and what is to be said; no model answers."""
     from medharden.data import load_cohort, load_pseudonym_key
 
     key = load_pseudonym_key(key_file)
     with stage_progress() as progress:
-        cohort = load_cohort(data, protocol, key=key, progress=progress, workers=workers, max_decoded=max_decoded)
+        cohort = load_cohort(
+            data, protocol, key=key, progress=progress, workers=workers, max_decoded=max_decoded, cache=cache
+        )
     test, clusters = cohort.record.split("test"), clusters_of(cohort.record, protocol.splits.is_copy)
     once = {(case.pixels, case.label): case for case in test}.values()
     numbers = Counter(k for case in once for k in present(case.label))

@@ -1,11 +1,16 @@
-"""Settings of this process that make training faster and change no number."""
+"""Where a command computes, and settings of its process that make training faster and change no number."""
 
 from __future__ import annotations
 
 import ctypes
 import sys
 
-__all__ = ["keep_freed_memory"]
+import torch
+
+from medharden.cli.console import out
+from medharden.errors import RunError
+
+__all__ = ["device_of", "keep_freed_memory"]
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 _LARGEST = 2**31 - 1
@@ -24,3 +29,35 @@ def keep_freed_memory() -> None:
     if hasattr(library, "mallopt"):
         library.mallopt(_M_MMAP_THRESHOLD, _LARGEST)
         library.mallopt(_M_TRIM_THRESHOLD, _LARGEST)
+
+
+def device_of(asked: str, *, float64: bool = False) -> str:
+    """The device that was asked for; of `auto` CUDA, else MPS, else the CPU, said in one line.
+
+    Args:
+        asked: `auto`, or such as `cpu` or `cuda:1`.
+        float64: whether it must know double precision, which MPS does not.
+
+    Raises:
+        RunError: there is no such device.
+    """
+    if asked != "auto":
+        _require(asked)
+        return asked
+    if torch.cuda.is_available():
+        device, what = "cuda", f"{torch.cuda.get_device_name()}, the first of {torch.cuda.device_count()}"
+    elif torch.backends.mps.is_available() and not float64:
+        device, what = "mps", "no CUDA device is here"
+    else:
+        threads = torch.get_num_threads()
+        device, what = "cpu", f"{threads} thread{'s' if threads > 1 else ''}; no other device is here that this can use"
+    _require(device)
+    out.say(f"device: {device} ({what})")
+    return device
+
+
+def _require(device: str) -> None:
+    try:
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise RunError(f"there is no device {device!r} here: {str(error).splitlines()[0]}") from error

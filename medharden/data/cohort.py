@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import tempfile
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -16,27 +15,31 @@ import numpy.typing as npt
 import rfc8785
 import torch
 
-from medharden.data.archive import list_archive
-from medharden.data.checks import (
+from medharden.data.checks.dividing import chain_findings, divide, farthest
+from medharden.data.checks.identifiers import Identifiers, gather_identifiers, may_name_people
+from medharden.data.checks.identity import name_patients
+from medharden.data.checks.near import NearPair, near_duplicate_findings
+from medharden.data.checks.patients import patient_findings
+from medharden.data.checks.problems import (
     check_classes,
     findings_of,
     pixel_problems,
     refuse,
     shape_problems,
 )
-from medharden.data.dividing import chain_findings, divide, farthest
-from medharden.data.findings import unclear_words
-from medharden.data.identifiers import Identifiers, gather_identifiers, may_name_people
-from medharden.data.identity import name_patients
-from medharden.data.layout import Entry, Listing, list_folder
-from medharden.data.limits import room_for
-from medharden.data.manifest import find_manifest, list_manifest
-from medharden.data.near import NearPair, near_duplicate_findings, picture_hashes
-from medharden.data.patients import patient_findings
+from medharden.data.checks.splits import NAMELESS, Member, one_patient_an_image
+from medharden.data.formats.limits import room_for
 from medharden.data.pseudonyms import key_id, keyed_digest, pseudonym, seal_key
-from medharden.data.reading import ReadCase, Shelf, assemble, read_cases
-from medharden.data.splits import NAMELESS, Member, one_patient_an_image
-from medharden.errors import DataError, Problem
+from medharden.data.sources.archive import list_archive
+from medharden.data.sources.findings import unclear_words
+from medharden.data.sources.folder import Entry, Listing, list_folder
+from medharden.data.sources.manifest import find_manifest, list_manifest
+from medharden.data.store.cache import view_folder
+from medharden.data.store.inputs import InputRows, Inputs
+from medharden.data.store.keeping import Kept, Store
+from medharden.data.store.reading import read_cases
+from medharden.data.view.case import ReadCase
+from medharden.errors import DataError, OutputError, Problem
 from medharden.protocol import Protocol
 from medharden.record import AlikePair, CaseRecord, CohortRecord, ExcludedCase, Label, Progress, present
 from medharden.sizes import MAX_DECODED
@@ -82,7 +85,7 @@ class Cohort:
     """Cases as model input.
 
     Attributes:
-        inputs: (N, C, *spatial) float32 in [0, 1], read-only, in memory or mapped from disk; rows as `cases`.
+        inputs: (N, C, *spatial) float32 in [0, 1], read-only, in a file; rows as `cases`.
         record: what goes into the run's records.
         identifiers: by kind, what the data say of who the patients are. They are for holding outputs against, and
             enter no record.
@@ -92,7 +95,7 @@ class Cohort:
 
     classes: tuple[str, ...]
     cases: tuple[Case, ...]
-    inputs: npt.NDArray[np.float32]
+    inputs: Inputs
     record: CohortRecord
     source: SourceSummary
     identifiers: Identifiers = field(default_factory=dict, repr=False)
@@ -107,15 +110,21 @@ class Cohort:
 
         Labels are (n,) int64 classes, or (n, L) float32 in {0, 1} of a multi-label task.
         """
-        chosen = np.asarray(rows, dtype=np.int64)
-        said = [self.cases[n].label for n in chosen.tolist()]
+        return torch.from_numpy(self.inputs.read(np.asarray(rows, dtype=np.int64))), self.labels(rows)
+
+    def stream(self, rows: Sequence[int] | npt.NDArray[np.int64], device: str = "cpu") -> InputRows:
+        """(n, C, *spatial) inputs of some cases, read when they are asked for and put on the device."""
+        return InputRows(self.inputs, np.asarray(rows, dtype=np.int64).tolist(), device)
+
+    def labels(self, rows: Sequence[int] | npt.NDArray[np.int64]) -> torch.Tensor:
+        """(n,) int64 classes of some cases, or (n, L) float32 in {0, 1} of a multi-label task."""
+        said = [self.cases[n].label for n in np.asarray(rows, dtype=np.int64).tolist()]
         if self.record.multilabel:
             labels = torch.zeros(len(said), len(self.classes))
             for row, label in enumerate(said):
                 labels[row, list(present(label))] = 1.0
-        else:
-            labels = torch.tensor(said, dtype=torch.int64)
-        return torch.from_numpy(np.array(self.inputs[chosen], dtype=np.float32)), labels
+            return labels
+        return torch.tensor(said, dtype=torch.int64)
 
 
 def load_cohort(
@@ -128,6 +137,7 @@ def load_cohort(
     memory_limit: int = 4 * 2**30,
     scratch: Path | None = None,
     max_decoded: int = MAX_DECODED,
+    cache: Path | None = None,
 ) -> Cohort:
     """Lists, reads, checks and splits the cases of a folder, a manifest or a MedMNIST archive.
 
@@ -137,23 +147,27 @@ def load_cohort(
         protocol: what the model is fed, how cases are split, whether unusable cases are refused or excluded.
         key: secret of the pseudonyms.
         progress: called with `("read", done, total)`.
-        workers: threads that decode.
-        memory_limit: bytes of model input held in memory; beyond it they lie in a file.
-        scratch: where such files go; None takes the system's temporary folder. They are deleted with the cohort.
-        max_decoded: bytes of memory that reading one file may take, and all threads together.
+        workers: threads that decode, or processes where there is much to decode.
+        memory_limit: bytes of an archive's arrays held in memory; beyond it they lie in a file.
+        scratch: where decoded cases lie, in a file without a name; None takes the system's temporary folder.
+        max_decoded: bytes of memory that reading one file may take, and all readers together.
+        cache: where decoded cases are kept for later commands, instead; None keeps none. It holds patient images.
 
     Raises:
         DataError: with every problem found, cases named by pseudonym alone.
-        OutputError: the disk is full.
+        OutputError: the disk is full, or the cache can't be used.
         ProtocolError: `max_decoded` is less than the protocol's own input size needs.
     """
     name = partial(pseudonym, key, "case")
     room = room_for(max_decoded, protocol.input)
     listing = list_source(source, protocol, name, memory_limit, max_decoded)
     classes = check_classes(listing, protocol)
-    with tempfile.TemporaryDirectory(prefix="medharden-", dir=scratch) as spill:
-        shelf = Shelf(memory_limit, Path(spill))
-        results = read_cases(listing, protocol.input, shelf, room=room, workers=workers, progress=progress)
+    if cache is not None and source.is_dir() and cache.resolve().is_relative_to(source.resolve()):
+        raise OutputError("--cache lies inside the data, where it would be taken for cases; choose another place")
+    folder = None if cache is None else view_folder(cache, protocol.input, key)
+    with Store(folder, seal_key(key), scratch) as store:
+        found = read_cases(listing, protocol.input, store, room=room, workers=workers, progress=progress)
+        results = [r if isinstance(r, str) else r.case for r in found]
         problems = list(listing.problems)
         problems += [_problem(e, r, name) for e, r in zip(listing.entries, results, strict=True) if isinstance(r, str)]
         kept = {n: r for n, r in enumerate(results) if isinstance(r, ReadCase)}
@@ -174,8 +188,8 @@ def load_cohort(
             for n, group in zip(numbers, patients.groups, strict=True)
         ]
         names = [name(listing.entries[n].text) for n in numbers]
-        inputs = assemble(shelf, numbers, shape, limit=memory_limit, scratch=scratch)
-        hashes = [] if farthest(protocol.splits) is None else picture_hashes(inputs)
+        inputs = Inputs([kept_case for n in numbers if isinstance(kept_case := found[n], Kept)], shape)
+        hashes = [] if farthest(protocol.splits) is None else inputs.hashes()
         division = divide(members, patients, names, classes, hashes, inputs, protocol)
         splits = division.splits
         members = one_patient_an_image(members)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,25 +11,26 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from medharden import __version__
+from medharden._version import __version__
 from medharden.attacks import Aim, SuiteResult, SuiteState, run_suite
 from medharden.attacks.victim import refers
-from medharden.audit import digest_bytes
 from medharden.errors import RunError
 from medharden.evaluating.resuming import Partial, key_of
 from medharden.evaluating.subjects import Subject
 from medharden.models import HardenedClassifier, logits_in_batches, state_digest
 from medharden.protocol import Protocol
 from medharden.record import AttackOutcome, Finding, Progress
+from medharden.rows import Cases, copy_of, parts
 
 __all__ = ["attack_all", "referred_under_attack", "with_transfer"]
 
 _TRANSFER = "transfer"
+_DIGESTED_AT_ONCE = 64
 
 
 def attack_all(
     subjects: tuple[Subject, ...],
-    inputs: Tensor,
+    inputs: Cases,
     labels: Tensor,
     protocol: Protocol,
     batch_size: int,
@@ -82,9 +84,8 @@ def _left_by_an_earlier(partial: Partial) -> tuple[SuiteState | None, str]:
         return None, str(error)
 
 
-def _key(subject: Subject, inputs: Tensor, labels: Tensor, protocol: Protocol, batch_size: int, device: str) -> str:
+def _key(subject: Subject, inputs: Cases, labels: Tensor, protocol: Protocol, batch_size: int, device: str) -> str:
     """What a subject's result depends on: its weights, the cases, the protocol, batches and the stack."""
-    cases = [t.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes() for t in (inputs, labels)]
     return key_of(
         medharden=__version__,
         torch=str(torch.__version__),
@@ -93,21 +94,29 @@ def _key(subject: Subject, inputs: Tensor, labels: Tensor, protocol: Protocol, b
         # What a state does not say: the layers, and how the release makes one answer of two.
         layers=repr(subject.view),
         fusion=str(getattr(getattr(subject.view, "model", None), "fusion", None)),
-        inputs=digest_bytes(cases[0]),
-        labels=digest_bytes(cases[1]),
+        inputs=_digest(inputs),
+        labels=_digest(labels),
         protocol=protocol.digest,
         batch_size=batch_size,
         device=device,
     )
 
 
+def _digest(values: Cases) -> str:
+    """SHA-256 of the values' bytes."""
+    total = hashlib.sha256()
+    for part in parts(values, _DIGESTED_AT_ONCE):
+        total.update(part.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    return total.hexdigest()
+
+
 @torch.no_grad()
 def with_transfer(
-    composite: Subject, results: dict[str, SuiteResult], inputs: Tensor, labels: Tensor, batch_size: int
+    composite: Subject, results: dict[str, SuiteResult], inputs: Cases, labels: Tensor, batch_size: int
 ) -> SuiteResult:
     """Tries what beat each path alone on the release: a case is robust only if that fails too."""
     own = results["composite"]
-    won, adversarial = list(own.won_by), own.adversarial.clone()
+    won, adversarial = list(own.won_by), copy_of(own.adversarial)
     outcomes = list(own.outcomes)
     for source in ("original", "robust_branch"):
         candidates = results[source].adversarial
@@ -116,7 +125,8 @@ def with_transfer(
         tried = [i for i, name in enumerate(won) if name == ""]
         for i in tried:
             if bool(lost[i]):
-                won[i], adversarial[i] = f"{_TRANSFER}-{source}", candidates[i]
+                won[i] = f"{_TRANSFER}-{source}"
+                adversarial[i : i + 1] = candidates[i : i + 1]
         wins = sum(won[i] != "" for i in tried)
         recipe = f"what the suite found against the {source.replace('_', ' ')}, tried on the release"
         outcomes.append(AttackOutcome(f"{_TRANSFER}-{source}", recipe, len(tried), wins, 0.0))
@@ -133,5 +143,5 @@ def referred_under_attack(
     """
     if model.fusion.mode != "guarded":
         return None
-    parts = torch.split(result.adversarial, batch_size)
-    return torch.cat([model.assess(part.to(device)).referred for part in parts]).cpu().numpy()
+    found = [model.assess(part.to(device)).referred for part in parts(result.adversarial, batch_size)]
+    return torch.cat(found).cpu().numpy()

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from medharden.attacks import SuiteResult
 from medharden.evaluating.subjects import Subject
+from medharden.rows import Cases
 
 __all__ = ["examples_of"]
 
@@ -17,9 +18,7 @@ _EXAMPLES_A_CLASS = 2
 
 
 @torch.no_grad()
-def examples_of(
-    subjects: tuple[Subject, ...], results: dict[str, SuiteResult], inputs: Tensor, labels: Tensor
-) -> bytes:
+def examples_of(subjects: tuple[Subject, ...], results: dict[str, SuiteResult], inputs: Cases, labels: Tensor) -> bytes:
     """A few cases a class as pictures, those first that fool the original and not the release."""
     original, composite = results["original"], results["composite"]
     telling = [a not in ("", "clean") and b == "" for a, b in zip(original.won_by, composite.won_by, strict=True)]
@@ -28,7 +27,7 @@ def examples_of(
         i for k in sorted(set(labels.tolist())) for i in [j for j in order if int(labels[j]) == k][:_EXAMPLES_A_CLASS]
     ]
 
-    def answers(subject: Subject, images: Tensor) -> Tensor:
+    def answers(subject: Subject, images: Cases) -> Tensor:
         columns: Callable[[Tensor], Tensor] = subject.view
         logits = columns(images[chosen])
         return logits.argmax(1).cpu()

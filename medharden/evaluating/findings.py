@@ -20,6 +20,7 @@ from medharden.evaluating.subjects import Subject
 from medharden.models import logits_in_batches
 from medharden.protocol import Protocol
 from medharden.record import AttackOutcome, Progress
+from medharden.rows import Cases, RowFile, copy_of, parts
 
 __all__ = ["Pushed", "push_all"]
 
@@ -44,7 +45,7 @@ class Pushed:
 def push_all(
     subjects: tuple[Subject, ...],
     results: dict[str, SuiteResult],
-    inputs: Tensor,
+    inputs: Cases,
     labels: Tensor,
     protocol: Protocol,
     batch_size: int,
@@ -65,7 +66,7 @@ def push_all(
         By subject what became of each finding, and the suite's results with the cases that fell to a push.
     """
     findings, pushed, found = labels.shape[1], {}, {}
-    points: list[list[Tensor]] = [[] for _ in range(findings)]
+    points: list[list[Cases]] = [[] for _ in range(findings)]
     if progress is not None:
         progress("attack findings", 0, findings * len(subjects))
     for place, subject in enumerate(subjects):
@@ -93,17 +94,17 @@ def push_all(
 class _Tried:
     """The worst that was seen of each finding, over all points tried on one subject."""
 
-    def __init__(self, subject: Subject, inputs: Tensor, labels: Tensor, batch_size: int) -> None:
+    def __init__(self, subject: Subject, inputs: Cases, labels: Tensor, batch_size: int) -> None:
         self._view, self._labels, self._batch_size = subject.view, labels, batch_size
         self._logits = self.answers(inputs)[:, : labels.shape[1]].clone()
         # also where the clean case is referred: that is its answer until an attack gets another one past the flag
         self._worst = wrongness(self._logits, labels, refers=False)
 
     @torch.no_grad()
-    def answers(self, points: Tensor) -> Tensor:
+    def answers(self, points: Cases) -> Tensor:
         return logits_in_batches(self._view, points, self._batch_size)
 
-    def all_findings(self, points: Tensor) -> None:
+    def all_findings(self, points: Cases) -> None:
         """Takes each finding's logit at points where it is further off than before."""
         logits = self.answers(points)
         off = wrongness(logits, self._labels, refers=self.refers)
@@ -111,7 +112,7 @@ class _Tried:
         self._worst = torch.where(worse, off, self._worst)
         self._logits = torch.where(worse, logits[:, : self._labels.shape[1]], self._logits)
 
-    def wins(self, points: Tensor) -> Tensor:
+    def wins(self, points: Cases) -> Tensor:
         """(n,) bool: some finding is wrong there, and the case is not referred."""
         return Aim(self._labels, refers=self.refers).won(self.answers(points))
 
@@ -124,12 +125,16 @@ class _Tried:
         return Pushed(robust=(self._logits > 0) == present, logits=self._logits)
 
 
-def _push(
-    subject: Subject, inputs: Tensor, labels: Tensor, finding: int, protocol: Protocol, batch_size: int
-) -> Tensor:
+def _push(subject: Subject, inputs: Cases, labels: Tensor, finding: int, protocol: Protocol, batch_size: int) -> Cases:
     generators = [_generator(protocol.seed, finding, row) for row in range(len(inputs))]
-    parts = [
-        push_finding(
+    found = RowFile(inputs.shape, inputs.dtype, inputs.device)
+    for at, part, truth in zip(
+        range(0, len(inputs), batch_size),
+        parts(inputs, batch_size),
+        torch.split(labels, batch_size),
+        strict=True,
+    ):
+        found[at : at + batch_size] = push_finding(
             subject.view,
             part,
             truth,
@@ -138,14 +143,7 @@ def _push(
             steps=_STEPS,
             generators=generators[at : at + batch_size],
         )
-        for at, part, truth in zip(
-            range(0, len(inputs), batch_size),
-            torch.split(inputs, batch_size),
-            torch.split(labels, batch_size),
-            strict=True,
-        )
-    ]
-    return torch.cat(parts)
+    return found
 
 
 def _generator(seed: int, finding: int, row: int) -> torch.Generator:
@@ -155,16 +153,17 @@ def _generator(seed: int, finding: int, row: int) -> torch.Generator:
 
 
 def _fallen(
-    result: SuiteResult, name: str, tried: _Tried, points: list[Tensor], protocol: Protocol, seconds: float
+    result: SuiteResult, name: str, tried: _Tried, points: list[Cases], protocol: Protocol, seconds: float
 ) -> SuiteResult:
     """The suite's result after the cases that still stood have met these points too."""
-    won, adversarial = list(result.won_by), result.adversarial.clone()
+    won, adversarial = list(result.won_by), copy_of(result.adversarial)
     standing = [i for i, by in enumerate(won) if by == ""]
     for candidates in points:
         beaten = tried.wins(candidates)
         for i in standing:
             if won[i] == "" and bool(beaten[i]):
-                won[i], adversarial[i] = name, candidates[i]
+                won[i] = name
+                adversarial[i : i + 1] = candidates[i : i + 1]
     wins = sum(won[i] != "" for i in standing)
     threat = protocol.input_threat
     recipe = (

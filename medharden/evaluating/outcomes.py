@@ -75,7 +75,7 @@ def _subject_table(
     won[rows] = np.where(right[rows], np.array(result.won_by, dtype=object), "clean")
     robust = np.zeros(len(truth), dtype=np.bool_)
     robust[rows] = right[rows] & (won[rows] == "")
-    shares = probabilities(subject.logits.double(), multilabel=several).cpu().numpy()
+    shares = probabilities(subject.logits.cpu().double(), multilabel=several).numpy()
     return SubjectTable(
         predicted=predicted,
         probabilities=shares,
@@ -92,7 +92,7 @@ def _finding_table(
     robust = np.zeros(clean.shape, dtype=np.bool_)
     robust[rows] = pushed.robust.cpu().numpy()
     attacked = clean.copy()
-    attacked[rows] = (pushed.logits - subject.bias).double().sigmoid().cpu().numpy()
+    attacked[rows] = (pushed.logits - subject.bias).cpu().double().sigmoid().numpy()
     return FindingTable(robust=robust, attacked_probabilities=attacked)
 
 

@@ -8,20 +8,22 @@ ones, and no image. The files are removed once the evaluation is recorded.
 from __future__ import annotations
 
 import json
+import math
 import time
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
-from safetensors.torch import load, save
 from torch import Tensor
 
 from medharden.attacks import SuiteState
 from medharden.attacks.soundness import Signs
 from medharden.attacks.victim import Tally
-from medharden.audit import canonical_json, digest_bytes, open_sealed, write_sealed
+from medharden.audit import canonical_json, digest_bytes, open_sealed_stream, write_sealed
 from medharden.record import AttackOutcome
+from medharden.rows import Cases, Overlay, copy_of
 
 __all__ = ["Partial", "clear", "key_of"]
 
@@ -46,14 +48,14 @@ class Partial:
     Args:
         run: the run directory.
         subject: its name.
-        inputs: (n, C, *spatial) float32 clean inputs of the attacked cases.
+        inputs: (n, C, *spatial) float32 clean inputs of the attacked cases, in memory or in a file.
         key: from `key_of`; a file under another key is of another evaluation and is not read.
         seal: what the file is sealed under; empty writes none.
     """
 
-    def __init__(self, run: Path, subject: str, inputs: Tensor, key: str, seal: bytes) -> None:
+    def __init__(self, run: Path, subject: str, inputs: Cases, key: str, seal: bytes) -> None:
         self.path, self.seal = run / f"evaluate.{subject}.partial", seal
-        self.inputs, self.device, self.key = inputs.cpu(), inputs.device, key
+        self.inputs, self.key = inputs, key
         self.state: SuiteState | None = None
         self.due = time.monotonic() + _SECONDS
 
@@ -63,21 +65,23 @@ class Partial:
         Raises:
             RunError: there is a file that is not sealed as this product's own.
         """
-        data = open_sealed(self.path.parent, self.path.name, self.seal)
-        if data is None:
+        stream = open_sealed_stream(self.path.parent, self.path.name, self.seal)
+        if stream is None:
             return None
-        length = int.from_bytes(data[:8], "little")
-        metadata = json.loads(data[8 : 8 + length])["__metadata__"]
-        if metadata["key"] != self.key:
-            return None
-        tensors = load(data)
-        changed, margins = tensors["changed"], tensors["margins"]
-        told = json.loads(metadata["state"])
+        with stream:
+            said = json.loads(stream.read(int.from_bytes(stream.read(8), "little")))
+            if said.get("key") != self.key:
+                return None
+            adversarial = copy_of(self.inputs)
+            margins = _read(stream, (len(self.inputs),), torch.float32)
+            for row in said["rows"]:
+                one, shape = slice(row, row + 1), (1, *self.inputs.shape[1:])
+                adversarial[one] = _differing(self.inputs[one], _read(stream, shape, torch.int32)).view(torch.float32)
+        told = said["state"]
         told["signs"]["tally"] = Tally(**told["signs"]["tally"])
         told["signs"]["black_box"] = tuple(told["signs"]["black_box"])
         told["signs"] = Signs(**told["signs"])
         told["outcomes"] = [AttackOutcome(**outcome) for outcome in told["outcomes"]]
-        adversarial = (self.inputs.contiguous().view(torch.int32) ^ changed).view(torch.float32).to(self.device)
         return SuiteState(adversarial=adversarial, margins=margins, **told)
 
     def keep(self, state: SuiteState) -> None:
@@ -96,11 +100,33 @@ class Partial:
             return
         started = time.monotonic()
         state = self.state
-        # The exclusive or of the bits: exact, unlike a difference, and no picture.
-        changed = state.adversarial.cpu().contiguous().view(torch.int32) ^ self.inputs.contiguous().view(torch.int32)
         told = {k: v for k, v in vars(state).items() if k not in ("adversarial", "margins", "signs", "outcomes")}
         told["signs"] = asdict(state.signs)
         told["outcomes"] = [asdict(outcome) for outcome in state.outcomes]
-        data = save({"changed": changed, "margins": state.margins}, {"key": self.key, "state": json.dumps(told)})
-        write_sealed(self.path, lambda stream: stream.write(data), self.seal)
+        points = state.adversarial
+        rows = sorted(points.written) if isinstance(points, Overlay) else list(range(len(points)))
+        said = json.dumps({"key": self.key, "state": told, "rows": rows}).encode()
+
+        def write(stream: BinaryIO) -> None:
+            stream.write(len(said).to_bytes(8, "little") + said)
+            stream.write(_bytes(state.margins))
+            for row in rows:
+                one = slice(row, row + 1)
+                stream.write(_bytes(_differing(self.inputs[one], points[one])))
+
+        write_sealed(self.path, write, self.seal)
         self.due = time.monotonic() + max(_SECONDS, _PATIENCE * (time.monotonic() - started))
+
+
+def _differing(clean: Tensor, other: Tensor) -> Tensor:
+    """The exclusive or of the bits, as int32 on the CPU: exact, unlike a difference, and no picture."""
+    return clean.cpu().contiguous().view(torch.int32) ^ other.cpu().contiguous().view(torch.int32)
+
+
+def _bytes(values: Tensor) -> bytes:
+    return values.contiguous().numpy().tobytes()
+
+
+def _read(stream: BinaryIO, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
+    data = bytearray(stream.read(4 * math.prod(shape)))
+    return torch.frombuffer(data, dtype=dtype).reshape(tuple(shape))

@@ -33,6 +33,7 @@ from medharden.evaluating.subjects import identity_of, subjects_of
 from medharden.models import Classifier, HardenedClassifier, describe_hardened, hardened_bytes
 from medharden.protocol import Protocol
 from medharden.record import Evaluation, HardenRecord, Progress
+from medharden.rows import select
 from medharden.stats.sampling import stratified_sample
 
 __all__ = ["evaluate"]
@@ -90,28 +91,26 @@ def evaluate(
         reference = (original or model.clean_path).to(device)
         # Counted before anything is seen: from here on a result may be read, whether or not this ends well.
         head = open_test_split(run, log, cohort.record, protocol, question, original_state, ledger)
-        inputs, labels = (t.to(device) for t in cohort.batch(cohort.indices("test")))
+        test = cohort.indices("test")
+        inputs, labels = cohort.stream(test, device), cohort.labels(test).to(device)
         identity = identity_of(reference, model, inputs, batch_size, "file" if original is not None else "none")
         subjects = subjects_of(reference, model, inputs, batch_size)
         sample = torch.as_tensor(
             stratified_sample(labels.cpu().numpy(), protocol.suite.cases, protocol.seed), device=device
         )
-        results = attack_all(
-            subjects, inputs[sample], labels[sample], protocol, batch_size, device, progress, run, cohort.seal
-        )
-        results["composite"] = with_transfer(subjects[-1], results, inputs[sample], labels[sample], batch_size)
+        attacked, truth = select(inputs, sample), labels[sample]
+        results = attack_all(subjects, attacked, truth, protocol, batch_size, device, progress, run, cohort.seal)
+        results["composite"] = with_transfer(subjects[-1], results, attacked, truth, batch_size)
         pushed: dict[str, Pushed] = {}
         if protocol.task.multilabel:
-            pushed, results = push_all(
-                subjects, results, inputs[sample], labels[sample], protocol, batch_size, progress
-            )
-        sanity = sanity_curves(subjects, inputs[sample], labels[sample], protocol, batch_size, device, progress)
+            pushed, results = push_all(subjects, results, attacked, truth, protocol, batch_size, progress)
+        sanity = sanity_curves(subjects, attacked, truth, protocol, batch_size, device, progress)
         referred = referred_under_attack(model, results["composite"], batch_size, device)
         table = case_table(cohort, protocol, subjects, results, labels, sample, pushed, referred)
         cases_digest = write_cases(run / "cases.parquet", table)
         files = {}
         if with_examples and not protocol.task.multilabel:
-            pictures = examples_of(subjects, results, inputs[sample], labels[sample])
+            pictures = examples_of(subjects, results, attacked, truth)
             files["examples.safetensors"] = write_atomic(run / "examples.safetensors", pictures)
         outcomes = tuple(outcome_of(s, results[s.name], table) for s in subjects)
         record = Evaluation(

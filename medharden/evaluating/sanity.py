@@ -11,6 +11,7 @@ from medharden.attacks import run_suite
 from medharden.evaluating.subjects import Subject
 from medharden.protocol import Attack, Protocol, ThreatModel
 from medharden.record import Finding, Progress, SanityPoint, SubjectOutcome
+from medharden.rows import Cases, select
 from medharden.stats.sampling import stratified_sample
 
 __all__ = ["sanity_curves", "sanity_findings"]
@@ -26,7 +27,7 @@ _TOLERATED = 0.1
 
 def sanity_curves(
     subjects: tuple[Subject, ...],
-    inputs: Tensor,
+    inputs: Cases,
     labels: Tensor,
     protocol: Protocol,
     batch_size: int,
@@ -53,9 +54,9 @@ def sanity_curves(
     few = torch.as_tensor(
         stratified_sample(labels.cpu().numpy(), protocol.suite.sanity_cases, protocol.seed), device=inputs.device
     )
-    inputs, labels = inputs[few], labels[few]
+    inputs, labels = select(inputs, few), labels[few]
     threat = protocol.input_threat
-    whole = _whole_range(threat, inputs[0].numel())
+    whole = _whole_range(threat, math.prod(inputs.shape[1:]))
     budgets = [(r, threat.eps * r) for r in _RATIOS if threat.eps * r < whole] + [(whole / threat.eps, whole)]
     plan = [("eps", ratio, eps, _STEPS) for ratio, eps in budgets]
     plan += [("steps", 1.0, threat.eps, steps) for steps in _STEP_COUNTS]

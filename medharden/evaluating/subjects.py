@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from medharden.models import Classifier, DecisionView, HardenedClassifier, logits_in_batches, state_digest
 from medharden.record import Identity
+from medharden.rows import Cases, parts
 
 __all__ = ["Subject", "identity_of", "subjects_of"]
 
@@ -26,7 +27,7 @@ class Subject:
 
 @torch.no_grad()
 def identity_of(
-    reference: Classifier, model: HardenedClassifier, inputs: Tensor, batch_size: int, against: str
+    reference: Classifier, model: HardenedClassifier, inputs: Cases, batch_size: int, against: str
 ) -> Identity:
     """Whether the released clean path is the original: the state, and every test case's logits in equal batches."""
     first = logits_in_batches(reference, inputs, batch_size)
@@ -42,13 +43,13 @@ def identity_of(
 
 @torch.no_grad()
 def subjects_of(
-    reference: Classifier, model: HardenedClassifier, inputs: Tensor, batch_size: int
+    reference: Classifier, model: HardenedClassifier, inputs: Cases, batch_size: int
 ) -> tuple[Subject, Subject, Subject]:
     """The original, the branch and the composite that ships, with their clean answers."""
     bias = model.decision_bias
     none = torch.zeros(len(inputs), dtype=torch.bool, device=inputs.device)
-    parts = [model.assess(part) for part in torch.split(inputs, batch_size)]
-    released = torch.cat([p.logits for p in parts]), torch.cat([p.referred for p in parts])
+    assessed = [model.assess(part) for part in parts(inputs, batch_size)]
+    released = torch.cat([a.logits for a in assessed]), torch.cat([a.referred for a in assessed])
 
     def plain(name: str, network: nn.Module) -> Subject:
         return Subject(name, DecisionView(network, bias), bias, logits_in_batches(network, inputs, batch_size), none)

@@ -8,21 +8,18 @@ adversarial fine-tuning is from Hou et al. 2022 (arXiv 2204.13232), the formulas
 
 from __future__ import annotations
 
-import math
-import tempfile
 from collections.abc import Sequence
 
-import numpy as np
 import torch
 from torch import Tensor
 
+from medharden.hardening.perturbations import TwoFiles
 from medharden.models import Classifier
 from medharden.protocol import ThreatModel
 
 __all__ = ["CarriedAdversary", "column", "project", "random_direction", "uphill"]
 
 _LEVELS = 127
-_LARGEST_IN_MEMORY = 2 * 2**30  # bytes
 _SMALLEST_SHARE, _LARGEST_SHARE = 0.5, 1.5
 _SHARE_UP, _SHARE_DOWN = 1.1, 0.9
 _CONFIDENT = 0.75
@@ -32,13 +29,21 @@ class CarriedAdversary:
     """Perturbations of all training cases, one byte a value, with a regulated radius for each case.
 
     Attributes:
-        codes: (N, C, *spatial) int8; a case's perturbation is codes * scale.
+        codes: (N, C, *spatial) int8, in memory or in two files; a case's perturbation is codes * scale.
         scale: (N,) float32.
         share: (N,) float32 in [0.5, 1.5], the case's radius as a share of the common one.
         visited: (N,) bool.
     """
 
-    def __init__(self, shape: Sequence[int], *, threat: ThreatModel, step: float, regulate: bool) -> None:
+    def __init__(
+        self,
+        shape: Sequence[int],
+        *,
+        threat: ThreatModel,
+        step: float,
+        regulate: bool,
+        codes: TwoFiles | None = None,
+    ) -> None:
         """Starts with no perturbation.
 
         Args:
@@ -46,11 +51,12 @@ class CarriedAdversary:
             threat: norm and eps, in input units.
             step: step length as a fraction of the case's radius.
             regulate: whether a case's radius follows the branch's outcome on it.
+            codes: where perturbations are kept; null keeps them in memory.
         """
         self.threat = threat
         self.step = step
         self.regulate = regulate
-        self.codes = _codes(tuple(shape))
+        self.codes: Tensor | TwoFiles = torch.zeros(tuple(shape), dtype=torch.int8) if codes is None else codes
         self.scale = torch.zeros(shape[0])
         self.share = torch.ones(shape[0])
         self.visited = torch.zeros(shape[0], dtype=torch.bool)
@@ -81,8 +87,10 @@ class CarriedAdversary:
             (n, C, *spatial) detached, ready to require a gradient.
         """
         radii = self._radii(rows, radius, inputs)
-        carried = self.codes[rows].to(inputs) * column(self.scale[rows], inputs)
-        fresh = ~self.visited[rows]
+        carried, fresh = torch.zeros_like(inputs), ~self.visited[rows]
+        if bool((~fresh).any()):
+            known = rows[~fresh]
+            carried[~fresh.to(inputs.device)] = self.codes[known].to(inputs) * column(self.scale[known], inputs)
         if bool(fresh.any()):
             noise = random_direction(inputs, self.threat.norm, generator)
             carried = torch.where(column(fresh, inputs), noise * radii, carried)
@@ -113,13 +121,24 @@ class CarriedAdversary:
         moved = attacked - inputs + self.step * radii * uphill(gradient, self.threat.norm)
         self._store(rows, project(moved, radii, self.threat.norm))
 
+    def leave(self, rows: Tensor) -> None:
+        """Takes cases that are not attacked at this visit over to the next turn.
+
+        Args:
+            rows: (n,) case numbers.
+        """
+        if isinstance(self.codes, TwoFiles):
+            self.codes.carry(rows[self.visited[rows]].tolist())
+
     def state(self) -> dict[str, Tensor]:
-        """What a resumed run needs."""
-        return {"codes": self.codes, "scale": self.scale, "share": self.share, "visited": self.visited}
+        """What a resumed run needs, beside the files."""
+        kept = {} if isinstance(self.codes, TwoFiles) else {"codes": self.codes}
+        return kept | {"scale": self.scale, "share": self.share, "visited": self.visited}
 
     def restore(self, state: dict[str, Tensor]) -> None:
         """Takes back what `state` gave."""
-        self.codes.copy_(state["codes"])
+        if not isinstance(self.codes, TwoFiles):
+            self.codes.copy_(state["codes"])
         self.scale = state["scale"]
         self.share, self.visited = state["share"], state["visited"]
 
@@ -132,14 +151,6 @@ class CarriedAdversary:
         self.codes[rows] = codes.to("cpu", torch.int8)
         self.scale[rows] = largest.cpu() / _LEVELS
         self.visited[rows] = True
-
-
-def _codes(shape: tuple[int, ...]) -> Tensor:
-    """Zeros of one byte a value: in memory, or in an unnamed file beyond the limit; it goes with the process."""
-    if math.prod(shape) <= _LARGEST_IN_MEMORY:
-        return torch.zeros(shape, dtype=torch.int8)
-    with tempfile.TemporaryFile(prefix="medharden-") as stream:
-        return torch.from_numpy(np.memmap(stream, dtype=np.int8, mode="w+", shape=shape))
 
 
 def uphill(gradient: Tensor, norm: str) -> Tensor:

@@ -59,6 +59,9 @@ class FreshAdversary:
     ) -> None:
         """Nothing is carried."""
 
+    def leave(self, rows: Tensor) -> None:
+        """Nothing is carried."""
+
     def state(self) -> dict[str, Tensor]:
         """Nothing to resume."""
         return {}
@@ -112,6 +115,9 @@ class FreeAdversary:
         radii = torch.full_like(inputs[:, :1], radius)
         moved = self._fitting(inputs) + radii * uphill(gradient, self.threat.norm)
         self.delta = project(moved, radii, self.threat.norm).detach()
+
+    def leave(self, rows: Tensor) -> None:
+        """Perturbations belong to places in the batch."""
 
     def state(self) -> dict[str, Tensor]:
         """What a resumed run needs."""

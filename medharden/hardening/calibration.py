@@ -63,7 +63,7 @@ def calibrate(
         The fusion, and findings: how the operating point was set, and where validation can't carry the choice.
     """
     rows, size, multilabel = cohort.indices("val"), protocol.hardening.batch_size, protocol.task.multilabel
-    inputs, labels = (t.to(device) for t in cohort.batch(rows))
+    inputs, labels = cohort.stream(rows, device), cohort.labels(rows).to(device)
     patients = [cohort.cases[row].patient for row in rows]
     with torch.no_grad():
         clean = logits_in_batches(clean_path, inputs, size)
@@ -103,7 +103,7 @@ def fit_temperature(logits: Tensor, labels: Tensor, bias: Tensor) -> float:
         labels: (N,) classes, or (N, K) findings.
         bias: (K,) decision bias.
     """
-    logits, labels, bias = logits.double().cpu(), labels.cpu(), bias.double().cpu()
+    logits, labels, bias = logits.cpu().double(), labels.cpu(), bias.cpu().double()
     labels = labels.double() if labels.ndim == 2 else labels
     found = minimize_scalar(
         lambda t: float(task_loss(calibrated(logits, float(np.exp(t)), bias), labels)),
@@ -128,7 +128,7 @@ def _guard(
         own = finding_support(clean, robust, bias, fusion).amin(1)
     else:
         own = support(robust, bias, fusion).gather(1, (clean + bias).argmax(1)[:, None]).squeeze(1)
-    agreeing = own[~disagree].double().sigmoid().clamp(max=_SUREST).sort().values
+    agreeing = own[~disagree].cpu().double().sigmoid().clamp(max=_SUREST).sort().values
     spare = affordable - int(disagree.sum())
     findings: tuple[Finding, ...] = ()
     if spare < 0:

@@ -16,8 +16,9 @@ from medharden.hardening.schedule import learning_rate
 from medharden.models import Classifier, task_loss
 from medharden.protocol import Hardening
 from medharden.record import Progress
+from medharden.rows import read_ahead
 
-__all__ = ["clean_epoch_seconds", "fine_tune"]
+__all__ = ["clean_epoch_seconds", "fine_tune", "step_seconds"]
 
 _TIMED_STEPS = 20
 
@@ -56,10 +57,16 @@ def clean_epoch_seconds(model: Classifier, cohort: Cohort, settings: Hardening, 
     It is the median of the first steps times the number of steps: a machine busy with something else for a moment does
     not count.
     """
+    return step_seconds(model, cohort, settings, seed=seed, device=device, most=_TIMED_STEPS) * _batches(
+        cohort, settings
+    )
+
+
+def step_seconds(model: Classifier, cohort: Cohort, settings: Hardening, *, seed: int, device: str, most: int) -> float:
+    """Wall clock of one step of ordinary fine-tuning, the median of `most`, on a copy that is thrown away."""
     trial = copy.deepcopy(model).to(device).train()
     trial.requires_grad_(True)
-    seconds = _clean_epochs(trial, cohort, settings, 1, seed, device, None, most=_TIMED_STEPS)
-    return statistics.median(seconds) * _batches(cohort, settings)
+    return statistics.median(_clean_epochs(trial, cohort, settings, 1, seed, device, None, most=most))
 
 
 def _clean_epochs(
@@ -83,16 +90,18 @@ def _clean_epochs(
     seconds: list[float] = []
     for _ in range(epochs):
         order = rows[torch.randperm(len(rows), generator=generator).numpy()]
-        for part in np.array_split(order, batches)[:most]:
-            started = time.perf_counter()
-            inputs, labels = (t.to(device) for t in cohort.batch(part))
+        started = time.perf_counter()
+        for read in read_ahead(cohort.batch, np.array_split(order, batches)[:most]):
+            inputs, labels = (t.to(device) for t in read)
             optimiser.param_groups[0]["lr"] = learning_rate(settings, len(seconds) / total)
             loss = task_loss(model(augment(inputs, settings, generator)), labels)
             optimiser.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             torch.nn.utils.clip_grad_norm_(model.parameters(), settings.grad_clip)
             optimiser.step()
-            seconds.append(time.perf_counter() - started)
+            now = time.perf_counter()
+            seconds.append(now - started)
+            started = now
             if progress is not None:
                 progress("train", len(seconds), total)
     lay_out(model, model.record.dims, fast=False)

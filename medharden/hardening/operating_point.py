@@ -16,6 +16,7 @@ from torch import Tensor
 from medharden.hardening.branch import classifier_layer
 from medharden.models import Classifier, probabilities
 from medharden.record import Finding
+from medharden.rows import Cases
 
 __all__ = ["keep_operating_point", "operating_shift"]
 
@@ -28,7 +29,7 @@ _SPREAD = 0.25
 @torch.no_grad()
 def keep_operating_point(
     branch: Classifier,
-    inputs: Tensor,
+    inputs: Cases,
     clean: Tensor,
     robust: Tensor,
     names: Sequence[str],
@@ -99,7 +100,7 @@ def operating_shift(clean: Tensor, robust: Tensor, *, multilabel: bool) -> Tenso
     return torch.from_numpy(minimize(excess, np.zeros(len(wanted)), jac=True, method="BFGS").x).to(robust)
 
 
-def _add(branch: Classifier, shift: Tensor, inputs: Tensor) -> bool:
+def _add(branch: Classifier, shift: Tensor, inputs: Cases) -> bool:
     """Adds to the bias of the layer that makes the logits; false, and nothing is done, where they do not follow."""
     bias, few = getattr(classifier_layer(branch), "bias", None), inputs[:4]
     own = shift - shift[0] if branch.record.one_logit else shift

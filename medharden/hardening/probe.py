@@ -12,8 +12,10 @@ from torch import Tensor
 from medharden.data import Cohort
 from medharden.hardening.adversary import CarriedAdversary
 from medharden.hardening.choosing import gated_parts
+from medharden.hardening.perturbations import Carrying
 from medharden.models import Classifier, DecisionView, answered_rightly, logits_in_batches, task_loss
 from medharden.protocol import Protocol
+from medharden.rows import parts, select
 from medharden.stats import auroc
 from medharden.stats.sampling import stratified_sample
 
@@ -64,7 +66,15 @@ class Probe:
         last_robust: of the last measurement; null before the first.
     """
 
-    def __init__(self, original: Classifier, cohort: Cohort, protocol: Protocol, bias: Tensor, device: str) -> None:
+    def __init__(
+        self,
+        original: Classifier,
+        cohort: Cohort,
+        protocol: Protocol,
+        bias: Tensor,
+        device: str,
+        carrying: Carrying | None = None,
+    ) -> None:
         """Draws the sample and runs the original once.
 
         Args:
@@ -73,21 +83,26 @@ class Probe:
             protocol: threat, seed, `probe_steps`, `probe_cases`, batch size.
             bias: (K,) decision bias.
             device: where the models are.
+            carrying: where its perturbations lie; null keeps them in memory.
         """
         self._protocol, self._bias, self._device = protocol, bias, device
         self._multilabel = protocol.task.multilabel
         self.classes = 2 if self._multilabel else len(cohort.classes)
         self.measures = ("mean AUROC",) * 2 if self._multilabel else ("balanced accuracy", "accuracy")
-        inputs, labels = cohort.batch(cohort.indices("val"))
-        self._inputs, self._labels = inputs.to(device), labels.to(device)
+        val = cohort.indices("val")
+        self._inputs, labels = cohort.stream(val, device), cohort.labels(val)
+        self._labels = labels.to(device)
         rows = stratified_sample(labels.numpy(), protocol.hardening.probe_cases, protocol.seed)
         self._sample, self.cases = torch.as_tensor(rows, device=device), len(rows)
         self._parts = gated_parts(labels, protocol, cohort.classes)
         self._original = self._answers(original)
         self.original = self._result(self._original, self._original[self._sample])
+        shape = (len(rows), *self._inputs.shape[1:])
+        self._codes = None if carrying is None else carrying.of("harden.probe", shape)
         self._adversary = CarriedAdversary(
-            (len(rows), *inputs.shape[1:]), threat=protocol.input_threat, step=_STEP, regulate=False
+            shape, threat=protocol.input_threat, step=_STEP, regulate=False, codes=self._codes
         )
+        self._measured = 0
         self.last_robust: float | None = None
 
     def measure(self, branch: Classifier) -> ProbeResult:
@@ -97,6 +112,9 @@ class Probe:
         ended, with fewer; where accuracy has fallen since, or rather seems to, with the rest of them too.
         """
         answered, steps = self._answers(branch), self._protocol.hardening.probe_steps
+        self._measured += 1
+        if self._codes is not None:
+            self._codes.turn(self._measured)
         few = steps if self.last_robust is None else min(_STEPS_AGAIN, steps)
         result = self._result(answered, self._attacked(branch, few))
         if self.last_robust is not None and result.robust < _FALLEN * self.last_robust and few < steps:
@@ -105,28 +123,47 @@ class Probe:
         return result
 
     def state(self) -> dict[str, Any]:
-        """What a resumed run needs: tensors and plain values."""
-        return {"adversary": self._adversary.state(), "last_robust": self.last_robust}
+        """What a resumed run needs, beside the files: tensors and plain values."""
+        return {"adversary": self._adversary.state(), "last_robust": self.last_robust, "measured": self._measured}
 
     def restore(self, state: dict[str, Any]) -> None:
         """Takes back what `state` gave."""
         self._adversary.restore(state["adversary"])
-        self.last_robust = state["last_robust"]
+        self.last_robust, self._measured = state["last_robust"], state["measured"]
+
+    def intact(self, state: dict[str, Any]) -> bool:
+        """Whether the files hold what a state goes on from."""
+        rows = state["adversary"]["visited"].nonzero().flatten().tolist()
+        return self._codes is None or self._codes.holds(state["measured"], rows)
+
+    def flush(self) -> None:
+        """Has the files lie on the disk."""
+        if self._codes is not None:
+            self._codes.flush()
+
+    def remove(self) -> None:
+        """Takes the files away."""
+        if self._codes is not None:
+            self._codes.remove()
 
     def _attacked(self, branch: Classifier, steps: int) -> Tensor:
         """(n, K) what the branch answers to the sample after so many more steps."""
         rows, eps = torch.arange(len(self._sample)), self._protocol.input_threat.eps
-        inputs, labels = self._inputs[self._sample], self._labels[self._sample]
+        inputs, labels = select(self._inputs, self._sample), self._labels[self._sample]
         generator = torch.Generator().manual_seed(self._protocol.seed)
         view, size = DecisionView(branch, self._bias), self._protocol.hardening.batch_size
-        for _ in range(steps):
-            points = self._adversary.attacked(branch, rows, inputs, labels, eps, generator)
-            parts = zip(torch.split(points, size), torch.split(labels, size), strict=True)
-            gradient = torch.cat([_slope(view, some, truth) for some, truth in parts])
-            self._adversary.update(rows, inputs, points, gradient, torch.empty(0), eps)
-        points = self._adversary.attacked(branch, rows, inputs, labels, eps, generator)
-        with torch.no_grad():
-            return logits_in_batches(view, points, size)
+        answers = []
+        for step in range(steps + 1):
+            for part, clean in zip(torch.split(rows, size), parts(inputs, size), strict=True):
+                truth = labels[part.to(labels.device)]
+                points = self._adversary.attacked(branch, part, clean, truth, eps, generator)
+                if step == steps:
+                    with torch.no_grad():
+                        answers.append(view(points))
+                else:
+                    gradient = _slope(view, points, truth)
+                    self._adversary.update(part, clean, points.detach(), gradient, torch.empty(0), eps)
+        return torch.cat(answers)
 
     def _answers(self, model: Classifier) -> Tensor:
         view = DecisionView(model, self._bias)

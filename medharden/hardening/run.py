@@ -9,6 +9,7 @@ import resource
 import statistics
 import sys
 import time
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -34,7 +35,9 @@ from medharden.errors import HardeningError, RunError
 from medharden.hardening.branch import branch_record, check_form, check_gradient, make_branch
 from medharden.hardening.calibration import calibrate
 from medharden.hardening.clean import clean_epoch_seconds
+from medharden.hardening.perturbations import Carrying
 from medharden.hardening.probe import Probe
+from medharden.hardening.state import EpochState
 from medharden.hardening.training import BranchTraining
 from medharden.models import (
     Classifier,
@@ -50,6 +53,7 @@ from medharden.record import CostRecord, Finding, HardenRecord, Progress
 __all__ = ["harden"]
 
 _CHECKPOINT = "harden.checkpoint"
+_FORMAT = 2  # of the checkpoint; the first held the perturbations too
 _FIXED_CASES = 32
 
 
@@ -60,9 +64,10 @@ def harden(
     run: Path,
     *,
     device: str = "cpu",
+    checkpoint_minutes: float = 10.0,
     progress: Progress | None = None,
 ) -> HardenRecord:
-    """Hardens a classifier; an interrupted run goes on from its last finished epoch when called again.
+    """Hardens a classifier; an interrupted run goes on from its last checkpoint when called again, to the same weights.
 
     Writes `protocol.yaml`, `cohort.json`, `hardened.safetensors`, `hardened.json` and, last, `harden.json`.
 
@@ -72,6 +77,7 @@ def harden(
         protocol: every scientific choice.
         run: the run directory, made if absent.
         device: such as `cpu` or `cuda:0`.
+        checkpoint_minutes: a checkpoint is written after each epoch, and within one after so many minutes.
         progress: called with `harden` and `calibrate`.
 
     Raises:
@@ -92,9 +98,10 @@ def harden(
 
         clean_path = copy.deepcopy(original).requires_grad_(False).to(device)
         before, answers = state_digest(clean_path), _answers(clean_path, fixed, device)
-        training, binding = _prepare(clean_path, cohort, protocol, cohort_digest, device)
+        training, binding = _prepare(clean_path, cohort, protocol, cohort_digest, run, device)
         saved = _read_checkpoint(run, binding, cohort.seal, training)
-        clean_seconds = _go_on(training, run / _CHECKPOINT, binding, clean_path, saved, progress)
+        keeping = _Keeping(training, run / _CHECKPOINT, binding, 60 * checkpoint_minutes)
+        clean_seconds = _go_on(keeping, clean_path, saved, progress)
         training.finish()
 
         calibrating = time.perf_counter()
@@ -137,6 +144,7 @@ def harden(
         written = write_record(run / "harden.json", record)
         log.append("harden.recorded", hardened=digest, record=written, files={"hardened.json": description})
         (run / _CHECKPOINT).unlink(missing_ok=True)
+        training.remove()
         return record
 
 
@@ -169,40 +177,66 @@ def _write_inputs(run: Path, cohort: Cohort, protocol: Protocol) -> tuple[str, s
 
 
 def _prepare(
-    clean_path: Classifier, cohort: Cohort, protocol: Protocol, cohort_digest: str, device: str
+    clean_path: Classifier, cohort: Cohort, protocol: Protocol, cohort_digest: str, run: Path, device: str
 ) -> tuple[BranchTraining, dict[str, str]]:
     bias = decision_bias(protocol, cohort.classes).to(device)
     settings = protocol.hardening
     check_form(clean_path, settings.branch)
     branch = make_branch(clean_path, settings.branch, rank=settings.rank, seed=protocol.seed)
     check_gradient(branch, cohort.batch(cohort.indices("train")[:1])[0].to(device))
-    probe = Probe(clean_path, cohort, protocol, bias, device)
     binding = {"protocol": protocol.digest, "cohort": cohort_digest, "model": clean_path.record.file}
-    return BranchTraining(clean_path, branch, cohort, protocol, probe, device), binding
+    said = digest_bytes(canonical_json(binding))
+    carrying = Carrying(run if cohort.seal else None, cohort.seal, said)  # without a seal no process goes on from them
+    probe = Probe(clean_path, cohort, protocol, bias, device, carrying)
+    return BranchTraining(clean_path, branch, cohort, protocol, probe, device, carrying), binding
 
 
-def _go_on(
-    training: BranchTraining,
-    checkpoint: Path,
-    binding: dict[str, str],
-    clean_path: Classifier,
-    saved: dict[str, Any] | None,
-    progress: Progress | None,
-) -> float:
+@dataclass
+class _Keeping:
+    """When and where the state of training is kept."""
+
+    training: BranchTraining
+    checkpoint: Path
+    binding: dict[str, str]
+    seconds: float
+    clean_seconds: float = 0.0
+
+    def __post_init__(self) -> None:
+        self._due = time.monotonic() + self.seconds
+
+    def if_due(self) -> None:
+        """Writes a checkpoint where the last is old enough."""
+        if time.monotonic() >= self._due:
+            self.now()
+
+    def now(self) -> None:
+        """Writes a checkpoint, perturbations first: what it goes on from is then on the disk."""
+        self.training.flush()
+        saved = {
+            "format": _FORMAT,
+            "binding": self.binding,
+            "clean_seconds": self.clean_seconds,
+            "training": self.training.snapshot(),
+        }
+        write_sealed(self.checkpoint, partial(torch.save, saved), self.training.cohort.seal)
+        self._due = time.monotonic() + self.seconds
+
+
+def _go_on(keeping: _Keeping, clean_path: Classifier, saved: dict[str, Any] | None, progress: Progress | None) -> float:
     """Trains all epochs, from what was saved where there is such; returns the seconds of a clean epoch.
 
     One is timed before and one after: on a machine that others use too, neither stands for the time between.
     """
+    training = keeping.training
     if saved is None:
-        clean_seconds = _time_clean_epoch(clean_path, training)
+        keeping.clean_seconds = _time_clean_epoch(clean_path, training)
     else:
-        clean_seconds = float(saved["clean_seconds"])
+        keeping.clean_seconds = float(saved["clean_seconds"])
         training.resume(saved["training"])
     while training.state.epoch < training.epochs:
-        training.run_epoch(progress)
-        saved = {"binding": binding, "clean_seconds": clean_seconds, "training": training.snapshot()}
-        write_sealed(checkpoint, partial(torch.save, saved), training.cohort.seal)
-    return (clean_seconds + _time_clean_epoch(clean_path, training)) / 2
+        training.run_epoch(progress, keeping.if_due)
+        keeping.now()
+    return (keeping.clean_seconds + _time_clean_epoch(clean_path, training)) / 2
 
 
 def _time_clean_epoch(clean_path: Classifier, training: BranchTraining) -> float:
@@ -228,6 +262,16 @@ def _read_checkpoint(
         raise RunError(
             f"{run.name} holds an interrupted run with another model, protocol or data; choose another --out"
         )
+    reason = ""
+    if saved.get("format") != _FORMAT:
+        reason = "harden.checkpoint is of another version of medharden"
+    elif not training.intact(saved["training"]):
+        reason = "The perturbations beside harden.checkpoint are not those of this run"
+    if reason:
+        message = f"{reason}; hardening began anew."
+        training.state = EpochState(good=training.state.good)
+        training.state.findings.append(Finding("hardening.begun_anew", "warning", message))
+        return None
     return saved
 
 

@@ -6,7 +6,7 @@ import math
 
 from medharden.protocol import Hardening
 
-__all__ = ["learning_rate", "radius_share"]
+__all__ = ["epochs_and_batches", "learning_rate", "radius_share"]
 
 
 def learning_rate(settings: Hardening, done: float) -> float:
@@ -25,3 +25,15 @@ def learning_rate(settings: Hardening, done: float) -> float:
 def radius_share(settings: Hardening, done: float) -> float:
     """Share of eps in force: a linear ramp from 0 to 1 over `ramp` of the schedule."""
     return 1.0 if settings.ramp == 0 else min(1.0, done / settings.ramp)
+
+
+def epochs_and_batches(settings: Hardening, cases: int) -> tuple[int, int]:
+    """How many epochs a branch trains, and of how many batches each.
+
+    Args:
+        settings: epochs, least number of steps, batch size, replays of `free`.
+        cases: of the training split.
+    """
+    batches = max(1, cases // settings.batch_size)
+    replays = settings.replays if settings.method == "free" else 1
+    return -(-max(settings.epochs * batches, settings.min_steps) // (batches * replays)), batches

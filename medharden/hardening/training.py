@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import time
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -18,8 +21,10 @@ from medharden.hardening.adversary import CarriedAdversary
 from medharden.hardening.augmentation import augment
 from medharden.hardening.baselines import FreeAdversary, FreshAdversary
 from medharden.hardening.branch import merge, trained_state
+from medharden.hardening.perturbations import Carrying, TwoFiles
 from medharden.hardening.probe import Probe, ProbeResult, collapsed
-from medharden.hardening.schedule import learning_rate, radius_share
+from medharden.hardening.schedule import epochs_and_batches, learning_rate, radius_share
+from medharden.hardening.state import EpochState
 from medharden.models import (
     Classifier,
     answered_rightly,
@@ -30,8 +35,9 @@ from medharden.models import (
 )
 from medharden.protocol import Protocol
 from medharden.record import EpochRecord, Finding, Progress
+from medharden.rows import read_ahead
 
-__all__ = ["BranchTraining", "EpochState"]
+__all__ = ["BranchTraining"]
 
 Adversary = CarriedAdversary | FreshAdversary | FreeAdversary
 
@@ -40,30 +46,22 @@ _RATE_AFTER_COLLAPSE = 0.3
 _RISEN = 0.5  # share of the radius before which probe accuracy rises and falls by itself
 
 
-@dataclass
-class EpochState:
-    """All that a resumed run needs, as it stands after an epoch; plain values and tensors alone."""
-
-    epoch: int = 0
-    rate: float = 1.0
-    recoveries: int = 0
-    train_seconds: float = 0.0
-    probe_seconds: float = 0.0
-    steps: int = 0
-    best_epoch: int = -1
-    best_score: tuple[bool, float] = (False, -1.0)
-    best_constant: tuple[int, ...] = ()
-    best: dict[str, Tensor] = field(default_factory=dict)
-    good: dict[str, Tensor] = field(default_factory=dict)
-    history: list[EpochRecord] = field(default_factory=list)
-    findings: list[Finding] = field(default_factory=list)
+class _EnoughError(Exception):
+    """Ends steps that are timed alone."""
 
 
 class BranchTraining:
     """Trains a branch in place, epoch by epoch; `state` and `snapshot` are what a resumed run starts from."""
 
     def __init__(
-        self, clean_path: Classifier, branch: Classifier, cohort: Cohort, protocol: Protocol, probe: Probe, device: str
+        self,
+        clean_path: Classifier,
+        branch: Classifier,
+        cohort: Cohort,
+        protocol: Protocol,
+        probe: Probe,
+        device: str,
+        carrying: Carrying | None = None,
     ) -> None:
         """Prepares the optimiser, the carried adversary and, where there is a teacher, its logits.
 
@@ -74,26 +72,27 @@ class BranchTraining:
             protocol: the settings.
             probe: measures each epoch on validation.
             device: where both models are.
+            carrying: where perturbations lie; null keeps them in memory.
         """
         self.branch, self.cohort, self.probe, self.device = branch, cohort, probe, device
         lay_out(branch, branch.record.dims, fast=True)  # until it is finished
         self.protocol, self.settings, self.threat = protocol, protocol.hardening, protocol.input_threat
         self.multilabel = protocol.task.multilabel
         self.rows = cohort.indices("train")
-        self.batches = max(1, len(self.rows) // self.settings.batch_size)
         self.optimiser = torch.optim.AdamW(self._groups(), lr=1.0)
-        self.adversary = self._adversary()
-        steps = max(self.settings.epochs * self.batches, self.settings.min_steps)
-        self.epochs = -(-steps // (self.batches * self.adversary.replays))
+        self._codes: TwoFiles | None = None
+        self.adversary = self._adversary(carrying)
+        self.epochs, self.batches = epochs_and_batches(self.settings, len(self.rows))
         self.teacher = self._teacher_logits(clean_path) if self.settings.teacher.weight > 0 else None
         self.state = EpochState(good=trained_state(branch))
         self.trained_parameters = sum(p.numel() for p in branch.parameters() if p.requires_grad)
 
-    def _adversary(self) -> Adversary:
+    def _adversary(self, carrying: Carrying | None) -> Adversary:
         if self.settings.method == "carried":
             shape = (len(self.rows), *self.cohort.inputs.shape[1:])
             step, regulate = self.settings.step, self.settings.regulate
-            return CarriedAdversary(shape, threat=self.threat, step=step, regulate=regulate)
+            self._codes = None if carrying is None else carrying.of("harden.carried", shape)
+            return CarriedAdversary(shape, threat=self.threat, step=step, regulate=regulate, codes=self._codes)
         kind = FreeAdversary if self.settings.method == "free" else FreshAdversary
         return kind(self.threat, self.settings)
 
@@ -106,21 +105,24 @@ class BranchTraining:
 
     @torch.no_grad()
     def _teacher_logits(self, clean_path: Classifier) -> Tensor:
-        inputs, _ = self.cohort.batch(self.rows[:1])
-        parts = [
-            logits_in_batches(clean_path, self.cohort.batch(part)[0].to(self.device), self.settings.batch_size).cpu()
-            for part in np.array_split(self.rows, self.batches)
+        found = [
+            logits_in_batches(clean_path, inputs.to(self.device), self.settings.batch_size).cpu()
+            for inputs, _ in read_ahead(self.cohort.batch, np.array_split(self.rows, self.batches))
         ]
-        return torch.cat(parts).to(inputs.dtype)
+        return torch.cat(found).to(torch.float32)
 
-    def run_epoch(self, progress: Progress | None) -> None:
+    def run_epoch(self, progress: Progress | None, after_step: Callable[[], None] | None = None) -> None:
         """One pass over the training split, then the probe; keeps, or rolls back and goes on differently.
+
+        Args:
+            progress: called with `harden`.
+            after_step: called after each step, when a snapshot can be taken.
 
         Raises:
             HardeningError: the branch collapsed more often than recovery is worth trying.
         """
-        started = time.perf_counter()
-        loss, rate, robust, radius = self._train(progress)
+        started = time.perf_counter() - self.state.under_way.get("seconds", 0.0)
+        loss, rate, robust, radius = self._train(progress, after_step, started)
         trained = time.perf_counter()
         result = self.probe.measure(self.branch) if np.isfinite(loss) else None
         probed = time.perf_counter()
@@ -152,34 +154,68 @@ class BranchTraining:
         )
         state.train_seconds += trained - started
         state.probe_seconds += probed - trained
-        state.epoch += 1
+        state.epoch, state.under_way = state.epoch + 1, {}
 
-    def _train(self, progress: Progress | None) -> tuple[float, float, float, float]:
+    def _train(
+        self, progress: Progress | None, after_step: Callable[[], None] | None, started: float
+    ) -> tuple[float, float, float, float]:
+        """The steps of an epoch, or those that an interrupted one has left."""
         state, total = self.state, self.epochs * self.batches
-        generator = torch.Generator().manual_seed(self.protocol.seed + 1000 * state.epoch + state.recoveries)
-        order = torch.randperm(len(self.rows), generator=generator)
-        losses: list[float] = []
-        rates: list[float] = []
-        rights: list[float] = []
-        radii: list[float] = []
-        for part in torch.tensor_split(order, self.batches):
+        generator, order = self._order()
+        losses, rights = state.under_way.get("losses", []), state.under_way.get("rights", [])
+        if state.under_way:
+            generator.set_state(state.under_way["generator"])
+        elif self._codes is not None:
+            self._codes.turn(state.epoch + 1)
+        rate, radius = state.under_way.get("rate", 0.0), state.under_way.get("radius", 0.0)
+        left = torch.tensor_split(order, self.batches)[len(losses) :]
+        for part, read in zip(left, read_ahead(self._read, left), strict=True):
             done = (state.epoch * self.batches + len(losses)) / total
-            rates.append(state.rate * learning_rate(self.settings, done))
-            radii.append(radius_share(self.settings, done))
+            rate, radius = state.rate * learning_rate(self.settings, done), radius_share(self.settings, done)
             for group in self.optimiser.param_groups:
-                group["lr"] = rates[-1]
-            outcomes = [self._step(part, self.threat.eps * radii[-1], generator) for _ in range(self.adversary.replays)]
+                group["lr"] = rate
+            inputs, labels = (t.to(self.device) for t in read)
+            outcomes = [
+                self._step(part, inputs, labels, self.threat.eps * radius, generator)
+                for _ in range(self.adversary.replays)
+            ]
             losses.append(outcomes[-1][0])
             rights.append(outcomes[-1][1])
             state.steps += len(outcomes)
             if progress is not None:
                 progress("harden", state.epoch * self.batches + len(losses), total)
-        return float(np.mean(losses)), rates[-1], float(np.mean(rights)), radii[-1]
+            if after_step is not None:
+                state.under_way = {"losses": losses, "rights": rights, "rate": rate, "radius": radius}
+                state.under_way |= {"seconds": time.perf_counter() - started, "generator": generator.get_state()}
+                after_step()
+        return float(np.mean(losses)), rate, float(np.mean(rights)), radius
 
-    def _step(self, part: Tensor, radius: float, generator: torch.Generator) -> tuple[float, float]:
+    def time_steps(self, most: float) -> list[float]:
+        """Seconds of each step of an epoch, until it took so many; the branch is good for nothing else afterwards."""
+        marks = [time.perf_counter()]
+
+        def mark() -> None:
+            marks.append(time.perf_counter())
+            if marks[-1] - marks[0] > most:
+                raise _EnoughError
+
+        with suppress(_EnoughError):
+            self._train(None, mark, marks[0])
+        return [after - before for before, after in itertools.pairwise(marks)]
+
+    def _order(self) -> tuple[torch.Generator, Tensor]:
+        """The generator of an epoch, and the order that it drew first."""
+        generator = torch.Generator().manual_seed(self.protocol.seed + 1000 * self.state.epoch + self.state.recoveries)
+        return generator, torch.randperm(len(self.rows), generator=generator)
+
+    def _read(self, part: Tensor) -> tuple[Tensor, Tensor]:
+        return self.cohort.batch(self.rows[part.numpy()])
+
+    def _step(
+        self, part: Tensor, inputs: Tensor, labels: Tensor, radius: float, generator: torch.Generator
+    ) -> tuple[float, float]:
         """One optimiser step; its one backward pass gives both the weights' and the inputs' gradients."""
         settings = self.settings
-        inputs, labels = (t.to(self.device) for t in self.cohort.batch(self.rows[part.numpy()]))
         attacked = self.adversary.attacked(self.branch, part, inputs, labels, radius, generator)
         left_clean = int(settings.clean_share * len(part))
         attacked[:left_clean] = inputs[:left_clean]
@@ -193,7 +229,9 @@ class BranchTraining:
         self.optimiser.step()
         own = probability_of_truth(logits.detach(), labels)
         gradient = attacked.grad
-        if gradient is not None and left_clean < len(part):
+        moves = gradient is not None and left_clean < len(part)
+        self.adversary.leave(part[:left_clean] if moves else part)
+        if gradient is not None and moves:
             kept = slice(left_clean, None)
             self.adversary.update(part[kept], inputs[kept], attacked.detach()[kept], gradient[kept], own[kept], radius)
         return float(loss.detach()), float(answered_rightly(logits, labels)[left_clean:].float().mean())
@@ -280,7 +318,7 @@ class BranchTraining:
                     parameter.copy_(weights[name])
 
     def snapshot(self) -> dict[str, Any]:
-        """Tensors and plain values to go on from after this epoch."""
+        """Tensors and plain values to go on from after this step or epoch, beside the files of perturbations."""
         state = self.state
         return {
             "state": {k: v for k, v in vars(state).items() if k not in ("history", "findings")}
@@ -291,8 +329,41 @@ class BranchTraining:
             "probe": self.probe.state(),
         }
 
+    def flush(self) -> None:
+        """Has the perturbations that a snapshot goes on from lie on the disk."""
+        self.probe.flush()
+        if self._codes is not None:
+            self._codes.flush()
+
+    def remove(self) -> None:
+        """Takes the files of perturbations away."""
+        self.probe.remove()
+        if self._codes is not None:
+            self._codes.remove()
+
+    def intact(self, snapshot: dict[str, Any]) -> bool:
+        """Whether the files of perturbations hold what a snapshot goes on from."""
+        if not self.probe.intact(snapshot["probe"]):
+            return False
+        if self._codes is None:
+            return True
+        epoch, (now, before) = snapshot["state"]["epoch"], self._visits(snapshot)
+        return self._codes.holds(epoch + 1, now) and self._codes.holds(epoch, before)
+
+    def _visits(self, snapshot: dict[str, Any]) -> tuple[list[int], list[int]]:
+        """Which cases have a perturbation of the epoch under way, and which one of the epoch before."""
+        saved = snapshot["state"]
+        self.state.epoch, self.state.recoveries = saved["epoch"], saved["recoveries"]
+        done = len(saved["under_way"].get("losses", ()))
+        parts = torch.tensor_split(self._order()[1], self.batches)
+        now = {row for part in parts[:done] for row in part.tolist()}
+        visited = snapshot["adversary"]["visited"].nonzero().flatten().tolist()
+        return [row for row in visited if row in now], [row for row in visited if row not in now]
+
     def resume(self, snapshot: dict[str, Any]) -> None:
-        """Goes on from a snapshot of the same run."""
+        """Goes on from a snapshot of the same run, whose files of perturbations are intact."""
+        if self._codes is not None:
+            self._codes.resume(snapshot["state"]["epoch"] + 1, self._visits(snapshot)[0])
         saved = dict(snapshot["state"])
         history = [EpochRecord(**e) for e in saved.pop("history")]
         findings = [Finding(**f) for f in saved.pop("findings")]

@@ -16,6 +16,7 @@ from medharden.hardening.choosing import LEAST_CHOSEN
 from medharden.models import DecisionView, HardenedClassifier, answered_rightly, logits_in_batches, mix, mix_findings
 from medharden.protocol import Protocol
 from medharden.record import FrontierPoint, Progress
+from medharden.rows import Cases, copy_of, select
 from medharden.stats import noninferiority_test
 from medharden.stats.sampling import stratified_sample
 
@@ -28,7 +29,7 @@ _CERTAIN = 1e4  # a logit that no other answer's probability survives
 
 def weigh(
     model: HardenedClassifier,
-    inputs: Tensor,
+    inputs: Cases,
     labels: Tensor,
     clean: Tensor,
     robust: Tensor,
@@ -61,7 +62,7 @@ def weigh(
         if progress is not None:
             progress("calibrate", next(done), parts)
 
-    search = _Search(model, inputs[many], labels[many], protocol, tick)
+    search = _Search(model, select(inputs, many), labels[many], protocol, tick)
     points, answered = [], {0.0: right.cpu().numpy()}
     for weight in reversed(_WEIGHTS):
         model.fusion = replace(model.fusion, weight=weight)
@@ -107,7 +108,7 @@ class _Search:
     """
 
     model: HardenedClassifier
-    inputs: Tensor
+    inputs: Cases
     labels: Tensor
     protocol: Protocol
     tick: Callable[[], None]
@@ -115,7 +116,7 @@ class _Search:
     def __post_init__(self) -> None:
         """Attacks the branch."""
         branch, every = self.model.robust_branch, torch.arange(len(self.inputs), device=self.inputs.device)
-        self._tried = self.inputs.clone()
+        self._tried = copy_of(self.inputs)
         self._climb(DecisionView(branch, self.model.decision_bias), every, anew=True)
         with torch.no_grad():
             self._reached = logits_in_batches(branch, self._tried, self.protocol.hardening.batch_size)
@@ -145,7 +146,7 @@ class _Search:
         if not len(rows):
             return rows
         with torch.no_grad():
-            answers = logits_in_batches(view, self._tried[rows], self.protocol.hardening.batch_size)
+            answers = logits_in_batches(view, select(self._tried, rows), self.protocol.hardening.batch_size)
         return rows[answered_rightly(answers, self.labels[rows])]
 
     def _climb(self, view: nn.Module, rows: Tensor, *, anew: bool) -> None:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from medharden.errors import ModelError, RangeError
 from medharden.models.outputs import named_output
 from medharden.record import ModelRecord
+from medharden.rows import Cases, parts
 
 __all__ = ["Classifier", "check_classifier", "logits_in_batches", "state_digest"]
 
@@ -121,15 +122,15 @@ def check_classifier(model: Classifier, inputs: Tensor, classes: tuple[str, ...]
 
 
 @torch.no_grad()
-def logits_in_batches(model: nn.Module, inputs: Tensor, batch_size: int) -> Tensor:
+def logits_in_batches(model: nn.Module, inputs: Cases, batch_size: int) -> Tensor:
     """Logits of many cases, computed in fixed batches: the same batches give the same bits.
 
     Args:
         model: (N, C, *spatial) in [0, 1] to (N, K) logits.
-        inputs: (N, C, *spatial) float32, on the model's device.
+        inputs: (N, C, *spatial) float32, on the model's device, or read onto it part by part.
         batch_size: cases a forward pass.
 
     Returns:
         (N, K) logits.
     """
-    return torch.cat([model(part) for part in torch.split(inputs, batch_size)])
+    return torch.cat([model(part) for part in parts(inputs, batch_size)])

@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image, ImageEnhance
 
 from medharden.data import load_cohort, write_phantom_cohort
-from medharden.data.near import near_pairs, picture_hashes
+from medharden.data.checks.near import near_pairs, picture_hashes
 from medharden.protocol import load_protocol, parse_protocol
 
 DATA = Path(os.environ.get("MEDHARDEN_TEST_DATA", Path(__file__).resolve().parents[3] / "shared" / "data"))

@@ -39,7 +39,7 @@ from torch import Tensor, nn
 from medharden.attacking import Target, attack
 from medharden.attacks import Aim, pgd, run_suite
 from medharden.data import Cohort, load_cohort
-from medharden.data.carrying import StoredCases, stored_cases
+from medharden.data.stored.carrying import StoredCases, stored_cases
 from medharden.protocol import Attack, Protocol, Suite, ThreatModel
 
 SEED, CASES, EPOCHS, BATCH = 0, 200, 12, 100

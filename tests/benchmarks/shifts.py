@@ -22,7 +22,8 @@ from PIL import Image
 from torch import Tensor
 
 from medharden.data import load_cohort, load_pseudonym_key
-from medharden.data.preprocessing import Recipe, Window, preprocess
+from medharden.data.formats.window import Window
+from medharden.data.view.preprocessing import Recipe, preprocess
 from medharden.models import DecisionView, load_hardened, logits_in_batches, timm_module
 from medharden.protocol import Protocol, load_protocol
 from medharden.stats import noninferiority_test

@@ -1,0 +1,108 @@
+"""One decoded image in stored units, as the readers hand it on."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import math
+import struct
+import warnings
+import zlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageFile
+
+from medharden.data.formats.window import Window
+
+__all__ = ["MALFORMED", "StoredImage", "digest_array", "quiet_readers", "slabs"]
+
+_CHUNK = 2**20  # values that are converted at a time
+
+MALFORMED = (
+    ArithmeticError,
+    AttributeError,
+    BufferError,
+    EOFError,
+    LookupError,
+    NotImplementedError,
+    OSError,
+    RuntimeError,
+    SyntaxError,
+    TypeError,
+    ValueError,
+    struct.error,
+    zlib.error,
+)
+"""What the format libraries raise on malformed files. Their texts may quote the file's header, so they are dropped."""
+
+
+@dataclass(frozen=True, eq=False)
+class StoredImage:
+    """One decoded case before preprocessing.
+
+    Attributes:
+        values: (C, *spatial) float32 in rescaled units (HU for CT); C is 3 only where the channels differ.
+        window: the file's own window, else the data type's whole range, else None (floating point).
+        inverted: low values are bright (MONOCHROME1).
+        format: `dicom`, `nifti`, `png`, `jpeg`, `tiff` or `npz`.
+        pixels: SHA-256 of the decoded stored array with its shape and data type.
+        windows: how many windows the file offers; 0 means that `window` is the data type's range.
+        patient: the header's patient identifier, or "".
+        attributes: `sex`, `age`, `site` and `scanner` where the header has them.
+        identifiers: kind and value of what the header says of who the patient is; they enter no record.
+        notes: codes of findings about what was left aside, such as `data.transparency`.
+    """
+
+    values: npt.NDArray[np.float32]
+    window: Window | None
+    format: str
+    pixels: str
+    inverted: bool = False
+    windows: int = 0
+    patient: str = ""
+    attributes: dict[str, str] = field(default_factory=dict)
+    identifiers: tuple[tuple[str, str], ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+def digest_array(array: npt.NDArray[np.generic]) -> str:
+    """SHA-256 of an array's data type, shape and values, whatever its byte order in memory."""
+    kind = array.dtype.newbyteorder("<")
+    digest = hashlib.sha256(f"{kind.str}{list(array.shape)}".encode() + b"\0")
+    for part in slabs(array.shape):
+        digest.update(np.ascontiguousarray(array[part], dtype=kind).reshape(-1).view(np.uint8).data)
+    return digest.hexdigest()
+
+
+def slabs(shape: Sequence[int]) -> Iterator[slice]:
+    """Parts of the first axis, of some million values each, so that work on a large array needs little memory."""
+    rows = shape[0] if shape else 0
+    step = max(1, _CHUNK * rows // max(1, math.prod(shape)))
+    return (slice(start, start + step) for start in range(0, rows, step))
+
+
+@contextmanager
+def quiet_readers() -> Iterator[None]:
+    """Silences the format libraries, whose warnings and log lines quote header values, and has Pillow refuse cut files.
+
+    All of this is the process's, because worker threads share it; it is put back afterwards. Pillow's own limit of
+    pixels gives way to the one that is counted here: whatever is given to Pillow was counted before.
+    """
+    loggers = [logging.getLogger(name) for name in ("pydicom", "nibabel", "nibabel.global", "PIL")]
+    levels = [logger.level for logger in loggers]
+    pillow = ImageFile.LOAD_TRUNCATED_IMAGES, Image.MAX_IMAGE_PIXELS
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for logger in loggers:
+            logger.setLevel(logging.CRITICAL + 1)
+        ImageFile.LOAD_TRUNCATED_IMAGES, Image.MAX_IMAGE_PIXELS = False, None
+        try:
+            yield
+        finally:
+            ImageFile.LOAD_TRUNCATED_IMAGES, Image.MAX_IMAGE_PIXELS = pillow
+            for logger, level in zip(loggers, levels, strict=True):
+                logger.setLevel(level)

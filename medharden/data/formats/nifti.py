@@ -1,0 +1,172 @@
+"""NIfTI-1 and NIfTI-2 volumes, plain or compressed, read to their last byte; headers through nibabel."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import os
+import zlib
+from pathlib import Path
+from typing import IO, Any
+
+import nibabel as nib
+import numpy as np
+import numpy.typing as npt
+from nibabel.filebasedimages import ImageFileError
+from nibabel.orientations import OrientationError, apply_orientation, io_orientation
+from nibabel.spatialimages import HeaderDataError
+
+from medharden.data.formats.image import MALFORMED, StoredImage, digest_array, slabs
+from medharden.data.formats.limits import Hold
+from medharden.data.formats.window import Window
+from medharden.errors import DataError
+
+__all__ = ["open_nifti", "read_nifti"]
+
+_GZIP = b"\x1f\x8b"
+_MOST_EXTENSIONS = 1000
+
+
+def read_nifti(path: Path, hold: Hold) -> StoredImage:
+    """Decodes one volume in scaled units, reoriented to the closest canonical axes (RAS+).
+
+    The axes (x, y, z), left to right, back to front and bottom to top, are taken as (D, H, W) in that order.
+
+    Raises:
+        DataError: with the reason alone: no volume, too large, cut off, damaged, longer than its header says.
+    """
+    return open_nifti(path, hold)[0]
+
+
+def open_nifti(path: Path, hold: Hold) -> tuple[StoredImage, nib.Nifti1Header, npt.NDArray[Any]]:
+    """The volume as `read_nifti` gives it, its header as it lies in the file, and the unscaled voxels (X, Y, Z).
+
+    Raises:
+        DataError: as `read_nifti`.
+    """
+    try:
+        header, stored = _opened(path, hold)
+        return _image(header, stored), header, stored
+    except (*MALFORMED, HeaderDataError, ImageFileError, OrientationError) as error:
+        raise DataError(f"can't be decoded as NIfTI: truncated or damaged ({type(error).__name__})") from None
+
+
+def _opened(path: Path, hold: Hold) -> tuple[nib.Nifti1Header, npt.NDArray[Any]]:
+    with path.open("rb") as raw:
+        compressed = raw.read(2) == _GZIP
+        raw.seek(0)
+        if not compressed:
+            return _volume(raw, hold, os.fstat(raw.fileno()).st_size)
+        try:
+            with gzip.GzipFile(fileobj=raw, mode="rb") as stream:
+                return _volume(stream, hold, None)  # type: ignore[arg-type]
+        except gzip.BadGzipFile as error:
+            if str(error).startswith("Not a gzipped file"):
+                raise DataError("goes on after the end of its compressed data") from None
+            raise DataError("fails its checksum (gzip): it was damaged after it was written") from None
+        except zlib.error:
+            raise DataError("can't be decompressed: it was damaged after it was written") from None
+        except EOFError:
+            raise DataError("is cut off: its compressed data have no end (truncated)") from None
+
+
+def _volume(stream: IO[bytes], hold: Hold, size: int | None) -> tuple[nib.Nifti1Header, npt.NDArray[Any]]:
+    """Header and voxels of a stream that must end with the last voxel; `size` is its length where that is known."""
+    header, offset, order = _header(stream)
+    shape = tuple(int(extent) for extent in header.get_data_shape())
+    if len(shape) == 4 and shape[3] == 1:
+        shape = shape[:3]
+    if len(shape) != 3:
+        raise DataError(f"has {len(shape)} axes of sizes {list(shape)}, expected one volume of three")
+    dtype = header.get_data_dtype()
+    if dtype.kind not in "iuf":
+        raise DataError("holds colour or complex values, expected one real value a voxel")
+    if min(shape) < 1:
+        raise DataError("holds no values")
+    length = hold.take_values(shape, dtype.itemsize, beside=offset) * dtype.itemsize
+    if size is not None and size != offset + length:
+        raise DataError(_other_length(size - offset - length))
+    _pass_extensions(stream, offset - header.template_dtype.itemsize - 4, order)
+    voxels = np.empty(length, dtype=np.uint8)
+    missing = length - _fill(stream, voxels.data)
+    if missing:
+        raise DataError(_other_length(-missing))
+    if stream.read(1):
+        raise DataError(_other_length(1))
+    return header, voxels.view(dtype).reshape(shape, order="F")
+
+
+def _header(stream: IO[bytes]) -> tuple[nib.Nifti1Header, int, str]:
+    """The header, where the voxels begin, and the byte order of the extensions before them, "" where there are none."""
+    head = _exactly(stream, 8)
+    kind = nib.Nifti2Header if head[4:7] == b"n+2" else nib.Nifti1Header
+    block = kind.template_dtype.itemsize
+    head += _exactly(stream, block + 4 - len(head))
+    header = kind.from_fileobj(io.BytesIO(head[:block]))
+    offset = float(header["vox_offset"])
+    if not offset.is_integer() or offset < block + 4:
+        raise DataError("says that its voxels begin inside its header (vox_offset)")
+    return header, int(offset), {"<": "little", ">": "big"}[header.endianness] if head[block] else ""
+
+
+def _pass_extensions(stream: IO[bytes], left: int, order: str) -> None:
+    """Goes to the voxels; where the header announces extensions, each must end before them."""
+    count = 0
+    while order and left >= 16:
+        size = int.from_bytes(_exactly(stream, 8)[:4], order, signed=True)  # type: ignore[arg-type]
+        count += 1
+        if not 8 <= size <= left or count > _MOST_EXTENSIONS:
+            raise DataError("has header extensions that do not end before its voxels")
+        _skip(stream, size - 8)
+        left -= size
+    _skip(stream, left)
+
+
+def _skip(stream: IO[bytes], count: int) -> None:
+    while count > 0:
+        count -= len(_exactly(stream, min(count, 2**20)))
+
+
+def _exactly(stream: IO[bytes], count: int) -> bytes:
+    data = stream.read(count)
+    if len(data) < count:
+        raise DataError("is cut off before its voxels begin (truncated)")
+    return data
+
+
+def _fill(stream: IO[bytes], target: memoryview) -> int:
+    filled = 0
+    while filled < len(target):
+        count = stream.readinto(target[filled : filled + 2**24])  # type: ignore[attr-defined]
+        if not count:
+            break
+        filled += count
+    return filled
+
+
+def _other_length(difference: int) -> str:
+    if difference < 0:
+        return f"is cut off: {-difference} bytes of its voxels are missing (truncated)"
+    return "goes on after its last voxel: its header describes another volume than it holds"
+
+
+def _image(header: nib.Nifti1Header, stored: npt.NDArray[Any]) -> StoredImage:
+    slope, intercept = header.get_slope_inter()
+    slope, intercept = 1.0 if slope is None else float(slope), 0.0 if intercept is None else float(intercept)
+    oriented = apply_orientation(stored, io_orientation(header.get_best_affine()))
+    values = np.empty(oriented.shape, dtype=np.float32)
+    for part in slabs(oriented.shape):
+        values[part] = oriented[part].astype(np.float64) * slope + intercept
+    window, own = _window(header, stored.dtype, slope, intercept)
+    return StoredImage(values[None], window, "nifti", digest_array(stored), windows=int(own))
+
+
+def _window(header: Any, dtype: np.dtype[Any], slope: float, intercept: float) -> tuple[Window | None, bool]:
+    """The header's display window; else what the integer type can hold; else none."""
+    low, high = float(header["cal_min"]), float(header["cal_max"])
+    if np.isfinite([low, high]).all() and low < high:
+        return Window(low, high), True
+    if dtype.kind == "f":
+        return None, False
+    borders = sorted(float(limit) * slope + intercept for limit in (np.iinfo(dtype).min, np.iinfo(dtype).max))
+    return Window(borders[0], borders[1]), False

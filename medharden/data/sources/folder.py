@@ -1,0 +1,152 @@
+"""Finding the cases: a folder a class, a manifest, or a MedMNIST archive."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from medharden.data.formats.files import looks_like_image, read_file
+from medharden.data.formats.image import StoredImage
+from medharden.data.formats.limits import Hold
+from medharden.errors import DataError, Problem
+from medharden.protocol import Protocol
+from medharden.record import Finding
+
+__all__ = ["SPLIT_NAMES", "Entry", "Listing", "list_folder", "outside", "sorted_classes"]
+
+SPLIT_NAMES = {
+    "train": "train",
+    "training": "train",
+    "val": "val",
+    "valid": "val",
+    "validation": "val",
+    "test": "test",
+    "testing": "test",
+}
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One case as listed, before it is read.
+
+    Attributes:
+        text: what names the case below the data's root; stays private, only its pseudonym is shown.
+        label: the class's name, or the names of the findings that are there.
+        split: `train`, `val`, `test`, or "" where the data do not say.
+        patient: the patient identifier that the data give, or "".
+        row: place in an archive's split.
+    """
+
+    text: str
+    label: str | tuple[str, ...]
+    split: str = ""
+    patient: str = ""
+    attributes: dict[str, str] = field(default_factory=dict)
+    path: Path | None = None
+    row: int = 0
+
+
+@dataclass(frozen=True)
+class Listing:
+    """What a source holds.
+
+    Attributes:
+        source: `folder`, `manifest` or `npz`.
+        classes: class names as the data give them, sorted.
+        read: decodes one entry within the memory that it may take, or raises DataError with the reason alone. An entry
+            with a path is that file as `read_file` reads it.
+        digest: names the content of an entry without a path; null where each has one.
+    """
+
+    source: str
+    classes: tuple[str, ...]
+    entries: tuple[Entry, ...]
+    read: Callable[[Entry, Hold], StoredImage]
+    problems: tuple[Problem, ...] = ()
+    findings: tuple[Finding, ...] = ()
+    digest: Callable[[Entry], str] | None = None
+
+
+def list_folder(root: Path, protocol: Protocol, name: Callable[[str], str]) -> Listing:
+    """One folder a class, below train, val and test where there are such.
+
+    Args:
+        root: the folder.
+        protocol: says how many dimensions a case has.
+        name: gives a case's pseudonym.
+
+    Raises:
+        DataError: there are no class folders, or split folders and others beside them, or the task is multi-label.
+    """
+    if protocol.task.multilabel:
+        raise DataError(
+            "folders give each case one class; for task.kind multilabel expected a CSV with a 0/1 column for each "
+            "finding, or with one column of findings joined by '|', or a MedMNIST .npz file"
+        )
+    folders = _subfolders(root)
+    splits = [f for f in folders if f.name.lower() in SPLIT_NAMES]
+    if splits and len(splits) != len(folders):
+        raise DataError(
+            f"expected folders for splits or for classes, found both: {len(splits)} named as splits and "
+            f"{len(folders) - len(splits)} others; move the others away or put every class below each split"
+        )
+    places = [(SPLIT_NAMES[s.name.lower()], c) for s in splits for c in _subfolders(s)] if splits else []
+    places = places or [("", c) for c in folders if not splits]
+    if not places:
+        raise DataError(
+            "expected a folder for each class (below train, val and test if the data are split), a CSV with a path and "
+            "a label column, or a MedMNIST .npz file; found no class folders"
+        )
+    entries, problems, ignored = [], [], 0
+    for split, folder in places:
+        for path in _files(folder):
+            text = path.relative_to(root).as_posix()
+            if not looks_like_image(path):
+                ignored += 1
+            elif outside(root, path):
+                problems.append(Problem(name(text), "is a link that leaves the data's folder", folder.name, split))
+            else:
+                entries.append(Entry(text=text, label=folder.name, split=split, path=path))
+    ignored += sum(f.is_file() and not f.name.startswith(".") for f in root.iterdir())
+    return Listing(
+        source="folder",
+        classes=sorted_classes({c.name for _, c in places}),
+        entries=tuple(sorted(entries, key=lambda e: e.text)),
+        read=lambda entry, hold: read_file(entry.path or root, protocol.input.dims, hold),
+        problems=tuple(problems),
+        findings=_ignored(ignored),
+    )
+
+
+def outside(root: Path, path: Path) -> bool:
+    """Whether a path, links followed, leaves the folder; links in a circle lead nowhere and count as leaving it."""
+    try:
+        return not path.resolve().is_relative_to(root.resolve())
+    except RuntimeError:
+        return True
+
+
+def sorted_classes(names: set[str]) -> tuple[str, ...]:
+    """Class names in order; numbers by value, so that 10 follows 9."""
+    if all(n.isdecimal() and n.isascii() for n in names):
+        return tuple(sorted(names, key=int))
+    return tuple(sorted(names))
+
+
+def _ignored(count: int) -> tuple[Finding, ...]:
+    if not count:
+        return ()
+    return (Finding("data.ignored_files", "info", f"{count} files that are no images were left aside."),)
+
+
+def _subfolders(folder: Path) -> list[Path]:
+    return sorted(f for f in folder.iterdir() if f.is_dir() and not f.name.startswith((".", "__")))
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    """Every visible file below a folder; linked folders are not entered."""
+    for here, below, names in os.walk(folder):
+        below[:] = sorted(b for b in below if not b.startswith((".", "__")))
+        yield from (Path(here) / n for n in sorted(names) if not n.startswith("."))

@@ -1,0 +1,1 @@
+"""Cases decoded once: reading them, and keeping what was read."""

@@ -1,0 +1,92 @@
+"""The inputs of a cohort, as an array that lies in a store: what is asked for is read, and no more."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from medharden.data.checks.near import Hashes, picture_hash
+from medharden.data.store.keeping import Kept
+from medharden.rows import Rows
+
+__all__ = ["InputRows", "Inputs"]
+
+Floats = npt.NDArray[np.float32]
+
+
+class Inputs:
+    """(N, C, *spatial) float32 in [0, 1], read-only; each case is held to its digest whenever it is read.
+
+    An index or `np.asarray` gives an ordinary array of that part, in memory.
+    """
+
+    dtype = np.dtype(np.float32)
+
+    def __init__(self, kept: Sequence[Kept], shape: tuple[int, ...]) -> None:
+        """Takes the cases in their order, and the shape of each (C, *spatial): grey becomes colour where asked."""
+        self._kept, self.shape = tuple(kept), (len(kept), *shape)
+
+    @property
+    def ndim(self) -> int:
+        """Axes, with that of the cases."""
+        return len(self.shape)
+
+    def __len__(self) -> int:
+        return len(self._kept)
+
+    def read(self, rows: Sequence[int] | npt.NDArray[np.int64]) -> Floats:
+        """(n, C, *spatial) of some cases, as a new array.
+
+        Raises:
+            DataError: a case is no longer as it was kept.
+        """
+        found = np.empty((len(rows), *self.shape[1:]), dtype=np.float32)
+        for place, row in enumerate(rows):
+            found[place] = self._kept[row].read()
+        return found
+
+    def hashes(self) -> Hashes:
+        """The perceptual hash of each case, as `picture_hashes` gives them; made anew where grey became colour."""
+        channels = self.shape[1]
+        return [
+            kept.hash if kept.case.shape[0] == channels else picture_hash(self.read([row])[0])
+            for row, kept in enumerate(self._kept)
+        ]
+
+    def __getitem__(self, key: Any) -> Floats:
+        first, *rest = key if isinstance(key, tuple) else (key,)
+        if isinstance(first, (int, np.integer)):
+            one: Floats = self.read([int(np.arange(len(self))[first])])[0][tuple(rest)]
+            return one
+        some: Floats = self.read(np.arange(len(self))[first])[(slice(None), *rest)]
+        return some
+
+    def __iter__(self) -> Iterator[Floats]:
+        return (self.read([row])[0] for row in range(len(self)))
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> npt.NDArray[Any]:
+        if copy is False:
+            raise ValueError("the inputs lie in a file: an array of them is a copy")
+        whole: npt.NDArray[Any] = self.read(range(len(self))).astype(dtype or np.float32, copy=False)
+        return whole
+
+
+class InputRows(Rows):
+    """Some cases of the inputs, put on a device as they are read."""
+
+    def __init__(self, inputs: Inputs, rows: Sequence[int], device: str) -> None:
+        """Takes which cases, in their order."""
+        super().__init__((len(rows), *inputs.shape[1:]), torch.float32, device)
+        self._inputs, self._rows = inputs, tuple(rows)
+
+    def take(self, rows: Sequence[int]) -> Tensor:
+        """(n, C, *spatial) in [0, 1], on the device."""
+        found = torch.from_numpy(self._inputs.read([self._rows[row] for row in rows]))
+        if self.device.type == "cuda":
+            return found.pin_memory().to(self.device, non_blocking=True)
+        return found.to(self.device)

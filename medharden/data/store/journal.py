@@ -1,0 +1,73 @@
+"""What a store knows of each case: one line a case, sealed, beside the segment that holds its input.
+
+A line carries a MAC over itself, the segment's name and the store's. Whoever can write to the store but lacks the
+pseudonym key can take lines away, which has cases decoded anew, and can add or change none.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from medharden.data.view.case import ReadCase
+
+__all__ = ["Line", "lines_of", "written"]
+
+_MAC = 64  # hexadecimal digits
+
+
+@dataclass(frozen=True)
+class Line:
+    """One kept case.
+
+    Attributes:
+        file: SHA-256 of the file, or of the array in an archive, that it was decoded from.
+        offset: in the segment.
+        shape: (planes, *spatial).
+        digest: SHA-256 of the planes, hexadecimal.
+        hash: perceptual hash, hexadecimal; "" for a picture of one value.
+        case: what else is kept.
+    """
+
+    file: str
+    offset: int
+    shape: tuple[int, ...]
+    digest: str
+    hash: str
+    case: ReadCase
+
+
+def written(line: Line, seal: bytes, name: str) -> bytes:
+    """One line with its seal.
+
+    Args:
+        line: what it says.
+        seal: the key.
+        name: of the store and the segment.
+    """
+    said = json.dumps(asdict(line), separators=(",", ":")).encode("ascii")
+    return said + b"\t" + _mac(seal, name, said) + b"\n"
+
+
+def lines_of(data: bytes, seal: bytes, name: str) -> Iterator[Line]:
+    """The lines that are whole and sealed; a torn last line, and any that is not, are left out."""
+    for row in data.split(b"\n"):
+        said, mac = row[: -_MAC - 1], row[-_MAC:]
+        if len(row) > _MAC and hmac.compare_digest(_mac(seal, name, said), mac):
+            yield _line(json.loads(said))
+
+
+def _line(said: dict[str, Any]) -> Line:
+    case = said["case"]
+    for field in ("shape", "native", "notes"):
+        case[field] = tuple(case[field])
+    case["identifiers"] = tuple((kind, value) for kind, value in case["identifiers"])
+    return Line(**said | {"shape": tuple(said["shape"]), "case": ReadCase(**case)})
+
+
+def _mac(seal: bytes, name: str, said: bytes) -> bytes:
+    return hmac.new(seal, name.encode() + b"\0" + said, hashlib.sha256).hexdigest().encode()

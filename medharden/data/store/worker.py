@@ -1,0 +1,172 @@
+"""A process that decodes files for another: told paths on standard input, answering with cases on standard output.
+
+It is a program of its own and no fork: the parent holds threads of torch and perhaps a GPU, and its main script may not
+be one that can be imported again. Its standard input ends when the parent does, in whatever way, and so does it.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import signal
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from medharden.data.formats.files import read_file
+from medharden.data.formats.image import quiet_readers
+from medharden.data.formats.limits import Room
+from medharden.data.store.made import Made, made_of, single_threaded
+from medharden.errors import DataError
+from medharden.protocol import Input
+
+__all__ = ["Decoder", "main"]
+
+_START = "from medharden.data.store.worker import main; main()"
+
+
+@dataclass(frozen=True)
+class _Task:
+    """One file, and what is made of it."""
+
+    path: Path
+    spec: Input
+    room: dict[str, int]
+
+
+class _AskedRoom(Room):
+    """A room whose memory is the parent's: each share is asked for, and waited for."""
+
+    def __init__(self, channel: _Channel, limits: dict[str, int]) -> None:
+        super().__init__(**limits)
+        self._channel = channel
+
+    def _take(self, need: int) -> None:
+        self._channel.send(need)
+        self._channel.receive()
+
+
+class _Channel:
+    """Objects over two pipes."""
+
+    def __init__(self, source: BinaryIO, sink: BinaryIO) -> None:
+        self._source, self._sink = source, sink
+
+    def send(self, what: Any) -> None:
+        pickle.dump(what, self._sink, protocol=5)
+        self._sink.flush()
+
+    def receive(self) -> Any:
+        return pickle.load(self._source)  # noqa: S301 - of this program's own child, or parent
+
+
+def main() -> None:
+    """Decodes one file after the other until standard input ends."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # it is the parent that is interrupted, and says what is to be done
+    channel = _Channel(os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb"))
+    nowhere = os.open(os.devnull, os.O_RDWR)
+    os.dup2(nowhere, 0)
+    os.dup2(nowhere, 1)  # what a library prints is no answer
+    single_threaded()
+    with quiet_readers(), ThreadPoolExecutor(max_workers=1) as thread:
+        while True:
+            try:
+                task = channel.receive()
+            except EOFError:
+                return
+            done = thread.submit(_decoded, task, channel)
+            # an error that no reader foresaw gives its type alone, since its text may quote the header
+            unforeseen = done.exception()
+            channel.send(done.result() if unforeseen is None else f"can't be read: {type(unforeseen).__name__}")
+
+
+def _decoded(task: _Task, channel: _Channel) -> Made | str:
+    """The case, or why it can't be used."""
+    try:
+        with _AskedRoom(channel, task.room).file() as hold:
+            return made_of(read_file(task.path, task.spec.dims, hold), task.spec)
+    except DataError as error:
+        return str(error)
+
+
+class Decoder:
+    """The parent's end of one such process; used by one thread."""
+
+    def __init__(self, spec: Input, room: Room) -> None:
+        """Prepares; the process starts with the first file.
+
+        Args:
+            spec: what is made of the files.
+            room: the memory that all readers share.
+        """
+        self._spec, self._room = spec, room
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def decode(self, path: Path) -> Made | str:
+        """The case, or why it can't be used.
+
+        A decoder's defect that ends the process ends no more than that: the file is tried again in a process of its
+        own, and where that ends too, the file is one that can't be read.
+        """
+        try:
+            return self._answer(path)
+        except (EOFError, OSError, pickle.UnpicklingError):
+            self.close()
+        try:
+            return self._answer(path)
+        except (EOFError, OSError, pickle.UnpicklingError):
+            self.close()
+            return "can't be read: the process that decoded it ended without a word, twice"
+
+    def _answer(self, path: Path) -> Made | str:
+        process = self._process or self._started()
+        assert process.stdin is not None and process.stdout is not None, "made with pipes"  # noqa: S101, PT018
+        channel = _Channel(process.stdout, process.stdin)  # type: ignore[arg-type]
+        channel.send(_Task(path.absolute(), self._spec, self._room.limits))
+        held = 0
+        try:
+            while True:
+                said = channel.receive()
+                if not isinstance(said, int):
+                    return said  # type: ignore[no-any-return]
+                self._room._take(said)
+                held += said
+                channel.send(None)
+        finally:
+            self._room._take(-held)  # what a process that ended had not given back
+
+    def _started(self) -> subprocess.Popen[bytes]:
+        self._process = subprocess.Popen(  # noqa: S603 - this program
+            [sys.executable, "-P", "-c", _START],  # -P: nothing is imported from the folder that it is called in
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,  # a library's warnings quote headers
+            env=_environment(),
+        )
+        return self._process
+
+    def close(self) -> None:
+        """Ends the process, if there is one."""
+        process, self._process = self._process, None
+        if process is not None:
+            for stream in (process.stdin, process.stdout):
+                if stream is not None:
+                    _close(stream)
+            process.kill()
+            process.wait()
+
+
+def _environment() -> dict[str, str]:
+    """This process's, with its import path, and without its secrets."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("MEDHARDEN_")}
+    return kept | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+
+
+def _close(stream: Any) -> None:
+    try:
+        stream.close()
+    except OSError:
+        return

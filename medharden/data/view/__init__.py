@@ -1,0 +1,1 @@
+"""Stored images to model input: window, channels, grid."""

@@ -1,0 +1,107 @@
+"""One stored image as the model sees it: its recipe resolved, its model input, and what is kept of it beside that."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from medharden.data.formats.image import StoredImage, slabs
+from medharden.data.formats.window import Window
+from medharden.data.view.preprocessing import Recipe, preprocess
+from medharden.errors import DataError
+from medharden.protocol import Input
+
+__all__ = ["ReadCase", "case_of", "recipe_for"]
+
+Floats = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class ReadCase:
+    """What is kept of a case once its input lies on the shelf.
+
+    Attributes:
+        shape: of its model input (C, *spatial), before colour is decided for the cohort.
+        native: the stored image's spatial shape.
+        low, high: smallest and largest rescaled value.
+        flat: whether preprocessing left one value only.
+        windows: how many windows its file offers; 0 where it offers none.
+        notes: codes of findings about what its reader left aside.
+    """
+
+    shape: tuple[int, ...]
+    native: tuple[int, ...]
+    low: float
+    high: float
+    flat: bool
+    windows: int
+    format: str
+    pixels: str
+    patient: str
+    attributes: dict[str, str]
+    identifiers: tuple[tuple[str, str], ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+def recipe_for(image: StoredImage, spec: Input) -> Recipe:
+    """The recipe that the protocol and the file ask for, with the window's borders resolved.
+
+    Raises:
+        DataError: the file gives no window and the protocol none either, or the percentiles coincide.
+    """
+    intensity = spec.intensity
+    if intensity.mode == "file":
+        if image.window is None:
+            raise DataError(
+                "holds values without a known range and no window of its own; "
+                "set input.intensity to mode 'window' or 'percentile'"
+            )
+        window = image.window
+    elif intensity.mode == "window":
+        window = Window(float(intensity.low or 0.0), float(intensity.high or 0.0))
+    else:
+        low, high = np.percentile(image.values, [float(intensity.low or 0.0), float(intensity.high or 0.0)])
+        if not low < high:
+            raise DataError("has the same value at both percentiles of input.intensity")
+        window = Window(float(low), float(high))
+    channels = {"gray": 1, "rgb": 3, "auto": image.values.shape[0]}[spec.channels]
+    return Recipe(window, image.inverted, channels, spec.size, spec.fit)
+
+
+def case_of(image: StoredImage, spec: Input) -> tuple[ReadCase, Floats]:
+    """One stored image as model input, before colour is decided for the cohort, and what is kept of it.
+
+    Raises:
+        DataError: its values are not finite or all equal, or the recipe can't be resolved.
+    """
+    low, high = _range(image.values)
+    with torch.no_grad():
+        unit = preprocess(torch.from_numpy(image.values), recipe_for(image, spec)).contiguous().numpy()
+    case = ReadCase(
+        shape=unit.shape,
+        native=image.values.shape[1:],
+        low=low,
+        high=high,
+        flat=bool(unit.min() == unit.max()),
+        windows=image.windows,
+        format=image.format,
+        pixels=image.pixels,
+        patient=image.patient,
+        attributes=image.attributes,
+        identifiers=image.identifiers,
+        notes=image.notes,
+    )
+    return case, unit
+
+
+def _range(values: Floats) -> tuple[float, float]:
+    missing = values.size - sum(int(np.isfinite(v[part]).sum()) for v in values for part in slabs(v.shape))
+    if missing:
+        raise DataError(f"holds {missing} values that are not finite")
+    low, high = float(values.min()), float(values.max())
+    if low == high:
+        raise DataError("is constant: all values are equal")
+    return low, high

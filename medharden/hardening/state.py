@@ -1,0 +1,36 @@
+"""Where training stands: what a run that goes on starts from, beside weights, optimiser and perturbations."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor
+
+from medharden.record import EpochRecord, Finding
+
+__all__ = ["EpochState"]
+
+
+@dataclass
+class EpochState:
+    """All that a resumed run needs, as it stands after a step; plain values and tensors alone.
+
+    Attributes:
+        under_way: of an epoch that is not finished: steps done, the generator's state, what the steps gave, seconds.
+    """
+
+    epoch: int = 0
+    rate: float = 1.0
+    recoveries: int = 0
+    train_seconds: float = 0.0
+    probe_seconds: float = 0.0
+    steps: int = 0
+    best_epoch: int = -1
+    best_score: tuple[bool, float] = (False, -1.0)
+    best_constant: tuple[int, ...] = ()
+    best: dict[str, Tensor] = field(default_factory=dict)
+    good: dict[str, Tensor] = field(default_factory=dict)
+    history: list[EpochRecord] = field(default_factory=list)
+    findings: list[Finding] = field(default_factory=list)
+    under_way: dict[str, Any] = field(default_factory=dict)
