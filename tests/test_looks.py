@@ -137,7 +137,7 @@ def test_the_log_and_the_ledger_hold_the_look_before_the_first_case_is_answered(
         seen.append((read_history(run).looks, len(read_ledger(ledger, key_id=shop.cohort.record.key_id).looks)))
         raise MedHardenError("stop")
 
-    monkeypatch.setattr(Cohort, "batch", answer)
+    monkeypatch.setattr(Cohort, "stream", answer)
     with pytest.raises(MedHardenError, match="stop"):
         shop.evaluate(run, rules(), ledger=ledger)
     assert seen == [(1, 1)]
@@ -152,7 +152,7 @@ def test_where_a_look_can_not_be_counted_nothing_is_opened(
     if what == "no ledger":
         ledger.rmdir()
         AuditLog(ledger).append("harden.started")
-    monkeypatch.setattr(Cohort, "batch", lambda *_: pytest.fail("the test split was read"))
+    monkeypatch.setattr(Cohort, "stream", lambda *_: pytest.fail("the test split was read"))
     with pytest.raises(MedHardenError):
         shop.evaluate(run, rules(), ledger=ledger)
     assert not [n for n in READABLE if (run / n).is_file()]
