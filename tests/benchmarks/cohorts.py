@@ -1,6 +1,7 @@
 """What a cohort's size costs: peak memory of hardening and evaluation, and the rates of decoding and of the store.
 
     python tests/benchmarks/cohorts.py memory --side 224 --cases 500 2000 8000 --work .bench/cohorts
+    python tests/benchmarks/cohorts.py evaluation --side 160 --cases 75 225 450 --work .bench/cohorts
     python tests/benchmarks/cohorts.py rates --side 512 --cases 600 --work .bench/cohorts
 
 Images are drawn: noise, brighter on one side for one of two classes. Each measurement runs in a process of its own.
@@ -30,7 +31,8 @@ threat: {{eps: 2, unit: 1/255}}
 splits: {{near_duplicate_bits: null, similar_bits: null,
   patients: {{unit: each_case, reason: "Each image is drawn by itself; nobody has two."}}}}
 hardening: {{branch: full, epochs: 2, min_steps: 1, batch_size: 32, probe_cases: 64, probe_steps: 4}}
-suite: {{attacks: [{{attack: pgd, loss: ce, steps: 3}}], sanity_cases: 0}}
+suite: {{attacks: [{{attack: pgd, loss: ce, steps: 3}}], sanity_cases: 0,
+  reason: "What it costs is measured, and nothing is decided."}}
 """
 
 
@@ -98,6 +100,50 @@ def measure(data: Path, protocol: Path, work: Path, stage: str) -> None:
         evaluate(load_hardened(work / "run"), cohort, settings, work / "run", original=load_classifier(model))
     seconds = {"load": loaded - started, "work": time.monotonic() - loaded}
     print(json.dumps({"start": base, "read": read, "peak": peak(), **seconds}))
+
+
+def evaluate_alone(side: int, cases: int, model: Path, work: Path) -> None:
+    """Hardens on few cases and evaluates on many, in this process; prints the peaks as JSON."""
+    import torch
+
+    from medharden.cli.runtime import keep_freed_memory
+    from medharden.data import load_cohort
+    from medharden.evaluating import evaluate
+    from medharden.hardening import harden
+    from medharden.models import load_classifier, load_hardened
+    from medharden.protocol import parse_protocol
+
+    torch.set_num_threads(1)
+    random, arrays = np.random.default_rng(0), {}
+    for split, count in (("train", 96), ("val", 40), ("test", cases)):
+        labels = np.arange(count) % 2
+        images = random.integers(0, 150, (count, side, side)).astype(np.uint8)
+        for image, label in zip(images, labels, strict=True):
+            image[:, (side // 2) * label : (side // 2) * (label + 1)] += 80
+        arrays |= {f"{split}_images": images, f"{split}_labels": labels[:, None].astype(np.uint8)}
+    np.savez(work / "cases.npz", **arrays)
+    text = PROTOCOL.format(side=side).replace("{mode: window, low: 0, high: 4095}", "{mode: file}")
+    settings = parse_protocol(text, "cohorts.yaml")
+    cohort = load_cohort(work / "cases.npz", settings, key=b"measurements, no secret at all")
+    keep_freed_memory()
+    original = load_classifier(model)
+    harden(original, cohort, settings, work / "run")
+    hardened = peak()
+    evaluate(load_hardened(work / "run"), cohort, settings, work / "run", original=original)
+    print(json.dumps({"hardened": hardened, "peak": peak()}))
+
+
+def evaluation(side: int, cases: list[int], work: Path) -> Iterator[str]:
+    """Peak memory of evaluation by number of test cases, after hardening on 96; the model is that of `memory`."""
+    yield "| Test cases | Peak, MiB: hardening on 96 | evaluating |"
+    yield "|---|---|---|"
+    for count in cases:
+        here = work / f"evaluation-{side}-{count}"
+        shutil.rmtree(here, ignore_errors=True)
+        here.mkdir(parents=True)
+        found = in_a_process("evaluate", side, count, work / "model-224.pt", here)
+        yield f"| {count} | {found['hardened']:.0f} | {found['peak']:.0f} |"
+        shutil.rmtree(here)
 
 
 def in_a_process(*arguments: object) -> dict[str, float]:
@@ -173,15 +219,21 @@ def main() -> None:
     if sys.argv[1:2] == ["stage"]:
         measure(*map(Path, sys.argv[2:5]), sys.argv[5])
         return
+    if sys.argv[1:2] == ["evaluate"]:
+        evaluate_alone(int(sys.argv[2]), int(sys.argv[3]), Path(sys.argv[4]), Path(sys.argv[5]))
+        return
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["memory", "rates"])
+    parser.add_argument("what", choices=["memory", "evaluation", "rates"])
     parser.add_argument("--side", type=int, default=224)
     parser.add_argument("--cases", type=int, nargs="+", default=[500, 2000, 8000])
     parser.add_argument("--work", type=Path, default=Path(".bench/cohorts"))
     given = parser.parse_args()
     given.work.mkdir(parents=True, exist_ok=True)
-    lines = memory(given.side, given.cases, given.work)
-    for line in lines if given.what == "memory" else rates(given.side, given.cases[0], given.work):
+    if given.what == "rates":
+        lines = rates(given.side, given.cases[0], given.work)
+    else:
+        lines = (memory if given.what == "memory" else evaluation)(given.side, given.cases, given.work)
+    for line in lines:
         print(line, flush=True)
 
 
