@@ -99,7 +99,7 @@ def require_plain(folder: Path) -> None:
 
 def _open(name: str, flags: int, folder: int, shown: str) -> int:
     try:
-        return os.open(name, flags, dir_fd=folder)
+        return os.open(name, flags, 0o644, dir_fd=folder)
     except FileNotFoundError:
         raise
     except OSError as error:

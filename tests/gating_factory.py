@@ -88,7 +88,11 @@ def protocol(
             "task": {"positive": positive, "threshold": threshold, "classes": classes},
             "threat": {"eps": 2.0, "unit": "1/255"},
             "fusion": {"mode": mode, "referral_budget": budget, **(fusion or {})},
-            "suite": {"cases": sample, "attacks": ({"attack": "pgd", "loss": "ce", "steps": 20},)},
+            "suite": {
+                "cases": sample,
+                "attacks": ({"attack": "pgd", "loss": "ce", "steps": 20},),
+                "reason": "Tests." if sample is not None and sample < 100 else None,
+            },
             "subgroups": {"columns": columns},
             "splits": splits or {},
             "endpoints": {

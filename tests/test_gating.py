@@ -135,8 +135,7 @@ def test_each_subgroup_has_its_own_numbers_and_verdict() -> None:
     assert "harm is not shown either" in by_name["sex=B"].reason
     assert by_name["sex=B"].table == (35, 0, 8, 17)
     assert by_name["sex=B"].lower < -0.1 < by_name["sex=B"].upper
-    [finding] = decision.findings
-    assert finding.code == "gate.subgroups_inconclusive"
+    finding = next(f for f in decision.findings if f.code == "gate.subgroups_inconclusive")
     assert f"sex=B (n = 60 of about {by_name['sex=B'].needed} needed)" in finding.message
     assert finding.message in decision.reasons
     assert not [e for e in decision.endpoints if e.kind == "subgroup"]

@@ -130,8 +130,8 @@ def test_nothing_else_prints() -> None:
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             name = node.attr if isinstance(node, ast.Attribute) else node.id if isinstance(node, ast.Name) else ""
             assert name not in doors, f"{path.name}:{node.lineno} {name}"
-            streams = isinstance(node, ast.Attribute) and name in ("stdout", "stderr")
-            assert not streams, f"{path.name}:{node.lineno} sys.{name}"
+            of_a_child = isinstance(node, ast.Attribute) and ast.unparse(node.value) == "process"
+            assert of_a_child or name not in ("stdout", "stderr"), f"{path.name}:{node.lineno} {name}"
 
 
 # --- every command ---------------------------------------------------------------------------------------------------
