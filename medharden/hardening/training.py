@@ -24,7 +24,7 @@ from medharden.hardening.branch import merge, trained_state
 from medharden.hardening.perturbations import Carrying, TwoFiles
 from medharden.hardening.probe import Probe, ProbeResult, collapsed
 from medharden.hardening.schedule import epochs_and_batches, learning_rate, radius_share
-from medharden.hardening.state import EpochState
+from medharden.hardening.state import EpochState, StepsSeen
 from medharden.models import (
     Classifier,
     answered_rightly,
@@ -84,7 +84,7 @@ class BranchTraining:
         self.adversary = self._adversary(carrying)
         self.epochs, self.batches = epochs_and_batches(self.settings, len(self.rows))
         self.teacher = self._teacher_logits(clean_path) if self.settings.teacher.weight > 0 else None
-        self.state = EpochState(good=trained_state(branch))
+        self.state, self._seen = EpochState(good=trained_state(branch)), StepsSeen([], [])
         self.trained_parameters = sum(p.numel() for p in branch.parameters() if p.requires_grad)
 
     def _adversary(self, carrying: Carrying | None) -> Adversary:
@@ -162,15 +162,15 @@ class BranchTraining:
         """The steps of an epoch, or those that an interrupted one has left."""
         state, total = self.state, self.epochs * self.batches
         generator, order = self._order()
-        losses, rights = state.under_way.get("losses", []), state.under_way.get("rights", [])
+        seen = self._seen = StepsSeen(state.under_way.get("losses", []), state.under_way.get("rights", []))
         if state.under_way:
             generator.set_state(state.under_way["generator"])
         elif self._codes is not None:
             self._codes.turn(state.epoch + 1)
         rate, radius = state.under_way.get("rate", 0.0), state.under_way.get("radius", 0.0)
-        left = torch.tensor_split(order, self.batches)[len(losses) :]
+        left = torch.tensor_split(order, self.batches)[len(seen) :]
         for part, read in zip(left, read_ahead(self._read, left), strict=True):
-            done = (state.epoch * self.batches + len(losses)) / total
+            done = (state.epoch * self.batches + len(seen)) / total
             rate, radius = state.rate * learning_rate(self.settings, done), radius_share(self.settings, done)
             for group in self.optimiser.param_groups:
                 group["lr"] = rate
@@ -179,16 +179,16 @@ class BranchTraining:
                 self._step(part, inputs, labels, self.threat.eps * radius, generator)
                 for _ in range(self.adversary.replays)
             ]
-            losses.append(outcomes[-1][0])
-            rights.append(outcomes[-1][1])
+            seen.add(outcomes[-1])
             state.steps += len(outcomes)
             if progress is not None:
-                progress("harden", state.epoch * self.batches + len(losses), total)
+                progress("harden", state.epoch * self.batches + len(seen), total)
             if after_step is not None:
-                state.under_way = {"losses": losses, "rights": rights, "rate": rate, "radius": radius}
+                state.under_way = {"losses": seen.losses, "rights": seen.rights, "rate": rate, "radius": radius}
                 state.under_way |= {"seconds": time.perf_counter() - started, "generator": generator.get_state()}
                 after_step()
-        return float(np.mean(losses)), rate, float(np.mean(rights)), radius
+        seen.read()
+        return float(np.mean(seen.losses)), rate, float(np.mean(seen.rights)), radius
 
     def time_steps(self, most: float) -> list[float]:
         """Seconds of each step of an epoch, until it took so many; the branch is good for nothing else afterwards."""
@@ -211,10 +211,12 @@ class BranchTraining:
     def _read(self, part: Tensor) -> tuple[Tensor, Tensor]:
         return self.cohort.batch(self.rows[part.numpy()])
 
-    def _step(
-        self, part: Tensor, inputs: Tensor, labels: Tensor, radius: float, generator: torch.Generator
-    ) -> tuple[float, float]:
-        """One optimiser step; its one backward pass gives both the weights' and the inputs' gradients."""
+    def _step(self, part: Tensor, inputs: Tensor, labels: Tensor, radius: float, generator: torch.Generator) -> Tensor:
+        """One optimiser step; its one backward pass gives both the weights' and the inputs' gradients.
+
+        Returns:
+            (2,) loss, and share of what was attacked that was answered rightly; not read by the host.
+        """
         settings = self.settings
         attacked = self.adversary.attacked(self.branch, part, inputs, labels, radius, generator)
         left_clean = int(settings.clean_share * len(part))
@@ -234,7 +236,7 @@ class BranchTraining:
         if gradient is not None and moves:
             kept = slice(left_clean, None)
             self.adversary.update(part[kept], inputs[kept], attacked.detach()[kept], gradient[kept], own[kept], radius)
-        return float(loss.detach()), float(answered_rightly(logits, labels)[left_clean:].float().mean())
+        return torch.stack([loss.detach(), answered_rightly(logits, labels)[left_clean:].to(loss.dtype).mean()])
 
     def _loss(self, logits: Tensor, inputs: Tensor, labels: Tensor, part: Tensor) -> Tensor:
         if self.settings.method == "trades":
@@ -320,6 +322,7 @@ class BranchTraining:
     def snapshot(self) -> dict[str, Any]:
         """Tensors and plain values to go on from after this step or epoch, beside the files of perturbations."""
         state = self.state
+        self._seen.read()
         return {
             "state": {k: v for k, v in vars(state).items() if k not in ("history", "findings")}
             | {"history": [vars(e) for e in state.history], "findings": [vars(f) for f in state.findings]},

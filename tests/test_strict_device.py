@@ -1,0 +1,49 @@
+"""Hardening and evaluating on a device as strict as a GPU: no tensor out of place, no host that reads each step."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+TESTS = Path(__file__).resolve().parent
+CASES = (
+    "mixed, full, linf",
+    "mixed, norm, l2",
+    "guarded, lora, linf",
+    "guarded, norm, l2",
+    "robust, full, linf, three classes",
+    "mixed, norm, several findings",
+)
+
+
+@pytest.fixture(scope="module")
+def seen(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """What came of each case; in a process of its own, for a device once registered stays."""
+    folder = tmp_path_factory.mktemp("strict") / "runs"
+    words = [sys.executable, str(TESTS / "strict_device.py"), str(folder)]
+    done = subprocess.run(words, capture_output=True, text=True, cwd=TESTS, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", CASES)
+def test_a_run_on_a_strict_device_comes_to_what_it_does_on_the_processor(seen: dict[str, Any], case: str) -> None:
+    there, here = seen["cases"][case]["strict"], seen["cases"][case]["cpu"]
+    assert there["subjects"] == here["subjects"]
+    assert there["identical"]
+    assert there["reads"] > 0  # the counter counts
+
+
+@pytest.mark.slow
+def test_the_host_reads_no_scalar_in_a_training_step(seen: dict[str, Any]) -> None:
+    """48 steps more in as many epochs, and not even half as many reads more."""
+    short, long = seen["cases"][CASES[0]]["strict"], seen["longer"]
+    assert long["steps"] - short["steps"] == 48
+    assert long["reads"] - short["reads"] < 24
