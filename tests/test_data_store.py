@@ -19,7 +19,7 @@ from data_helpers import KEY, class_folders, png, protocol, sized
 
 from medharden.data import load_cohort
 from medharden.data.formats.limits import Room
-from medharden.data.store import cache, reading, segment, worker
+from medharden.data.store import cache, reading, segment, wire, worker
 from medharden.data.store.keeping import Store
 from medharden.errors import DataError, OutputError
 from medharden.protocol import Input
@@ -373,6 +373,29 @@ def test_a_decoder_imports_nothing_from_the_folder_it_is_called_in_and_knows_no_
         assert "a secret" not in told.read_text()
     finally:
         decoder.close()
+
+
+@pytest.mark.parametrize("answer", ["pickle", "text", "too long", "more than it says", "another object", "nothing"])
+def test_what_a_decoder_answers_is_data_whatever_became_of_it(tmp_path, monkeypatch, answer):
+    """A decoder that a hostile file took over can't have its parent run anything, or take memory for nothing."""
+    path, told = png(tmp_path / "0.png", 1), tmp_path / "told"
+    program = f"cos\nsystem\n(S'touch {told}'\ntR.".encode()
+    head = wire._HEAD.pack
+    said = {
+        "pickle": program * 9,
+        "text": b"a word " * 99,
+        "too long": head(2**31, 0),
+        "more than it says": head(2, 2**40) + b"{}",
+        "another object": head(12, 0) + b'{"planes":7}',
+        "nothing": b"",
+    }[answer]
+    monkeypatch.setattr(worker, "_START", f"import sys; sys.stdout.buffer.write({said!r}); sys.stdout.flush()")
+    decoder = worker.Decoder(Input(), Room())
+    try:
+        assert decoder.decode(path) == "can't be read: the process that decoded it ended without a word, twice"
+    finally:
+        decoder.close()
+    assert not told.exists()
 
 
 def test_a_file_that_is_written_to_while_it_is_read_is_not_kept(tmp_path, monkeypatch):

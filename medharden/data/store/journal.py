@@ -15,7 +15,7 @@ from typing import Any
 
 from medharden.data.view.case import ReadCase
 
-__all__ = ["Line", "lines_of", "written"]
+__all__ = ["Line", "case_from", "lines_of", "written"]
 
 _MAC = 64  # hexadecimal digits
 
@@ -61,12 +61,19 @@ def lines_of(data: bytes, seal: bytes, name: str) -> Iterator[Line]:
             yield _line(json.loads(said))
 
 
+def case_from(said: dict[str, Any]) -> ReadCase:
+    """What JSON says of a case, as it was before.
+
+    Raises:
+        KeyError, TypeError, ValueError: it says something else.
+    """
+    fields = {field: tuple(said[field]) for field in ("shape", "native", "notes")}
+    identifiers = tuple((str(kind), str(value)) for kind, value in said["identifiers"])
+    return ReadCase(**said | fields | {"identifiers": identifiers})
+
+
 def _line(said: dict[str, Any]) -> Line:
-    case = said["case"]
-    for field in ("shape", "native", "notes"):
-        case[field] = tuple(case[field])
-    case["identifiers"] = tuple((kind, value) for kind, value in case["identifiers"])
-    return Line(**said | {"shape": tuple(said["shape"]), "case": ReadCase(**case)})
+    return Line(**said | {"shape": tuple(said["shape"]), "case": case_from(said["case"])})
 
 
 def _mac(seal: bytes, name: str, said: bytes) -> bytes:

@@ -7,19 +7,18 @@ be one that can be imported again. Its standard input ends when the parent does,
 from __future__ import annotations
 
 import os
-import pickle
 import signal
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from medharden.data.formats.files import read_file
 from medharden.data.formats.image import quiet_readers
 from medharden.data.formats.limits import Room
 from medharden.data.store.made import Made, made_of, single_threaded
+from medharden.data.store.wire import Channel, heard, said_of
 from medharden.errors import DataError
 from medharden.protocol import Input
 
@@ -28,45 +27,22 @@ __all__ = ["Decoder", "main"]
 _START = "from medharden.data.store.worker import main; main()"
 
 
-@dataclass(frozen=True)
-class _Task:
-    """One file, and what is made of it."""
-
-    path: Path
-    spec: Input
-    room: dict[str, int]
-
-
 class _AskedRoom(Room):
     """A room whose memory is the parent's: each share is asked for, and waited for."""
 
-    def __init__(self, channel: _Channel, limits: dict[str, int]) -> None:
+    def __init__(self, channel: Channel, limits: dict[str, int]) -> None:
         super().__init__(**limits)
         self._channel = channel
 
     def _take(self, need: int) -> None:
-        self._channel.send(need)
+        self._channel.send({"need": need})
         self._channel.receive()
-
-
-class _Channel:
-    """Objects over two pipes."""
-
-    def __init__(self, source: BinaryIO, sink: BinaryIO) -> None:
-        self._source, self._sink = source, sink
-
-    def send(self, what: Any) -> None:
-        pickle.dump(what, self._sink, protocol=5)
-        self._sink.flush()
-
-    def receive(self) -> Any:
-        return pickle.load(self._source)  # noqa: S301 - of this program's own child, or parent
 
 
 def main() -> None:
     """Decodes one file after the other until standard input ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # it is the parent that is interrupted, and says what is to be done
-    channel = _Channel(os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb"))
+    channel = Channel(os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb"))
     nowhere = os.open(os.devnull, os.O_RDWR)
     os.dup2(nowhere, 0)
     os.dup2(nowhere, 1)  # what a library prints is no answer
@@ -74,20 +50,22 @@ def main() -> None:
     with quiet_readers(), ThreadPoolExecutor(max_workers=1) as thread:
         while True:
             try:
-                task = channel.receive()
+                task, _ = channel.receive()
             except EOFError:
                 return
             done = thread.submit(_decoded, task, channel)
             # an error that no reader foresaw gives its type alone, since its text may quote the header
             unforeseen = done.exception()
-            channel.send(done.result() if unforeseen is None else f"can't be read: {type(unforeseen).__name__}")
+            answer = done.result() if unforeseen is None else f"can't be read: {type(unforeseen).__name__}"
+            channel.send(*said_of(answer))
 
 
-def _decoded(task: _Task, channel: _Channel) -> Made | str:
+def _decoded(task: dict[str, Any], channel: Channel) -> Made | str:
     """The case, or why it can't be used."""
+    spec = Input.model_validate_json(task["spec"])
     try:
-        with _AskedRoom(channel, task.room).file() as hold:
-            return made_of(read_file(task.path, task.spec.dims, hold), task.spec)
+        with _AskedRoom(channel, task["room"]).file() as hold:
+            return made_of(read_file(Path(task["path"]), spec.dims, hold), spec)
     except DataError as error:
         return str(error)
 
@@ -113,28 +91,30 @@ class Decoder:
         """
         try:
             return self._answer(path)
-        except (EOFError, OSError, pickle.UnpicklingError):
+        except (EOFError, OSError, KeyError, TypeError, ValueError):
             self.close()
         try:
             return self._answer(path)
-        except (EOFError, OSError, pickle.UnpicklingError):
+        except (EOFError, OSError, KeyError, TypeError, ValueError):
             self.close()
             return "can't be read: the process that decoded it ended without a word, twice"
 
     def _answer(self, path: Path) -> Made | str:
         process = self._process or self._started()
         assert process.stdin is not None and process.stdout is not None, "made with pipes"  # noqa: S101, PT018
-        channel = _Channel(process.stdout, process.stdin)  # type: ignore[arg-type]
-        channel.send(_Task(path.absolute(), self._spec, self._room.limits))
+        channel = Channel(process.stdout, process.stdin)  # type: ignore[arg-type]
+        room = self._room.limits
+        channel.send({"path": str(path.absolute()), "spec": self._spec.model_dump_json(), "room": room})
         held = 0
         try:
             while True:
-                said = channel.receive()
-                if not isinstance(said, int):
-                    return said  # type: ignore[no-any-return]
-                self._room._take(said)
-                held += said
-                channel.send(None)
+                said, body = channel.receive()
+                if "need" not in said:
+                    return heard(said, body)
+                need = int(said["need"])
+                self._room._take(need)
+                held += need
+                channel.send({})
         finally:
             self._room._take(-held)  # what a process that ended had not given back
 
