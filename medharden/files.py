@@ -1,4 +1,4 @@
-"""Opening files of a run directory: plain files alone, no link followed on the way, each read once.
+"""Opening files of a run directory: plain files alone, no link followed on the way, each read once; parts of a file.
 
 What is parsed must be what was hashed, so a reader takes the bytes once, through one descriptor, and both hashes and
 parses these.
@@ -13,7 +13,7 @@ from typing import BinaryIO
 
 from medharden.errors import RunError
 
-__all__ = ["LARGEST_RECORD", "irregular", "open_plain", "read_plain", "require_plain"]
+__all__ = ["LARGEST_RECORD", "irregular", "open_plain", "read_at", "read_plain", "require_plain", "write_at"]
 
 LARGEST_RECORD = 2**30
 """Bytes of the largest file of a run directory that is held in memory: the weights of a large network."""
@@ -49,6 +49,33 @@ def open_plain(folder: Path, name: str, flags: int = _READ) -> BinaryIO:
         os.close(handle)
         raise _irregular(name)
     return os.fdopen(handle, "rb" if flags & os.O_ACCMODE == os.O_RDONLY else "r+b")
+
+
+def read_at(handle: int, into: memoryview | bytearray, offset: int) -> bool:
+    """Fills a buffer from a place in a file; whether the file had as many bytes there.
+
+    Raises:
+        OSError: it can't be read.
+    """
+    left = memoryview(into)
+    while left:
+        read = os.preadv(handle, [left], offset)
+        if not read:
+            return False
+        left, offset = left[read:], offset + read
+    return True
+
+
+def write_at(handle: int, data: bytes | memoryview, offset: int) -> None:
+    """Writes all of the data to a place in a file.
+
+    Raises:
+        OSError: it can't be written, or there is no room.
+    """
+    left = memoryview(data)
+    while left:
+        done = os.pwrite(handle, left, offset)
+        left, offset = left[done:], offset + done
 
 
 def read_plain(folder: Path, name: str, *, largest: int = LARGEST_RECORD) -> bytes:

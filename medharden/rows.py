@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from medharden.errors import OutputError
+from medharden.files import read_at, write_at
 
 __all__ = ["Cases", "Overlay", "RowFile", "Rows", "copy_of", "parts", "read_ahead", "select"]
 
@@ -92,18 +93,14 @@ class RowFile(Rows):
         """(n, ...) the rows as they were written last."""
         found = torch.empty((len(rows), *self.shape[1:]), dtype=self.dtype)
         for place, row in enumerate(rows):
-            view, done = _bytes(found[place]), 0
-            while done < self._size:
-                done += os.preadv(self._file, [view[done:]], row * self._size + done)
+            read_at(self._file, _bytes(found[place]), row * self._size)
         return found.to(self.device)
 
     def __setitem__(self, key: Any, values: Tensor) -> None:
         values = values.detach().to("cpu", self.dtype).contiguous()
         try:
             for place, row in enumerate(self._numbers(key)):
-                view, done = _bytes(values[place]), 0
-                while done < self._size:
-                    done += os.pwrite(self._file, view[done:], row * self._size + done)
+                write_at(self._file, _bytes(values[place]), row * self._size)
         except OSError as error:
             raise _no_room(error) from None
 

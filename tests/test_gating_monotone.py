@@ -150,8 +150,6 @@ def test_what_is_drawn_lies_on_both_sides_of_the_borders() -> None:
     for seed in range(40):
         for name, e in endpoints(drawn(seed)).items():
             seen.setdefault(name, set()).add(e.verdict)
-    verdict_of_all = seen.pop("the run")
-    assert Verdict.PASS not in verdict_of_all or len(verdict_of_all) > 1
     seen = {name: verdicts for name, verdicts in seen.items() if not name.endswith("_change")}  # 40 are too few for all
     assert all(Verdict.PASS in verdicts and len(verdicts) > 1 for verdicts in seen.values()), seen
 

@@ -15,8 +15,8 @@ LAYERS = (
     ("hardening", "evaluating", "gating", "reporting", "exporting", "verifying", "planning", "strength", "attacking"),
     ("models", "attacks", "data", "stats", "audit"),
     ("protocol", "record"),
-    ("plain_yaml",),
-    ("canonical", "extras", "files", "pinning", "rows", "sizes", "text"),
+    ("plain_yaml", "rows"),
+    ("canonical", "extras", "files", "pinning", "sizes", "text"),
     ("errors", "_version"),
 )
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}

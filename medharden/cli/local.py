@@ -43,7 +43,19 @@ def bench(
     from medharden.cli.benched import run_bench
     from medharden.cli.pipeline import Job
 
-    job = Job(model, data, protocol, Path(), arch, device, batch_size, workers, key_file, False, None, max_decoded)
+    job = Job(
+        model=model,
+        data=data,
+        protocol=protocol,
+        run=Path(),
+        arch=arch,
+        device=device,
+        batch_size=batch_size,
+        workers=workers,
+        key_file=key_file,
+        pictures=False,
+        max_decoded=max_decoded,
+    )
     run_bench(job, protocol, dry=False)
 
 

@@ -92,7 +92,8 @@ def decide(
         return invalid(protocol, digests, problems, findings)
     clusters = clusters_of(cohort, protocol.splits.is_copy)
     findings += tuple(unit_findings(protocol, cohort, clusters))
-    every, cases = cases, as_answered(protocol, by_unit(cases, cohort, clusters))
+    every, units = cases, by_unit(cases, cohort, clusters)
+    cases = as_answered(protocol, units)
     endpoints = [
         identity_endpoint(harden, evaluation.identity, every),
         *clean_endpoints(protocol, cohort.classes, cases),
@@ -113,7 +114,7 @@ def decide(
     held = (
         unnamed_reason(protocol, cohort),
         chance_reason(protocol, cohort.classes, cases),
-        never_won(cases),
+        never_won(units),
         *excluded_reasons(protocol, cohort),
     )
     judged += [(Verdict.INCONCLUSIVE, reason) for reason in held if reason]

@@ -12,10 +12,10 @@ from dataclasses import replace
 from medharden.gating.words import percent
 from medharden.protocol import Protocol
 from medharden.record import Clusters, CohortRecord, Endpoint, Finding, Verdict
+from medharden.stats import FEWEST_PATIENTS
 
 __all__ = ["on_enough_units", "unit_findings", "unnamed_reason"]
 
-FEWEST_UNITS = 20
 _MANY = 0.05
 _MOST_SETS, _MOST_CASES = 5, 4
 
@@ -26,9 +26,9 @@ def on_enough_units(endpoint: Endpoint) -> Endpoint:
     Limits from an estimated variance (AUROC, Brier) are too narrow on so few, and of those that count cases none is
     needed at margins that a protocol may state.
     """
-    if endpoint.verdict is not Verdict.PASS or endpoint.patients >= FEWEST_UNITS:
+    if endpoint.verdict is not Verdict.PASS or endpoint.patients >= FEWEST_PATIENTS:
         return endpoint
-    reason = f"{endpoint.reason}; but {endpoint.patients} independent patients are too few: {FEWEST_UNITS} at least"
+    reason = f"{endpoint.reason}; but {endpoint.patients} independent patients are too few: {FEWEST_PATIENTS} at least"
     return replace(endpoint, verdict=Verdict.INCONCLUSIVE, reason=reason)
 
 

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from medharden.errors import OutputError, RunError
-from medharden.files import open_plain
+from medharden.files import open_plain, read_at, write_at
 from medharden.rows import Rows
 
 __all__ = ["Carrying", "TwoFiles"]
@@ -143,20 +143,15 @@ class TwoFiles(Rows):
 
     def _read(self, row: int, turn: int) -> bytearray | None:
         """A row's bytes as a turn wrote them; null where they are others."""
-        data, done, start = bytearray(self._values + _MAC), 0, row * (self._values + _MAC)
-        while done < len(data):
-            read = os.preadv(self._files[turn % 2], [memoryview(data)[done:]], start + done)
-            if not read:
-                return None
-            done += read
+        data = bytearray(self._values + _MAC)
+        if not read_at(self._files[turn % 2], data, row * len(data)):
+            return None
         content = data[: self._values]
         return content if hmac.compare_digest(self._mac(row, turn, content), data[self._values :]) else None
 
     def _write(self, row: int, data: bytes) -> None:
-        start, done = row * (self._values + _MAC), 0
         try:
-            while done < len(data):
-                done += os.pwrite(self._files[self._turn % 2], memoryview(data)[done:], start + done)
+            write_at(self._files[self._turn % 2], data, row * (self._values + _MAC))
         except OSError as error:
             raise self._no_room(error) from None
 

@@ -309,8 +309,7 @@ class Protocol(Strict):
             raise ValueError(
                 f"endpoints.noninferiority: {sorted(named)} are not all findings of a multilabel task.classes"
             )
-        for place, keys in self._class_keys().items():
-            self._check_keys(place, keys)
+        self._check_class_keys()
         if self.task.multilabel and "noninferiority" not in self.endpoints.model_fields_set:
             raise ValueError(
                 "task.kind multilabel needs endpoints.noninferiority written out: all that it lists are co-primary, "
@@ -318,24 +317,26 @@ class Protocol(Strict):
             )
         return self
 
-    def _class_keys(self) -> dict[str, Iterable[str]]:
-        keys: dict[str, Iterable[str]] = {
-            f"endpoints.noninferiority {m.metric}.by_class": m.by_class for m in self.endpoints.noninferiority
-        }
-        keys["endpoints.robustness.by_class"] = self.endpoints.robustness.by_class
-        keys["fusion.referral_by_class"] = self.fusion.referral_by_class
-        return keys
-
-    def _check_keys(self, place: str, keys: Iterable[str]) -> None:
+    def _check_class_keys(self) -> None:
         task = self.task
-        names, two = task.classes or (), task.positive is not None
-        unknown = unknown_keys(keys, names, multilabel=task.multilabel, positive=two)
-        if place == "fusion.referral_by_class":
-            unknown = sorted(set(keys) - set(names))
-        if unknown and task.classes is None:
-            raise ValueError(f"{place}: {unknown} can't be told to be classes; write out task.classes")
-        if unknown:
-            raise ValueError(f"{place}: {unknown} are none of task.classes {list(names)}")
+        names, keys = task.classes or (), {m.metric: m.by_class for m in self.endpoints.noninferiority}
+        unknown = {
+            **{
+                f"endpoints.noninferiority {metric}.by_class": self._unknown(by_class)
+                for metric, by_class in keys.items()
+            },
+            "endpoints.robustness.by_class": self._unknown(self.endpoints.robustness.by_class),
+            "fusion.referral_by_class": sorted(set(self.fusion.referral_by_class) - set(names)),
+        }
+        for place, found in unknown.items():
+            if found and task.classes is None:
+                raise ValueError(f"{place}: {found} can't be told to be classes; write out task.classes")
+            if found:
+                raise ValueError(f"{place}: {found} are none of task.classes {list(names)}")
+
+    def _unknown(self, keys: Iterable[str]) -> list[str]:
+        task = self.task
+        return unknown_keys(keys, task.classes or (), multilabel=task.multilabel, positive=task.positive is not None)
 
     @property
     def digest(self) -> str:

@@ -117,10 +117,9 @@ def endpoint_label(name: str, classes: tuple[str, ...], positive: str | None) ->
     metric, _, subject = name.partition(":")
     if metric == "referral":
         return f"Referral of clean cases, {subject}"
-    for end, said in ((" change", "{}, against the original"), (" floor", "{}, floor")):
-        words = metric.replace("_", " ")
-        if words.endswith(end):
-            whole = metric[: -len(end)] + (f":{subject}" if subject else "")
+    for end, said in (("_change", "{}, against the original"), ("_floor", "{}, floor")):
+        if metric.endswith(end):
+            whole = metric.removesuffix(end) + (f":{subject}" if subject else "")
             return said.format(endpoint_label(whole, classes, positive))
     if metric.startswith("robust_"):
         inner = endpoint_label(name.removeprefix("robust_"), classes, positive)

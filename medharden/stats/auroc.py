@@ -21,7 +21,7 @@ from medharden.stats.numerics import normal_tail, two_sided_quantile
 
 __all__ = ["FEWEST_PATIENTS", "auroc", "auroc_difference", "class_patients", "macro_auroc_difference"]
 
-FEWEST_PATIENTS = 20  # with positives, and with negatives: with fewer an AUROC describes, and shows nothing
+FEWEST_PATIENTS = 20  # of whom anything is shown, of an AUROC with and without positives; fewer describe
 
 _NO_VARIANCE = (
     1e-24  # what rounding alone makes; one pair that changed among 100 000 positives and negatives makes more

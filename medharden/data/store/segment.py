@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import math
 import os
 import tempfile
 from collections.abc import Sequence
@@ -18,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from medharden.errors import DataError, OutputError
+from medharden.files import read_at, write_at
 
 __all__ = ["Segment", "not_kept"]
 
@@ -55,10 +55,9 @@ class Segment:
         Raises:
             OutputError: the disk is full, or the file can't be written to.
         """
-        start, data = self.size, planes.reshape(-1).view(np.uint8).data
+        start = self.size
         try:
-            while data:
-                data = data[os.pwrite(self._handle, data, start + planes.nbytes - len(data)) :]
+            write_at(self._handle, planes.reshape(-1).view(np.uint8).data, start)
         except OSError as error:
             raise not_kept(error) from None
         self.size = start + planes.nbytes
@@ -77,16 +76,11 @@ class Segment:
         """
         planes = np.empty(tuple(shape), dtype="<f4")
         whole = planes.reshape(-1).view(np.uint8).data
-        done = 0
         try:
-            while done < 4 * math.prod(shape):
-                read = os.preadv(self._handle, [whole[done:]], offset + done)
-                if not read:
-                    raise DataError(_ALTERED)
-                done += read
+            there = read_at(self._handle, whole, offset)
         except OSError as error:
             raise DataError(f"a decoded case can't be read from the cache: {error.strerror}; run it again") from None
-        if not hmac.compare_digest(hashlib.sha256(whole).digest(), digest):
+        if not there or not hmac.compare_digest(hashlib.sha256(whole).digest(), digest):
             raise DataError(_ALTERED)
         return planes
 
