@@ -9,10 +9,10 @@ The copy's `pyproject.toml` says what mutmut is to change:
     source_paths = ["medharden"]
     only_mutate = ["medharden/gating/*", "medharden/record/*"]
     also_copy = ["protocols", "docs", "README.md", "CHANGELOG.md"]
-    pytest_add_cli_args_test_selection = ["tests/test_gating.py"]
+    pytest_add_cli_args_test_selection = ["tests/gating/test_gating.py"]
 
 mutmut itself runs all tests anew for each mutant. Nearly every mutant of the gate changes a decision that was reviewed
-(`tests/test_gating_goldens.py`), which is seen in a tenth of a second here; pytest runs for what is left alone.
+(`tests/gating/test_goldens.py`), which is seen in a tenth of a second here; pytest runs for what is left alone.
 """
 
 from __future__ import annotations
@@ -45,9 +45,14 @@ def late(_signal: int, _frame: FrameType | None) -> None:
     raise TimeoutError
 
 
+def places(mutants: Path) -> list[str]:
+    """Where the mutants, their tests and what those share are imported from."""
+    return [str(mutants), *(str(mutants / "tests" / name) for name in ("helpers", "gating"))]
+
+
 def changes_a_decision(name: str) -> bool:
     """Whether a decision or the reasons of one are not as reviewed under this mutant, or can't be made."""
-    import test_gating_goldens as goldens
+    import test_goldens as goldens
 
     decisions, reasons = goldens.reviewed("decisions"), goldens.reviewed("reasons")
     os.environ["MUTANT_UNDER_TEST"] = name
@@ -65,9 +70,20 @@ def changes_a_decision(name: str) -> bool:
 
 def fails_a_test(name: str, mutants: Path) -> bool:
     """Whether a test of the gate or of the records fails under this mutant."""
-    files = [*sorted(mutants.glob("tests/test_gating*.py")), mutants / "tests" / "test_record.py"]
-    command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "-k", SLOW, *map(str, files)]
-    variables = os.environ | {"MUTANT_UNDER_TEST": name, "PYTHONPATH": f"{mutants}:{mutants / 'tests'}"}
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-x",
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        "-k",
+        SLOW,
+        "tests/gating",
+        "tests/record",
+    ]
+    variables = os.environ | {"MUTANT_UNDER_TEST": name, "PYTHONPATH": os.pathsep.join(places(mutants))}
     try:
         done = subprocess.run(
             command, cwd=mutants, env=variables, capture_output=True, timeout=LIMIT_SECONDS, check=False
@@ -84,7 +100,7 @@ def main() -> None:
     parser.add_argument("--count", type=int, help="how many, from the start of the order; all by default")
     chosen = parser.parse_args()
     mutants = (chosen.copy / "mutants").resolve()
-    sys.path[:0] = [str(mutants), str(mutants / "tests")]
+    sys.path[:0] = places(mutants)
     os.chdir(mutants)
     os.environ["MUTANT_UNDER_TEST"] = ""
     signal.signal(signal.SIGALRM, late)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-PACKAGE = Path(__file__).resolve().parent.parent / "medharden"
+PACKAGE = Path(__file__).resolve().parents[2] / "medharden"
 LAYERS = (
     ("cli",),
     ("hardening", "evaluating", "gating", "reporting", "exporting", "verifying", "planning", "strength", "attacking"),

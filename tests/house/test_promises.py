@@ -11,11 +11,11 @@ from conftest import ROOT
 from gating_findings import PROBLEMS as OF_FINDINGS
 from gating_problems import PROBLEMS
 
-TESTS = Path(__file__).resolve().parent
+TESTS = ROOT / "tests"
 GATE, VERIFY = (ROOT / "docs" / f"{name}.md" for name in ("gate", "verify"))
 
 BROKEN = {  # the beginning of a promise in gate.md to what breaks it: rows of the tables of problems, or tests
-    "The protocol is another": ["test_run_directory.py -k required"],
+    "The protocol is another": ["audit/test_run_directory.py -k required"],
     "The log holds no lock": [
         "nothing locked", "locked after the test split was opened", "another protocol locked", "another cohort locked",
         "locked again otherwise",
@@ -24,21 +24,21 @@ BROKEN = {  # the beginning of a promise in gate.md to what breaks it: rows of t
         "an edited harden.json", "an edited evaluation.json", "hardening not on record", "evaluation not on record",
     ],
     "The test split was looked at more often": [
-        "a look too many", "a look that failed, and another", "20 tries", "test_gating_ledger.py -k look",
+        "a look too many", "a look that failed, and another", "20 tries", "gating/test_ledger.py -k look",
     ],
     "A file is not the one": [
         "another protocol", "another cohort", "other weights", "other description", "other cases",
-        "test_gating_run.py -k one_changed_byte",
+        "gating/test_run.py -k one_changed_byte",
     ],
     "The evaluation is of another split": [
         "another split", "other classes", "a moved threshold", "another fusion", "an attack left out",
     ],
     "The attacked cases are not those": [
         "fewer attacked than asked", "more attacked than asked", "none attacked",
-        "test_gating_refusals.py -k hand_picked_sample",
+        "gating/test_refusals.py -k hand_picked_sample",
     ],
     "A `guarded` release has no outcome": [
-        "referral in another mode", "test_gating_refusals.py -k without_referral_under_attack",
+        "referral in another mode", "gating/test_refusals.py -k without_referral_under_attack",
     ],
     "A class has no test case": [
         "a missing class", "a missing case", "a case twice", "a case from elsewhere", "a wrong label",

@@ -1,4 +1,4 @@
-"""Whole decisions, every number and word, as reviewed: `python tests/test_gating_goldens.py` writes them anew.
+"""Whole decisions, every number and word, as reviewed: `python tests/gating/test_goldens.py` writes them anew.
 
 Of the tables of problems it is the reasons and findings.
 """

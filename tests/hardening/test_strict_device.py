@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-TESTS = Path(__file__).resolve().parent
+HELPERS = Path(__file__).resolve().parent.parent / "helpers"
 CASES = (
     "mixed, full, linf",
     "mixed, norm, l2",
@@ -25,8 +25,8 @@ CASES = (
 def seen(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """What came of each case; in a process of its own, for a device once registered stays."""
     folder = tmp_path_factory.mktemp("strict") / "runs"
-    words = [sys.executable, str(TESTS / "strict_device.py"), str(folder)]
-    done = subprocess.run(words, capture_output=True, text=True, cwd=TESTS, check=False)
+    words = [sys.executable, str(HELPERS / "strict_device.py"), str(folder)]
+    done = subprocess.run(words, capture_output=True, text=True, cwd=HELPERS, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     assert tuple(found["cases"]) == CASES

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from conftest import ROOT
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -194,7 +195,7 @@ def test_a_bundle_s_expressions_are_refused_and_never_run(
 def test_the_foreign_ultrasound_weights_load_through_a_class_the_user_names(
     tmp_path: Path, test_data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.chdir(Path(__file__).parent)
+    monkeypatch.chdir(ROOT / "tests" / "helpers")
     path = test_data / "weights" / "breastmnist_cnn.pth"
     spec = ModelSpec(mean=(0.5,), std=(0.5,))
     model = load_classifier(path, arch="python:foreign_networks:BreastCnn", spec=spec)

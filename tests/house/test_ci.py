@@ -260,7 +260,9 @@ def decide(folder: Path, **more: str) -> tuple[subprocess.CompletedProcess[str],
     path = programs(folder, medharden=f'exec "{sys.executable}" -m medharden "$@"')
     output = folder / "output"
     output.write_text("")
-    variables = given | {"GITHUB_OUTPUT": str(output), "PATH": path, "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"} | more
+    variables = (
+        given | {"GITHUB_OUTPUT": str(output), "PATH": path, "PYTHONPATH": f"{ROOT}:{ROOT / 'tests/helpers'}"} | more
+    )
     return run_shell(step("gate")["run"], folder, **variables), output.read_text()
 
 
@@ -312,7 +314,7 @@ def test_the_gitlab_template_verifies_decides_and_keeps_the_report_elsewhere(tmp
     sign(run, key, WHO, render=report_files)
     path = programs(tmp_path, medharden=f'exec "{sys.executable}" -m medharden "$@"')
     variables = {"RUN": "run", "KEY": str(public), "PROTOCOL": "run/protocol.yaml", "EXTRA": "report", "PATH": path}
-    variables["PYTHONPATH"] = f"{ROOT}:{ROOT / 'tests'}"
+    variables["PYTHONPATH"] = f"{ROOT}:{ROOT / 'tests/helpers'}"
     done = run_shell("\n".join(job["script"]), tmp_path, **variables)
     assert done.returncode == 0, done.stderr
     junit = content("gitlab.yml")[".medharden-gate"]["artifacts"]["reports"]["junit"]
@@ -328,7 +330,7 @@ def test_the_gitlab_template_of_an_unsigned_run_exits_as_the_gate_does(tmp_path:
     write_run(tmp_path / "run", records(lost=lost))
     path = programs(tmp_path, medharden=f'exec "{sys.executable}" -m medharden "$@"')
     variables = {"RUN": "run", "PROTOCOL": "run/protocol.yaml", "EXTRA": "gate", "PATH": path}
-    variables["PYTHONPATH"] = f"{ROOT}:{ROOT / 'tests'}"
+    variables["PYTHONPATH"] = f"{ROOT}:{ROOT / 'tests/helpers'}"
     done = run_shell("\n".join(content("gitlab.yml")[".medharden-gate"]["script"]), tmp_path, **variables)
     assert done.returncode == code, done.stderr
     assert gate(tmp_path / "run", read_only=True).verdict is not None
