@@ -20,12 +20,21 @@ from medharden.protocol import load_protocol
 from medharden.record import Endpoint, Evaluation, GateDecision, HardenRecord, Verdict
 from medharden.reporting import markdown_summary
 
-__all__ = ["EXIT_CODES", "GateJob", "required_digest", "run_frontier", "run_gate", "run_report", "show_verdict"]
+__all__ = [
+    "COLOURS",
+    "EXIT_CODES",
+    "GateJob",
+    "required_digest",
+    "run_frontier",
+    "run_gate",
+    "run_report",
+    "show_verdict",
+]
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 
 EXIT_CODES = {Verdict.PASS: 0, Verdict.FAIL: 3, Verdict.INCONCLUSIVE: 4, Verdict.INVALID: 5}
-_COLOURS = {Verdict.PASS: "green", Verdict.FAIL: "red", Verdict.INCONCLUSIVE: "yellow", Verdict.INVALID: "magenta"}
+COLOURS = {Verdict.PASS: "green", Verdict.FAIL: "red", Verdict.INCONCLUSIVE: "yellow", Verdict.INVALID: "magenta"}
 
 
 @dataclass(frozen=True)
@@ -141,7 +150,7 @@ def show_verdict(run: Path, decision: GateDecision, report: Path | None = None, 
     if report is not None:
         parts.append(marked("report: [bold]{}[/]", report))
     parts += [marked("[bold]{}[/]", note) for note in notes]
-    colour = _COLOURS[decision.verdict]
+    colour = COLOURS[decision.verdict]
     verdict = marked(f"[bold {colour}]{{}}[/] · {{}}", decision.verdict, decision.protocol_name)
     shown = Panel(Group(*parts), subtitle=verdict, border_style=colour) if out.terminal else Group(*parts, verdict)
     out.show(shown, _machine(run, decision, evaluation, record) | {"notes": list(notes)})
@@ -202,7 +211,7 @@ def _endpoints(endpoints: tuple[Endpoint, ...], what: str) -> Table:
             smallest,
             "" if e.needed is None else str(e.needed),
             "" if e.power is None else f"{e.power:.2f}",
-            marked(f"[{_COLOURS[e.verdict]}]{{}}[/]", e.verdict),
+            marked(f"[{COLOURS[e.verdict]}]{{}}[/]", e.verdict),
         )
     return table
 

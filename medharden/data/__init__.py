@@ -4,7 +4,7 @@ from medharden.data.cohort import Case, Cohort, SourceSummary, load_cohort, loca
 from medharden.data.groups import group_values
 from medharden.data.phantom import write_phantom_cohort
 from medharden.data.pseudonyms import load_pseudonym_key, pseudonym
-from medharden.data.sources.identity import patient_identity
+from medharden.patients import patient_identity
 
 __all__ = [
     "Case",

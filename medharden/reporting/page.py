@@ -45,13 +45,14 @@ from medharden.reporting.statements import (
 from medharden.reporting.wording import ATTACKS, LOSSES, article_15, threat_rows, untested
 from medharden.text import neutral_lines
 
-__all__ = ["html_report"]
+__all__ = ["environment", "html_report"]
 
 _CLEAN_KINDS = ("noninferiority", "brier", "identity", "clean_floor", "referral")
 
 
 @functools.cache
-def _environment() -> Environment:
+def environment() -> Environment:
+    """The templates, with escaping always on; a name that nobody filled is an error."""
     return Environment(
         loader=PackageLoader("medharden.reporting", "templates"),
         autoescape=True,
@@ -70,7 +71,7 @@ def html_report(records: RunRecords) -> bytes:
     agree, counts = reconciliation(records)
     panels = score_panels(records)
     predicted, calibrated = calibrations(records)
-    page = _environment().get_template("report.html.j2")
+    page = environment().get_template("report.html.j2")
     text = page.render(
         records=records,
         protocol=protocol,

@@ -16,7 +16,7 @@ LAYERS = (
     ("models", "attacks", "data", "stats", "audit"),
     ("protocol", "record"),
     ("plain_yaml", "rows"),
-    ("canonical", "extras", "files", "pinning", "sizes", "text"),
+    ("canonical", "extras", "files", "patients", "pinning", "sizes", "text"),
     ("errors", "_version"),
 )
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}

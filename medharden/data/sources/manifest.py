@@ -13,8 +13,8 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from medharden.data.formats.files import looks_like_image, read_file
 from medharden.data.sources.findings import FindingReader, has_finding_columns
 from medharden.data.sources.folder import SPLIT_NAMES, Entry, Listing, outside, sorted_classes
-from medharden.data.sources.identity import patient_identity
 from medharden.errors import DataError, Problem
+from medharden.patients import patient_identity
 from medharden.protocol import Columns, Protocol
 from medharden.record import Finding
 
