@@ -13,7 +13,7 @@ from medharden.protocol.loading import (
     read_content,
     shipped_protocols,
 )
-from medharden.protocol.reported import Hazard, Signatory, Statements
+from medharden.protocol.reported import TESTED, Hazard, Signatory, StatedThreat, Statements, Tester, ThreatName
 from medharden.protocol.schema import (
     Columns,
     Fusion,
@@ -31,6 +31,7 @@ from medharden.protocol.tasking import Task
 __all__ = [
     "CO_PRIMARY",
     "DEFAULT_PROTOCOL",
+    "TESTED",
     "Attack",
     "Bound",
     "ClassFloor",
@@ -51,12 +52,15 @@ __all__ = [
     "Robustness",
     "Signatory",
     "Splits",
+    "StatedThreat",
     "Statements",
     "Subgroups",
     "Suite",
     "Task",
     "Teacher",
+    "Tester",
     "ThreatModel",
+    "ThreatName",
     "content_digest",
     "load_protocol",
     "parse_content",

@@ -10,6 +10,7 @@ from medharden.reporting.accuracy import clean_limits, robust_limits
 from medharden.reporting.clean import all_findings
 from medharden.reporting.excluded import ExcludedRow, excluded_rows
 from medharden.reporting.findings import finding_figures
+from medharden.reporting.matrix import threat_matrix
 from medharden.reporting.robust import SPLITS
 from medharden.reporting.source import RunRecords
 from medharden.reporting.wording import article_15, untested
@@ -44,6 +45,7 @@ def machine_report(records: RunRecords) -> dict[str, Any]:
         "seed": harden.seed,
         "cohort": _cohort(records.cohort),
         "findings": [asdict(f) for f in all_findings(records)],
+        "threats": [asdict(row) for row in threat_matrix(records)],
         "article_15_5": [asdict(row) for row in article_15(records.protocol, evaluation.subject("composite").attacked)],
         "not_tested": list(untested(records.protocol)),
         "environment": {"harden": asdict(harden.environment), "evaluate": asdict(evaluation.environment)},

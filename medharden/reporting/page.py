@@ -11,6 +11,7 @@ from medharden.reporting.charts import forest_chart, frontier_chart, robustness_
 from medharden.reporting.clean import all_findings, endpoint_rows, paired_tables, subgroup_rows, summary
 from medharden.reporting.excluded import excluded_rows
 from medharden.reporting.findings import finding_figures, finding_rows
+from medharden.reporting.matrix import threat_matrix
 from medharden.reporting.numbers import moment
 from medharden.reporting.pictures import gallery
 from medharden.reporting.provenance import (
@@ -123,6 +124,7 @@ def html_report(records: RunRecords) -> bytes:
         cost=cost_rows(harden, protocol),
         gallery=None if records.examples is None else gallery(records.examples, evaluation.classes),
         findings=all_findings(records),
+        threats=threat_matrix(records),
         article=article_15(protocol, evaluation.subject("composite").attacked),
         untested=untested(protocol),
         digests=digest_rows(records),

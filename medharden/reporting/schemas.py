@@ -84,6 +84,29 @@ class ReportedArticle(TypedDict):
     note: str
 
 
+class ReportedEvidence(TypedDict):
+    """A value, and the record's field that holds it (JSON pointer)."""
+
+    file: str
+    field: str
+    value: str | int | float | bool
+
+
+class ReportedThreat(TypedDict):
+    """One row of the matrix of threats, mitigations and tests."""
+
+    threat: str
+    name: str
+    terms: str
+    scope: str
+    mitigation: str
+    test: str
+    result: str
+    tester: str
+    residual_risk: str
+    evidence: list[ReportedEvidence]
+
+
 class Environments(TypedDict):
     """What each stage ran on."""
 
@@ -141,6 +164,7 @@ class Report(TypedDict):
     seed: int
     cohort: ReportedCohort
     findings: list[Finding]
+    threats: list[ReportedThreat]
     article_15_5: list[ReportedArticle]
     not_tested: list[str]
     environment: Environments
