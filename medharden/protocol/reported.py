@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from medharden.protocol.base import Strict
+from medharden.protocol.base import OpenFraction, Strict
 
 __all__ = ["TESTED", "Hazard", "Signatory", "StatedThreat", "Statements", "Tester", "ThreatName"]
 
@@ -111,6 +111,8 @@ class Statements(Strict):
 
     Attributes:
         population: whose images they are.
+        prevalence: of the positive one of two classes in the intended population, in (0, 1): what predictive values
+            and net benefit are shown at, beside that of the test split.
         reference_standard: how the labels were established.
         provenance: where the images come from, and how they were de-identified.
         hazards: those that the hardening bears on.
@@ -124,6 +126,7 @@ class Statements(Strict):
     """
 
     population: _Text | None = None
+    prevalence: OpenFraction | None = None
     reference_standard: _Text | None = None
     provenance: _Text | None = None
     hazards: tuple[Hazard, ...] = ()

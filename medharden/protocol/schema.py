@@ -317,6 +317,12 @@ class Protocol(Strict):
             )
         return self
 
+    @model_validator(mode="after")
+    def _prevalence_of_the_positive(self) -> Protocol:
+        if self.report.prevalence is not None and (self.task.multilabel or self.task.positive is None):
+            raise ValueError("report.prevalence is of the positive one of two classes: name it in task.positive")
+        return self
+
     def _check_class_keys(self) -> None:
         task = self.task
         names, keys = task.classes or (), {m.metric: m.by_class for m in self.endpoints.noninferiority}

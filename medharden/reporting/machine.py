@@ -13,6 +13,7 @@ from medharden.reporting.findings import finding_figures
 from medharden.reporting.matrix import threat_matrix
 from medharden.reporting.robust import SPLITS
 from medharden.reporting.source import RunRecords
+from medharden.reporting.usefulness import usefulness
 from medharden.reporting.wording import article_15, untested
 
 __all__ = ["machine_report"]
@@ -32,6 +33,7 @@ def machine_report(records: RunRecords) -> dict[str, Any]:
         "subgroups": [{**asdict(e), "verdict": e.verdict.value} for e in decision.subgroups],
         "subjects": [_subject(records, s) for s in evaluation.subjects],
         **_by_finding(records),
+        "usefulness": [asdict(at) for at in usefulness(records)],
         "sanity": [asdict(p) for p in evaluation.sanity],
         "identity": asdict(evaluation.identity),
         "threat": evaluation.threat,

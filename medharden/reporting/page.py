@@ -43,6 +43,7 @@ from medharden.reporting.statements import (
     sign_rows,
     stated_rows,
 )
+from medharden.reporting.usefulness import useful_rows, usefulness
 from medharden.reporting.wording import ATTACKS, LOSSES, article_15, threat_rows, untested
 from medharden.text import neutral_lines
 
@@ -95,6 +96,7 @@ def html_report(records: RunRecords) -> bytes:
         reliability_rows=reliability_rows(calibrated),
         calibration=calibrated,
         predicted=predicted,
+        useful=useful_rows(usefulness(records)),
         sanity=sanity_chart(evaluation.sanity),
         sanity_rows=sanity_rows(evaluation.sanity),
         sanity_checks=sanity_checks(evaluation),

@@ -29,6 +29,7 @@ from medharden.record import (
     ModelRecord,
     SanityPoint,
 )
+from medharden.stats import Estimate
 
 __all__ = ["record_schemas", "write_schemas"]
 
@@ -82,6 +83,17 @@ class ReportedArticle(TypedDict):
     name: str
     tested: bool
     note: str
+
+
+class ReportedUsefulness(TypedDict):
+    """Predictive values and net benefit at one prevalence."""
+
+    population: str
+    prevalence: float
+    positive: dict[str, Estimate | None]
+    negative: dict[str, Estimate | None]
+    threshold: float
+    net_benefit: Estimate | None
 
 
 class ReportedEvidence(TypedDict):
@@ -151,6 +163,7 @@ class Report(TypedDict):
     subgroups: list[Endpoint]
     subjects: list[ReportedSubject]
     by_finding: NotRequired[list[dict[str, Any]]]
+    usefulness: list[ReportedUsefulness]
     sanity: list[SanityPoint]
     identity: Identity
     threat: str
