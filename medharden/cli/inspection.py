@@ -57,6 +57,7 @@ def run_inspection(
         check_classifier(classifier, inputs, cohort.classes, multilabel=protocol.task.multilabel)
     parts: list[Any] = [] if classifier is None else [_model_table(classifier)]
     parts += [_split_table(cohort, protocol), _data_table(cohort)]
+    parts += [marked("[yellow]assumed[/] {}", text) for text in (classifier.record.assumed if classifier else ())]
     parts += [marked("[yellow]{}[/] {}", f.severity, f.message) for f in cohort.record.findings]
     parts.append(f"protocol {protocol.name} · digest {protocol.digest[:16]}")
     out.show(parts, _machine(classifier, cohort, protocol))
@@ -89,6 +90,8 @@ def _model_table(classifier: Classifier) -> Table:
         ("logits", "all that it returns" if record.output is None else f"its output {record.output!r}"),
         ("input channels", str(record.channels)),
         ("mean, std", f"{record.mean}, {record.std}"),
+        ("names of outputs", ", ".join(record.class_names) or "none in the file"),
+        *((f"from: {part}", where) for part, where in record.origins.items()),
         ("state digest", record.state[:16]),
     ):
         table.add_row(name, value)
@@ -151,6 +154,9 @@ def _machine(classifier: Classifier | None, cohort: Cohort, protocol: Protocol) 
             "mean": list(record.mean),
             "std": list(record.std),
             "state": record.state,
+            "class_names": list(record.class_names),
+            "origins": record.origins,
+            "assumed": list(record.assumed),
         }
     return {
         "model": model,

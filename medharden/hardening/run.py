@@ -32,6 +32,7 @@ from medharden.audit import (
 )
 from medharden.data import Cohort
 from medharden.errors import HardeningError, RunError
+from medharden.hardening.assumptions import model_findings
 from medharden.hardening.branch import branch_record, check_form, check_gradient, make_branch
 from medharden.hardening.calibration import calibrate
 from medharden.hardening.clean import clean_epoch_seconds
@@ -139,7 +140,11 @@ def harden(
             seed=protocol.seed,
             started=started,
             finished=datetime.now(UTC).isoformat(timespec="seconds"),
-            findings=(*training.state.findings, *findings),
+            findings=(
+                *model_findings(original.record, *training.probe.validation, cohort.classes),
+                *training.state.findings,
+                *findings,
+            ),
         )
         written = write_record(run / "harden.json", record)
         log.append("harden.recorded", hardened=digest, record=written, files={"hardened.json": description})

@@ -52,6 +52,10 @@ class ModelSpec(Strict):
         arguments: constructor arguments, such as `spatial_dims: 3`; numbers, text, booleans and lists of these.
         mean, std: input normalisation of [0, 1] input, one value a channel or one for all; null takes the
             checkpoint's or the architecture's own.
+        weights: under which key of the file the weights lie, where it holds several, such as `state_dict_ema`.
+        prefix: what stands before each of the network's names in the file; null finds it.
+        rename: beginning of a name in the file to what stands in its place, such as `{"encoder.": "", "classifier.":
+            "fc."}`; the first that fits holds.
         output: which part of what the network returns holds the logits: a key of its dict, or an index into its tuple,
             from 0; null where it returns one tensor.
     """
@@ -60,6 +64,9 @@ class ModelSpec(Strict):
     arguments: dict[str, int | float | bool | str | list[int] | list[float] | list[str]] = {}
     mean: tuple[float, ...] | None = None
     std: tuple[Annotated[float, Field(gt=0)], ...] | None = None
+    weights: Annotated[str, Field(min_length=1)] | None = None
+    prefix: Annotated[str, Field(min_length=1)] | None = None
+    rename: dict[Annotated[str, Field(min_length=1)], str] = {}
     output: Annotated[int, Field(ge=0)] | Annotated[str, Field(min_length=1)] | None = None
 
 
