@@ -7,16 +7,13 @@ from dataclasses import dataclass
 
 from medharden.record import Endpoint, Finding, Verdict
 from medharden.reporting.accuracy import robust_limits
+from medharden.reporting.limits import endpoint_numbers
 from medharden.reporting.numbers import (
     count,
     duration,
     percent,
     percent_interval,
-    points,
-    points_interval,
     points_named,
-    score_change,
-    telling_digits,
 )
 from medharden.reporting.source import RunRecords
 from medharden.reporting.wording import FINDING_LABELS, KINDS, MEANING, UNJUSTIFIED, endpoint_label, threat_words
@@ -32,8 +29,6 @@ __all__ = [
     "summary",
 ]
 
-_DIFFERENCES = ("noninferiority", "robust_gain", "robust_change", "subgroup")
-_BUDGETS = ("referral", "subgroup_referral")
 _SUBGROUP = re.compile(r"(?P<group>.+?=.*?)(?::(?P<metric>(?:robust_|sensitivity|specificity|recall|referral).*))?")
 _SEVERITY = {"critical": 0, "warning": 1, "info": 2}
 _TOP_FINDINGS = 4
@@ -118,7 +113,7 @@ def subgroup_rows(records: RunRecords) -> tuple[EndpointRow, ...]:
 
 
 def _endpoint_row(e: Endpoint, records: RunRecords) -> EndpointRow:
-    estimate, interval, limit = _endpoint_numbers(e)
+    estimate, interval, limit = endpoint_numbers(e)
     return EndpointRow(
         label=_label(e, records),
         kind=KINDS.get(e.kind, e.kind),
@@ -148,25 +143,6 @@ def _sentence(e: Endpoint) -> str:
     before, colon, after = e.reason.partition(": ")
     text = after if colon and before.startswith(e.name) else e.reason
     return text[:1].upper() + text[1:] + ("" if text.endswith(".") else ".") if text else ""
-
-
-def _endpoint_numbers(e: Endpoint) -> tuple[str, str, str]:
-    """Estimate, interval and limit, with as many decimals as it takes to tell the deciding limit from its bound."""
-    if e.kind == "identity":
-        return ("equal" if e.verdict is Verdict.PASS else "not equal", "", "bit for bit")
-    if e.kind == "brier":
-        digits = telling_digits(e.upper, e.limit, score_change)
-        interval = f"[{score_change(e.lower, digits)}, {score_change(e.upper, digits)}]"
-        return score_change(e.estimate, digits), interval, f"< {score_change(e.limit, digits)}"
-    deciding = e.upper if e.kind in _BUDGETS else e.lower
-    if e.kind in _DIFFERENCES:
-        digits = telling_digits(deciding, e.limit, points)
-        interval = points_interval((e.lower, e.upper), digits)
-        return points_named(e.estimate, digits), interval, f"> {points_named(e.limit, digits)}"
-    digits = telling_digits(deciding, e.limit, percent)
-    sign = "≤" if e.kind in _BUDGETS else "≥"
-    interval = percent_interval((e.lower, e.upper), digits)
-    return percent(e.estimate, digits), interval, f"{sign} {percent(e.limit, digits)}"
 
 
 def _subgroup_label(name: str, records: RunRecords) -> str:

@@ -13,7 +13,7 @@ PACKAGE = Path(__file__).resolve().parents[2] / "medharden"
 LAYERS = (
     ("cli",),
     ("hardening", "evaluating", "gating", "reporting", "exporting", "verifying", "planning", "strength", "attacking"),
-    ("models", "attacks", "data", "stats", "audit"),
+    ("models", "attacks", "data", "stats", "audit", "codes"),
     ("protocol", "record"),
     ("plain_yaml", "rows"),
     ("canonical", "extras", "files", "patients", "pinning", "sizes", "text"),
