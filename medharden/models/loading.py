@@ -124,6 +124,13 @@ def _normalisation(
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and std: the protocol's, else the checkpoint's, else the architecture's, else none (0 and 1)."""
     config: dict[str, Any] = getattr(network, "pretrained_cfg", None) or {}
+    for name, stated in (("mean", spec.mean), ("std", spec.std)):
+        if stated is not None and channels == 1 < len(stated):
+            average = sum(stated) / len(stated)
+            raise ModelError(
+                f"model.{name} states {len(stated)} values and the model takes one channel; expected one, such as "
+                f"their average [{average:.4g}], which timm takes for grey input"
+            )
     mean = spec.mean or weights.mean or config.get("mean") or (0.0,)
     std = spec.std or weights.std or config.get("std") or (1.0,)
     return _fit(tuple(mean), channels, "mean"), _fit(tuple(std), channels, "std")
