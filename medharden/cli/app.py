@@ -12,6 +12,7 @@ from medharden._version import __version__
 from medharden.cli.console import out, write
 from medharden.cli.evidence import MaxDecoded, evidence_app
 from medharden.cli.local import local_app
+from medharden.cli.ruled import protocol_app
 from medharden.cli.usage import Commands
 from medharden.sizes import MAX_DECODED
 
@@ -28,7 +29,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-protocol_app = typer.Typer(help="List, show, validate and plan protocols.", no_args_is_help=True)
 app.add_typer(protocol_app, name="protocol")
 app.add_typer(local_app)
 app.add_typer(evidence_app)
@@ -305,56 +305,3 @@ def demo(
     from medharden.cli.demo import run_demo
 
     raise typer.Exit(run_demo(out_dir))
-
-
-@protocol_app.command("list")
-def list_protocols(as_json: Json = False) -> None:
-    """The shipped protocols."""
-    out.json = as_json
-    from medharden.cli.protocols import run_list
-
-    run_list()
-
-
-@protocol_app.command("show")
-def show_protocol(name: Annotated[str, typer.Argument(help="Name or path.")], as_json: Json = False) -> None:
-    """Every field of a protocol, defaults included, and its digest."""
-    out.json = as_json
-    from medharden.cli.protocols import run_show
-
-    run_show(name)
-
-
-@protocol_app.command("validate")
-def validate_protocol(name: Annotated[str, typer.Argument(help="Name or path.")], as_json: Json = False) -> None:
-    """Check a protocol file; exit code 1 where it has errors."""
-    out.json = as_json
-    from medharden.cli.protocols import run_validate
-
-    run_validate(name)
-
-
-@protocol_app.command("plan")
-def plan_protocol(
-    name: Annotated[str, typer.Argument(help="Name or path.")],
-    cases: Annotated[int | None, typer.Option("--cases", min=1, help="Test cases in all.")] = None,
-    positives: Annotated[int | None, typer.Option("--positives", min=0, help="Those with the finding.")] = None,
-    discordance: Annotated[
-        float,
-        typer.Option("--discordance", min=0.0, max=1.0, help="Share of cases answered with different success."),
-    ] = 0.05,
-    expected_loss: Annotated[
-        float, typer.Option("--expected-loss", min=0.0, max=1.0, help="Share of cases that is truly lost.")
-    ] = 0.0,
-    data: Annotated[Path | None, typer.Option("--data", help="Count the test split of this cohort.")] = None,
-    workers: Workers = 2,
-    max_decoded: MaxDecoded = MAX_DECODED,
-    cache: Cache = None,
-    key_file: KeyFile = None,
-    as_json: Json = False,
-) -> None:
-    """How many cases each margin needs, and what those at hand can show; no test case is answered."""
-    out.json = as_json
-    from medharden.cli.planned import run_plan
-
-    run_plan(name, cases, positives, discordance, expected_loss, data, workers, max_decoded, key_file, cache)

@@ -172,9 +172,8 @@ def _expected(kind: str, message: str, value: Any) -> str:
             return f"expected {whole} without a sign, a share as {percent:g}"
         return f"expected {whole}, without quotes"
     if kind in ("less_than", "less_than_equal") and isinstance(value, (int, float)) and 1 < value <= 100:
-        return (
-            f"{said.replace('Input should be', 'expected')}; shares are proportions, so {value:g} % is {value / 100:g}"
-        )
+        below = said.replace("Input should be", "expected")
+        return f"{below}; shares are proportions, so {value:g} % is {value / 100:g}"
     if kind == "bool_type":
         return "expected true or false"
     if kind == "string_type":
