@@ -73,7 +73,7 @@ def run_new(job: Draft) -> None:
 
 
 def _may_ask(job: Draft) -> bool:
-    return not job.yes and not out.json and sys.stdin.isatty() and sys.stdout.isatty()
+    return not job.yes and not out.json and sys.stdin.isatty() and out.terminal
 
 
 def _record(job: Draft, seen: Survey) -> ModelRecord | None:

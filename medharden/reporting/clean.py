@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from medharden.record import Endpoint, Finding, Verdict
+from medharden.codes import Step, gravest_first, may_be_released, steps
+from medharden.record import Endpoint, Finding, GateDecision, Verdict
 from medharden.reporting.accuracy import robust_limits
 from medharden.reporting.limits import endpoint_numbers
 from medharden.reporting.numbers import (
@@ -81,7 +82,9 @@ class Summary:
     verdict: Verdict
     meaning: str
     unjustified: str
-    reasons: tuple[str, ...]
+    reasons: tuple[Step, ...]
+    release: str
+    whom: str
     passed: str
     clean_original: str
     clean_released: str
@@ -200,7 +203,9 @@ def summary(records: RunRecords) -> Summary:
         verdict=decision.verdict,
         meaning=MEANING[decision.verdict],
         unjustified="" if decision.margins_justified else UNJUSTIFIED,
-        reasons=tuple(r for r in decision.reasons if r not in {f.message for f in decision.findings}),
+        reasons=_reasons(decision),
+        release=may_be_released(decision.verdict),
+        whom=_whom(records),
         passed=f"{passed} of {len(decided)} endpoints met" if decided else "no endpoint decided",
         clean_original=percent(original.clean_accuracy),
         clean_released=percent(released.clean_accuracy),
@@ -220,6 +225,22 @@ def summary(records: RunRecords) -> Summary:
         findings=tuple(shown[:_TOP_FINDINGS]),
         more_findings=len(shown[_TOP_FINDINGS:]),
     )
+
+
+def _reasons(decision: GateDecision) -> tuple[Step, ...]:
+    """The gravest first, each with what to do; of a PASS, what is to be known beside it and is no finding."""
+    beside = {f.message for f in decision.findings}
+    told = tuple(Step(r, "", "") for r in gravest_first(decision) if r not in beside)
+    return steps(decision) or told
+
+
+def _whom(records: RunRecords) -> str:
+    """On whom the verdict rests: the population as stated, and how many test cases of how many patients."""
+    test = records.cohort.split("test")
+    patients = len({case.patient for case in test})
+    of = f" of {count(patients)} patients" if records.cohort.grouped_by == "patient" else ", no patient named"
+    stated = records.protocol.report.population or "population not stated in the protocol"
+    return f"{stated}: {count(len(test))} test cases{of}"
 
 
 def _identity(records: RunRecords) -> tuple[bool | None, str, str]:
