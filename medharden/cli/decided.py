@@ -109,10 +109,12 @@ def next_steps(decision: GateDecision) -> list[Text]:
     """The reasons, the gravest first, each with what to do; then whether the release may go out."""
     todo = {step.reason: step for step in steps(decision)}
     lines: list[Text] = []
+    said = ""
     for reason in gravest_first(decision):
         lines.append(marked("· {}", reason))
-        if reason in todo and todo[reason].do:
-            lines.append(marked("  [bold]to do:[/] {} [dim]({})[/]", todo[reason].do, todo[reason].code))
+        if reason in todo and todo[reason].do not in ("", said):
+            said = todo[reason].do
+            lines.append(marked("  [bold]to do:[/] {} [dim]({})[/]", said, todo[reason].code))
     return [*lines, marked("[bold]{}[/]", may_be_released(decision.verdict))]
 
 

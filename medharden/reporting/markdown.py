@@ -30,7 +30,7 @@ def markdown_summary(decision: GateDecision, notes: Sequence[str] = ()) -> str:
         *_table("endpoint", decision.endpoints),
         *_table("subgroup", decision.subgroups),
         *_list("Reasons", gravest_first(decision)),
-        *_list("What to do", [f"{step.do} ({step.code})" for step in steps(decision) if step.do]),
+        *_list("What to do", list(dict.fromkeys(f"{step.do} ({step.code})" for step in steps(decision) if step.do))),
         "",
         plain(may_be_released(decision.verdict)),
         *_list("Findings", [f"{f.severity}, {f.code}: {f.message}" for f in decision.findings]),
