@@ -23,6 +23,7 @@ MaxDecoded = Annotated[
         parser=parse_bytes,
         metavar="SIZE",
         show_default="1GiB",
+        rich_help_panel="Data",
         help="Memory that reading one file may take, and all threads together (512MiB, 2GiB).",
     ),
 ]

@@ -111,11 +111,18 @@ def _split_table(cohort: Cohort, protocol: Protocol) -> Table:
         none = Counter(c.split for c in cohort.cases if not present(c.label))
         table.add_row("no finding", *(str(none[s]) for s in _SPLITS))
         table.add_row("cases", *(str(sizes[s]) for s in _SPLITS))
-    table.add_row("patients", *(str(len({c.patient for c in cohort.cases if c.split == s})) for s in _SPLITS))
+    table.add_row(_whose(cohort), *(str(len({c.patient for c in cohort.cases if c.split == s})) for s in _SPLITS))
     clusters = clusters_of(cohort.record, protocol.splits.is_copy)
     if clusters.copies:
         table.add_row("units (copies count once)", "", "", str(clusters.count))
     return table
+
+
+def _whose(cohort: Cohort) -> str:
+    """What the number of patients counts where some, or all, cases name none."""
+    if cohort.record.grouped_by == "case":
+        return "cases, no patient named"
+    return "patients, or cases without" if cohort.record.unnamed else "patients"
 
 
 def _data_table(cohort: Cohort) -> Table:

@@ -18,6 +18,7 @@ import torch
 from medharden.data.checks.dividing import chain_findings, divide, farthest
 from medharden.data.checks.identifiers import Identifiers, gather_identifiers, may_name_people
 from medharden.data.checks.identity import name_patients
+from medharden.data.checks.kind import require_kind
 from medharden.data.checks.near import NearPair, near_duplicate_findings
 from medharden.data.checks.patients import patient_findings
 from medharden.data.checks.problems import (
@@ -162,6 +163,7 @@ def load_cohort(
     room = room_for(max_decoded, protocol.input)
     listing = list_source(source, protocol, name, memory_limit, max_decoded)
     classes = check_classes(listing, protocol)
+    require_kind(listing, protocol)
     if cache is not None and source.is_dir() and cache.resolve().is_relative_to(source.resolve()):
         raise OutputError("--cache lies inside the data, where it would be taken for cases; choose another place")
     folder = None if cache is None else view_folder(cache, protocol.input, key)

@@ -79,7 +79,7 @@ def harden(
         run: the run directory, made if absent.
         device: such as `cpu` or `cuda:0`.
         checkpoint_minutes: a checkpoint is written after each epoch, and within one after so many minutes.
-        progress: called with `harden` and `calibrate`.
+        progress: called with `prepare`, `harden` and `calibrate`.
 
     Raises:
         ModelError: the model does not fit the data.
@@ -99,9 +99,12 @@ def harden(
 
         clean_path = copy.deepcopy(original).requires_grad_(False).to(device)
         before, answers = state_digest(clean_path), _answers(clean_path, fixed, device)
+        report = progress or (lambda stage, done, total: None)
+        report("prepare", 0, 1)
         training, binding = _prepare(clean_path, cohort, protocol, cohort_digest, run, device)
         saved = _read_checkpoint(run, binding, cohort.seal, training)
         keeping = _Keeping(training, run / _CHECKPOINT, binding, 60 * checkpoint_minutes)
+        report("prepare", 1, 1)
         clean_seconds = _go_on(keeping, clean_path, saved, progress)
         training.finish()
 
@@ -233,6 +236,8 @@ def _go_on(keeping: _Keeping, clean_path: Classifier, saved: dict[str, Any] | No
     One is timed before and one after: on a machine that others use too, neither stands for the time between.
     """
     training = keeping.training
+    if progress is not None:
+        progress("harden", *training.progress())
     if saved is None:
         keeping.clean_seconds = _time_clean_epoch(clean_path, training)
     else:

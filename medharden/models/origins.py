@@ -51,7 +51,13 @@ def origins(network: nn.Module, weights: Weights, found: Matched, spec: ModelSpe
     values: dict[str, Numbers] = {}
     sources: dict[str, str] = {}
     for name, nothing in (("mean", 0.0), ("std", 1.0)):
-        ours = ("protocol", getattr(spec, name)), ("checkpoint", getattr(weights, name))
+        stated = getattr(spec, name)
+        if stated is not None and channels == 1 < len(stated):
+            raise ModelError(
+                f"model.{name} states {len(stated)} values and the model takes one channel; expected one, such as their "
+                f"average [{sum(stated) / len(stated):.4g}], which timm takes for grey input"
+            )
+        ours = ("protocol", stated), ("checkpoint", getattr(weights, name))
         theirs = ("timm's default for this name: assumed", config.get(name)), ("nothing says: assumed", (nothing,))
         sources[name], value = next((source, value) for source, value in (*ours, *theirs) if value)
         values[name] = _fit(tuple(value), channels, name)

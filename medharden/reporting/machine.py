@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
+from medharden.codes import steps
 from medharden.record import CohortRecord, SubjectOutcome, present
 from medharden.reporting.accuracy import clean_limits, robust_limits
 from medharden.reporting.clean import all_findings
@@ -28,6 +29,7 @@ def machine_report(records: RunRecords) -> dict[str, Any]:
         "schema": _SCHEMA,
         "verdict": decision.verdict.value,
         "reasons": list(decision.reasons),
+        "to_do": [asdict(step) for step in steps(decision)],
         "margins_justified": decision.margins_justified,
         "endpoints": [{**asdict(e), "verdict": e.verdict.value} for e in decision.endpoints],
         "subgroups": [{**asdict(e), "verdict": e.verdict.value} for e in decision.subgroups],

@@ -6,6 +6,8 @@ import functools
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from medharden.codes import all_codes
+from medharden.record import Finding
 from medharden.reporting.accuracy import unit_table
 from medharden.reporting.charts import forest_chart, frontier_chart, robustness_chart, training_chart
 from medharden.reporting.clean import all_findings, endpoint_rows, paired_tables, subgroup_rows, summary
@@ -89,6 +91,7 @@ def html_report(records: RunRecords) -> bytes:
         subgroup_forest=forest_chart(decision.subgroups, tuple(row.label for row in subgroups), "subgroup"),
         harm=harm_rows(records),
         stated=stated_rows(records),
+        todo=_todo,
         preprocessing=preprocessing_rows(protocol, records.cohort),
         roc=roc_chart(panels),
         auroc=auroc_rows(panels, unit_table(records)),
@@ -136,3 +139,9 @@ def html_report(records: RunRecords) -> bytes:
         protocol_text=protocol_text(records),
     )
     return neutral_lines(text).encode("utf-8")
+
+
+def _todo(finding: Finding) -> str:
+    """What to do about a finding, where there is something to do."""
+    known = all_codes().get(finding.code)
+    return "" if known is None or known.do.startswith("Nothing") else known.do

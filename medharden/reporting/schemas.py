@@ -11,6 +11,7 @@ from pydantic import TypeAdapter
 from typing_extensions import TypedDict
 
 from medharden.audit import write_atomic
+from medharden.codes import Step
 from medharden.protocol import Protocol
 from medharden.record import (
     AttackOutcome,
@@ -158,6 +159,7 @@ class Report(TypedDict):
     schema: Literal["medharden/report/1"]
     verdict: Literal["PASS", "FAIL", "INCONCLUSIVE", "INVALID"]
     reasons: list[str]
+    to_do: list[Step]
     margins_justified: bool
     endpoints: list[Endpoint]
     subgroups: list[Endpoint]

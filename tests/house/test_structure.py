@@ -12,8 +12,19 @@ import pytest
 PACKAGE = Path(__file__).resolve().parents[2] / "medharden"
 LAYERS = (
     ("cli",),
-    ("hardening", "evaluating", "gating", "reporting", "exporting", "verifying", "planning", "strength", "attacking"),
-    ("models", "attacks", "data", "stats", "audit"),
+    (
+        "hardening",
+        "evaluating",
+        "gating",
+        "reporting",
+        "exporting",
+        "verifying",
+        "planning",
+        "drafting",
+        "strength",
+        "attacking",
+    ),
+    ("models", "attacks", "data", "stats", "audit", "codes"),
     ("protocol", "record"),
     ("plain_yaml", "rows"),
     ("canonical", "extras", "files", "patients", "pinning", "sizes", "text"),
@@ -21,6 +32,7 @@ LAYERS = (
 )
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 FLOORS = (
+    ("survey",),
     ("groups", "sampled", "stored"),
     ("cohort",),
     ("store",),
