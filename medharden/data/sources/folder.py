@@ -10,20 +10,17 @@ from pathlib import Path
 from medharden.data.formats.files import looks_like_image, read_file
 from medharden.data.formats.image import StoredImage
 from medharden.data.formats.limits import Hold
+from medharden.data.sources.companions import chosen, refuse_companions
 from medharden.errors import DataError, Problem
 from medharden.protocol import Protocol
 from medharden.record import Finding
 
-__all__ = ["SPLIT_NAMES", "Entry", "Listing", "list_folder", "outside", "sorted_classes"]
+__all__ = ["SPLIT_NAMES", "Entry", "Listing", "list_folder", "outside", "sorted_classes", "unchosen_files"]
 
 SPLIT_NAMES = {
-    "train": "train",
-    "training": "train",
-    "val": "val",
-    "valid": "val",
-    "validation": "val",
-    "test": "test",
-    "testing": "test",
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("val", "valid", "validate", "validation", "dev", "development", "tune", "tuning"), "val"),
+    **dict.fromkeys(("test", "testing", "holdout", "hold-out", "hold_out", "held-out"), "test"),
 }
 
 
@@ -57,6 +54,8 @@ class Listing:
         classes: class names as the data give them, sorted.
         read: decodes one entry within the memory that it may take, or raises DataError with the reason alone. An entry
             with a path is that file as `read_file` reads it.
+        left_out: cases that the protocol's own rules leave out, and rows that repeat another; they go on record and
+            are no errors.
         digest: names the content of an entry without a path; null where each has one.
     """
 
@@ -66,6 +65,7 @@ class Listing:
     read: Callable[[Entry, Hold], StoredImage]
     problems: tuple[Problem, ...] = ()
     findings: tuple[Finding, ...] = ()
+    left_out: tuple[Problem, ...] = ()
     digest: Callable[[Entry], str] | None = None
 
 
@@ -99,16 +99,23 @@ def list_folder(root: Path, protocol: Protocol, name: Callable[[str], str]) -> L
             "expected a folder for each class (below train, val and test if the data are split), a CSV with a path and "
             "a label column, or a MedMNIST .npz file; found no class folders"
         )
-    entries, problems, ignored = [], [], 0
+    entries, problems, ignored, unchosen = [], [], 0, 0
+    below: list[tuple[str, str]] = []
     for split, folder in places:
         for path in _files(folder):
             text = path.relative_to(root).as_posix()
             if not looks_like_image(path):
                 ignored += 1
-            elif outside(root, path):
+                continue
+            if not chosen(text, protocol.cases):
+                unchosen += 1
+                continue
+            below.append((path.relative_to(folder).as_posix(), folder.relative_to(root).as_posix()))
+            if outside(root, path):
                 problems.append(Problem(name(text), "is a link that leaves the data's folder", folder.name, split))
             else:
                 entries.append(Entry(text=text, label=folder.name, split=split, path=path))
+    refuse_companions(below, protocol.cases)
     ignored += sum(f.is_file() and not f.name.startswith(".") for f in root.iterdir())
     return Listing(
         source="folder",
@@ -116,7 +123,7 @@ def list_folder(root: Path, protocol: Protocol, name: Callable[[str], str]) -> L
         entries=tuple(sorted(entries, key=lambda e: e.text)),
         read=lambda entry, hold: read_file(entry.path or root, protocol.input.dims, hold),
         problems=tuple(problems),
-        findings=_ignored(ignored),
+        findings=(*_ignored(ignored), *unchosen_files(unchosen)),
     )
 
 
@@ -139,6 +146,14 @@ def _ignored(count: int) -> tuple[Finding, ...]:
     if not count:
         return ()
     return (Finding("data.ignored_files", "info", f"{count} files that are no images were left aside."),)
+
+
+def unchosen_files(count: int) -> tuple[Finding, ...]:
+    """That the protocol's rule left image files out."""
+    if not count:
+        return ()
+    message = f"{count} image files are no cases by cases.include and cases.exclude of the protocol, and were left out."
+    return (Finding("data.unchosen_files", "info", message),)
 
 
 def _subfolders(folder: Path) -> list[Path]:
