@@ -35,6 +35,7 @@ from medharden.data.sources.findings import unclear_words
 from medharden.data.sources.folder import Entry, Listing, list_folder
 from medharden.data.sources.manifest import find_manifest, list_manifest, why_no_manifest
 from medharden.data.sources.patient_paths import named_by_path
+from medharden.data.sources.series import in_series
 from medharden.data.store.cache import view_folder
 from medharden.data.store.inputs import InputRows, Inputs
 from medharden.data.store.keeping import Kept, Store
@@ -312,10 +313,15 @@ def list_source(
 def _list_folder(source: Path, protocol: Protocol, name: Callable[[str], str]) -> Listing:
     """Class folders; where there are none, the error says of each CSV file why it is no manifest."""
     try:
-        return list_folder(source, protocol, name)
+        listing = list_folder(source, protocol, name)
     except DataError as error:
         reasons = why_no_manifest(source, protocol)
         raise DataError(f"{error}; {reasons}" if reasons else str(error)) from None
+    if protocol.input.dims == 2:
+        return listing
+    grouped = in_series(listing.entries)
+    entries = tuple(sorted(grouped.entries, key=lambda e: e.text))
+    return replace(listing, entries=entries, findings=(*listing.findings, *grouped.findings))
 
 
 def _named(pairs: Sequence[NearPair], names: Sequence[str]) -> tuple[AlikePair, ...]:

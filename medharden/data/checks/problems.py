@@ -10,6 +10,7 @@ from medharden.data.checks.near import NearPair
 from medharden.data.checks.splits import NAMELESS, SPLITS, Member, contradictions, leaks, shared_pixels
 from medharden.data.formats.dicom import FRAMES_AS_STORED
 from medharden.data.formats.picture import TRANSPARENCY
+from medharden.data.formats.series import ASSUMED_AXIAL
 from medharden.data.sources.folder import Entry, Listing
 from medharden.data.view.case import ReadCase
 from medharden.errors import DataError, Problem
@@ -206,6 +207,7 @@ def findings_of(
     flat = sum(c.flat for c in kept.values())
     hidden = sum(TRANSPARENCY in c.notes for c in kept.values())
     unordered = sum(FRAMES_AS_STORED in c.notes for c in kept.values())
+    assumed = sum(ASSUMED_AXIAL in c.notes for c in kept.values())
     repeated = [{members[p].patient for p in places} for places in shared_pixels(members)]
     again = sum(len(patients) > 1 for patients in repeated)
     nameless = sum(min(patients).startswith(NAMELESS) and len(patients) == 1 for patients in repeated)
@@ -228,6 +230,12 @@ def findings_of(
             FRAMES_AS_STORED,
             f"{unordered} of {n} multi-frame DICOM files do not say where their frames lie; these were stacked as "
             "stored, and not turned.",
+        ),
+        (
+            assumed > 0,
+            ASSUMED_AXIAL,
+            f"{assumed} of {n} series do not say which way their slices lie (Image Orientation); they were taken to be "
+            "axial.",
         ),
         (
             again > 0,

@@ -28,6 +28,7 @@ __all__ = [
     "functional_groups",
     "open_dicom",
     "padding_of",
+    "place_of",
     "read_dicom",
     "rescale_of",
     "stored_range",
@@ -147,6 +148,22 @@ def _grid(ds: Dataset) -> Grid | None:
     if {len(p) for p in positions} != {3} or {len(c) for c in cosines} != {6}:
         raise DataError("has frames without a place or direction")
     return grid_of(np.array(positions), np.array(cosines))
+
+
+def place_of(ds: Dataset) -> tuple[list[float], list[float]]:
+    """Where a single frame lies: (3,) its first pixel in mm, and (6,) the directions of rows and columns, or none.
+
+    Raises:
+        DataError: the file does not say.
+    """
+    position, cosines = _numbers(ds, "ImagePositionPatient"), _numbers(ds, "ImageOrientationPatient")
+    if len(position) != 3:
+        raise DataError(
+            "is a series whose slices do not say where they lie (Image Position), so their order is unknown"
+        )
+    if len(cosines) not in (0, 6):
+        raise DataError("is a series whose slices do not say how they lie (Image Orientation)")
+    return position, cosines
 
 
 def padding_of(ds: Dataset, stored: npt.NDArray[Any]) -> npt.NDArray[np.bool_] | None:

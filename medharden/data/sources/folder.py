@@ -7,9 +7,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from medharden.data.formats.files import looks_like_image, read_file
+from medharden.data.formats.files import looks_like_image
 from medharden.data.formats.image import StoredImage
 from medharden.data.formats.limits import Hold
+from medharden.data.formats.series import read_files
 from medharden.data.sources.companions import chosen, refuse_companions
 from medharden.errors import DataError, Problem
 from medharden.protocol import Protocol
@@ -33,6 +34,8 @@ class Entry:
         label: the class's name, or the names of the findings that are there.
         split: `train`, `val`, `test`, or "" where the data do not say.
         patient: the patient identifier that the data give, or "".
+        path: its file; the first of a series.
+        slices: the files of a series, sorted by name; empty for a case of one file.
         row: place in an archive's split.
     """
 
@@ -42,7 +45,13 @@ class Entry:
     patient: str = ""
     attributes: dict[str, str] = field(default_factory=dict)
     path: Path | None = None
+    slices: tuple[Path, ...] = ()
     row: int = 0
+
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        """Every file of the case; none of an archive's."""
+        return self.slices or (() if self.path is None else (self.path,))
 
 
 @dataclass(frozen=True)
@@ -53,7 +62,7 @@ class Listing:
         source: `folder`, `manifest` or `npz`.
         classes: class names as the data give them, sorted.
         read: decodes one entry within the memory that it may take, or raises DataError with the reason alone. An entry
-            with a path is that file as `read_file` reads it.
+            with a path is its files as `read_files` reads them.
         left_out: cases that the protocol's own rules leave out, and rows that repeat another; they go on record and
             are no errors.
         digest: names the content of an entry without a path; null where each has one.
@@ -121,7 +130,7 @@ def list_folder(root: Path, protocol: Protocol, name: Callable[[str], str]) -> L
         source="folder",
         classes=sorted_classes({c.name for _, c in places}),
         entries=tuple(sorted(entries, key=lambda e: e.text)),
-        read=lambda entry, hold: read_file(entry.path or root, protocol.input.dims, hold),
+        read=lambda entry, hold: read_files(entry.paths, protocol.input.dims, hold),
         problems=tuple(problems),
         findings=(*_ignored(ignored), *unchosen_files(unchosen)),
     )

@@ -7,13 +7,15 @@ from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
 
-from medharden.data.formats.files import looks_like_image, read_file
+from medharden.data.formats.files import looks_like_image
+from medharden.data.formats.series import read_files
 from medharden.data.sources.columns import GUESSED, Row, one_hot_of, read_joined, read_table, roles_of, splits_of
 from medharden.data.sources.companions import chosen
 from medharden.data.sources.findings import FindingReader
 from medharden.data.sources.folder import Entry, Listing, sorted_classes, unchosen_files
 from medharden.data.sources.labels import Classes
 from medharden.data.sources.places import MISSING, Places
+from medharden.data.sources.series import SeriesBelow, as_case
 from medharden.errors import DataError, Problem
 from medharden.patients import patient_identity
 from medharden.protocol import Cases, Protocol
@@ -71,11 +73,12 @@ def list_manifest(table: Path, protocol: Protocol, name: Callable[[str], str]) -
     splits = splits_of(rows, roles, protocol.columns)
     taken = {*roles.values(), *labels.columns}
     places = Places(root)
+    series = SeriesBelow(root) if protocol.input.dims == 3 else None
     listed: list[Entry] = []
     left_out: list[Problem] = []
     lost = unchosen = 0
     for number, row in rows.items():
-        found = places.find(row[roles["path"]])
+        found = places.find(row[roles["path"]], series)
         label, unlabelled = labels.of(row)
         split, known = splits.get(number, ""), None if unlabelled else label
         lost += found.problem == MISSING
@@ -95,7 +98,7 @@ def list_manifest(table: Path, protocol: Protocol, name: Callable[[str], str]) -
                 attributes={c: v for c, v in row.items() if c not in taken and v},
                 path=root / found.text,
             )
-            listed.append(entry)
+            listed.append(as_case(entry, found.slices) if found.slices else entry)
     if lost and lost == len(rows):
         raise DataError(
             f"not one of the {lost} files that the manifest lists is there; below its folder lie {places.images} files "
@@ -105,12 +108,12 @@ def list_manifest(table: Path, protocol: Protocol, name: Callable[[str], str]) -
         )
     entries, contradicting, repeated = _once(root, listed, name)
     findings = [*labels.noted(), *_found_elsewhere(places), *unchosen_files(unchosen), *_repeated(repeated)]
-    findings += _unlisted(root, {entry.text for entry in listed}, protocol.cases)
+    findings += _unlisted(root, {path for entry in listed for path in entry.paths}, protocol.cases)
     return Listing(
         source="manifest",
         classes=labels.classes,
         entries=tuple(sorted(entries, key=lambda e: e.text)),
-        read=lambda entry, hold: read_file(entry.path or root, protocol.input.dims, hold),
+        read=lambda entry, hold: read_files(entry.paths, protocol.input.dims, hold),
         problems=(*problems, *contradicting),
         findings=tuple(findings),
         left_out=(*left_out, *repeated),
@@ -189,7 +192,7 @@ def _once(
     """
     same: dict[object, list[Entry]] = defaultdict(list)
     for entry in listed:
-        found = os.stat(root / entry.text)
+        found = os.stat(entry.path or root)
         same[(found.st_dev, found.st_ino) if found.st_ino else entry.text].append(entry)
     kept, problems, repeated = [], [], []
     for rows in same.values():
@@ -219,8 +222,7 @@ def _contradiction(rows: list[Entry]) -> str:
     return " and ".join(what for what, count in ways.items() if count > 1)
 
 
-def _unlisted(root: Path, texts: set[str], rule: Cases) -> list[Finding]:
-    listed = {root / text for text in texts}
+def _unlisted(root: Path, listed: set[Path], rule: Cases) -> list[Finding]:
     files = (f for f in root.rglob("*") if f not in listed and f.is_file() and looks_like_image(f))
     count = sum(chosen(f.relative_to(root).as_posix(), rule) for f in files)
     if not count:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import unicodedata
 from collections import Counter, defaultdict
 from dataclasses import dataclass
@@ -11,12 +12,15 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from medharden.data.formats.files import IMAGE_ENDINGS
 from medharden.data.sources.folder import outside
+from medharden.data.sources.series import SeriesBelow
 
 __all__ = ["MISSING", "Found", "Places"]
 
 _LEAVES = "has a path that leaves the manifest's folder"
 _LINK = "is a link that leaves the manifest's folder"
 MISSING = "is listed, but its file is missing"
+FOLDER = "is a folder, expected one file a case"
+_UID = re.compile(r"[0-9]+(\.[0-9]+)+")
 
 Parts = tuple[str, ...]
 
@@ -28,10 +32,12 @@ class Found:
     Attributes:
         text: its path below the root; what the row says where there is no such file.
         problem: why it can't be used, or "".
+        slices: the files of the series that the row names.
     """
 
     text: str
     problem: str = ""
+    slices: tuple[Path, ...] = ()
 
 
 class Places:
@@ -47,12 +53,30 @@ class Places:
         self.root = root
         self.ways: Counter[str] = Counter()
 
-    def find(self, written: str) -> Found:
-        """The file that a row means.
+    def find(self, written: str, series: SeriesBelow | None = None) -> Found:
+        """The file that a row means, or the series.
 
         Args:
             written: the row's path.
+            series: the series below the root, where volumes are asked for.
         """
+        found = self._find(written)
+        if series is None:
+            return found
+        if found.problem == FOLDER:
+            below = series.of_folder(found.text)
+            if len(below) > 1:
+                return Found(found.text, f"is a folder of {len(below)} series, expected one; name it by its series UID")
+            slices = next(iter(below.values()), [])
+            return Found(found.text, "" if slices else found.problem, tuple(slices))
+        if found.problem == MISSING and _UID.fullmatch(written):
+            slices = series.of_uid(written)
+            return Found(written, "" if slices else MISSING, tuple(slices))
+        if not found.problem and len(slices := series.of_file(found.text)) > 1:
+            return Found(slices[0].relative_to(self.root).as_posix(), "", tuple(slices))
+        return found
+
+    def _find(self, written: str) -> Found:
         if not written or "\0" in written:
             return Found(written, _LEAVES if written else "")
         text = PurePosixPath(written.replace("\\", "/")).as_posix()
@@ -66,7 +90,7 @@ class Places:
             if outside(self.root, path):
                 return Found(text, _LINK if path.exists() else _LEAVES)
             if path.is_dir():
-                return Found(text, "is a folder, expected one file a case")
+                return Found(text, FOLDER)
             if path.is_file():
                 return Found(text)
         except (OSError, ValueError):
@@ -80,7 +104,7 @@ class Places:
         except (OSError, ValueError, RuntimeError):
             return Found(text, _LEAVES)
         self.ways["an absolute path"] += 1
-        return self.find(inside)
+        return self._find(inside)
 
     def _elsewhere(self, parts: Parts, text: str) -> Found:
         wanted = tuple(_plain(part) for part in parts)
