@@ -54,8 +54,8 @@ def origins(network: nn.Module, weights: Weights, found: Matched, spec: ModelSpe
         stated = getattr(spec, name)
         if stated is not None and channels == 1 < len(stated):
             raise ModelError(
-                f"model.{name} states {len(stated)} values and the model takes one channel; expected one, such as their "
-                f"average [{sum(stated) / len(stated):.4g}], which timm takes for grey input"
+                f"model.{name} states {len(stated)} values and the model takes one channel; expected one, such as "
+                f"their average [{sum(stated) / len(stated):.4g}], which timm takes for grey input"
             )
         ours = ("protocol", stated), ("checkpoint", getattr(weights, name))
         theirs = ("timm's default for this name: assumed", config.get(name)), ("nothing says: assumed", (nothing,))

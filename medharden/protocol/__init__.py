@@ -15,7 +15,6 @@ from medharden.protocol.loading import (
 )
 from medharden.protocol.reported import TESTED, Hazard, Signatory, StatedThreat, Statements, Tester, ThreatName
 from medharden.protocol.schema import (
-    Columns,
     Fusion,
     Hardening,
     ModelSpec,
@@ -26,6 +25,7 @@ from medharden.protocol.schema import (
     Splits,
     Teacher,
 )
+from medharden.protocol.sourcing import Cases, Columns
 from medharden.protocol.tasking import Task
 
 __all__ = [
@@ -34,6 +34,7 @@ __all__ = [
     "TESTED",
     "Attack",
     "Bound",
+    "Cases",
     "ClassFloor",
     "Columns",
     "Endpoints",

@@ -15,10 +15,10 @@ from medharden.protocol.base import Fraction, OpenFraction, Strict
 from medharden.protocol.deciding import FINDING_METRICS, Endpoints, Subgroups, unknown_keys
 from medharden.protocol.imaging import Input
 from medharden.protocol.reported import Statements
+from medharden.protocol.sourcing import Cases, Columns, PatientPattern
 from medharden.protocol.tasking import Task
 
 __all__ = [
-    "Columns",
     "Fusion",
     "Hardening",
     "ModelSpec",
@@ -29,19 +29,6 @@ __all__ = [
     "Splits",
     "Teacher",
 ]
-
-
-class Columns(Strict):
-    """Which columns of a manifest (CSV) mean what; null finds the column by its usual names.
-
-    Attributes:
-        path, label, patient, split: headings as written in the file. Every other column is an attribute.
-    """
-
-    path: str | None = None
-    label: str | None = None
-    patient: str | None = None
-    split: str | None = None
 
 
 class ModelSpec(Strict):
@@ -114,6 +101,9 @@ class Splits(Strict):
     Attributes:
         train, val, test: they add up to 1.
         patients: whose the cases are that name no patient.
+        patient_from: where in a case's path below the data's root its patient is named, such as
+            `**/{patient}/*/*`: `*` stands for what is within one name, `**` for any folders. It counts where no
+            column names the patient, and before the file's header.
         near_duplicate_bits: cases of different splits whose perceptual hashes differ by so many of 256 bits at most
             count as copies: made splits keep them together, given splits that part them are refused, and a run with
             them is INVALID. Copies within the test split count once. Null looks for none.
@@ -127,6 +117,7 @@ class Splits(Strict):
     val: OpenFraction = 0.2
     test: OpenFraction = 0.2
     patients: Patients = Patients()
+    patient_from: PatientPattern | None = None
     near_duplicate_bits: Annotated[int, Field(ge=0, le=64)] | None = 16
     similar_bits: Annotated[int, Field(ge=0, le=64)] | None = 40
     reviewed: tuple[Reviewed, ...] = ()
@@ -284,6 +275,7 @@ class Protocol(Strict):
     title: str
     intended_use: str
     task: Task = Task()
+    cases: Cases = Cases()
     columns: Columns = Columns()
     input: Input = Input()
     model: ModelSpec = ModelSpec()
