@@ -28,6 +28,7 @@ from medharden.errors import RunError
 from medharden.evaluating.attacked import attack_all, referred_under_attack, with_transfer
 from medharden.evaluating.examples import examples_of
 from medharden.evaluating.findings import Pushed, push_all
+from medharden.evaluating.fitting import fitting_batch
 from medharden.evaluating.looking import open_test_split, require_places
 from medharden.evaluating.merging import merged_identity, merged_pushes, merged_results, merged_subjects
 from medharden.evaluating.outcomes import case_table, findings_of, outcome_of
@@ -69,7 +70,8 @@ def evaluate(
         protocol: the run's protocol.
         run: the run directory.
         original: the model loaded anew from its file; null compares with the stored clean path only, and says so.
-        batch_size: cases a pass; does not change what is measured, and the bits are compared within equal batches.
+        batch_size: cases a pass at most, fewer where more would not fit (`fitting_batch`); does not change what is
+            measured, and the bits are compared within equal batches.
         device: such as `cpu` or `cuda:0`.
         with_examples: store a few cases as pictures for the report. Off for patient images; none of multi-label tasks.
         ledger: a file that counts looks over several run directories; null counts in this one alone. The look is in it,
@@ -108,6 +110,7 @@ def evaluate(
             stratified_sample(labels.cpu().numpy(), protocol.suite.cases, protocol.seed), device=device
         )
         ranks.require_enough(len(sample), "cases to attack")
+        batch_size, smaller = fitting_batch(model.decision_view(), inputs, batch_size, device)
         asked, mine = ranks.own(len(labels)), ranks.own(len(sample))
         answered = select(inputs, asked)
         identity = merged_identity(
@@ -156,6 +159,7 @@ def evaluate(
                 *findings_of(identity, results, table, protocol),
                 *sanity_findings(sanity, outcomes),
                 *few_cases(sanity, protocol, len(sample)),
+                *smaller,
             ),
             sanity=sanity,
         )
