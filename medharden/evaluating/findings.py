@@ -50,6 +50,7 @@ def push_all(
     protocol: Protocol,
     batch_size: int,
     progress: Progress | None,
+    numbers: Tensor,
 ) -> tuple[dict[str, Pushed], dict[str, SuiteResult]]:
     """Pushes every finding of every subject; what beats another subject is tried on the release too.
 
@@ -61,6 +62,7 @@ def push_all(
         protocol: threat and seed.
         batch_size: cases a pass.
         progress: called with `attack findings`, passes over the cases done and in all.
+        numbers: (n,) of the cases among all that are attacked, by which each has its randomness.
 
     Returns:
         By subject what became of each finding, and the suite's results with the cases that fell to a push.
@@ -75,7 +77,7 @@ def push_all(
         tried.all_findings(results[subject.name].adversarial)
         own = []
         for k in range(findings):
-            own.append(_push(subject, inputs, labels, k, protocol, batch_size))
+            own.append(_push(subject, inputs, labels, k, protocol, batch_size, numbers))
             tried.all_findings(own[-1])
             if progress is not None:
                 progress("attack findings", place * findings + k + 1, findings * len(subjects))
@@ -125,8 +127,16 @@ class _Tried:
         return Pushed(robust=(self._logits > 0) == present, logits=self._logits)
 
 
-def _push(subject: Subject, inputs: Cases, labels: Tensor, finding: int, protocol: Protocol, batch_size: int) -> Cases:
-    generators = [_generator(protocol.seed, finding, row) for row in range(len(inputs))]
+def _push(
+    subject: Subject,
+    inputs: Cases,
+    labels: Tensor,
+    finding: int,
+    protocol: Protocol,
+    batch_size: int,
+    numbers: Tensor,
+) -> Cases:
+    generators = [_generator(protocol.seed, finding, number) for number in numbers.tolist()]
     found = RowFile(inputs.shape, inputs.dtype, inputs.device)
     for at, part, truth in zip(
         range(0, len(inputs), batch_size),
