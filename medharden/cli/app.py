@@ -12,6 +12,7 @@ from medharden._version import __version__
 from medharden.cli.console import out, write
 from medharden.cli.evidence import MaxDecoded, evidence_app
 from medharden.cli.local import local_app
+from medharden.cli.released import released_app
 from medharden.cli.usage import Commands
 from medharden.sizes import MAX_DECODED
 
@@ -30,6 +31,7 @@ app = typer.Typer(
 )
 protocol_app = typer.Typer(help="List, show, validate and plan protocols.", no_args_is_help=True)
 app.add_typer(protocol_app, name="protocol")
+app.add_typer(released_app)
 app.add_typer(local_app)
 app.add_typer(evidence_app)
 

@@ -10,6 +10,7 @@ from medharden.models.answers import (
     task_loss,
 )
 from medharden.models.classifier import Classifier, check_classifier, logits_in_batches, state_digest
+from medharden.models.contract import Contract, contract_fields
 from medharden.models.description import describe_hardened
 from medharden.models.findings import finding_support, mix_findings
 from medharden.models.hardened import (
@@ -28,12 +29,14 @@ from medharden.models.timm_import import timm_module
 __all__ = [
     "Assessment",
     "Classifier",
+    "Contract",
     "DecisionView",
     "HardenedClassifier",
     "answered_rightly",
     "answers",
     "calibrated",
     "check_classifier",
+    "contract_fields",
     "describe_hardened",
     "divergence",
     "finding_support",

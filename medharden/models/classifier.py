@@ -58,7 +58,7 @@ class Classifier(nn.Module):
                     f"the network's last layer has one output, the network answers {tuple(logits.shape)} for "
                     f"{len(inputs)} cases; set the number of classes in model.arguments, such as num_classes"
                 )
-            logits = logits.reshape(len(inputs), 1)
+            logits = logits.reshape(-1, 1)  # as many as there are cases, in a traced graph too
             return torch.cat([torch.zeros_like(logits), logits], dim=1)
         return logits
 

@@ -12,7 +12,18 @@ import pytest
 PACKAGE = Path(__file__).resolve().parents[2] / "medharden"
 LAYERS = (
     ("cli",),
-    ("hardening", "evaluating", "gating", "reporting", "exporting", "verifying", "planning", "strength", "attacking"),
+    (
+        "hardening",
+        "evaluating",
+        "gating",
+        "reporting",
+        "exporting",
+        "verifying",
+        "planning",
+        "strength",
+        "attacking",
+        "predicting",
+    ),
     ("models", "attacks", "data", "stats", "audit"),
     ("protocol", "record"),
     ("plain_yaml", "rows"),
@@ -21,7 +32,7 @@ LAYERS = (
 )
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 FLOORS = (
-    ("groups", "sampled", "stored"),
+    ("groups", "sampled", "single", "stored"),
     ("cohort",),
     ("store",),
     ("checks",),
@@ -129,6 +140,6 @@ def test_the_package_offers_its_public_names_and_imports_nothing_until_one_is_us
         "import sys, medharden\n"
         "assert 'torch' not in sys.modules and 'numpy' not in sys.modules\n"
         "missing = [n for n in medharden.__all__ if not callable(getattr(medharden, n))]\n"
-        "assert len(medharden.__all__) == 18 and not missing, missing\n"
+        "assert len(medharden.__all__) == 20 and not missing, missing\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=120)

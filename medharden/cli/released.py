@@ -1,0 +1,52 @@
+"""The commands that use a hardened run where it is to work: `predict` and `export`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from medharden.cli.console import out
+from medharden.cli.evidence import MaxDecoded
+from medharden.sizes import MAX_DECODED
+
+__all__ = ["released_app"]
+
+released_app = typer.Typer()
+
+Run = Annotated[Path, typer.Argument(metavar="RUN", help="Run directory.")]
+Arch = Annotated[
+    str | None, typer.Option("--arch", help="python:MODULE:CLASS, where the run was made with it (runs that code).")
+]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+
+_PREDICT = (
+    "Examples:\n\n"
+    "medharden predict medharden-run scan.dcm\n\n"
+    "medharden predict medharden-run inbox/*.png --csv > answers.csv"
+)
+
+
+@released_app.command(epilog=_PREDICT)
+def predict(
+    run: Run,
+    files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="DICOM, NIfTI or picture files.")],
+    arch: Arch = None,
+    device: Annotated[
+        str, typer.Option("--device", help="cpu, cuda, cuda:1, mps; auto takes CUDA, else MPS, else the CPU.")
+    ] = "auto",
+    max_decoded: MaxDecoded = MAX_DECODED,
+    as_csv: Annotated[bool, typer.Option("--csv", help="Print a table with a row a file.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Answer files through the view that the run was gated on: class, probabilities, referral.
+
+    A file that the view doesn't take is refused with its reason, and the exit code is 1; the others are answered.
+    """
+    if as_csv and as_json:
+        raise typer.BadParameter("print one of --csv and --json", param_hint="--csv")
+    out.json = as_json
+    from medharden.cli.predicted import PredictJob, run_predict
+
+    raise typer.Exit(run_predict(PredictJob(run, tuple(files), arch, device, max_decoded, as_csv)))

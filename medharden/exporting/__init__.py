@@ -1,0 +1,5 @@
+"""`export()`: a hardened model in a form that other runtimes take, from a run that passed the gate."""
+
+from medharden.exporting.standing import Standing, standing_of
+
+__all__ = ["Standing", "standing_of"]

@@ -1,0 +1,77 @@
+"""A run directory that passed the gate, small enough to be made in seconds, and its test cases as picture files."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from tiny import ARCH, tiny_cohort, tiny_model
+
+from medharden.data import Cohort
+from medharden.evaluating import evaluate
+from medharden.gating import gate
+from medharden.hardening import harden
+from medharden.models import load_classifier, load_hardened
+from medharden.protocol import Protocol, parse_protocol
+
+__all__ = ["Released", "copied", "released"]
+
+TEXT = """
+schema_version: 1
+name: released
+title: Released
+intended_use: Tests.
+threat: {eps: 0.06}
+splits: {patients: {unit: each_case, reason: Each image is drawn by itself.}}
+hardening: {branch: BRANCH, epochs: 8, min_steps: 1, batch_size: 25, learning_rate: 0.01, probe_cases: 20}
+fusion: {mode: MODE, referral_budget: 0.3}
+suite:
+  attacks: [{attack: apgd, loss: ce, steps: 6}, {attack: apgd, loss: margin, steps: 6}]
+  cases: 60
+  reason: Tests are quick.
+  sanity_cases: 6
+endpoints:
+  noninferiority: [{metric: accuracy, margin: 0.1}, {metric: recall, margin: 0.2}]
+  robustness: {floor: 0.3}
+"""
+
+
+@dataclass(frozen=True)
+class Released:
+    """A run with its verdict, the cohort and protocol it was made with, and the archive of the cases."""
+
+    run: Path
+    cohort: Cohort
+    protocol: Protocol
+    archive: Path
+    model: Path
+
+    def pictures(self, folder: Path, count: int = 4) -> list[Path]:
+        """The first test cases as PNG files."""
+        folder.mkdir(parents=True, exist_ok=True)
+        images = np.load(self.archive)["test_images"]
+        paths = [folder / f"case-{n}.png" for n in range(count)]
+        for path, image in zip(paths, images, strict=False):
+            Image.fromarray(image).save(path)
+        return paths
+
+
+def released(folder: Path, mode: str = "mixed", branch: str = "full") -> Released:
+    """Hardens, evaluates and decides."""
+    protocol = parse_protocol(TEXT.replace("MODE", mode).replace("BRANCH", branch), "released.yaml")
+    folder.mkdir(parents=True, exist_ok=True)
+    cohort = tiny_cohort(folder, protocol)
+    tiny_model(folder, cohort=cohort)
+    original, run = load_classifier(folder / "model.pt", arch=ARCH), folder / "run"
+    harden(original, cohort, protocol, run)
+    evaluate(load_hardened(run, arch=ARCH), cohort, protocol, run, original=original)
+    gate(run)
+    return Released(run, cohort, protocol, folder / "tiny.npz", folder / "model.pt")
+
+
+def copied(made: Released, folder: Path) -> Path:
+    """The run directory again, to be changed."""
+    return shutil.copytree(made.run, folder / "run")
