@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -21,6 +22,26 @@ Arch = Annotated[
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 
+
+class Form(StrEnum):
+    """What a model can be exported to."""
+
+    ONNX = "onnx"
+    PT2 = "pt2"
+    TORCHSCRIPT = "torchscript"
+    BUNDLE = "bundle"
+
+
+class Quantised(StrEnum):
+    """What weights can be made smaller to."""
+
+    INT8 = "int8"
+    FP16 = "fp16"
+
+
+_EXPORT = (
+    "Examples:\n\nmedharden export medharden-run --to onnx\n\nmedharden export medharden-run --to onnx --quantise int8"
+)
 _PREDICT = (
     "Examples:\n\n"
     "medharden predict medharden-run scan.dcm\n\n"
@@ -50,3 +71,26 @@ def predict(
     from medharden.cli.predicted import PredictJob, run_predict
 
     raise typer.Exit(run_predict(PredictJob(run, tuple(files), arch, device, max_decoded, as_csv)))
+
+
+@released_app.command(epilog=_EXPORT)
+def export(
+    run: Run,
+    to: Annotated[Form, typer.Option("--to", help="The form: onnx, pt2 (torch.export), torchscript, or MONAI bundle.")],
+    quantise: Annotated[
+        Quantised | None, typer.Option("--quantise", help="int8 (of onnx) or fp16: another model, to be gated anew.")
+    ] = None,
+    ungated: Annotated[
+        bool, typer.Option("--ungated", help="Export without a PASS; file name, metadata and card are marked.")
+    ] = False,
+    supersede: Annotated[
+        bool, typer.Option("--supersede", help="Export from a signed state, whose signatures then are of the past.")
+    ] = False,
+    arch: Arch = None,
+    as_json: Json = False,
+) -> None:
+    """Write the released model as one graph for other runtimes, below RUN/exports; refused without a PASS."""
+    out.json = as_json
+    from medharden.cli.exported import run_export
+
+    run_export(run, to.value, quantise.value if quantise else "", ungated, supersede, arch)

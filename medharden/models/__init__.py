@@ -17,12 +17,14 @@ from medharden.models.hardened import (
     Assessment,
     DecisionView,
     HardenedClassifier,
+    assess,
     mix,
     refers,
     refers_findings,
     support,
 )
 from medharden.models.loading import load_classifier
+from medharden.models.runtime import RuntimeModel, open_onnx, read_onnx
 from medharden.models.storage import hardened_bytes, load_hardened
 from medharden.models.timm_import import timm_module
 
@@ -32,8 +34,10 @@ __all__ = [
     "Contract",
     "DecisionView",
     "HardenedClassifier",
+    "RuntimeModel",
     "answered_rightly",
     "answers",
+    "assess",
     "calibrated",
     "check_classifier",
     "contract_fields",
@@ -46,8 +50,10 @@ __all__ = [
     "logits_in_batches",
     "mix",
     "mix_findings",
+    "open_onnx",
     "probabilities",
     "probability_of_truth",
+    "read_onnx",
     "refers",
     "refers_findings",
     "state_digest",

@@ -18,6 +18,7 @@ from medharden.record.evaluation import (
     SubjectOutcome,
     SubjectTable,
 )
+from medharden.record.export import ExportRecord, Parity
 from medharden.record.gate import Endpoint, GateDecision
 from medharden.record.hardening import BranchRecord, CostRecord, EpochRecord, FrontierPoint, FusionRecord, HardenRecord
 
@@ -37,6 +38,7 @@ __all__ = [
     "EpochRecord",
     "Evaluation",
     "ExcludedCase",
+    "ExportRecord",
     "Finding",
     "FindingTable",
     "FrontierPoint",
@@ -46,6 +48,7 @@ __all__ = [
     "Identity",
     "Label",
     "ModelRecord",
+    "Parity",
     "Progress",
     "SanityPoint",
     "SubjectOutcome",
