@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from medharden.canonical import canonical_json
 from medharden.data import SingleCase, read_single
 from medharden.errors import DataError, ModelError
 from medharden.models import Contract, HardenedClassifier, answers, load_hardened, probabilities
+from medharden.protocol import Input
 from medharden.sizes import MAX_DECODED
 
-__all__ = ["Prediction", "predict", "read_case"]
+__all__ = ["Prediction", "ViewTransform", "contract_of", "predict", "read_case"]
 
 
 @dataclass(frozen=True)
@@ -118,3 +121,23 @@ def _answered(path: str, case: SingleCase, model: HardenedClassifier, contract: 
         referred=bool(assessed.referred[0]),
         notes=case.notes,
     )
+
+
+class ViewTransform:
+    """The view as a transform of MONAI: a file's path to its input, for an exported bundle's `preprocessing`."""
+
+    def __init__(self, view: Mapping[str, Any], shape: Sequence[int]) -> None:
+        """Takes the view's fields, as a bundle's configuration has them, and (C, *spatial) of a case."""
+        self._view, self._shape = Input.model_validate_json(canonical_json(dict(view))), tuple(shape)
+
+    def __call__(self, path: str | Path) -> dict[str, Any]:
+        """The input (C, *spatial) under `image`, and the path under `image_meta_dict`.
+
+        Raises:
+            DataError: the view doesn't take the file.
+        """
+        try:
+            case = read_single(Path(path), self._view, self._shape)
+        except DataError as error:
+            raise DataError(f"{path} {error}") from None
+        return {"image": case.input, "image_meta_dict": {"filename_or_obj": str(path)}}

@@ -21,7 +21,7 @@ from medharden.audit import (
 )
 from medharden.audit.inventory import is_signed
 from medharden.errors import RunError
-from medharden.exporting.bundle import bundle_files
+from medharden.exporting.bundle import bundle_files, opened_bundle
 from medharden.exporting.card import card_of
 from medharden.exporting.forms import (
     OPSET,
@@ -115,7 +115,8 @@ def export(
                 f"{run.name} is not exported: {source.standing.lacking}. Only weights with a PASS leave; --ungated "
                 "exports them all the same and marks file name, metadata and card"
             )
-        files, parity = made(model, to, quantise, metadata_of(source.standing, source, to, quantise))
+        said = metadata_of(source.standing, source, to, quantise)
+        files, parity = made(model, to, quantise, said, _model_card(RunFiles(run), source.standing))
         stem = f"hardened{'' if source.standing.passed else '.UNGATED'}{f'.{quantise}' if quantise else ''}"
         name = f"{EXPORTS}/{stem}{_ENDINGS[to]}"
         written = {name + below: write_atomic(run / (name + below), data) for below, data in files.items()}
@@ -145,18 +146,25 @@ def export(
 
 
 def made(
-    model: HardenedClassifier, to: str, quantise: str, metadata: Mapping[str, str]
+    model: HardenedClassifier, to: str, quantise: str, metadata: Mapping[str, str], card: str = ""
 ) -> tuple[dict[str, bytes], Parity]:
     """The files of a form, by what follows the artefact's name, and how it compares with the composite.
+
+    Args:
+        model: the composite.
+        to: the form.
+        quantise: `int8`, `fp16`, or empty.
+        metadata: what the artefact says of itself.
+        card: Markdown for a bundle's `docs/README.md`.
 
     Raises:
         ModelError: the network can't be written so, or answers otherwise then.
     """
-    shape = _contract(model).shape
-    graph = deployed(model, half=quantise == "fp16")
+    contract = _contract(model)
+    shape, graph = contract.shape, deployed(model, half=quantise == "fp16")
     if to == "bundle":
-        files = bundle_files(graph, model, metadata)
-        runner = opened_script(files["/models/deployed.ts.pt"])
+        files = bundle_files(graph, model, contract, metadata, card)
+        runner = opened_bundle(files, len(contract.classes), multilabel=model.multilabel)
     else:
         data = _WRITERS[to](graph, shape, metadata)
         if quantise == "int8":
@@ -202,6 +210,17 @@ def _source(model: HardenedClassifier, files: RunFiles) -> _Source:
     if weights != files.digest("hardened.safetensors") or digest_bytes(description) != files.digest("hardened.json"):
         raise RunError(f"the model in hand is not the one that lies in {files.run.name}; was a file replaced?")
     return _Source(model, contract, weights, digest_bytes(description), standing_of(files))
+
+
+def _model_card(files: RunFiles, standing: Standing) -> str:
+    """The run's own card; where `medharden report` wrote none yet, what is missing is said."""
+    text = "# Hardened model\n\n`medharden report` writes the model card of the run that this bundle is from.\n"
+    if files.has("model-card.md"):
+        text = files.data("model-card.md").decode("utf-8", "replace")
+    mark = "" if standing.passed else f"> **UNGATED: these weights have no PASS.** {standing.lacking}.\n\n"
+    front = text.split("---\n", 2) if text.startswith("---\n") else ["", "", text]  # metadata stay in front
+    head = f"---\n{front[1]}---\n" if front[1] else ""
+    return f"{head}{mark}{front[2]}"
 
 
 def _contract(model: HardenedClassifier) -> Contract:

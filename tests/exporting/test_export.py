@@ -15,7 +15,6 @@ from tiny import ARCH
 from verifying_runs import WHO, make_key
 
 from medharden.audit import read_log, read_record
-from medharden.audit.keys import load_public_key
 from medharden.errors import RunError
 from medharden.exporting import export
 from medharden.models import HardenedClassifier, load_hardened
@@ -57,13 +56,12 @@ def test_an_export_is_on_record_and_a_flipped_byte_of_it_is_found(made: Released
     assert entry.data["files"]["exports/hardened.onnx"] == record.files["exports/hardened.onnx"]
     key, public = make_key(tmp_path)
     sign(run, key, WHO, render=None)
-    keys = (load_public_key(public),)
-    assert not verify(run, keys=keys, require_signature=True).faults
+    assert not verify(run, public_keys=[public], require_signature=True).faults
     for name in ("exports/hardened.onnx", "exports/hardened.onnx.md"):
         data = bytearray((run / name).read_bytes())
         data[len(data) // 2] ^= 1
         (run / name).write_bytes(bytes(data))
-        assert name in {fault.file for fault in verify(run, keys=keys).faults}
+        assert name in {fault.file for fault in verify(run, public_keys=[public]).faults}
         data[len(data) // 2] ^= 1
         (run / name).write_bytes(bytes(data))
     assert path.is_file()

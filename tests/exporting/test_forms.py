@@ -13,6 +13,7 @@ from deployable import BRANCHES, MODES, composite, tiny_classifier
 from foreign_networks import TinyNet
 
 from medharden.errors import ModelError
+from medharden.exporting.bundle import opened_bundle
 from medharden.exporting.forms import opened_script
 from medharden.exporting.parity import compare, require_parity
 from medharden.exporting.run import made, opened
@@ -52,6 +53,16 @@ def test_a_form_answers_as_the_composite(clean: Classifier, form: str, mode: str
     assert (mode == "guarded") == bool(outputs["refer"].any())
     if mode in ("clean", "guarded"):
         assert torch.equal(outputs["answer"], (clean(cases(SHAPE)) + model.decision_bias).argmax(1))
+
+
+@pytest.mark.parametrize("branch", BRANCHES)
+@pytest.mark.parametrize("mode", MODES)
+def test_a_bundle_answers_as_the_composite(clean: Classifier, mode: str, branch: str) -> None:
+    model = composite(clean, SHAPE, mode, branch)
+    files, parity = made(model, "bundle", "", META)
+    found = compare(model, opened_bundle(files, 3, multilabel=False), SHAPE, cases(SHAPE))
+    assert (found.largest <= 1e-4, found.answers, found.referrals) == (True, 0, 0)
+    assert parity.answers == 0
 
 
 @pytest.mark.parametrize("mode", ["mixed", "guarded"])
