@@ -7,12 +7,15 @@ from pathlib import Path
 
 from rich.console import RenderableType
 
-from medharden.cli.console import marked, out, warn
+from medharden.audit import RunFiles
+from medharden.cli.console import marked, out, stage_progress, warn
+from medharden.cli.pipeline import Job, interruptible, load_data, prepare
 from medharden.errors import RunError
+from medharden.evaluating import evaluate_artefact
 from medharden.exporting import export
-from medharden.models import load_hardened
+from medharden.models import load_hardened, read_onnx
 
-__all__ = ["run_export"]
+__all__ = ["run_artefact", "run_export"]
 
 
 def run_export(run: Path, to: str, quantise: str, ungated: bool, supersede: bool, arch: str | None) -> None:
@@ -32,3 +35,33 @@ def run_export(run: Path, to: str, quantise: str, ungated: bool, supersede: bool
         f"answers and {parity.referrals} referrals changed, on drawn inputs",
     ]
     out.show(lines, asdict(record) | {"path": str(path), "bytes": size})
+
+
+def run_artefact(job: Job, artefact: Path, supersede: bool) -> None:
+    """Evaluates an exported model on the run's test split."""
+    if not (job.run / "evaluation.json").is_file():
+        raise RunError(f"{job.run.name} was not evaluated; expected a run directory that `medharden harden` finished")
+    model = read_onnx(artefact)
+    job = prepare(job)
+    with interruptible(job.run), stage_progress() as progress:
+        protocol = RunFiles(job.run).protocol()
+        record = evaluate_artefact(
+            load_hardened(job.run, arch=job.arch),
+            model,
+            load_data(job, protocol, progress),
+            protocol,
+            job.run,
+            batch_size=job.batch_size,
+            device=job.device,
+            supersede=supersede,
+            progress=progress,
+        )
+    for finding in record.findings:
+        if finding.code.startswith("artefact."):
+            warn(finding.message)
+    rows = {s.name: {"clean": s.clean_accuracy, "robust": s.robust_accuracy, "n": s.n} for s in record.subjects}
+    lines: list[RenderableType] = [
+        f"{name}: clean {r['clean']:.3f}, under attack {r['robust']:.3f}" for name, r in rows.items()
+    ]
+    lines.append(f"decide on it: medharden gate {job.run} --artefact {artefact}")
+    out.show(lines, {"artefact": record.artefact, "subjects": rows})

@@ -24,7 +24,7 @@ from medharden.reporting import render
 from medharden.sizes import MAX_DECODED
 from medharden.verifying import write_bom
 
-__all__ = ["Job", "interruptible", "run_all", "run_evaluation"]
+__all__ = ["Job", "interruptible", "load_data", "prepare", "run_all", "run_evaluation"]
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ def run_all(job: Job) -> int:
         out.say(f"protocol: {protocol.name}, {threat.norm} eps {threat.eps:.4g} of the input range")
         with stage_progress() as progress:
             original = _load_original(job, protocol)
-            cohort = _load_data(job, protocol, progress)
+            cohort = load_data(job, protocol, progress)
             _harden(job, original, cohort, protocol, progress)
             _evaluate(job, original, cohort, protocol, progress)
         with guarded(cohort.identifiers, (protocol.model_dump_json(), *cohort.classes)):
@@ -77,7 +77,7 @@ def run_evaluation(job: Job) -> None:
     with interruptible(job.run), audited(job.run, "run"), stage_progress() as progress:
         protocol = RunFiles(job.run).protocol()
         original = None if job.model is None else _load_original(job, protocol)
-        cohort = _load_data(job, protocol, progress)
+        cohort = load_data(job, protocol, progress)
         record = _attack(job, original, cohort, protocol, progress)
     rows = {s.name: {"clean": s.clean_accuracy, "robust": s.robust_accuracy, "n": s.n} for s in record.subjects}
     lines = [f"{name}: clean {r['clean']:.3f}, under attack {r['robust']:.3f}" for name, r in rows.items()]
@@ -129,7 +129,8 @@ def _load_original(job: Job, protocol: Protocol) -> Classifier:
     return original
 
 
-def _load_data(job: Job, protocol: Protocol, progress: Progress) -> Cohort:
+def load_data(job: Job, protocol: Protocol, progress: Progress) -> Cohort:
+    """The run's cohort, said in one line."""
     key = load_pseudonym_key(job.key_file)
     cohort = load_cohort(
         job.data,

@@ -12,12 +12,12 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from medharden.audit import RunFiles
+from medharden.audit import RunFiles, digest_file
 from medharden.audit.inventory import is_signed
 from medharden.cli.console import marked, out, warn, write
-from medharden.gating import Standing, check_decision, gate
+from medharden.gating import Standing, check_decision, gate, gate_artefact
 from medharden.protocol import load_protocol
-from medharden.record import Endpoint, Evaluation, GateDecision, HardenRecord, Verdict
+from medharden.record import ARTEFACTS, Endpoint, Evaluation, GateDecision, HardenRecord, Verdict
 from medharden.reporting import markdown_summary
 
 __all__ = ["EXIT_CODES", "GateJob", "required_digest", "run_frontier", "run_gate", "run_report", "show_verdict"]
@@ -37,6 +37,7 @@ class GateJob:
         read_only: write nothing.
         check: write nothing, and hold the decision on record against one made anew.
         supersede: decide over a signed state.
+        artefact: an exported model to decide on in the composite's place.
     """
 
     run: Path
@@ -47,11 +48,14 @@ class GateJob:
     check: bool
     supersede: bool
     as_markdown: bool
+    artefact: Path | None = None
 
 
 def run_gate(job: GateJob) -> int:
     """Decides, prints and returns the exit code; on a signed run it compares with the signed decision."""
     required = required_digest(job.protocol)
+    if job.artefact is not None:
+        return _gate_artefact(job, job.artefact, required)
     signed = not (job.read_only or job.supersede) and job.run.is_dir() and is_signed(job.run)
     if job.check or signed:
         return _check(job, required)
@@ -64,6 +68,19 @@ def run_gate(job: GateJob) -> int:
         supersede=job.supersede,
     )
     _print(job, decision, ())
+    return EXIT_CODES[decision.verdict]
+
+
+def _gate_artefact(job: GateJob, artefact: Path, required: str) -> int:
+    """Decides on an exported model; a report that lies in the run is rendered anew, for it shows the verdict."""
+    decision = gate_artefact(
+        job.run, digest_file(artefact), protocol=required, read_only=job.read_only, supersede=job.supersede
+    )
+    if not job.read_only and (job.run / "report.html").is_file():
+        from medharden.reporting import render
+
+        render(job.run)
+    _print(job, decision, (f"of the artefact {artefact.name}, sha256 {decision.artefact[:12]}",))
     return EXIT_CODES[decision.verdict]
 
 
@@ -130,7 +147,8 @@ def run_frontier(run: Path, target: Path | None) -> None:
 def show_verdict(run: Path, decision: GateDecision, report: Path | None = None, *, notes: tuple[str, ...] = ()) -> None:
     """The summary: whose protocol it is first, then endpoints with their limits, the verdict last."""
     files = RunFiles(run)
-    evaluation, record = files.record("evaluation.json", Evaluation), files.record("harden.json", HardenRecord)
+    place = f"{ARTEFACTS}/{decision.artefact[:16]}/" if decision.artefact else ""
+    evaluation, record = files.record(f"{place}evaluation.json", Evaluation), files.record("harden.json", HardenRecord)
     parts: list[Table | Text | str] = [_whose(decision), _endpoints(decision.endpoints, "endpoint")]
     parts += [_endpoints(decision.subgroups, "subgroup")] if decision.subgroups else []
     parts += [_subjects(evaluation), _cost(record)]

@@ -22,7 +22,7 @@ from medharden.protocol import Protocol
 from medharden.record import AttackOutcome, Progress
 from medharden.rows import Cases, RowFile, copy_of, parts
 
-__all__ = ["Pushed", "push_all"]
+__all__ = ["Pushed", "Tried", "push_all", "push_to_file"]
 
 _STEPS = 20
 _NAME = f"push-{_STEPS}"
@@ -71,11 +71,11 @@ def push_all(
         progress("attack findings", 0, findings * len(subjects))
     for place, subject in enumerate(subjects):
         started = time.perf_counter()
-        tried = _Tried(subject, inputs, labels, batch_size)
+        tried = Tried(subject, inputs, labels, batch_size)
         tried.all_findings(results[subject.name].adversarial)
         own = []
         for k in range(findings):
-            own.append(_push(subject, inputs, labels, k, protocol, batch_size))
+            own.append(push_to_file(subject, inputs, labels, k, protocol, batch_size))
             tried.all_findings(own[-1])
             if progress is not None:
                 progress("attack findings", place * findings + k + 1, findings * len(subjects))
@@ -91,7 +91,7 @@ def push_all(
     return pushed, found
 
 
-class _Tried:
+class Tried:
     """The worst that was seen of each finding, over all points tried on one subject."""
 
     def __init__(self, subject: Subject, inputs: Cases, labels: Tensor, batch_size: int) -> None:
@@ -102,6 +102,7 @@ class _Tried:
 
     @torch.no_grad()
     def answers(self, points: Cases) -> Tensor:
+        """(n, columns) at the points."""
         return logits_in_batches(self._view, points, self._batch_size)
 
     def all_findings(self, points: Cases) -> None:
@@ -118,14 +119,19 @@ class _Tried:
 
     @property
     def refers(self) -> bool:
+        """Whether the last column means `referred`."""
         return refers(self._view)
 
     def outcome(self) -> Pushed:
+        """What became of each finding, over all that was tried."""
         present = self._labels > 0.5
         return Pushed(robust=(self._logits > 0) == present, logits=self._logits)
 
 
-def _push(subject: Subject, inputs: Cases, labels: Tensor, finding: int, protocol: Protocol, batch_size: int) -> Cases:
+def push_to_file(
+    subject: Subject, inputs: Cases, labels: Tensor, finding: int, protocol: Protocol, batch_size: int
+) -> Cases:
+    """(n, C, *spatial) where one finding of each case is furthest to its wrong side, in a file."""
     generators = [_generator(protocol.seed, finding, row) for row in range(len(inputs))]
     found = RowFile(inputs.shape, inputs.dtype, inputs.device)
     for at, part, truth in zip(
@@ -153,7 +159,7 @@ def _generator(seed: int, finding: int, row: int) -> torch.Generator:
 
 
 def _fallen(
-    result: SuiteResult, name: str, tried: _Tried, points: list[Cases], protocol: Protocol, seconds: float
+    result: SuiteResult, name: str, tried: Tried, points: list[Cases], protocol: Protocol, seconds: float
 ) -> SuiteResult:
     """The suite's result after the cases that still stood have met these points too."""
     won, adversarial = list(result.won_by), copy_of(result.adversarial)

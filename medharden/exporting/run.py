@@ -45,11 +45,10 @@ from medharden.models import (
     hardened_bytes,
     open_onnx,
 )
-from medharden.record import ExportRecord, Finding, Parity
+from medharden.record import EXPORTS, ExportRecord, Finding, Parity
 
-__all__ = ["EXPORTS", "FORMS", "export", "made", "metadata_of", "opened"]
+__all__ = ["FORMS", "export", "made", "metadata_of", "opened"]
 
-EXPORTS = "exports"
 FORMS = ("onnx", "pt2", "torchscript", "bundle")
 QUANTISED = ("", "int8", "fp16")
 _ENDINGS = {"onnx": ".onnx", "pt2": ".pt2", "torchscript": ".ts.pt", "bundle": "-bundle"}

@@ -18,11 +18,13 @@ from medharden.record.evaluation import (
     SubjectOutcome,
     SubjectTable,
 )
-from medharden.record.export import ExportRecord, Parity
+from medharden.record.export import ARTEFACTS, EXPORTS, ExportRecord, Parity
 from medharden.record.gate import Endpoint, GateDecision
 from medharden.record.hardening import BranchRecord, CostRecord, EpochRecord, FrontierPoint, FusionRecord, HardenRecord
 
 __all__ = [
+    "ARTEFACTS",
+    "EXPORTS",
     "AlikePair",
     "AttackOutcome",
     "AttackRecord",

@@ -6,7 +6,16 @@ from dataclasses import dataclass
 
 from medharden.record.common import Environment, Finding
 
-__all__ = ["ExportRecord", "Parity"]
+__all__ = ["ARTEFACTS", "EXPORTS", "ExportRecord", "Parity"]
+
+EXPORTS = "exports"
+"""Folder of a run directory that exported models, their records and cards lie in."""
+
+ARTEFACTS = "artefacts"
+"""Folder of a run directory that holds a folder for each exported model that was evaluated: evaluation, cases, verdict.
+
+It is named by the first 16 digits of the file's SHA-256.
+"""
 
 
 @dataclass(frozen=True)

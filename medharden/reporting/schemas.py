@@ -21,6 +21,7 @@ from medharden.record import (
     Environment,
     EpochRecord,
     Evaluation,
+    ExportRecord,
     Finding,
     FusionRecord,
     GateDecision,
@@ -28,6 +29,7 @@ from medharden.record import (
     Identity,
     ModelRecord,
     SanityPoint,
+    SubjectOutcome,
 )
 
 __all__ = ["record_schemas", "write_schemas"]
@@ -117,6 +119,19 @@ class LogHead(TypedDict):
     head: str
 
 
+class ReportedArtefact(TypedDict):
+    """An exported model that was decided on."""
+
+    file: str
+    gated: bool | None
+    digest: str
+    runtime: str
+    subject: SubjectOutcome
+    verdict: Literal["PASS", "FAIL", "INCONCLUSIVE", "INVALID"]
+    reasons: list[str]
+    endpoints: list[Endpoint]
+
+
 class Report(TypedDict):
     """The report in machine form (`report.json`)."""
 
@@ -128,6 +143,7 @@ class Report(TypedDict):
     subgroups: list[Endpoint]
     subjects: list[ReportedSubject]
     by_finding: NotRequired[list[dict[str, Any]]]
+    artefacts: NotRequired[list[ReportedArtefact]]
     sanity: list[SanityPoint]
     identity: Identity
     threat: str
@@ -156,6 +172,7 @@ _TYPES: dict[str, Any] = {
     "harden": HardenRecord,
     "evaluation": Evaluation,
     "gate": GateDecision,
+    "export": ExportRecord,
     "report": Report,
 }
 
