@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -62,22 +63,24 @@ class _Half(nn.Module):
         return tree_map(widened, self.network(inputs.half()))
 
 
-def deployed(model: HardenedClassifier, *, half: bool = False) -> Deployed:
+def deployed(model: HardenedClassifier, *, half: bool = False, mode: str = "") -> Deployed:
     """A copy of the composite as a graph; what the two paths share is one tensor in it.
 
     A path that the fusion mode never asks is left out.
 
     Args:
         model: on any device; left as it was.
+        mode: of fusion, in the place of the model's own: `clean` is the original alone.
         half: whether both networks compute in half precision; normalisation and fusion stay in single.
     """
     clean, robust = copy.deepcopy(model.clean_path).cpu(), copy.deepcopy(model.robust_branch).cpu()
     if half:
         clean.network, robust.network = _Half(clean.network), _Half(robust.network)
     _tie(clean, robust)
-    mode = model.fusion.mode
+    fusion = replace(model.fusion, mode=mode or model.fusion.mode)
+    mode = fusion.mode
     paths = (None if mode == "robust" else clean, None if mode == "clean" else robust)
-    return Deployed(paths, model.fusion, model.decision_bias.detach().cpu().clone(), multilabel=model.multilabel)
+    return Deployed(paths, fusion, model.decision_bias.detach().cpu().clone(), multilabel=model.multilabel)
 
 
 def _tie(clean: nn.Module, robust: nn.Module) -> None:

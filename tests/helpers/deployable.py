@@ -41,7 +41,8 @@ def composite(clean: Classifier, shape: tuple[int, ...], mode: str, branch: str,
     with torch.no_grad():
         for parameter in robust.parameters():
             if parameter.requires_grad:
-                parameter += 0.05 * torch.randn(parameter.shape, generator=generator)
+                size = float(parameter.abs().mean()) or 0.05
+                parameter += 0.1 * size * torch.randn(parameter.shape, generator=generator)
     merge(robust)
     classes = clean.record.classes
     names = tuple(f"class {k}" for k in range(classes))
