@@ -36,7 +36,7 @@ from medharden.audit.inventory import is_signed
 from medharden.data import Cohort
 from medharden.errors import ModelError, RunError
 from medharden.evaluating.attacked import attack_all, referred_under_attack, with_transfer
-from medharden.evaluating.findings import Pushed, Tried, push_to_file
+from medharden.evaluating.findings import Pushed, push_all
 from medharden.evaluating.outcomes import case_table, outcome_of
 from medharden.evaluating.subjects import Subject, subjects_of
 from medharden.models import (
@@ -142,7 +142,11 @@ def evaluate_artefact(
         results = attack_all(subjects, attacked, truth, protocol, batch_size, device, progress)
         results["composite"] = with_transfer(composite, results, attacked, truth, batch_size)
         results["artefact"] = _attacked(exported, results, attacked, truth, protocol, batch_size, progress)
-        pushed = _pushed(composite, exported, results, attacked, truth, protocol, batch_size)
+        pushed: dict[str, Pushed] = {}
+        if protocol.task.multilabel:
+            pushed, results = push_all(
+                subjects, results, attacked, truth, protocol, batch_size, progress, beside=exported
+            )
         referred = referred_under_attack(model, results["composite"], batch_size, device)
         table = case_table(cohort, protocol, (composite, exported), results, labels, sample, pushed, referred)
         if referred is not None:
@@ -292,41 +296,3 @@ def _generator(seed: int, row: int) -> torch.Generator:
 def _referred(view: _RuntimeView, result: SuiteResult, batch_size: int) -> npt.NDArray[np.bool_]:
     """(n,) which attacked cases the artefact refers at the strongest input that was found for each."""
     return torch.cat([view.outputs(part)["refer"] for part in parts(result.adversarial, batch_size)]).cpu().numpy()
-
-
-def _pushed(
-    composite: Subject,
-    exported: Subject,
-    results: dict[str, SuiteResult],
-    inputs: Cases,
-    labels: Tensor,
-    protocol: Protocol,
-    batch_size: int,
-) -> dict[str, Pushed]:
-    """Of a multi-label task each finding pushed on the composite, and what that does to the artefact."""
-    if not protocol.task.multilabel:
-        return {}
-    tried = {s.name: Tried(s, inputs, labels, batch_size) for s in (composite, exported)}
-    for name, of in tried.items():
-        of.all_findings(results[name].adversarial)
-    for finding in range(labels.shape[1]):
-        points = push_to_file(composite, inputs, labels, finding, protocol, batch_size)
-        for of in tried.values():
-            of.all_findings(points)
-        won = list(results["artefact"].won_by)
-        beaten = tried["artefact"].wins(points)
-        adversarial = copy_of(results["artefact"].adversarial)
-        for row, name in enumerate(won):
-            if not name and bool(beaten[row]):
-                won[row] = _REPLAY
-                adversarial[row : row + 1] = points[row : row + 1]
-        results["artefact"] = replace(results["artefact"], adversarial=adversarial, won_by=tuple(won))
-    results["artefact"] = _recounted(results["artefact"])
-    return {name: of.outcome() for name, of in tried.items()}
-
-
-def _recounted(result: SuiteResult) -> SuiteResult:
-    """The outcomes with the wins of pushes among those of the replay."""
-    first, *rest = result.outcomes
-    wins = result.won_by.count(_REPLAY)
-    return replace(result, outcomes=(replace(first, wins=wins), *rest))

@@ -22,11 +22,11 @@ from medharden.protocol import Protocol
 from medharden.record import AttackOutcome, Progress
 from medharden.rows import Cases, RowFile, copy_of, parts
 
-__all__ = ["Pushed", "Tried", "push_all", "push_to_file"]
+__all__ = ["Pushed", "push_all"]
 
 _STEPS = 20
 _NAME = f"push-{_STEPS}"
-_TRANSFER = "transfer-push"
+_TRANSFER, _REPLAY = "transfer-push", "replay-push"
 
 
 @dataclass(frozen=True)
@@ -50,6 +50,7 @@ def push_all(
     protocol: Protocol,
     batch_size: int,
     progress: Progress | None,
+    beside: Subject | None = None,
 ) -> tuple[dict[str, Pushed], dict[str, SuiteResult]]:
     """Pushes every finding of every subject; what beats another subject is tried on the release too.
 
@@ -61,6 +62,7 @@ def push_all(
         protocol: threat and seed.
         batch_size: cases a pass.
         progress: called with `attack findings`, passes over the cases done and in all.
+        beside: a further subject, which gives no gradient: what was pushed against all others is tried on it.
 
     Returns:
         By subject what became of each finding, and the suite's results with the cases that fell to a push.
@@ -71,11 +73,11 @@ def push_all(
         progress("attack findings", 0, findings * len(subjects))
     for place, subject in enumerate(subjects):
         started = time.perf_counter()
-        tried = Tried(subject, inputs, labels, batch_size)
+        tried = _Tried(subject, inputs, labels, batch_size)
         tried.all_findings(results[subject.name].adversarial)
         own = []
         for k in range(findings):
-            own.append(push_to_file(subject, inputs, labels, k, protocol, batch_size))
+            own.append(_push(subject, inputs, labels, k, protocol, batch_size))
             tried.all_findings(own[-1])
             if progress is not None:
                 progress("attack findings", place * findings + k + 1, findings * len(subjects))
@@ -88,10 +90,17 @@ def push_all(
         for k, candidate in enumerate(own):
             points[k].append(candidate)
         pushed[subject.name], found[subject.name] = tried.outcome(), results_now
+    if beside is not None:
+        tried = _Tried(beside, inputs, labels, batch_size)
+        every = [candidate for of_finding in points for candidate in of_finding]
+        for candidates in (*(result.adversarial for result in results.values()), *every):
+            tried.all_findings(candidates)
+        found[beside.name] = _fallen(results[beside.name], _REPLAY, tried, every, protocol, 0.0)
+        pushed[beside.name] = tried.outcome()
     return pushed, found
 
 
-class Tried:
+class _Tried:
     """The worst that was seen of each finding, over all points tried on one subject."""
 
     def __init__(self, subject: Subject, inputs: Cases, labels: Tensor, batch_size: int) -> None:
@@ -128,9 +137,7 @@ class Tried:
         return Pushed(robust=(self._logits > 0) == present, logits=self._logits)
 
 
-def push_to_file(
-    subject: Subject, inputs: Cases, labels: Tensor, finding: int, protocol: Protocol, batch_size: int
-) -> Cases:
+def _push(subject: Subject, inputs: Cases, labels: Tensor, finding: int, protocol: Protocol, batch_size: int) -> Cases:
     """(n, C, *spatial) where one finding of each case is furthest to its wrong side, in a file."""
     generators = [_generator(protocol.seed, finding, row) for row in range(len(inputs))]
     found = RowFile(inputs.shape, inputs.dtype, inputs.device)
@@ -159,7 +166,7 @@ def _generator(seed: int, finding: int, row: int) -> torch.Generator:
 
 
 def _fallen(
-    result: SuiteResult, name: str, tried: Tried, points: list[Cases], protocol: Protocol, seconds: float
+    result: SuiteResult, name: str, tried: _Tried, points: list[Cases], protocol: Protocol, seconds: float
 ) -> SuiteResult:
     """The suite's result after the cases that still stood have met these points too."""
     won, adversarial = list(result.won_by), copy_of(result.adversarial)
@@ -178,6 +185,8 @@ def _fallen(
     )
     if name == _TRANSFER:
         recipe = "what was pushed against the original and the robust branch, tried on the release"
+    if name == _REPLAY:
+        recipe = "what was pushed against the original, the robust branch and the release, tried on the artefact"
     return replace(
         result,
         adversarial=adversarial,

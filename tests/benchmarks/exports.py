@@ -1,6 +1,6 @@
 """Parity, size and latency of every exported form on an EfficientNet-Lite0 and a 3D DenseNet-121, as Markdown tables.
 
-python tests/benchmarks/exports.py [effnet] [densenet] [latency]
+python tests/benchmarks/exports.py [effnet] [densenet] [latency] [MODE:BRANCH ...]
 
 Branches are moved by noise on the weights that their form trains, in place of training: the graph is what is measured.
 """
@@ -53,11 +53,13 @@ def densenet(folder: Path) -> tuple[Classifier, tuple[int, ...]]:
     return load_classifier(folder / "d.pt", spec=ModelSpec(arch="monai:DenseNet121"), dims=3), (1, 32, 32, 32)
 
 
-def parity(name: str, clean: Classifier, shape: tuple[int, ...]) -> None:
+def parity(name: str, clean: Classifier, shape: tuple[int, ...], pairs: set[str]) -> None:
     inputs = torch.rand((_CASES, *shape), generator=torch.Generator().manual_seed(7))
     alone: dict[str, int] = {}
     for mode in MODES:
-        for branch in BRANCHES if mode in ("mixed", "guarded") else BRANCHES[:1]:
+        for branch in BRANCHES:
+            if pairs and f"{mode}:{branch}" not in pairs:
+                continue
             model = composite(clean, shape, mode, branch)
             for form in FORMS:
                 started = time.perf_counter()
@@ -93,11 +95,12 @@ def latency(name: str, clean: Classifier, shape: tuple[int, ...]) -> None:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    asked = set(sys.argv[1:]) or {"effnet", "densenet", "latency"}
+    pairs = {word for word in sys.argv[1:] if ":" in word}
+    asked = set(sys.argv[1:]) - pairs or {"effnet", "densenet", "latency"}
     with tempfile.TemporaryDirectory() as temporary:
         if "effnet" in asked:
-            parity("EfficientNet-Lite0", *efficientnet(Path(temporary)))
+            parity("EfficientNet-Lite0", *efficientnet(Path(temporary)), pairs)
         if "latency" in asked:
             latency("EfficientNet-Lite0", *efficientnet(Path(temporary)))
         if "densenet" in asked:
-            parity("DenseNet-121 3D", *densenet(Path(temporary)))
+            parity("DenseNet-121 3D", *densenet(Path(temporary)), pairs)

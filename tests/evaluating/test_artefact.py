@@ -11,7 +11,7 @@ import onnx
 import pytest
 import torch
 from command import assert_clear, medharden
-from released_runs import Released, copied, released
+from released_runs import Released, copied, released, released_findings
 from tiny import ARCH
 from verifying_runs import WHO, make_key
 
@@ -25,9 +25,9 @@ from medharden.record import Evaluation, GateDecision, Verdict
 from medharden.verifying import sign, verify
 
 
-@pytest.fixture(scope="module", params=["mixed", "guarded"])
-def made(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Released:
-    return released(tmp_path_factory.mktemp("made"), request.param)
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Released:
+    return released(tmp_path_factory.mktemp("made"), "guarded")
 
 
 @pytest.fixture(scope="module")
@@ -200,3 +200,35 @@ def test_a_model_in_a_session_answers_in_any_batch(evaluated: tuple[Released, Pa
     whole = model(inputs)["logits"]
     parts = torch.cat([model(part)["logits"] for part in inputs.split(4)])
     assert torch.allclose(whole, parts, atol=1e-5)
+
+
+def test_a_mixture_is_attacked_in_its_exported_form_by_what_beats_it(tmp_path: Path) -> None:
+    made = released(tmp_path, "mixed")
+    path, _ = export(load_hardened(made.run, arch=ARCH), made.run, to="onnx")
+    record = evaluated_again(made, path)
+    ours, theirs = record.subject("composite"), record.subject("artefact")
+    assert (
+        theirs.robust_correct
+        <= ours.robust_correct
+        == (read_record(made.run / "evaluation.json", Evaluation).subject("composite").robust_correct)
+    )
+    assert gate_artefact(made.run, record.artefact).verdict is Verdict.PASS
+
+
+def test_of_several_findings_each_is_attacked_in_the_exported_form_as_in_the_composite(tmp_path: Path) -> None:
+    made = released_findings(tmp_path)
+    path, _ = export(load_hardened(made.run, arch=ARCH), made.run, to="onnx", ungated=True)
+    record = evaluated_again(made, path)
+    own = read_cases(made.run / "cases.parquet").subjects["composite"]
+    table = read_cases(made.run / "artefacts" / record.artefact[:16] / "cases.parquet")
+    ours, theirs = table.subjects["composite"], table.subjects["artefact"]
+    assert np.array_equal(ours.robust, own.robust)
+    assert not (theirs.robust & ~ours.robust).any()
+    assert np.array_equal(ours.findings.robust, own.findings.robust)
+    assert (theirs.findings.robust & ~ours.findings.robust).sum() == 0
+    assert np.array_equal(theirs.predicted, ours.predicted)
+    assert theirs.referred_attacked is not None
+    assert [attack.name for attack in record.subject("artefact").attacks] == ["replay", "square-500", "replay-push"]
+    decision = gate_artefact(made.run, record.artefact)
+    assert decision.verdict is not Verdict.INVALID
+    assert next(e for e in decision.endpoints if e.name == "agreement").estimate == 0.0

@@ -7,17 +7,19 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
+from foreign_networks import TinyNet
 from PIL import Image
-from tiny import ARCH, tiny_cohort, tiny_model
+from tiny import ARCH, KEY, tiny_cohort, tiny_model
 
-from medharden.data import Cohort
+from medharden.data import Cohort, load_cohort
 from medharden.evaluating import evaluate
 from medharden.gating import gate
-from medharden.hardening import harden
+from medharden.hardening import fine_tune, harden
 from medharden.models import load_classifier, load_hardened
-from medharden.protocol import Protocol, parse_protocol
+from medharden.protocol import Hardening, Protocol, parse_protocol
 
-__all__ = ["Released", "copied", "released"]
+__all__ = ["Released", "copied", "released", "released_findings"]
 
 TEXT = """
 schema_version: 1
@@ -36,6 +38,23 @@ suite:
 endpoints:
   noninferiority: [{metric: accuracy, margin: 0.1}, {metric: recall, margin: 0.2}]
   robustness: {floor: 0.3}
+"""
+
+
+FINDINGS = """
+schema_version: 1
+name: findings
+title: Findings
+intended_use: Tests.
+task: {kind: multilabel, classes: [a, b, c], threshold: {a: 0.5, b: 0.4, c: 0.3}}
+threat: {eps: 0.05}
+splits: {patients: {unit: each_case, reason: Each image is drawn by itself.}}
+hardening: {branch: full, epochs: 4, min_steps: 1, batch_size: 25, learning_rate: 0.01, probe_cases: 20}
+fusion: {mode: guarded, referral_budget: 0.3}
+suite: {attacks: [{attack: apgd, loss: ce, steps: 3}], cases: 30, sanity_cases: 0, reason: Tests are quick.}
+endpoints:
+  noninferiority: [{metric: accuracy, margin: 0.15}, {metric: recall, margin: 0.2}]
+  robustness: {floor: 0.05}
 """
 
 
@@ -70,6 +89,31 @@ def released(folder: Path, mode: str = "mixed", branch: str = "full") -> Release
     evaluate(load_hardened(run, arch=ARCH), cohort, protocol, run, original=original)
     gate(run)
     return Released(run, cohort, protocol, folder / "tiny.npz", folder / "model.pt")
+
+
+def released_findings(folder: Path) -> Released:
+    """A run on images of three findings, each a bright quadrant; evaluated and decided on, whatever the verdict."""
+    protocol, random, arrays = parse_protocol(FINDINGS, "findings.yaml"), np.random.default_rng(0), {}
+    for split, count in (("train", 150), ("val", 60), ("test", 60)):
+        labels, images = random.integers(0, 2, (count, 3)), random.normal(100, 8, (count, 16, 16))
+        for k in range(3):
+            row, column = divmod(k, 2)
+            images[labels[:, k] == 1, 8 * row : 8 * row + 8, 8 * column : 8 * column + 8] += 45
+        arrays[f"{split}_images"] = images.clip(0, 255).astype(np.uint8)
+        arrays[f"{split}_labels"] = labels.astype(np.uint8)
+    np.savez(folder / "findings.npz", **arrays)
+    cohort, file = load_cohort(folder / "findings.npz", protocol, key=KEY), folder / "model.pt"
+    torch.manual_seed(1)
+    torch.save(TinyNet(3).state_dict(), file)
+    model = load_classifier(file, arch=ARCH, multilabel=True)
+    training = Hardening(branch="full", epochs=6, min_steps=1, batch_size=25, learning_rate=0.01)
+    fine_tune(model, cohort, training, seed=1)
+    torch.save(model.network.state_dict(), file)
+    model, run = load_classifier(file, arch=ARCH, multilabel=True), folder / "run"
+    harden(model, cohort, protocol, run)
+    evaluate(load_hardened(run, arch=ARCH), cohort, protocol, run, original=model)
+    gate(run)
+    return Released(run, cohort, protocol, folder / "findings.npz", file)
 
 
 def copied(made: Released, folder: Path) -> Path:
