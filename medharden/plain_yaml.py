@@ -16,7 +16,7 @@ import yaml
 from medharden.canonical import DEEPEST
 from medharden.text import neutral
 
-__all__ = ["LARGEST_YAML", "parse_yaml", "yaml_text"]
+__all__ = ["LARGEST_YAML", "lines_of", "parse_yaml", "yaml_text"]
 
 LARGEST_YAML = 1_000_000
 """Bytes of the largest file."""
@@ -42,6 +42,28 @@ def parse_yaml(data: bytes) -> Any:
     if len(data) > LARGEST_YAML:
         raise ValueError(f"it is larger than {LARGEST_YAML} bytes")
     return _Building().value_of(_events(_decoded(data)))
+
+
+def lines_of(data: bytes) -> dict[tuple[str | int, ...], int]:
+    """The line, from 1 up, at which each key and each entry of a list begins, by its place.
+
+    Args:
+        data: what `parse_yaml` took, which bounds its size and depth.
+    """
+    found: dict[tuple[str | int, ...], int] = {}
+    root = yaml.compose(data.decode("utf-8-sig"), Loader=_LOADER)
+    left: list[tuple[tuple[str | int, ...], Any]] = [((), root)]
+    while left:
+        place, node = left.pop()
+        if isinstance(node, yaml.MappingNode):
+            for key, value in node.value:
+                found[(*place, key.value)] = key.start_mark.line + 1
+                left.append(((*place, key.value), value))
+        elif isinstance(node, yaml.SequenceNode):
+            for number, value in enumerate(node.value):
+                found[(*place, number)] = value.start_mark.line + 1
+                left.append(((*place, number), value))
+    return found
 
 
 def yaml_text(value: Any, *, width: int = 80) -> str:

@@ -63,6 +63,11 @@ def load_signing_key(path: Path, passphrase: bytes | None = None) -> SigningKey:
             given.
     """
     data = _read(path)
+    if b"PUBLIC KEY" in data and b"PRIVATE" not in data:
+        raise KeyFileError(
+            f"{path.name} is a public key, and only the private one signs; expected the file that `medharden keygen` "
+            f"wrote beside it{f': {path.stem}' if path.suffix == '.pub' else ''}"
+        )
     if os.name == "posix" and stat.S_IMODE(path.stat().st_mode) & 0o077:
         raise KeyFileError(f"the private key {path.name} can be read by others; run `chmod 600` on it")
     try:

@@ -11,8 +11,10 @@ import typer
 from medharden._version import __version__
 from medharden.cli.console import out, write
 from medharden.cli.evidence import MaxDecoded, evidence_app
+from medharden.cli.examples import with_examples
 from medharden.cli.local import local_app
 from medharden.cli.released import released_app
+from medharden.cli.ruled import protocol_app
 from medharden.cli.usage import Commands
 from medharden.sizes import MAX_DECODED
 
@@ -29,7 +31,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-protocol_app = typer.Typer(help="List, show, validate and plan protocols.", no_args_is_help=True)
 app.add_typer(protocol_app, name="protocol")
 app.add_typer(released_app)
 app.add_typer(local_app)
@@ -44,41 +45,74 @@ class Format(StrEnum):
     MARKDOWN = "markdown"
 
 
+_DATA, _MODEL, _RUN, _MACHINE, _OUTPUT = "Data", "Model", "Run", "Machine", "Output"  # groups of --help
+
 Model = Annotated[Path, typer.Argument(metavar="MODEL", help="Checkpoint, state dict or MONAI bundle folder.")]
 Run = Annotated[Path, typer.Argument(metavar="RUN", help="Run directory.")]
 Data = Annotated[
-    Path, typer.Option("--data", help="Folder with a sub-folder a class, manifest CSV (or its folder), or .npz.")
+    Path,
+    typer.Option(
+        "--data", rich_help_panel=_DATA, help="Folder with a sub-folder a class, manifest CSV (or its folder), or .npz."
+    ),
 ]
-ProtocolOption = Annotated[str, typer.Option("--protocol", help="Name of a shipped protocol, or path to a YAML file.")]
+ProtocolOption = Annotated[
+    str, typer.Option("--protocol", rich_help_panel=_RUN, help="Name of a shipped protocol, or path to a YAML file.")
+]
 Arch = Annotated[
     str | None,
-    typer.Option("--arch", help="timm:NAME, monai:NAME, or python:MODULE:CLASS (runs that code of yours)."),
+    typer.Option(
+        "--arch",
+        rich_help_panel=_MODEL,
+        help="timm:NAME, monai:NAME, or python:MODULE:CLASS (runs that code of yours).",
+    ),
 ]
 Device = Annotated[
-    str, typer.Option("--device", help="cpu, cuda, cuda:1, mps; auto takes CUDA, else MPS, else the CPU.")
+    str,
+    typer.Option(
+        "--device", rich_help_panel=_MACHINE, help="cpu, cuda, cuda:1, mps; auto takes CUDA, else MPS, else the CPU."
+    ),
 ]
-BatchSize = Annotated[int, typer.Option("--batch-size", min=1, help="Cases a pass in evaluation.")]
-Workers = Annotated[int, typer.Option("--workers", min=1, help="Threads, or processes, that read files.")]
+BatchSize = Annotated[
+    int, typer.Option("--batch-size", min=1, rich_help_panel=_MACHINE, help="Cases a pass in evaluation.")
+]
+Workers = Annotated[
+    int, typer.Option("--workers", min=1, rich_help_panel=_DATA, help="Threads, or processes, that read files.")
+]
 Cache = Annotated[
     Path | None,
-    typer.Option("--cache", help="Folder that keeps decoded cases for later commands. It holds patient images."),
+    typer.Option(
+        "--cache",
+        rich_help_panel=_DATA,
+        help="Folder that keeps decoded cases for later commands. It holds patient images.",
+    ),
 ]
-KeyFile = Annotated[Path | None, typer.Option("--key-file", help="Pseudonym key; default: your configuration folder.")]
+KeyFile = Annotated[
+    Path | None,
+    typer.Option("--key-file", rich_help_panel=_DATA, help="Pseudonym key; default: your configuration folder."),
+]
 Pictures = Annotated[
-    bool, typer.Option("--pictures", help="Put example images into the report. They are patient data.")
+    bool,
+    typer.Option(
+        "--pictures",
+        rich_help_panel=_RUN,
+        help="Put example images into the report. They are patient data.",
+    ),
 ]
 Required = Annotated[
     str | None,
     typer.Option("--protocol", help="Name, file or digest of the protocol that you require the run to be under."),
 ]
 Ledger = Annotated[
-    Path | None, typer.Option("--ledger", help="File that counts looks at test splits over several run directories.")
+    Path | None,
+    typer.Option(
+        "--ledger", rich_help_panel=_RUN, help="File that counts looks at test splits over several run directories."
+    ),
 ]
 Artefact = Annotated[
     Path | None, typer.Option("--artefact", help="ONNX file of an export, to do it with in the composite's place.")
 ]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print the end result alone.")]
+Json = Annotated[bool, typer.Option("--json", rich_help_panel=_OUTPUT, help="Print one JSON object.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", rich_help_panel=_OUTPUT, help="Print the end result alone.")]
 
 
 def _version(value: bool) -> None:
@@ -101,7 +135,9 @@ def harden(
     model: Model,
     data: Data,
     protocol: ProtocolOption = "default",
-    out_dir: Annotated[Path, typer.Option("--out", help="Run directory to write.")] = Path("medharden-run"),
+    out_dir: Annotated[Path, typer.Option("--out", rich_help_panel=_RUN, help="Run directory to write.")] = Path(
+        "medharden-run"
+    ),
     arch: Arch = None,
     device: Device = "auto",
     batch_size: BatchSize = 64,
@@ -109,13 +145,22 @@ def harden(
     max_decoded: MaxDecoded = MAX_DECODED,
     cache: Cache = None,
     checkpoint_minutes: Annotated[
-        float, typer.Option("--checkpoint-minutes", min=0.0, help="Longest time between two checkpoints of training.")
+        float,
+        typer.Option(
+            "--checkpoint-minutes",
+            min=0.0,
+            rich_help_panel=_RUN,
+            help="Longest time between two checkpoints of training.",
+        ),
     ] = 10.0,
     key_file: KeyFile = None,
     pictures: Pictures = False,
     ledger: Ledger = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Say what would be done and what it would take; write nothing.")
+        bool,
+        typer.Option(
+            "--dry-run", rich_help_panel=_RUN, help="Say what would be done and what it would take; write nothing."
+        ),
     ] = False,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -301,7 +346,7 @@ def report(
 @app.command()
 def frontier(
     run: Run,
-    target: Annotated[Path | None, typer.Option("--out", help="Picture to write; default: RUN/frontier.svg.")] = None,
+    target: Annotated[Path | None, typer.Option("--out", help="SVG to write; default: RUN/frontier.svg.")] = None,
     as_json: Json = False,
 ) -> None:
     """Draw clean change against robustness over the fusion weight, with the operating point."""
@@ -324,54 +369,4 @@ def demo(
     raise typer.Exit(run_demo(out_dir))
 
 
-@protocol_app.command("list")
-def list_protocols(as_json: Json = False) -> None:
-    """The shipped protocols."""
-    out.json = as_json
-    from medharden.cli.protocols import run_list
-
-    run_list()
-
-
-@protocol_app.command("show")
-def show_protocol(name: Annotated[str, typer.Argument(help="Name or path.")], as_json: Json = False) -> None:
-    """Every field of a protocol, defaults included, and its digest."""
-    out.json = as_json
-    from medharden.cli.protocols import run_show
-
-    run_show(name)
-
-
-@protocol_app.command("validate")
-def validate_protocol(name: Annotated[str, typer.Argument(help="Name or path.")], as_json: Json = False) -> None:
-    """Check a protocol file; exit code 1 where it has errors."""
-    out.json = as_json
-    from medharden.cli.protocols import run_validate
-
-    run_validate(name)
-
-
-@protocol_app.command("plan")
-def plan_protocol(
-    name: Annotated[str, typer.Argument(help="Name or path.")],
-    cases: Annotated[int | None, typer.Option("--cases", min=1, help="Test cases in all.")] = None,
-    positives: Annotated[int | None, typer.Option("--positives", min=0, help="Those with the finding.")] = None,
-    discordance: Annotated[
-        float,
-        typer.Option("--discordance", min=0.0, max=1.0, help="Share of cases answered with different success."),
-    ] = 0.05,
-    expected_loss: Annotated[
-        float, typer.Option("--expected-loss", min=0.0, max=1.0, help="Share of cases that is truly lost.")
-    ] = 0.0,
-    data: Annotated[Path | None, typer.Option("--data", help="Count the test split of this cohort.")] = None,
-    workers: Workers = 2,
-    max_decoded: MaxDecoded = MAX_DECODED,
-    cache: Cache = None,
-    key_file: KeyFile = None,
-    as_json: Json = False,
-) -> None:
-    """How many cases each margin needs, and what those at hand can show; no test case is answered."""
-    out.json = as_json
-    from medharden.cli.planned import run_plan
-
-    run_plan(name, cases, positives, discordance, expected_loss, data, workers, max_decoded, key_file, cache)
+with_examples(app)

@@ -9,7 +9,7 @@ from typing import Any
 from rich.table import Table
 
 from medharden.attacks import passes
-from medharden.cli.console import out
+from medharden.cli.console import out, spoken
 from medharden.cli.pipeline import Job
 from medharden.cli.runtime import device_of, keep_freed_memory
 from medharden.data import load_pseudonym_key
@@ -105,12 +105,12 @@ def _rates_table(sample: SampledCohort, costs: StepCosts) -> Table:
 
 def _whole_table(whole: _Whole) -> Table:
     table = Table("a whole run", "about", box=None, padding=(0, 1))
-    table.add_row("decoding, once", _spoken(whole.decoding))
-    table.add_row("training", _spoken(whole.training))
-    table.add_row("probes on validation", _spoken(whole.probing))
-    table.add_row("calibration, at most", _spoken(whole.calibrating))
-    table.add_row("evaluation, if every case withstood every attack", _spoken(whole.evaluating))
-    table.add_row("all, at most", _spoken(_seconds(whole)))
+    table.add_row("decoding, once", spoken(whole.decoding))
+    table.add_row("training", spoken(whole.training))
+    table.add_row("probes on validation", spoken(whole.probing))
+    table.add_row("calibration, at most", spoken(whole.calibrating))
+    table.add_row("evaluation, if every case withstood every attack", spoken(whole.evaluating))
+    table.add_row("all, at most", spoken(_seconds(whole)))
     table.add_row("disk: decoded cases (temporary folder, or --cache)", shown_bytes(whole.store))
     table.add_row("disk: perturbations, while it trains (run directory)", shown_bytes(whole.perturbations))
     table.add_row("disk: checkpoint, while it trains (run directory)", shown_bytes(whole.checkpoint))
@@ -166,9 +166,3 @@ def _machine(sample: SampledCohort, costs: StepCosts, whole: _Whole, protocol: P
             "checkpoint": whole.checkpoint,
         },
     }
-
-
-def _spoken(seconds: float) -> str:
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

@@ -31,7 +31,7 @@ def run_cache_list(folder: Path) -> None:
 def run_cache_remove(folder: Path, names: tuple[str, ...]) -> None:
     """Removes stores, all where none is named."""
     removed = remove_views(folder, names)
-    out.show(f"{removed} stores removed", {"removed": removed})
+    out.show(f"{removed} {'store' if removed == 1 else 'stores'} removed", {"removed": removed})
 
 
 def _in_words(said: dict[str, Any]) -> str:

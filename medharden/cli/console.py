@@ -9,7 +9,7 @@ import io
 import json
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -19,21 +19,31 @@ from rich.console import Console, ConsoleOptions, Group, RenderableType
 from rich.markup import escape
 from rich.progress import (
     BarColumn,
-    MofNCompleteColumn,
     Progress,
     ProgressColumn,
     Task,
     TaskID,
     TextColumn,
-    TimeElapsedColumn,
 )
 from rich.segment import Segment
 from rich.text import Text
 
-from medharden.record import Progress as ProgressCallback
 from medharden.text import escaped_json, neutral, neutral_lines
 
-__all__ = ["Output", "SafeConsole", "marked", "out", "report_error", "stage_progress", "warn", "widen_streams", "write"]
+__all__ = [
+    "Output",
+    "SafeConsole",
+    "Stages",
+    "announce",
+    "marked",
+    "out",
+    "report_error",
+    "spoken",
+    "stage_progress",
+    "warn",
+    "widen_streams",
+    "write",
+]
 
 _SECONDS_BETWEEN_LINES = 60
 _WIDTH_OF_FILES = 160
@@ -131,36 +141,72 @@ def _write_json(machine: dict[str, Any]) -> None:
     sys.stdout.write(escaped_json(json.dumps(machine, allow_nan=False, indent=2)) + "\n")
 
 
+class Stages:
+    """A callback for long stages that says nothing: what machines and the quiet get."""
+
+    def __call__(self, stage: str, done: int, total: int) -> None:
+        """Steps done of a stage, and in all; with the total 1 it is a stage without steps, which begins and ends."""
+
+    def expect(self, seconds: Mapping[str, float]) -> None:
+        """Which stages come, in order, and how long each is expected to take."""
+
+
 @contextmanager
-def stage_progress() -> Iterator[ProgressCallback]:
+def stage_progress() -> Iterator[Stages]:
     """A callback for long stages: bars with time left on a terminal, a line at each stage's end elsewhere."""
     if out.json or out.quiet:
-        yield lambda stage, done, total: None
+        yield Stages()
         return
     if not out.terminal:
         yield _PlainLines()
         return
-    columns = (
-        TextColumn("[bold]{task.description:<16}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TextColumn("elapsed"),
-        _TimeLeft(),
-    )
+    columns = (TextColumn("[bold]{task.description:<16}"), BarColumn(), _Share(), _Taken(), _TimeLeft())
     with Progress(*columns, console=out.console) as bars:
-        tasks: dict[str, TaskID] = {}
-        pace = _Pace()
+        yield _Bars(bars)
 
-        def update(stage: str, done: int, total: int) -> None:
-            if stage not in tasks:
-                tasks[stage] = bars.add_task(stage, total=total, ends=None)
-            left = pace.left(stage, done, total)
-            bars.update(
-                tasks[stage], completed=done, total=total, ends=None if left is None else time.monotonic() + left
-            )
 
-        yield update
+def announce(seconds: Mapping[str, float]) -> str:
+    """One line: which stages come, and how long each takes on what was measured."""
+    parts = ", ".join(f"{stage} {spoken(taken)}" for stage, taken in seconds.items())
+    return f"stages, at most about: {parts}; in all {spoken(sum(seconds.values()))}"
+
+
+class _Bars(Stages):
+    """A bar a stage, and one for the whole run where it is known what comes."""
+
+    def __init__(self, bars: Progress) -> None:
+        self._bars, self._pace = bars, _Pace()
+        self._tasks: dict[str, TaskID] = {}
+        self._expected: dict[str, float] = {}
+        self._over: set[str] = set()
+        self._whole: TaskID | None = None
+
+    def expect(self, seconds: Mapping[str, float]) -> None:
+        self._expected = dict(seconds)
+
+    def __call__(self, stage: str, done: int, total: int) -> None:
+        if stage not in self._tasks:
+            self._tasks[stage] = self._bars.add_task(stage, total=total, ends=None)
+        left = self._pace.left(stage, done, total)
+        if left is None and stage in self._expected and done < total:
+            left = self._expected[stage]
+        ends = None if left is None else time.monotonic() + left
+        self._bars.update(self._tasks[stage], completed=done, total=total, ends=ends)
+        if done >= total:
+            self._over.add(stage)
+        if self._expected:
+            self._show_whole(stage, left or 0.0)
+
+    def _show_whole(self, stage: str, left: float) -> None:
+        """The run's own bar: what this stage has left, and what those have that did not begin."""
+        ahead = sum(s for name, s in self._expected.items() if name not in self._tasks)
+        rest = ahead + (0.0 if stage in self._over else left)
+        gone = sum(self._pace.taken(name) for name in self._tasks if name in self._expected)
+        if self._whole is None:
+            self._whole = self._bars.add_task("whole run", total=1.0, ends=None)
+        self._bars.update(
+            self._whole, completed=gone, total=max(gone + rest, 1e-9), ends=time.monotonic() + rest if rest else None
+        )
 
 
 class _Pace:
@@ -183,8 +229,22 @@ class _Pace:
         return time.monotonic() - self._began[stage][0]
 
 
+class _Share(ProgressColumn):
+    """How much is done, in per cent."""
+
+    def render(self, task: Task) -> Text:
+        return Text(f"{task.percentage:>3.0f} %")
+
+
+class _Taken(ProgressColumn):
+    """Time since a stage began, with its unit."""
+
+    def render(self, task: Task) -> Text:
+        return Text(f"{spoken((task.finished_time if task.finished else task.elapsed) or 0.0):>6}")
+
+
 class _TimeLeft(ProgressColumn):
-    """Counts down to the end that was foretold last: one batch of an attack may take minutes."""
+    """Counts down to the end that was foretold last, and says so where it is over: a batch may take minutes."""
 
     max_refresh = 0.5
 
@@ -192,10 +252,11 @@ class _TimeLeft(ProgressColumn):
         ends = task.fields["ends"]
         if task.finished or ends is None:
             return Text("")
-        return Text(f"· about {_spoken(max(0.0, ends - time.monotonic()))} left")
+        left = ends - time.monotonic()
+        return Text(f"· about {spoken(left)} left" if left >= 1.0 else "· longer than foretold" if left < -2.0 else "")
 
 
-class _PlainLines:
+class _PlainLines(Stages):
     """A line when a stage ends, and one a minute with the time left while it runs."""
 
     def __init__(self) -> None:
@@ -207,11 +268,14 @@ class _PlainLines:
         if done < total and time.monotonic() - self._said < _SECONDS_BETWEEN_LINES:
             return
         self._said = time.monotonic()
-        rest = "" if left is None else f", about {_spoken(left)} left"
+        rest = "" if left is None else f", about {spoken(left)} left"
         if done >= total:
-            rest = f" in {_spoken(self._pace.taken(stage))}"
-        write(f"{stage}: {done} of {total}{rest}\n")
+            rest = f" in {spoken(self._pace.taken(stage))}"
+        write(f"{stage}: {'done' if total == 1 else f'{done} of {total}'}{rest}\n")
 
 
-def _spoken(seconds: float) -> str:
-    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
+def spoken(seconds: float) -> str:
+    """A time with its unit: `40 s`, `12 min`, `3.5 h`."""
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

@@ -42,7 +42,12 @@ def run_demo(folder: Path) -> int:
             keep_freed_memory()
             network = _untrained(folder, protocol, len(cohort.classes))
             fine_tune(network, cohort, _ORIGINAL, seed=protocol.seed, progress=progress)
-            _save(network, model)
+            write_atomic(
+                model,
+                _checkpoint(
+                    network.network, mean=network.record.mean, std=network.record.std, class_names=list(cohort.classes)
+                ),
+            )
     out.say(f"$ medharden harden {model} --data {data} --protocol demo --out {run} --pictures")
     return run_all(job)
 
@@ -59,11 +64,7 @@ def _untrained(folder: Path, protocol: Protocol, classes: int) -> Classifier:
         start.unlink()
 
 
-def _save(model: Classifier, path: Path) -> None:
-    write_atomic(path, _checkpoint(model.network))
-
-
-def _checkpoint(network: torch.nn.Module) -> bytes:
+def _checkpoint(network: torch.nn.Module, **told: object) -> bytes:
     buffer = io.BytesIO()
-    torch.save({"arch": _ARCH, "state_dict": network.state_dict()}, buffer)
+    torch.save({"arch": _ARCH, "state_dict": network.state_dict(), **told}, buffer)
     return buffer.getvalue()

@@ -1,4 +1,4 @@
-"""The commands about a finished run directory: `keygen`, `sign`, `verify`, `diff`."""
+"""The commands about a finished run directory: `keygen`, `sign`, `verify`, `diff`; and `compare`, which needs none."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ MaxDecoded = Annotated[
         parser=parse_bytes,
         metavar="SIZE",
         show_default="1GiB",
+        rich_help_panel="Data",
         help="Memory that reading one file may take, and all threads together (512MiB, 2GiB).",
     ),
 ]
@@ -35,6 +36,14 @@ class Plain(StrEnum):
 
     TEXT = "text"
     JSON = "json"
+
+
+class Summary(StrEnum):
+    """How a comparison is printed."""
+
+    TEXT = "text"
+    JSON = "json"
+    MARKDOWN = "markdown"
 
 
 class Meaning(StrEnum):
@@ -124,3 +133,70 @@ def diff(
     from medharden.cli.comparison import run_diff
 
     run_diff(first, second)
+
+
+@evidence_app.command()
+def compare(
+    old: Annotated[Path, typer.Argument(metavar="OLD", help="Answers or scores of the present model.")],
+    new: Annotated[Path, typer.Argument(metavar="NEW", help="Those of the new one, to the same cases.")],
+    truth: Annotated[
+        Path | None,
+        typer.Option("--truth", help="CSV of each case's label and patient, where they stand in neither."),
+    ] = None,
+    margin: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--margin",
+            metavar="METRIC=LOSS",
+            help="Largest acceptable loss, such as accuracy=0.02 or sensitivity=0.03; may be given again.",
+        ),
+    ] = None,
+    alpha: Annotated[float, typer.Option("--alpha", help="One-sided error of each margin.")] = 0.025,
+    positive: Annotated[
+        str | None, typer.Option("--positive", help="Of two classes the finding: its recall is sensitivity.")
+    ] = None,
+    classes: Annotated[
+        str | None, typer.Option("--classes", help="All class names, where some occur in no label: A,B,C.")
+    ] = None,
+    threshold: Annotated[
+        float | None,
+        typer.Option("--threshold", help="Score from which the positive class is answered; 0.5 of probabilities."),
+    ] = None,
+    column: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--column",
+            metavar="PART=NAME",
+            help="Which column is the case, patient, label, answer or score; may be given again.",
+        ),
+    ] = None,
+    each_case: Annotated[
+        str | None,
+        typer.Option("--each-case", help="How it is known that each case that names no patient is one of its own."),
+    ] = None,
+    folder: Annotated[Path | None, typer.Option("--out", help="Folder for compare.html and compare.json.")] = None,
+    form: Annotated[Summary, typer.Option("--format", help="How to print the comparison.")] = Summary.TEXT,
+    as_json: JsonToo = False,
+) -> None:
+    """Compare two models' answers in pairs, by patient, from CSV files alone; no model and no run is needed.
+
+    The exit code is the verdict's where a margin is stated, else 0.
+    """
+    out.json = as_json or form is Summary.JSON
+    from medharden.cli.comparison import CompareJob, run_compare
+
+    job = CompareJob(
+        old,
+        new,
+        truth,
+        tuple(margin or ()),
+        alpha,
+        positive,
+        classes or "",
+        threshold,
+        tuple(column or ()),
+        each_case or "",
+        folder,
+        form is Summary.MARKDOWN and not as_json,
+    )
+    raise typer.Exit(run_compare(job))

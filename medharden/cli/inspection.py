@@ -57,6 +57,7 @@ def run_inspection(
         check_classifier(classifier, inputs, cohort.classes, multilabel=protocol.task.multilabel)
     parts: list[Any] = [] if classifier is None else [_model_table(classifier)]
     parts += [_split_table(cohort, protocol), _data_table(cohort)]
+    parts += [marked("[yellow]assumed[/] {}", text) for text in (classifier.record.assumed if classifier else ())]
     parts += [marked("[yellow]{}[/] {}", f.severity, f.message) for f in cohort.record.findings]
     parts.append(f"protocol {protocol.name} · digest {protocol.digest[:16]}")
     out.show(parts, _machine(classifier, cohort, protocol))
@@ -89,6 +90,8 @@ def _model_table(classifier: Classifier) -> Table:
         ("logits", "all that it returns" if record.output is None else f"its output {record.output!r}"),
         ("input channels", str(record.channels)),
         ("mean, std", f"{record.mean}, {record.std}"),
+        ("names of outputs", ", ".join(record.class_names) or "none in the file"),
+        *((f"from: {part}", where) for part, where in record.origins.items()),
         ("state digest", record.state[:16]),
     ):
         table.add_row(name, value)
@@ -108,11 +111,18 @@ def _split_table(cohort: Cohort, protocol: Protocol) -> Table:
         none = Counter(c.split for c in cohort.cases if not present(c.label))
         table.add_row("no finding", *(str(none[s]) for s in _SPLITS))
         table.add_row("cases", *(str(sizes[s]) for s in _SPLITS))
-    table.add_row("patients", *(str(len({c.patient for c in cohort.cases if c.split == s})) for s in _SPLITS))
+    table.add_row(_whose(cohort), *(str(len({c.patient for c in cohort.cases if c.split == s})) for s in _SPLITS))
     clusters = clusters_of(cohort.record, protocol.splits.is_copy)
     if clusters.copies:
         table.add_row("units (copies count once)", "", "", str(clusters.count))
     return table
+
+
+def _whose(cohort: Cohort) -> str:
+    """What the number of patients counts where some, or all, cases name none."""
+    if cohort.record.grouped_by == "case":
+        return "cases, no patient named"
+    return "patients, or cases without" if cohort.record.unnamed else "patients"
 
 
 def _data_table(cohort: Cohort) -> Table:
@@ -151,6 +161,9 @@ def _machine(classifier: Classifier | None, cohort: Cohort, protocol: Protocol) 
             "mean": list(record.mean),
             "std": list(record.std),
             "state": record.state,
+            "class_names": list(record.class_names),
+            "origins": record.origins,
+            "assumed": list(record.assumed),
         }
     return {
         "model": model,

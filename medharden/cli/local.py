@@ -1,4 +1,4 @@
-"""The commands about this machine: `bench`, and `cache list` and `cache remove`."""
+"""The commands about this machine: `bench`, `doctor`, `explain`, and `cache list` and `cache remove`."""
 
 from __future__ import annotations
 
@@ -67,6 +67,32 @@ def bench(
         max_decoded=max_decoded,
     )
     run_bench(job, protocol, dry=False)
+
+
+@local_app.command()
+def doctor(
+    folder: Annotated[Path, typer.Option("--folder", help="Where runs are to be written.")] = Path(),
+    as_json: Json = False,
+) -> None:
+    """Show versions, devices, codecs and disk, what is missing, and the line that brings it."""
+    out.json = as_json
+    from medharden.cli.doctor import run_doctor
+
+    raise typer.Exit(run_doctor(folder))
+
+
+@local_app.command()
+def explain(
+    code: Annotated[str | None, typer.Argument(metavar="[CODE]", help="Such as gate.copies or FAIL; default: all.")] = (
+        None
+    ),
+    as_json: Json = False,
+) -> None:
+    """Say what a code of a verdict, reason, finding or error means, why it matters, and what to do."""
+    out.json = as_json
+    from medharden.cli.explained import run_explain
+
+    run_explain(code)
 
 
 @cache_app.command("list")

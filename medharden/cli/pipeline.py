@@ -9,11 +9,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from medharden.audit import RunFiles, audited, canonical_json, digest_bytes, guarded
-from medharden.cli.console import out, stage_progress
+from medharden.cli.console import Stages, announce, out, stage_progress
+from medharden.cli.foretold import foretell
 from medharden.cli.runtime import device_of, keep_freed_memory
 from medharden.cli.verdicts import EXIT_CODES, show_verdict
 from medharden.data import Cohort, load_cohort, load_pseudonym_key
-from medharden.errors import Interrupted, OutputError, RunError
+from medharden.errors import DataError, Interrupted, ModelError, OutputError, RunError
 from medharden.evaluating import evaluate
 from medharden.gating import gate
 from medharden.hardening import harden
@@ -24,7 +25,7 @@ from medharden.reporting import render
 from medharden.sizes import MAX_DECODED
 from medharden.verifying import write_bom
 
-__all__ = ["Job", "interruptible", "load_data", "prepare", "run_all", "run_evaluation"]
+__all__ = ["Job", "interruptible", "load_data", "prepare", "require_sources", "run_all", "run_evaluation"]
 
 
 @dataclass(frozen=True)
@@ -49,20 +50,24 @@ class Job:
 
 def run_all(job: Job) -> int:
     """Load, harden, evaluate, gate, report; returns the gate's exit code."""
+    require_sources(job)
+    protocol = load_protocol(job.protocol)
     job = prepare(job)
     with interruptible(job.run), audited(job.run, "run"):
-        protocol = load_protocol(job.protocol)
         threat = protocol.input_threat
         out.say(f"protocol: {protocol.name}, {threat.norm} eps {threat.eps:.4g} of the input range")
         with stage_progress() as progress:
             original = _load_original(job, protocol)
             cohort = load_data(job, protocol, progress)
+            _say_what_comes(job, original, cohort, protocol, progress)
             _harden(job, original, cohort, protocol, progress)
             _evaluate(job, original, cohort, protocol, progress)
-        with guarded(cohort.identifiers, (protocol.model_dump_json(), *cohort.classes)):
-            decision = gate(job.run, protocol=protocol.digest, ledger=job.ledger)
-            paths = render(job.run)
-            write_bom(job.run)
+            with guarded(cohort.identifiers, (protocol.model_dump_json(), *cohort.classes)):
+                progress("report", 0, 1)
+                decision = gate(job.run, protocol=protocol.digest, ledger=job.ledger)
+                paths = render(job.run)
+                write_bom(job.run)
+                progress("report", 1, 1)
     show_verdict(job.run, decision, next(p for p in paths if p.suffix == ".html"))
     return EXIT_CODES[decision.verdict]
 
@@ -73,6 +78,7 @@ def run_evaluation(job: Job) -> None:
         raise RunError(
             f"{job.run} is no run directory: it has no protocol.yaml; expected what `medharden harden` wrote"
         )
+    require_sources(job)
     job = prepare(job)
     with interruptible(job.run), audited(job.run, "run"), stage_progress() as progress:
         protocol = RunFiles(job.run).protocol()
@@ -95,6 +101,21 @@ def interruptible(run: Path) -> Iterator[None]:
         ) from None
 
 
+def require_sources(job: Job) -> None:
+    """Checks that what is to be read is there, before any of it is read and anything is written.
+
+    Raises:
+        ModelError: there is no such model.
+        DataError: there are no such data.
+    """
+    if job.model is not None and not job.model.exists():
+        raise ModelError(
+            f"there is no model file {job.model.name}; expected a checkpoint, a state dict, or a MONAI bundle's folder"
+        )
+    if not job.data.exists():
+        raise DataError("there is nothing at the path given as data; expected a folder, a CSV or an .npz")
+
+
 def prepare(job: Job) -> Job:
     """Checks what would otherwise fail late: a writable run directory, the device; returns the job with its device.
 
@@ -102,15 +123,16 @@ def prepare(job: Job) -> Job:
         OutputError: the directory can't be written to.
         RunError: there is no such device.
     """
+    if job.cache is not None and job.cache.resolve().is_relative_to(job.run.resolve()):
+        raise OutputError("--cache lies inside the run directory, which holds no images; choose another place")
+    job = replace(job, device=device_of(job.device))
     try:
         job.run.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OutputError(f"{job.run} can't be made: {error.strerror}; choose another --out") from error
-    if job.cache is not None and job.cache.resolve().is_relative_to(job.run.resolve()):
-        raise OutputError("--cache lies inside the run directory, which holds no images; choose another place")
     if not os.access(job.run, os.W_OK):
         raise OutputError(f"{job.run} is not writable; choose another --out")
-    return replace(job, device=device_of(job.device))
+    return job
 
 
 def _load_original(job: Job, protocol: Protocol) -> Classifier:
@@ -132,6 +154,7 @@ def _load_original(job: Job, protocol: Protocol) -> Classifier:
 def load_data(job: Job, protocol: Protocol, progress: Progress) -> Cohort:
     """The run's cohort, said in one line."""
     key = load_pseudonym_key(job.key_file)
+    progress("read", 0, 1)
     cohort = load_cohort(
         job.data,
         protocol,
@@ -145,6 +168,15 @@ def load_data(job: Job, protocol: Protocol, progress: Progress) -> Cohort:
     sizes = ", ".join(f"{name} {len(cohort.indices(name))}" for name in ("train", "val", "test"))
     out.say(f"data: {len(cohort.cases)} cases ({sizes}), classes {', '.join(cohort.classes)}, {cohort.record.shape}")
     return cohort
+
+
+def _say_what_comes(job: Job, original: Classifier, cohort: Cohort, protocol: Protocol, progress: Stages) -> None:
+    """The stages that are ahead and how long each will take, on what was measured; nothing where training is over."""
+    if out.json or out.quiet or (job.run / "harden.json").is_file():
+        return
+    seconds = foretell(original, cohort, protocol, job.device)
+    out.say(announce(seconds))
+    progress.expect(seconds)
 
 
 def _harden(job: Job, original: Classifier, cohort: Cohort, protocol: Protocol, progress: Progress) -> None:

@@ -17,14 +17,22 @@ __all__ = ["run_list", "run_show", "run_validate"]
 
 def run_list() -> None:
     """Prints the shipped protocols, one a row."""
-    table = Table("protocol", "title", "threat", "margins justified")
+    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
+    table.add_column("protocol", no_wrap=True)  # what is typed is never cut
+    table.add_column("threat", no_wrap=True)
+    table.add_column("reasons", no_wrap=True)
+    table.add_column("title", overflow="fold")
     machine = []
     for name in shipped_protocols():
         protocol = load_protocol(name)
         threat = f"{protocol.threat.norm} {protocol.threat.eps:g} {protocol.threat.unit}"
-        table.add_row(name, protocol.title, threat, "yes" if protocol.margins_justified else "no")
+        table.add_row(name, threat, "given" if protocol.margins_justified else "lacking", protocol.title)
         machine.append({"name": name, "title": protocol.title, "digest": protocol.digest, "threat": threat})
-    out.show(table, {"protocols": machine})
+    lines: list[Table | str] = [
+        table,
+        "reasons: whether each margin has its clinical justification; `medharden protocol new` writes yours",
+    ]
+    out.show(lines, {"protocols": machine})
 
 
 def run_show(name: str) -> None:

@@ -39,17 +39,7 @@ class Quantised(StrEnum):
     FP16 = "fp16"
 
 
-_EXPORT = (
-    "Examples:\n\nmedharden export medharden-run --to onnx\n\nmedharden export medharden-run --to onnx --quantise int8"
-)
-_PREDICT = (
-    "Examples:\n\n"
-    "medharden predict medharden-run scan.dcm\n\n"
-    "medharden predict medharden-run inbox/*.png --csv > answers.csv"
-)
-
-
-@released_app.command(epilog=_PREDICT)
+@released_app.command()
 def predict(
     run: Run,
     files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="DICOM, NIfTI or picture files.")],
@@ -73,7 +63,7 @@ def predict(
     raise typer.Exit(run_predict(PredictJob(run, tuple(files), arch, device, max_decoded, as_csv)))
 
 
-@released_app.command(epilog=_EXPORT)
+@released_app.command()
 def export(
     run: Run,
     to: Annotated[Form, typer.Option("--to", help="The form: onnx, pt2 (torch.export), torchscript, or MONAI bundle.")],

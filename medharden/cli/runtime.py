@@ -60,4 +60,7 @@ def _require(device: str) -> None:
     try:
         torch.zeros(1, device=device)
     except (RuntimeError, AssertionError) as error:
-        raise RunError(f"there is no device {device!r} here: {str(error).splitlines()[0]}") from error
+        raise RunError(
+            f"there is no device {device!r} here: {str(error).splitlines()[0]}; `--device auto` takes what is here, "
+            "`medharden doctor` lists it, and a GPU needs a torch that was built for it (https://pytorch.org)"
+        ) from error

@@ -34,6 +34,7 @@ def _safe_message() -> Iterator[None]:
     except Exception as error:
         said = getattr(error, "format_message", None)  # of click's errors, which typer brings under several names
         if said is not None:
-            message = neutral_lines(said())
+            message = neutral_lines(said()).replace("Value error, ", "")
+            message += " Did you mean 'approval'?" if "'approved' is not one of" in message else ""
             error.format_message = lambda: message  # type: ignore[attr-defined]
         raise

@@ -7,25 +7,43 @@ import re
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from rich.console import Group
+from rich.console import Group, RenderableType
 from rich.panel import Panel
 from rich.table import Table
-from rich.text import Text
 
 from medharden.audit import RunFiles, digest_file
 from medharden.audit.inventory import is_signed
 from medharden.cli.console import marked, out, warn, write
+from medharden.cli.decided import (
+    COLOURS,
+    endpoint_machine,
+    endpoint_tables,
+    gravest,
+    next_steps,
+    outcome_lines,
+    told_findings,
+)
+from medharden.codes import steps
 from medharden.gating import Standing, check_decision, gate, gate_artefact
 from medharden.protocol import load_protocol
-from medharden.record import ARTEFACTS, Endpoint, Evaluation, GateDecision, HardenRecord, Verdict
+from medharden.record import ARTEFACTS, Evaluation, GateDecision, HardenRecord, Verdict
 from medharden.reporting import markdown_summary
+from medharden.reporting.numbers import percent, points_interval, points_named
 
-__all__ = ["EXIT_CODES", "GateJob", "required_digest", "run_frontier", "run_gate", "run_report", "show_verdict"]
+__all__ = [
+    "COLOURS",
+    "EXIT_CODES",
+    "GateJob",
+    "required_digest",
+    "run_frontier",
+    "run_gate",
+    "run_report",
+    "show_verdict",
+]
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 
 EXIT_CODES = {Verdict.PASS: 0, Verdict.FAIL: 3, Verdict.INCONCLUSIVE: 4, Verdict.INVALID: 5}
-_COLOURS = {Verdict.PASS: "green", Verdict.FAIL: "red", Verdict.INCONCLUSIVE: "yellow", Verdict.INVALID: "magenta"}
 
 
 @dataclass(frozen=True)
@@ -132,37 +150,41 @@ def run_frontier(run: Path, target: Path | None) -> None:
 
     path, points, chosen = draw_frontier(run, target)
     table = Table(
-        "weight", "gained", "lost", "clean change", "limits", "under the probe attack", box=None, padding=(0, 1)
+        "weight", "gained", "lost", "clean change", "limits", "under attack", box=None, padding=(0, 1), pad_edge=False
     )
     for p in points:
         mark = " chosen" if p.weight == chosen else ""
         change = (p.gained - p.lost) / p.cases
-        limits = f"{p.lower:+.3f}, {p.upper:+.3f}"
-        robust = f"{p.robust:.3f} of {p.attacked}"
-        table.add_row(f"{p.weight:.2f}{mark}", str(p.gained), str(p.lost), f"{change:+.3f}", limits, robust)
+        limits, robust = points_interval((p.lower, p.upper)), f"{percent(p.robust)} of {p.attacked}"
+        table.add_row(f"{p.weight:.2f}{mark}", str(p.gained), str(p.lost), points_named(change), limits, robust)
     machine = {"picture": str(path), "chosen": chosen, "points": [asdict(p) for p in points]}
     out.show([table, f"wrote {path}"], machine)
 
 
 def show_verdict(run: Path, decision: GateDecision, report: Path | None = None, *, notes: tuple[str, ...] = ()) -> None:
-    """The summary: whose protocol it is first, then endpoints with their limits, the verdict last."""
+    """Whose protocol it is first, then endpoints with their limits, what to do, and the verdict last.
+
+    Told to be quiet, it prints the verdict and the gravest reason alone.
+    """
     files = RunFiles(run)
     place = f"{ARTEFACTS}/{decision.artefact[:16]}/" if decision.artefact else ""
     evaluation, record = files.record(f"{place}evaluation.json", Evaluation), files.record("harden.json", HardenRecord)
-    parts: list[Table | Text | str] = [_whose(decision), _endpoints(decision.endpoints, "endpoint")]
-    parts += [_endpoints(decision.subgroups, "subgroup")] if decision.subgroups else []
-    parts += [_subjects(evaluation), _cost(record)]
-    findings = (*record.findings, *evaluation.findings, *decision.findings)
-    told = {f.message: f.severity for f in findings if f.severity != "info" and f.message not in decision.reasons}
-    parts += [marked("[yellow]{}[/] {}", severity, message) for message, severity in told.items()]
-    parts += [f"· {reason}" for reason in decision.reasons]
-    if report is not None:
-        parts.append(marked("report: [bold]{}[/]", report))
-    parts += [marked("[bold]{}[/]", note) for note in notes]
-    colour = _COLOURS[decision.verdict]
+    machine = _machine(run, decision, evaluation, record) | {"notes": list(notes)}
+    colour = COLOURS[decision.verdict]
     verdict = marked(f"[bold {colour}]{{}}[/] · {{}}", decision.verdict, decision.protocol_name)
-    shown = Panel(Group(*parts), subtitle=verdict, border_style=colour) if out.terminal else Group(*parts, verdict)
-    out.show(shown, _machine(run, decision, evaluation, record) | {"notes": list(notes)})
+    if out.quiet:
+        reason = gravest(decision)
+        out.show([verdict.append(f": {reason}" if reason else ""), *notes], machine)
+    else:
+        parts: list[RenderableType] = [_whose(decision), *endpoint_tables(decision.endpoints, "endpoint")]
+        parts += [*endpoint_tables(decision.subgroups, "subgroup"), *outcome_lines(evaluation, record)]
+        parts += told_findings((*record.findings, *evaluation.findings, *decision.findings), decision)
+        parts += next_steps(decision)
+        if report is not None:
+            parts.append(marked("report: [bold]{}[/]", report))
+        parts += [marked("[bold]{}[/]", note) for note in notes]
+        framed = Panel(Group(*parts), subtitle=verdict, border_style=colour, padding=(0, 1))
+        out.show(framed if out.terminal else Group(*parts, verdict), machine)
     _add_to_step_summary(decision, notes)
 
 
@@ -192,68 +214,6 @@ def _add_to_step_summary(decision: GateDecision, notes: tuple[str, ...] = ()) ->
         warn(f"the step summary could not be written: {error.strerror}")
 
 
-def _endpoints(endpoints: tuple[Endpoint, ...], what: str) -> Table:
-    levels = {e.level for e in endpoints if e.kind != "identity"}
-    table = Table(
-        what,
-        "estimate",
-        f"{100 * levels.pop():.5g} % limits" if len(levels) == 1 else "limits",
-        "held against",
-        "n",
-        "gained, lost",
-        "can show",
-        "needed",
-        "power",
-        "verdict",
-        box=None,
-        padding=(0, 1),
-    )
-    for e in endpoints:
-        smallest = "" if e.smallest_margin is None else f"±{e.smallest_margin:.3f}"
-        table.add_row(
-            e.name,
-            f"{e.estimate:+.3f}",
-            f"{e.lower:+.3f}, {e.upper:+.3f}",
-            f"{e.limit:+.3f}",
-            str(e.n),
-            f"{e.table[1]}, {e.table[2]}" if e.table else "",
-            smallest,
-            "" if e.needed is None else str(e.needed),
-            "" if e.power is None else f"{e.power:.2f}",
-            marked(f"[{_COLOURS[e.verdict]}]{{}}[/]", e.verdict),
-        )
-    return table
-
-
-def _subjects(evaluation: Evaluation) -> Table:
-    """Shares of each model; records of no case at all are INVALID, and are shown as such."""
-    table = Table("model", "clean", "under attack", box=None, padding=(0, 1))
-    for s in evaluation.subjects:
-        table.add_row(
-            s.name.replace("_", " "),
-            f"{s.clean_accuracy:.3f} of {s.n}" if s.n else "none",
-            f"{s.robust_accuracy:.3f} of {s.attacked}" if s.attacked else "none",
-        )
-    return table
-
-
-def _cost(record: HardenRecord) -> str:
-    cost, epoch, whole = record.cost, record.epoch_ratio, record.whole_ratio
-    text = f"cost: {cost.steps} steps of {cost.passes} pass in {cost.train_seconds:.0f} s"
-    if epoch is None or whole is None:
-        return text
-    return (
-        f"{text}; an epoch takes {epoch:.2f} times one of ordinary clean fine-tuning, "
-        f"all of hardening {whole:.2f} times as many of them"
-    )
-
-
-def _numbers(e: Endpoint) -> dict[str, object]:
-    shown = ("name", "verdict", "estimate", "lower", "upper", "level", "limit", "n", "patients", "table")
-    planned = ("smallest_margin", "needed", "power")
-    return {name: getattr(e, name) for name in (*shown, *planned)}
-
-
 def _machine(run: Path, decision: GateDecision, evaluation: Evaluation, record: HardenRecord) -> dict[str, object]:
     return {
         "verdict": str(decision.verdict),
@@ -262,9 +222,10 @@ def _machine(run: Path, decision: GateDecision, evaluation: Evaluation, record: 
         "protocol": decision.protocol,
         "protocol_required": decision.protocol_required,
         "reasons": list(decision.reasons),
+        "to_do": [asdict(step) for step in steps(decision)],
         "margins_justified": decision.margins_justified,
-        "endpoints": [_numbers(e) for e in decision.endpoints],
-        "subgroups": [_numbers(e) for e in decision.subgroups],
+        "endpoints": [endpoint_machine(e) for e in decision.endpoints],
+        "subgroups": [endpoint_machine(e) for e in decision.subgroups],
         "subjects": [
             {
                 "name": s.name,

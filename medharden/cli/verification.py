@@ -162,13 +162,14 @@ def _protocol(found: Verification) -> str:
 
 def _files(found: Verification) -> str:
     if not found.whole:
-        return f"{len(found.faults)} files wrong"
+        return f"{len(found.faults)} {'file' if len(found.faults) == 1 else 'files'} wrong"
     counts = (
         (found.covered, "signed"),
         (found.recorded, "as logged"),
         (found.rendered, "rendered anew alike"),
     )
-    return "files: " + ", ".join(f"{len(names)} {words}" for names, words in counts if names)
+    parts = [f"{len(names)} {words}" for names, words in counts if names]
+    return f"{'files: ' if sum(len(names) for names, _ in counts) != 1 else 'file: '}{', '.join(parts)}"
 
 
 def _last_line(found: Verification) -> Text:

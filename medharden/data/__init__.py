@@ -5,7 +5,7 @@ from medharden.data.groups import group_values
 from medharden.data.phantom import write_phantom_cohort
 from medharden.data.pseudonyms import load_pseudonym_key, pseudonym
 from medharden.data.single import SingleCase, read_single
-from medharden.data.sources.identity import patient_identity
+from medharden.patients import patient_identity
 
 __all__ = [
     "Case",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,8 +18,9 @@ import torch
 from medharden.data.checks.dividing import chain_findings, divide, farthest
 from medharden.data.checks.identifiers import Identifiers, gather_identifiers, may_name_people
 from medharden.data.checks.identity import name_patients
+from medharden.data.checks.kind import require_kind
 from medharden.data.checks.near import NearPair, near_duplicate_findings
-from medharden.data.checks.patients import patient_findings
+from medharden.data.checks.patients import patient_findings, patients_seen_in_paths
 from medharden.data.checks.problems import (
     check_classes,
     findings_of,
@@ -33,7 +34,9 @@ from medharden.data.pseudonyms import key_id, keyed_digest, pseudonym, seal_key
 from medharden.data.sources.archive import list_archive
 from medharden.data.sources.findings import unclear_words
 from medharden.data.sources.folder import Entry, Listing, list_folder
-from medharden.data.sources.manifest import find_manifest, list_manifest
+from medharden.data.sources.manifest import find_manifest, list_manifest, why_no_manifest
+from medharden.data.sources.patient_paths import named_by_path
+from medharden.data.sources.series import in_series
 from medharden.data.store.cache import view_folder
 from medharden.data.store.inputs import InputRows, Inputs
 from medharden.data.store.keeping import Kept, Store
@@ -162,6 +165,7 @@ def load_cohort(
     room = room_for(max_decoded, protocol.input)
     listing = list_source(source, protocol, name, memory_limit, max_decoded)
     classes = check_classes(listing, protocol)
+    require_kind(listing, protocol)
     if cache is not None and source.is_dir() and cache.resolve().is_relative_to(source.resolve()):
         raise OutputError("--cache lies inside the data, where it would be taken for cases; choose another place")
     folder = None if cache is None else view_folder(cache, protocol.input, key)
@@ -178,9 +182,10 @@ def load_cohort(
         bad = pixel_problems(kept, labels, listing.entries, name)
         problems += [_problem(listing.entries[n], reason, name) for n, reason in bad.items()]
         kept = {n: r for n, r in kept.items() if n not in bad}
-        total = len(listing.entries) + len(listing.problems)
+        total = len(listing.entries) + len(listing.problems) + len(listing.left_out)
         exclude = protocol.input.unusable == "exclude" and bool(kept)
         refuse(problems, total, exclude=exclude, counted=unclear_words(listing.findings))
+        problems += listing.left_out
         numbers = list(kept)
         patients = name_patients([(listing.entries[n].patient, kept[n].patient) for n in numbers])
         members = [
@@ -190,7 +195,10 @@ def load_cohort(
         names = [name(listing.entries[n].text) for n in numbers]
         inputs = Inputs([kept_case for n in numbers if isinstance(kept_case := found[n], Kept)], shape)
         hashes = [] if farthest(protocol.splits) is None else inputs.hashes()
-        division = divide(members, patients, names, classes, hashes, inputs, protocol)
+        texts = [listing.entries[n].text for n in numbers] if listing.source != "npz" else []
+        given = [member.split for member in members]
+        in_paths = patients_seen_in_paths(patients, texts, given, classes, protocol.splits)
+        division = divide(members, patients, names, classes, hashes, inputs, protocol, in_paths.together)
         splits = division.splits
         members = one_patient_an_image(members)
     cases = tuple(
@@ -200,7 +208,8 @@ def load_cohort(
     findings = (
         *listing.findings,
         *patient_findings(patients, names, splits, protocol.splits),
-        *findings_of(kept, members, protocol, len(problems)),
+        *([in_paths.finding] if in_paths.finding is not None else []),
+        *findings_of(kept, members, protocol, sum(not p.repeated for p in problems)),
         *chain_findings(division),
         *near_duplicate_findings(division.alike, names, splits, protocol.splits, total=division.pairs),
     )
@@ -279,7 +288,7 @@ def list_source(
     try:
         if source.is_dir():
             table = find_manifest(source, protocol)
-            listing = list_manifest(table, protocol, name) if table else list_folder(source, protocol, name)
+            listing = list_manifest(table, protocol, name) if table else _list_folder(source, protocol, name)
         elif not source.is_file():
             raise DataError("there is nothing at the path given as data; expected a folder, a CSV or an .npz file")
         elif source.suffix.lower() == ".npz":
@@ -292,9 +301,29 @@ def list_source(
             )
     except OSError as error:
         raise DataError(f"the data can't be read: {error.strerror}") from None
+    if not listing.entries and not listing.problems and listing.left_out:
+        raise DataError(
+            f"all {len(listing.left_out)} cases are left out by the protocol (task.uncertain, task.missing)"
+        )
     if not listing.entries and not listing.problems:
         raise DataError("found no DICOM, NIfTI, PNG, JPEG or TIFF file in the data")
+    if protocol.splits.patient_from is not None and listing.source != "npz":
+        listing = replace(listing, entries=tuple(named_by_path(listing.entries, protocol.splits.patient_from)))
     return listing
+
+
+def _list_folder(source: Path, protocol: Protocol, name: Callable[[str], str]) -> Listing:
+    """Class folders; where there are none, the error says of each CSV file why it is no manifest."""
+    try:
+        listing = list_folder(source, protocol, name)
+    except DataError as error:
+        reasons = why_no_manifest(source, protocol)
+        raise DataError(f"{error}; {reasons}" if reasons else str(error)) from None
+    if protocol.input.dims == 2:
+        return listing
+    grouped = in_series(listing.entries)
+    entries = tuple(sorted(grouped.entries, key=lambda e: e.text))
+    return replace(listing, entries=entries, findings=(*listing.findings, *grouped.findings))
 
 
 def _named(pairs: Sequence[NearPair], names: Sequence[str]) -> tuple[AlikePair, ...]:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from medharden.data.checks.kind import require_kind
 from medharden.data.checks.problems import check_classes, shape_problems
 from medharden.data.cohort import Case, Cohort, SourceSummary, list_source
 from medharden.data.formats.limits import room_for
@@ -23,7 +24,7 @@ from medharden.protocol import Protocol
 from medharden.record import CaseRecord, CohortRecord
 from medharden.sizes import MAX_DECODED
 
-__all__ = ["SampledCohort", "sample_cohort"]
+__all__ = ["SampledCohort", "sample_cohort", "split_sizes"]
 
 _BATCHES = 3  # of training, for steps to be timed on
 _MEMORY_LIMIT = 4 * 2**30
@@ -72,6 +73,7 @@ def sample_cohort(
     name = partial(pseudonym, key, "case")
     listing = list_source(source, protocol, name, _MEMORY_LIMIT, max_decoded)
     classes = check_classes(listing, protocol)
+    require_kind(listing, protocol)
     if not listing.entries:
         raise DataError("none of the cases can be used; `medharden inspect` says why")
     picked = sorted({round(n) for n in np.linspace(0, len(listing.entries) - 1, most).tolist()})
@@ -119,11 +121,11 @@ def sample_cohort(
     stored = len(splits) / (time.perf_counter() - started)
     usable = len(kept) / len(picked)
     bytes_ = max(4 * int(np.prod(k.shape)) for k in kept.values())
-    counts = {split: round(usable * n) for split, n in _sizes(listing, protocol).items()}
+    counts = {split: round(usable * n) for split, n in split_sizes(listing, protocol).items()}
     return SampledCohort(cohort, counts, len(picked) - len(kept), len(picked), decoded, stored, bytes_)
 
 
-def _sizes(listing: Listing, protocol: Protocol) -> dict[str, int]:
+def split_sizes(listing: Listing, protocol: Protocol) -> dict[str, int]:
     """Cases of each split, as given, or by the protocol's shares of those that are in none."""
     given = Counter(entry.split for entry in listing.entries)
     free, limits = given[""], protocol.splits

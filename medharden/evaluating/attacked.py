@@ -48,6 +48,8 @@ def attack_all(
     results = {}
     for s in subjects:
         partial, saved, refused = None, None, ""
+        if progress:
+            progress(stages[s.name], 0, 1)
         if run is not None:
             partial = Partial(run, s.name, inputs, _key(s, inputs, labels, protocol, batch_size, device), seal)
             saved, refused = _left_by_an_earlier(partial)

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from medharden.attacks import SuiteResult, passes
 from medharden.audit import (
     audited,
     canonical_json,
@@ -28,7 +29,7 @@ from medharden.evaluating.findings import Pushed, push_all
 from medharden.evaluating.looking import open_test_split, require_places
 from medharden.evaluating.outcomes import case_table, findings_of, outcome_of
 from medharden.evaluating.resuming import clear
-from medharden.evaluating.sanity import sanity_curves, sanity_findings
+from medharden.evaluating.sanity import few_cases, sanity_curves, sanity_findings
 from medharden.evaluating.subjects import identity_of, subjects_of
 from medharden.models import Classifier, HardenedClassifier, describe_hardened, hardened_bytes
 from medharden.protocol import Protocol
@@ -104,7 +105,8 @@ def evaluate(
         pushed: dict[str, Pushed] = {}
         if protocol.task.multilabel:
             pushed, results = push_all(subjects, results, attacked, truth, protocol, batch_size, progress)
-        sanity = sanity_curves(subjects, attacked, truth, protocol, batch_size, device, progress)
+        work = _gradients_taken(results, protocol, len(cohort.classes))
+        sanity = sanity_curves(subjects, attacked, truth, protocol, batch_size, device, progress, work)
         referred = referred_under_attack(model, results["composite"], batch_size, device)
         table = case_table(cohort, protocol, subjects, results, labels, sample, pushed, referred)
         cases_digest = write_cases(run / "cases.parquet", table)
@@ -127,7 +129,11 @@ def evaluate(
             environment=describe_environment(device, torch.get_num_threads()),
             started=started,
             finished=datetime.now(UTC).isoformat(timespec="seconds"),
-            findings=(*findings_of(identity, results, table, protocol), *sanity_findings(sanity, outcomes)),
+            findings=(
+                *findings_of(identity, results, table, protocol),
+                *sanity_findings(sanity, outcomes),
+                *few_cases(sanity, protocol, len(sample)),
+            ),
             sanity=sanity,
         )
         written = write_record(run / "evaluation.json", record)
@@ -146,6 +152,12 @@ def _require_this_run(run: Path, digests: Mapping[str, str]) -> HardenRecord:
     if record.hardened != digests["hardened"]:
         raise RunError(f"the hardened model in hand is not the one that {run.name} records; was a file replaced?")
     return record
+
+
+def _gradients_taken(results: Mapping[str, SuiteResult], protocol: Protocol, classes: int) -> int:
+    """Cases x gradients that the suite took on all subjects, as far as each attack faced cases that stood."""
+    costs = [passes(attack, classes - 1) for attack in protocol.suite.attacks]
+    return sum(o.cases * cost for r in results.values() for o, cost in zip(r.outcomes, costs, strict=False))
 
 
 def _describe_threat(protocol: Protocol) -> str:

@@ -14,13 +14,15 @@ from medharden.record import Finding, Progress, SanityPoint, SubjectOutcome
 from medharden.rows import Cases, select
 from medharden.stats.sampling import stratified_sample
 
-__all__ = ["sanity_curves", "sanity_findings"]
+__all__ = ["few_cases", "sanity_curves", "sanity_findings"]
 
 _STEPS = 20
 _RATIOS = (0.5, 1.0, 2.0, 4.0)
 _STEP_COUNTS = (1, 5, _STEPS, 50)
 _RESTARTS = 3  # at the whole range, where a start is an image of noise, and a network's answers may be flat around it
 _SHOWN = ("original", "composite")
+_SHARE = 0.06  # of the suite's gradients: a tenth of its time, as few cases a pass are slower
+_FEWEST = 16  # cases, however small the suite: on fewer, masked gradients went unnoticed
 # Of a few dozen cases, one or two move by the draw of the start alone.
 _TOLERATED = 0.1
 
@@ -33,6 +35,7 @@ def sanity_curves(
     batch_size: int,
     device: str,
     progress: Progress | None = None,
+    suite_work: float = math.inf,
 ) -> tuple[SanityPoint, ...]:
     """Attacks original and release with one PGD on the margin of logits, over budgets and over numbers of steps.
 
@@ -48,13 +51,12 @@ def sanity_curves(
         batch_size: cases a pass.
         device: where the models are.
         progress: called with `sanity curves`, gradient steps done and in all.
+        suite_work: cases x gradients that the suite took; the curves take a tenth of its time at most, on fewer cases
+            where the protocol's number would take more, but on 16 at least: on fewer, a release whose gradients
+            are masked passed.
     """
     if protocol.suite.sanity_cases == 0:
         return ()
-    few = torch.as_tensor(
-        stratified_sample(labels.cpu().numpy(), protocol.suite.sanity_cases, protocol.seed), device=inputs.device
-    )
-    inputs, labels = select(inputs, few), labels[few]
     threat = protocol.input_threat
     whole = _whole_range(threat, math.prod(inputs.shape[1:]))
     budgets = [(r, threat.eps * r) for r in _RATIOS if threat.eps * r < whole] + [(whole / threat.eps, whole)]
@@ -62,7 +64,13 @@ def sanity_curves(
     plan += [("steps", 1.0, threat.eps, steps) for steps in _STEP_COUNTS]
     measured: dict[tuple[str, float, int], int] = {}
     chosen = [s for s in subjects if s.name in _SHOWN]
-    points, work = [], len(chosen) * sum(steps for _, steps in {(eps, steps) for _, _, eps, steps in plan})
+    points, done = [], 0
+    attacks = {(eps, steps) for _, _, eps, steps in plan}
+    work = len(chosen) * sum(_gradients(eps, steps, whole) for eps, steps in attacks)
+    most = max(_FEWEST, int(min(_SHARE * suite_work / max(work, 1), protocol.suite.sanity_cases)))
+    drawn = stratified_sample(labels.cpu().numpy(), min(most, protocol.suite.sanity_cases), protocol.seed)
+    few = torch.as_tensor(drawn, device=inputs.device)
+    inputs, labels = select(inputs, few), labels[few]
     if progress:
         progress("sanity curves", 0, work)
     for subject in chosen:
@@ -70,6 +78,7 @@ def sanity_curves(
             key = (subject.name, eps, steps)
             if key not in measured:
                 restarts = _RESTARTS if eps == whole else 1
+                done += _gradients(eps, steps, whole)
                 result = run_suite(
                     subject.view,
                     inputs,
@@ -83,9 +92,26 @@ def sanity_curves(
                 )
                 measured[key] = sum(won == "" for won in result.won_by)
                 if progress:
-                    progress("sanity curves", sum(steps for _, _, steps in measured), work)
+                    progress("sanity curves", done, work)
             points.append(SanityPoint(subject.name, sweep, ratio, eps, steps, len(inputs), measured[key]))
     return tuple(points)
+
+
+def _gradients(eps: float, steps: int, whole: float) -> int:
+    """Of one attack on one case."""
+    return steps * (_RESTARTS if eps == whole else 1)
+
+
+def few_cases(points: tuple[SanityPoint, ...], protocol: Protocol, attacked: int) -> tuple[Finding, ...]:
+    """That the curves rest on fewer cases than the protocol asks and were attacked, where they do."""
+    wanted = min(protocol.suite.sanity_cases, attacked)
+    if not points or points[0].cases >= wanted:
+        return ()
+    message = (
+        f"The sanity curves were measured on {points[0].cases} cases, not on {wanted}: they may take a tenth of the "
+        "suite's time."
+    )
+    return (Finding("sanity.few_cases", "info", message),)
 
 
 def _whole_range(threat: ThreatModel, values: int) -> float:

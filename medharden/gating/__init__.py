@@ -39,11 +39,27 @@ protocol's budget, and a run under another protocol than whoever decides require
 unreadable is no verdict but a `RunError`.
 """
 
+from medharden.gating.answers import COLUMNS, AnswerColumns, PairedAnswers, read_answers
 from medharden.gating.artefact import gate_artefact
 from medharden.gating.authorised import Release
+from medharden.gating.comparing import Asked, compare_answers
 from medharden.gating.decision import decide
 from medharden.gating.digests import RunDigests
 from medharden.gating.run import gate
 from medharden.gating.standing import Standing, check_decision
 
-__all__ = ["Release", "RunDigests", "Standing", "check_decision", "decide", "gate", "gate_artefact"]
+__all__ = [
+    "COLUMNS",
+    "AnswerColumns",
+    "Asked",
+    "PairedAnswers",
+    "Release",
+    "RunDigests",
+    "Standing",
+    "check_decision",
+    "compare_answers",
+    "decide",
+    "gate",
+    "gate_artefact",
+    "read_answers",
+]

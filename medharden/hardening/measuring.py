@@ -22,7 +22,7 @@ from medharden.hardening.training import BranchTraining
 from medharden.models import Classifier, DecisionView, check_classifier, logits_in_batches
 from medharden.protocol import Protocol
 
-__all__ = ["StepCosts", "step_costs"]
+__all__ = ["StepCosts", "quick_costs", "step_costs"]
 
 _STEPS = 3
 _SECONDS = 12.0  # for each of three measurements, or what one step takes
@@ -92,11 +92,24 @@ def step_costs(original: Classifier, cohort: Cohort, protocol: Protocol, device:
     )
 
 
+def quick_costs(original: Classifier, cohort: Cohort, protocol: Protocol, device: str) -> tuple[float, float]:
+    """Seconds a case of an answer, and of one gradient of an attack, on a few training cases; nothing is kept.
+
+    Args:
+        original: as loaded; not modified.
+        cohort: with some training cases.
+        protocol: its threat.
+        device: such as `cpu` or `cuda:0`.
+    """
+    clean_path = copy.deepcopy(original).requires_grad_(False).to(device)
+    return _attack_seconds(clean_path, cohort, protocol, device, _ATTACKED, "train")
+
+
 def _attack_seconds(
-    model: Classifier, cohort: Cohort, protocol: Protocol, device: str, batch_size: int
+    model: Classifier, cohort: Cohort, protocol: Protocol, device: str, batch_size: int, split: str = "test"
 ) -> tuple[float, float]:
     """Seconds a case of an answer, and of a gradient."""
-    rows = cohort.indices("test")[:batch_size]
+    rows = cohort.indices(split)[:batch_size]
     inputs, labels = (t.to(device) for t in cohort.batch(rows))
     view = DecisionView(model, torch.zeros(len(cohort.classes), device=device))
     fast, generator = searched(view, inputs.dim() - 2), torch.Generator().manual_seed(0)

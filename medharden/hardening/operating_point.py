@@ -26,6 +26,9 @@ __all__ = ["keep_operating_point", "operating_shift"]
 _SPREAD = 0.25
 
 
+_NONE = 0.005  # of a logit: reads as 0.00
+
+
 @torch.no_grad()
 def keep_operating_point(
     branch: Classifier,
@@ -61,6 +64,12 @@ def keep_operating_point(
             "the original's."
         )
         return torch.zeros_like(shift), Finding("hardening.operating_point", "warning", message)
+    if bool((shift.abs() < _NONE).all()):
+        message = (
+            f"On {len(inputs)} validation cases the robust branch answers each class as often as the original already: "
+            "its logits were left as they are, but for rounding."
+        )
+        return shift, Finding("hardening.operating_point", "info", message)
     added = ", ".join(f"'{name}' {value:+.2f}" for name, value in zip(names, shift.tolist(), strict=True))
     message = (
         f"So that on {len(inputs)} validation cases the robust branch answers each class as often as the original, "

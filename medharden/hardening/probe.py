@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -13,7 +14,7 @@ from medharden.data import Cohort
 from medharden.hardening.adversary import CarriedAdversary
 from medharden.hardening.choosing import gated_parts
 from medharden.hardening.perturbations import Carrying
-from medharden.models import Classifier, DecisionView, answered_rightly, logits_in_batches, task_loss
+from medharden.models import Classifier, DecisionView, answered_rightly, answers, logits_in_batches, task_loss
 from medharden.protocol import Protocol
 from medharden.rows import parts, select
 from medharden.stats import auroc
@@ -104,6 +105,12 @@ class Probe:
         )
         self._measured = 0
         self.last_robust: float | None = None
+
+    @property
+    def validation(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        """Labels of the validation cases, and the original's answers to them, as classes or as findings."""
+        said = answers(self._original, multilabel=self._multilabel)
+        return self._labels.long().cpu().numpy(), said.cpu().numpy()
 
     def measure(self, branch: Classifier) -> ProbeResult:
         """Clean accuracy on all of validation, attacked accuracy on the sample.

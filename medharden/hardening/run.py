@@ -32,6 +32,7 @@ from medharden.audit import (
 )
 from medharden.data import Cohort
 from medharden.errors import HardeningError, RunError
+from medharden.hardening.assumptions import model_findings
 from medharden.hardening.branch import branch_record, check_form, check_gradient, make_branch
 from medharden.hardening.calibration import calibrate
 from medharden.hardening.clean import clean_epoch_seconds
@@ -79,7 +80,7 @@ def harden(
         run: the run directory, made if absent.
         device: such as `cpu` or `cuda:0`.
         checkpoint_minutes: a checkpoint is written after each epoch, and within one after so many minutes.
-        progress: called with `harden` and `calibrate`.
+        progress: called with `prepare`, `harden` and `calibrate`.
 
     Raises:
         ModelError: the model does not fit the data.
@@ -99,9 +100,12 @@ def harden(
 
         clean_path = copy.deepcopy(original).requires_grad_(False).to(device)
         before, answers = state_digest(clean_path), _answers(clean_path, fixed, device)
+        report = progress or (lambda stage, done, total: None)
+        report("prepare", 0, 1)
         training, binding = _prepare(clean_path, cohort, protocol, cohort_digest, run, device)
         saved = _read_checkpoint(run, binding, cohort.seal, training)
         keeping = _Keeping(training, run / _CHECKPOINT, binding, 60 * checkpoint_minutes)
+        report("prepare", 1, 1)
         clean_seconds = _go_on(keeping, clean_path, saved, progress)
         training.finish()
 
@@ -142,7 +146,11 @@ def harden(
             seed=protocol.seed,
             started=started,
             finished=datetime.now(UTC).isoformat(timespec="seconds"),
-            findings=(*training.state.findings, *findings),
+            findings=(
+                *model_findings(original.record, *training.probe.validation, cohort.classes),
+                *training.state.findings,
+                *findings,
+            ),
         )
         written = write_record(run / "harden.json", record)
         log.append("harden.recorded", hardened=digest, record=written, files={"hardened.json": description})
@@ -237,6 +245,8 @@ def _go_on(keeping: _Keeping, clean_path: Classifier, saved: dict[str, Any] | No
     One is timed before and one after: on a machine that others use too, neither stands for the time between.
     """
     training = keeping.training
+    if progress is not None:
+        progress("harden", *training.progress())
     if saved is None:
         keeping.clean_seconds = _time_clean_epoch(clean_path, training)
     else:

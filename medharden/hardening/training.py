@@ -41,6 +41,7 @@ __all__ = ["BranchTraining"]
 
 Adversary = CarriedAdversary | FreshAdversary | FreeAdversary
 
+_GRADIENTS_A_STEP = 1.5  # what a training step costs
 _MOST_RECOVERIES = 3
 _RATE_AFTER_COLLAPSE = 0.3
 _RISEN = 0.5  # share of the radius before which probe accuracy rises and falls by itself
@@ -155,6 +156,23 @@ class BranchTraining:
         state.train_seconds += trained - started
         state.probe_seconds += probed - trained
         state.epoch, state.under_way = state.epoch + 1, {}
+        if progress is not None:
+            progress("harden", *self.progress())
+
+    def progress(self, steps: int = 0) -> tuple[int, int]:
+        """Steps done and in all, each probe counted as the steps that take about as long.
+
+        Args:
+            steps: of the epoch that is under way.
+        """
+        settings, val = self.settings, len(self.cohort.indices("val"))
+        step = _GRADIENTS_A_STEP * settings.batch_size * self.adversary.replays
+        clean, probed = val / 3, min(settings.probe_cases, val)  # an answer is a third of a gradient
+        first, later = (clean + probed * settings.probe_steps) / step, (clean + 2 * probed) / step
+        done, whole = (
+            round(e * self.batches + (first + later * (e - 1) if e else 0.0)) for e in (self.state.epoch, self.epochs)
+        )
+        return done + steps, whole
 
     def _train(
         self, progress: Progress | None, after_step: Callable[[], None] | None, started: float
@@ -182,7 +200,7 @@ class BranchTraining:
             seen.add(outcomes[-1])
             state.steps += len(outcomes)
             if progress is not None:
-                progress("harden", state.epoch * self.batches + len(seen), total)
+                progress("harden", *self.progress(len(seen)))
             if after_step is not None:
                 state.under_way = {"losses": seen.losses, "rights": seen.rights, "rate": rate, "radius": radius}
                 state.under_way |= {"seconds": time.perf_counter() - started, "generator": generator.get_state()}

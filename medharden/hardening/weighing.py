@@ -62,6 +62,8 @@ def weigh(
         if progress is not None:
             progress("calibrate", next(done), parts)
 
+    if progress is not None:
+        progress("calibrate", 0, parts)
     search = _Search(model, select(inputs, many), labels[many], protocol, tick)
     points, answered = [], {0.0: right.cpu().numpy()}
     for weight in reversed(_WEIGHTS):

@@ -1,4 +1,4 @@
-"""Building networks by name: timm, MONAI, or a Python class that the user names on the command line."""
+"""Building networks by name: timm, MONAI, torchvision, or a Python class that the user names on the command line."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from torch import Tensor, nn
 from medharden.errors import ModelError
 from medharden.models.arguments import check_arguments
 from medharden.models.building import Limits, Make, built, require_fit, sketched
+from medharden.models.naming import Matched, Naming, matched
 from medharden.models.timm_import import timm_module
 from medharden.text import neutral
 
 __all__ = ["Architecture", "build_network", "network_size", "parse_arch"]
 
 _CLASSES = ("num_classes", "out_channels", "n_classes")
-_PREFIXES = frozenset({"module", "_orig_mod", "model", "net", "network", "backbone"})
-_MOST_PREFIXES = 8
 _FIRST_GUESS = (2, 1)
+_AS_THEY_ARE = Naming()
 _MOST = 2**16  # outputs or input channels
 _LONGEST_NAME = 200
 # what constructors raise on arguments that they can't take
@@ -43,7 +43,7 @@ class Architecture:
     """A network by name.
 
     Attributes:
-        source: `timm`, `monai` or `python`.
+        source: `timm`, `monai`, `torchvision` or `python`.
         name: within that source; for `python`, `package.module:Class`.
         arguments: constructor arguments.
     """
@@ -59,7 +59,7 @@ class Architecture:
 
 
 def parse_arch(text: str, arguments: dict[str, Any]) -> Architecture:
-    """Splits `timm:NAME`, `monai:NAME` or `python:MODULE:CLASS`; a bare name is timm's.
+    """Splits `timm:NAME`, `monai:NAME`, `torchvision:NAME` or `python:MODULE:CLASS`; a bare name is timm's.
 
     Raises:
         ModelError: another form.
@@ -71,14 +71,17 @@ def parse_arch(text: str, arguments: dict[str, Any]) -> Architecture:
         )
     if not name:
         return Architecture("timm", text, arguments)
-    if source not in ("timm", "monai", "python") or (source == "python" and ":" not in name):
+    if source not in ("timm", "monai", "torchvision", "python") or (source == "python" and ":" not in name):
         raise ModelError(
-            f"unknown architecture {text!r}; expected timm:NAME, monai:NAME or python:package.module:ClassName"
+            f"unknown architecture {text!r}; expected timm:NAME, monai:NAME, torchvision:NAME or "
+            "python:package.module:ClassName"
         )
     return Architecture(source, name, arguments)
 
 
-def build_network(arch: Architecture, state: dict[str, Tensor], dims: int) -> tuple[nn.Module, dict[str, Tensor]]:
+def build_network(
+    arch: Architecture, state: dict[str, Tensor], dims: int, naming: Naming = _AS_THEY_ARE
+) -> tuple[nn.Module, Matched]:
     """Builds a network whose number of classes and channels come from its weights, and which they fit.
 
     A first build, of any size, tells the names of the first and the last layer (a file need not keep their order);
@@ -87,11 +90,12 @@ def build_network(arch: Architecture, state: dict[str, Tensor], dims: int) -> tu
 
     Args:
         arch: what to build.
-        state: its weights; names may carry a wrapper's common prefix, such as `module.`.
+        state: its weights; names may carry a wrapper's prefix, such as `module.`, and others may stand beside them.
         dims: spatial dimensions of the data, 2 or 3.
+        naming: what the protocol says of the names.
 
     Returns:
-        The network, and the weights under its own names. They are not loaded.
+        The network, and the weights under its own names, with what was done to these. They are not loaded.
 
     Raises:
         ModelError: no such architecture, one that can't be built with these arguments, or other weights than its own.
@@ -104,18 +108,17 @@ def build_network(arch: Architecture, state: dict[str, Tensor], dims: int) -> tu
     # the user's own code may keep what it makes between builds, and is built for real alone
     sketch = None if arch.source == "python" else sketched(make, *_FIRST_GUESS, limits)
     plan = built(make, *_FIRST_GUESS, limits) if sketch is None else sketch
-    names = plan.state_dict().keys()
-    state = max(_without_prefixes(state), key=lambda candidate: len(candidate.keys() & names))
-    size = network_size(plan, state, arch)
+    found = matched(state, plan.state_dict(), naming)
+    size = network_size(plan, found.state, arch)
     if size != _FIRST_GUESS:
         sketch = None if sketch is None else sketched(make, *size, limits)
         plan = built(make, *size, limits) if sketch is None else sketch
-    require_fit(plan, state, arch.text)
+    require_fit(plan, found.state, arch.text)
     if sketch is None:
-        return plan, state
+        return plan, found
     network = make(*size)
-    require_fit(network, state, arch.text)
-    return network, state
+    require_fit(network, found.state, arch.text)
+    return network, found
 
 
 def network_size(network: nn.Module, state: Mapping[str, Tensor], arch: Architecture) -> tuple[int, int]:
@@ -158,21 +161,12 @@ def _weight_name(layers: Any, own: dict[str, Tensor]) -> str | None:
     return None
 
 
-def _without_prefixes(state: dict[str, Tensor]) -> list[dict[str, Tensor]]:
-    candidates = [state]
-    for _ in range(_MOST_PREFIXES):
-        parts = [key.partition(".") for key in candidates[-1]]
-        first = {prefix for prefix, dot, _ in parts if dot}
-        if len(first) != 1 or not first <= _PREFIXES or not all(dot for _, dot, _ in parts):
-            break
-        candidates.append({key: value for (_, _, key), value in zip(parts, candidates[-1].values(), strict=True)})
-    return candidates
-
-
 def _maker(arch: Architecture, dims: int) -> Make:
     """A function from outputs and channels to a network."""
     if arch.source == "timm":
         factory, accepted = _timm_factory(arch.name), {"num_classes", "in_chans"}
+    elif arch.source == "torchvision":
+        factory, accepted = _torchvision_factory(arch.name), {"num_classes"}
     else:
         factory = _monai_factory(arch.name) if arch.source == "monai" else _python_factory(arch.name)
         accepted = _parameters(factory)
@@ -193,6 +187,16 @@ def _timm_factory(name: str) -> Callable[..., Any]:
         near = difflib.get_close_matches(base, timm.list_models(), n=3)
         raise ModelError(f"timm {timm.__version__} has no model {name!r}; near: {', '.join(near) or 'none'}")
     return functools.partial(timm.create_model, name, pretrained=False)
+
+
+def _torchvision_factory(name: str) -> Callable[..., Any]:
+    timm_module()  # declares what an import of torchvision may lack
+    models = importlib.import_module("torchvision.models")
+    known = models.list_models(module=models)
+    if name not in known:
+        near = difflib.get_close_matches(name, known, n=3)
+        raise ModelError(f"torchvision has no classifier {name!r}; near: {', '.join(near) or 'none'}")
+    return functools.partial(models.get_model_builder(name), weights=None)
 
 
 def _monai_factory(name: str) -> Callable[..., Any]:

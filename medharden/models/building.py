@@ -136,7 +136,25 @@ def require_fit(network: nn.Module, state: Mapping[str, Tensor], name: str, *, t
             f"the weights do not fit {name} ({len(expected)} entries expected, {len(state)} found). "
             + "; ".join(parts)
             + ". Is this the architecture the weights were trained with, with the same model.arguments?"
+            + _size_hint(expected, state)
         )
+
+
+def _size_hint(expected: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> str:
+    """Of a transformer's position embeddings: the image size that those of the file were trained at."""
+    key = next((k for k in expected if k.rpartition(".")[2] == "pos_embed" and k in state), None)
+    patch = next((v for k, v in expected.items() if k.endswith("patch_embed.proj.weight")), None)
+    if key is None or patch is None or expected[key].shape == state[key].shape or state[key].dim() != 3:
+        return ""
+    for first in (0, 1, 2):  # tokens that are no part of the image
+        side = math.isqrt(max(0, state[key].shape[1] - first))
+        if side and side * side == state[key].shape[1] - first:
+            size = side * patch.shape[-1]
+            return (
+                f" Position embeddings grow with the image: these are of {size} pixels, so state model.arguments: "
+                f"{{img_size: {size}}}, and input.size: [{size}, {size}]."
+            )
+    return " Position embeddings grow with the image: state model.arguments: {img_size: ...} as it was trained."
 
 
 class _Meter(TorchFunctionMode):

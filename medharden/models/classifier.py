@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 
 import torch
 from torch import Tensor, nn
 
 from medharden.errors import ModelError, RangeError
+from medharden.models.origins import require_order
 from medharden.models.outputs import named_output
 from medharden.record import ModelRecord
 from medharden.rows import Cases, parts
 
 __all__ = ["Classifier", "check_classifier", "logits_in_batches", "state_digest"]
+
+
+_FAR = 1e4
 
 
 class Classifier(nn.Module):
@@ -117,8 +122,31 @@ def check_classifier(model: Classifier, inputs: Tensor, classes: tuple[str, ...]
         raise ModelError(
             f"the model answers {logits.shape[1]} {what}, the data have {len(classes)}: {', '.join(classes)}"
         )
+    require_order(record.class_names, classes)
+    if float(logits.min()) >= 0.0 and float(logits.max()) <= 1.0 and _answers_probabilities(model, inputs):
+        raise ModelError(
+            "the network answers with probabilities: it ends in a softmax or a sigmoid, where logits are expected, so "
+            "every attack and threshold would be wrong; load it without that layer, which has no weights: by "
+            "model.arguments, or by a python: class whose forward stops before it"
+        )
     if not bool(torch.isfinite(logits).all()):
         raise ModelError("the model's logits are not finite on the first cases; are mean and std right?")
+
+
+def _answers_probabilities(model: Classifier, inputs: Tensor) -> bool:
+    """Whether answers stay within [0, 1] however large the last layer's become, to either side: logits would not."""
+    for factor in (-_FAR, _FAR):
+        network = copy.deepcopy(model.network)
+        last = [part for part in network.modules() if getattr(getattr(part, "weight", None), "ndim", 0) >= 2]
+        if not last:
+            return False
+        for tensor in last[-1].parameters(recurse=False):
+            tensor.mul_(factor)
+        answers = Classifier(network, model.record)(inputs)
+        answers = answers[:, 1:] if model.record.one_logit else answers
+        if not (float(answers.min()) >= 0.0 and float(answers.max()) <= 1.0):
+            return False
+    return True
 
 
 @torch.no_grad()

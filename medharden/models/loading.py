@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from torch import Tensor, nn
 
@@ -12,6 +11,8 @@ from medharden.models.architectures import Architecture, build_network, network_
 from medharden.models.arguments import check_arguments
 from medharden.models.bundles import network_definition
 from medharden.models.classifier import Classifier, state_digest
+from medharden.models.naming import Naming
+from medharden.models.origins import origins
 from medharden.models.weights import Weights, read_weights
 from medharden.protocol import ModelSpec
 from medharden.record import ModelRecord
@@ -32,8 +33,8 @@ def load_classifier(
 
     Args:
         path: a timm training checkpoint, a state dict (`.pt`, `.pth`, `.safetensors`), or a MONAI bundle folder.
-        arch: `timm:NAME`, `monai:NAME` or `python:package.module:Class`; needed where the file names none. Only
-            `python:` runs code, the user's own, named by the user.
+        arch: `timm:NAME`, `monai:NAME`, `torchvision:NAME` or `python:package.module:Class`; needed where the file
+            names none. Only `python:` runs code, the user's own, named by the user.
         spec: what the protocol says of the model: architecture, constructor arguments, mean and std.
         dims: spatial dimensions of the data, 2 or 3.
         multilabel: whether each output is a finding of its own, so that one output is one finding and no class of two.
@@ -47,7 +48,7 @@ def load_classifier(
     spec = spec or ModelSpec()
     if path.is_dir():
         return _load_bundle(path, arch, spec, dims, multilabel)
-    weights = read_weights(path)
+    weights = read_weights(path, spec.weights)
     return _assemble(weights, _choose_arch(path.name, weights, arch, spec), "", spec, dims, multilabel)
 
 
@@ -62,7 +63,7 @@ def _choose_arch(name: str, weights: Weights, arch: str | None, spec: ModelSpec)
     if named is None:
         raise ModelError(
             f"{name} doesn't say what architecture its weights belong to; expected --arch timm:NAME, "
-            "--arch monai:NAME or --arch python:package.module:ClassName"
+            "--arch monai:NAME, --arch torchvision:NAME or --arch python:package.module:ClassName"
         )
     return parse_arch(named, dict(spec.arguments))
 
@@ -70,11 +71,11 @@ def _choose_arch(name: str, weights: Weights, arch: str | None, spec: ModelSpec)
 def _assemble(
     weights: Weights, arch: Architecture, source: str, spec: ModelSpec, dims: int, multilabel: bool
 ) -> Classifier:
-    network, state = build_network(arch, weights.state, dims)
-    network.load_state_dict(state, strict=True)
-    outputs, channels = network_size(network, state, arch)
+    network, found = build_network(arch, weights.state, dims, Naming(spec.prefix, spec.rename))
+    network.load_state_dict(found.state, strict=True)
+    outputs, channels = network_size(network, found.state, arch)
     network.float().requires_grad_(True)
-    mean, std = _normalisation(network, weights, spec, channels)
+    origin = origins(network, weights, found, spec, channels)
     record = ModelRecord(
         source=source or arch.source,
         arch=arch.text if source else arch.name,
@@ -82,13 +83,16 @@ def _assemble(
         classes=outputs if multilabel else max(outputs, 2),
         channels=channels,
         dims=dims,
-        mean=mean,
-        std=std,
+        mean=origin.mean,
+        std=origin.std,
         one_logit=outputs == 1 and not multilabel,
         file=weights.file,
         state=state_digest(network),
         parameters=sum(p.numel() for p in network.parameters()),
         output=spec.output,
+        class_names=weights.classes,
+        origins=origin.said,
+        assumed=origin.assumed,
     )
     return Classifier(network, record)
 
@@ -108,33 +112,15 @@ def rebuild_network(record: ModelRecord, state: dict[str, Tensor], trusted: str 
     arch = parse_arch(text, dict(record.arguments))
     if arch.source == "python" and trusted != text:
         raise ModelError(f"this run's architecture is Python code; name it to allow it: --arch {text}")
-    network, state = build_network(arch, state, record.dims)
-    network.load_state_dict(state, strict=True)
-    outputs, channels = network_size(network, state, arch)
+    network, found = build_network(arch, state, record.dims)
+    network.load_state_dict(found.state, strict=True)
+    outputs, channels = network_size(network, found.state, arch)
     if (outputs, channels) != (1 if record.one_logit else record.classes, record.channels):
         raise ModelError(
             f"hardened.json tells of {record.classes} classes and {record.channels} channels, its weights are those of "
             f"{outputs} outputs and {channels} channels; was it replaced?"
         )
     return network.float()
-
-
-def _normalisation(
-    network: nn.Module, weights: Weights, spec: ModelSpec, channels: int
-) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and std: the protocol's, else the checkpoint's, else the architecture's, else none (0 and 1)."""
-    config: dict[str, Any] = getattr(network, "pretrained_cfg", None) or {}
-    mean = spec.mean or weights.mean or config.get("mean") or (0.0,)
-    std = spec.std or weights.std or config.get("std") or (1.0,)
-    return _fit(tuple(mean), channels, "mean"), _fit(tuple(std), channels, "std")
-
-
-def _fit(values: tuple[float, ...], channels: int, name: str) -> tuple[float, ...]:
-    if len(values) in (1, channels):
-        return tuple(float(v) for v in values)
-    if channels == 1:  # as timm does for gray input: the average of the colour values
-        return (sum(values) / len(values),)
-    raise ModelError(f"{name} has {len(values)} values, the model takes {channels} channels; set model.{name}")
 
 
 def _load_bundle(path: Path, arch: str | None, spec: ModelSpec, dims: int, multilabel: bool) -> Classifier:
@@ -159,5 +145,6 @@ def _load_bundle(path: Path, arch: str | None, spec: ModelSpec, dims: int, multi
     dims = arguments.get("spatial_dims", dims)
     for name in ("model.safetensors", "model.pt", "model.pth"):
         if (path / "models" / name).is_file():
-            return _assemble(read_weights(path / "models" / name), architecture, "bundle", spec, dims, multilabel)
+            weights = read_weights(path / "models" / name, spec.weights)
+            return _assemble(weights, architecture, "bundle", spec, dims, multilabel)
     raise ModelError("the bundle has no weights: expected models/model.pt or models/model.safetensors")

@@ -24,6 +24,14 @@ __all__ = ["TorchFile", "read_torch"]
 
 _MAGIC = 0x1950A86A20F9469CFC6C
 _ARCHIVE, _PICKLE = b"PK\x03\x04", b"\x80"
+_OTHERS = {
+    b"\x89HDF\r\n\x1a\n": "an HDF5 file, as Keras writes; convert the weights to a state dict",
+    b"GGUF": "a GGUF file, which no image classifier is in",
+    b"\x93NUMPY": "a NumPy array",
+    b"\x1f\x8b": "a gzip file; unpack it",
+    b"Rar!": "a RAR archive; unpack it",
+    b"7z\xbc\xaf\x27\x1c": "a 7z archive; unpack it",
+}
 _REPEATS = 4  # how often a file may show its values under several names: tied weights
 _ITEM = {
     "FloatStorage": 4,
@@ -61,11 +69,13 @@ class TorchFile:
         content: plain values, with a `TensorRef` in the place of each tensor.
         data: the file's bytes.
         places: where each storage's values begin in them, and their CRC-32, or 0 where none is known.
+        left_out: names of the types of objects beside the weights, of which nothing was made.
     """
 
     content: Any
     data: bytes
     places: dict[str, tuple[int, int]]
+    left_out: frozenset[str]
 
     def tensors(self, refs: Mapping[str, TensorRef]) -> dict[str, Tensor]:
         """Tensors over the file's own bytes, where these are aligned: to be read, not written to.
@@ -112,13 +122,18 @@ def read_torch(data: bytes, name: str) -> TorchFile:
         return _read_archive(data, name)
     if data.startswith(_PICKLE):
         return _read_row(data, name)
+    for start, form in _OTHERS.items():
+        if data.startswith(start):
+            raise Unreadable(form)
+    if name.lower().endswith(".onnx"):
+        raise Unreadable(
+            "an ONNX graph; onnx2torch makes a module of it, whose state_dict() and python: class are taken"
+        )
     raise Unreadable("damaged, or no torch file")
 
 
 def _read_archive(data: bytes, name: str) -> TorchFile:
     files = _stored(data)
-    if any(path.endswith("/constants.pkl") for path in files):
-        raise Unreadable("a TorchScript archive")
     pickles = [path for path in files if path.count("/") == 1 and path.endswith("/data.pkl")]
     if len(pickles) != 1:
         raise Unreadable("damaged, or no torch file")
@@ -128,18 +143,18 @@ def _read_archive(data: bytes, name: str) -> TorchFile:
     described = data[start : start + size]
     if checksum and zlib.crc32(described) != checksum:
         raise Unreadable("damaged: a checksum is wrong")
-    content, storages = unpickled(io.BytesIO(described), name)
+    found = unpickled(io.BytesIO(described), name)
     folder = pickles[0].removesuffix("data.pkl")
     order, length, _ = files.get(f"{folder}byteorder", (0, 0, 0))
     if data[order : order + length] not in (b"", b"little"):
         raise Unreadable("a file of a big-endian machine")
     places = {}
-    for key, storage in storages.items():
+    for key, storage in found.storages.items():
         start, size, checksum = files.get(f"{folder}data/{key}", (0, -1, 0))
         if size != storage.count * _ITEM[storage.kind]:
             raise Unreadable("damaged: it describes other values than it holds")
         places[key] = (start, checksum)
-    return TorchFile(content, data, places)
+    return TorchFile(found.value, data, places, found.left_out)
 
 
 def _stored(data: bytes) -> dict[str, tuple[int, int, int]]:
@@ -147,6 +162,7 @@ def _stored(data: bytes) -> dict[str, tuple[int, int, int]]:
     files: dict[str, tuple[int, int, int]] = {}
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            _refuse_programs(archive.namelist())
             for info in archive.infolist():
                 if info.compress_type != zipfile.ZIP_STORED or info.flag_bits & 1:
                     raise Unreadable("a compressed or encrypted archive, where torch stores values as they are")
@@ -162,19 +178,26 @@ def _stored(data: bytes) -> dict[str, tuple[int, int, int]]:
     return files
 
 
+def _refuse_programs(paths: list[str]) -> None:
+    ends = {path.rpartition("/")[2] for path in paths}
+    if "constants.pkl" in ends:
+        raise Unreadable("a TorchScript archive, a program without a state dict of its own; save model.state_dict()")
+    if ends & {"archive_format", "serialized_exported_program.json"}:
+        raise Unreadable("an exported program (.pt2); save the state_dict() of the module that it was made of")
+
+
 def _read_row(data: bytes, name: str) -> TorchFile:
     """The form before torch 1.6: five pickles, then each storage after its length."""
     stream = io.BytesIO(data)
-    magic, _ = unpickled(stream, name)
-    if magic != _MAGIC:
+    if unpickled(stream, name).value != _MAGIC:
         raise foreign(name)
     unpickled(stream, name)
-    system, _ = unpickled(stream, name)
+    system = unpickled(stream, name).value
     if isinstance(system, dict) and system.get("little_endian") is False:
         raise Unreadable("a file of a big-endian machine")
-    content, storages = unpickled(stream, name)
-    keys, _ = unpickled(stream, name)
-    return TorchFile(content, data, _places(data, stream.tell(), keys, storages))
+    found = unpickled(stream, name)
+    keys = unpickled(stream, name).value
+    return TorchFile(found.value, data, _places(data, stream.tell(), keys, found.storages), found.left_out)
 
 
 def _places(data: bytes, start: int, keys: Any, storages: dict[str, StorageRef]) -> dict[str, tuple[int, int]]:

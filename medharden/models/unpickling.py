@@ -8,19 +8,21 @@ reading. So neither code nor memory can be asked for, in any version of torch.
 from __future__ import annotations
 
 import pickletools
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO
 
 from medharden.errors import ModelError
 
-__all__ = ["LARGEST_PICKLE", "Fields", "StorageRef", "TensorRef", "Unreadable", "foreign", "unpickled"]
+__all__ = ["LARGEST_PICKLE", "Fields", "StorageRef", "TensorRef", "Unpickled", "Unreadable", "foreign", "unpickled"]
 
 LARGEST_PICKLE = 16 * 2**20
 """Bytes of the largest pickle: names and shapes of some hundred thousand tensors, whose values lie outside of it."""
 
 _MOST_DIMENSIONS = 8
 _LARGEST_NUMBER = 2**48
+_LONGEST_NAME = 120
 
 
 class Unreadable(Exception):  # noqa: N818 - no error of the user's, but what one is made of
@@ -101,6 +103,18 @@ _IGNORED = frozenset(
         *_PLAIN_TENSORS,
     }
 )
+_BESIDE = re.compile(  # what training scripts keep beside weights: named, and nothing of it is made or asked for
+    r"numpy(?:\._core|\.core)?\.(?:multiarray\.(?:scalar|_reconstruct)|ndarray|dtype|(?:dtypes\.)?\w{1,20}DType"
+    r"|(?:bool_?|float|float\d\d|int|int\d\d?|uint\d\d?|str_|bytes_)|_globals\._NoValue)"
+    r"|pathlib(?:\._local)?\.(?:Pure)?(?:Posix|Windows)?Path"
+    r"|omegaconf\.(?:\w{1,20}\.)?(?:DictConfig|ListConfig|ContainerMetadata|Metadata|\w{1,20}Node|SCMode)"
+    r"|(?:yacs\.config\.CfgNode|easydict\.EasyDict|addict\.(?:addict\.)?Dict|munch\.Munch|box\.box\.Box)"
+    r"|(?:pytorch_lightning|lightning_fabric|lightning\.(?:pytorch|fabric))\.utilities\.(?:data|parsing|types)\.AttributeDict"
+    r"|torch\.(?:nn\.modules\.loss|optim(?:\.\w{1,20})?)\.\w{1,30}|torch\.torch_version\.TorchVersion"
+    r"|collections\.(?:defaultdict|deque)|datetime\.(?:datetime|date|timedelta|timezone)|enum\.\w{1,10}|typing\.\w{1,20}"
+    r"|builtins\.(?:int|float|str|bool|dict|list|tuple|set|frozenset|slice|range|object|bytes|NoneType|type)"
+    r"|copyreg\._reconstructor|types\.SimpleNamespace|uuid\.UUID|decimal\.Decimal|fractions\.Fraction"
+)
 _CALLED = frozenset(
     {
         "collections.OrderedDict",
@@ -117,15 +131,27 @@ _CALLED = frozenset(
 _KNOWN = _STORAGES | _DTYPES | _IGNORED | _CALLED
 
 
-def unpickled(stream: BinaryIO, name: str) -> tuple[Any, dict[str, StorageRef]]:
+@dataclass(frozen=True)
+class Unpickled:
+    """What a pickle describes.
+
+    Attributes:
+        value: plain values, with a `TensorRef` in the place of each tensor.
+        storages: that it refers to, by key.
+        left_out: names of the types of what stands beside the weights, of which nothing was made.
+    """
+
+    value: Any
+    storages: dict[str, StorageRef]
+    left_out: frozenset[str]
+
+
+def unpickled(stream: BinaryIO, name: str) -> Unpickled:
     """The value that the pickle at the stream's place describes; the stream is left behind its end.
 
     Args:
         stream: at the pickle's first byte.
         name: of the file, for errors.
-
-    Returns:
-        The value, and the storages that it refers to, by key.
 
     Raises:
         ModelError: it names Python objects beyond tensors and plain values.
@@ -138,7 +164,7 @@ def unpickled(stream: BinaryIO, name: str) -> tuple[Any, dict[str, StorageRef]]:
             if stream.tell() - start > LARGEST_PICKLE:
                 raise Unreadable(f"more than {LARGEST_PICKLE} bytes of names and shapes")
             machine.step(opcode.name, argument)
-        return machine.pop(), machine.storages
+        return Unpickled(machine.pop(), machine.storages, frozenset(machine.left_out))
     except (ValueError, IndexError, TypeError, KeyError) as error:
         raise Unreadable("damaged, or no torch file") from error
 
@@ -158,6 +184,7 @@ class _Machine:
         self.stack: list[Any] = []
         self.memo: dict[int, Any] = {}
         self.storages: dict[str, StorageRef] = {}
+        self.left_out: set[str] = set()
 
     def step(self, opcode: str, argument: Any) -> None:
         if opcode in _CONSTANTS:
@@ -183,6 +210,10 @@ class _Machine:
         del self.stack[place:]
         return values
 
+    def other(self) -> _Other:
+        self.pop_mark()
+        return _Other()
+
     def put(self, index: int) -> None:
         if self.stack[-1] is _MARK:
             raise ValueError
@@ -195,7 +226,9 @@ class _Machine:
         if name in _ODD_TENSORS:
             raise Unreadable(f"a file with {_ODD_TENSORS[name]} tensors, where plain ones are needed")
         if name not in _KNOWN:
-            raise foreign(self.name)
+            if len(name) > _LONGEST_NAME or not _BESIDE.fullmatch(name):
+                raise foreign(self.name)
+            self.left_out.add(name)
         self.stack.append(_Name(name))
 
     def extend(self, values: list[Any]) -> None:
@@ -207,6 +240,8 @@ class _Machine:
 
     def update(self, values: list[Any]) -> None:
         holder = self.stack[-1]
+        if isinstance(holder, _Other):
+            return
         if not isinstance(holder, dict) or len(values) % 2:
             raise ValueError
         holder.update(_keyed(zip(values[::2], values[1::2], strict=True)))
@@ -314,6 +349,7 @@ _STEPS: dict[str, Callable[[_Machine, Any], None]] = {
     "ADDITEMS": lambda machine, _: machine.extend(machine.pop_mark()),
     "SETITEM": lambda machine, _: machine.update(list(reversed([machine.pop(), machine.pop()]))),
     "SETITEMS": lambda machine, _: machine.update(machine.pop_mark()),
+    "FROZENSET": lambda machine, _: machine.stack.append(machine.other()),
     "BUILD": lambda machine, _: machine.build(),
     "BINPERSID": lambda machine, _: machine.refer(),
     "REDUCE": lambda machine, _: machine.call(),

@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import stat
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,10 @@ LARGEST_WEIGHTS = 16 * 2**30
 
 _LARGEST_HEADER = 16 * 2**20
 _MOST_CHANNELS = 1024
+_MOST_NAMED = 6
 _STATE_KEYS = ("state_dict", "model_state_dict", "model", "net", "network")
+_NAMES = ("class_names", "classes", "labels", "class_to_idx", "idx_to_class", "id2label", "label2id")
+_MOST_CLASSES, _LONGEST_CLASS = 1000, 200
 _DTYPES = frozenset(
     {torch.float64, torch.float32, torch.float16, torch.bfloat16}
     | {torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.bool}
@@ -43,6 +46,8 @@ class Weights:
         state: parameter and buffer names to tensors, on the CPU; to be read, not written to.
         arch: the architecture that a timm training checkpoint names, or null.
         mean, std: the normalisation that it names, or null.
+        classes: names of its outputs, in their order; empty where it has none.
+        said: what was chosen among several, and what was left out.
         file: SHA-256 of the bytes that all of it was read from.
     """
 
@@ -51,20 +56,29 @@ class Weights:
     mean: tuple[float, ...] | None
     std: tuple[float, ...] | None
     file: str
+    classes: tuple[str, ...] = ()
+    said: tuple[str, ...] = ()
 
 
-def read_weights(path: Path) -> Weights:
+def read_weights(path: Path, chosen: str | None = None) -> Weights:
     """Reads a `.safetensors` file, or a torch file's tensors and plain values; nothing in it is called.
 
     The file is read once. Sizes are held against it before a tensor is made.
 
+    Args:
+        path: the file.
+        chosen: under which key the weights lie, where the file holds several (`model.weights` of the protocol).
+
     Raises:
-        ModelError: missing, damaged, a pickled object, a TorchScript archive, or no state dict inside.
+        ModelError: missing, damaged, a pickled object, another form of file, no state dict inside, or several and
+            none is chosen.
     """
     name = neutral(path.name)[:100]
     data = _read_once(path, name)
     digest = hashlib.sha256(data).hexdigest()
     if path.suffix == ".safetensors":
+        if chosen is not None:
+            raise ModelError(f"model.weights is {chosen!r}, but {name} holds one set of weights alone; leave it out")
         return Weights(read_safetensors(data, name), None, None, None, digest)
     try:
         file = read_torch(data, name)
@@ -72,7 +86,8 @@ def read_weights(path: Path) -> Weights:
         if not isinstance(content, dict):
             kind = "tensor" if isinstance(content, TensorRef) else type(content).__name__
             raise ModelError(f"{name} holds a {kind}; expected a state dict or a training checkpoint")
-        state = _state_dict(file, content, name)
+        refs, said = _chosen(content, name, chosen)
+        state = file.tensors(refs)
     except Unreadable as reason:
         raise ModelError(
             f"{name} can't be read: it is {reason}; expected a state dict (.pt, .pth, .safetensors)"
@@ -86,6 +101,8 @@ def read_weights(path: Path) -> Weights:
         mean=_floats(extra, "mean", name),
         std=_floats(extra, "std", name),
         file=digest,
+        classes=_class_names(content),
+        said=(*said, *_left_out(file)),
     )
 
 
@@ -133,16 +150,93 @@ def _read_once(path: Path, name: str) -> bytes:
         return stream.read(status.st_size)
 
 
-def _state_dict(file: TorchFile, content: dict[Any, Any], name: str) -> dict[str, Tensor]:
-    inner = next((content[k] for k in _STATE_KEYS if isinstance(content.get(k), dict)), content)
-    refs = {k: v for k, v in inner.items() if isinstance(k, str) and isinstance(v, TensorRef)}
-    if not refs or (inner is content and len(refs) < len(inner)):
-        found = sorted(neutral(key)[:40] for key in content if isinstance(key, str))
+def _chosen(content: dict[Any, Any], name: str, chosen: str | None) -> tuple[dict[str, TensorRef], tuple[str, ...]]:
+    """The state dict among what a checkpoint holds, and what is to be said of the choice.
+
+    Raises:
+        ModelError: there is none, none under the chosen key, or several of the same names and none is chosen.
+    """
+    found = {key: refs for key, value in content.items() if isinstance(key, str) and (refs := _refs(value))}
+    if chosen is not None:
+        if chosen not in found:
+            raise ModelError(
+                f"model.weights is {chosen!r}, but {name} holds weights under {_keys(found) or 'no key at all'}"
+            )
+        others = [key for key in found if key != chosen]
+        return found[chosen], (f"weights: {chosen}, as model.weights says; not {_keys(others)}",) if others else ()
+    flat = _refs(content)
+    if flat and (len(flat) == len(content) or len(flat) > max(map(len, found.values()), default=0)):
+        beside = sorted(neutral(str(key))[:40] for key in content if key not in flat)
+        return flat, (f"left out, beside the weights: {', '.join(beside[:_MOST_NAMED])}",) if beside else ()
+    if not found:
+        keys = sorted(neutral(key)[:40] for key in content if isinstance(key, str))
         raise ModelError(
             f"{name} holds no state dict: expected names and tensors, or one under {', '.join(_STATE_KEYS)}; "
-            f"found keys {', '.join(found[:8]) or 'none'}"
+            f"found keys {', '.join(keys[:8]) or 'none'}"
         )
-    return file.tensors(refs)
+    known = [key for key in _STATE_KEYS if key in found]
+    first = known[0] if known else max(found, key=lambda key: len(found[key]))
+    same = [key for key in found if key != first and _alike(found[first], found[key])]
+    if same:
+        raise ModelError(
+            f"{name} holds the weights {len(same) + 1} times, under {_keys([first, *same])}; which of them is the "
+            "model that your figures are of? (timm reports on state_dict_ema where it is there.) Name it as "
+            "model.weights in the protocol"
+        )
+    others = [key for key in found if key != first]
+    said = f"weights: {first}" + (f"; left out: {_keys(others)}" if others else "")
+    return found[first], (said,)
+
+
+def _refs(value: Any) -> dict[str, TensorRef]:
+    """Names and tensors of a dict that holds some by name; an optimiser's are by number."""
+    if not isinstance(value, dict):
+        return {}
+    return {k: v for k, v in value.items() if isinstance(k, str) and isinstance(v, TensorRef)}
+
+
+def _alike(one: Mapping[str, TensorRef], other: Mapping[str, TensorRef]) -> bool:
+    """Whether two dicts hold the same network: most names end alike, and those have the same shapes."""
+    ends = {name.removeprefix("module."): ref.size for name, ref in one.items()}
+    both = [ends.get(name.removeprefix("module.")) == ref.size for name, ref in other.items()]
+    return 2 * sum(both) > len(ends)
+
+
+def _keys(names: Iterable[str]) -> str:
+    shown = [neutral(key)[:60] for key in names]
+    return ", ".join(shown[:_MOST_NAMED]) + (
+        f" and {len(shown) - _MOST_NAMED} more" if len(shown) > _MOST_NAMED else ""
+    )
+
+
+def _left_out(file: TorchFile) -> tuple[str, ...]:
+    if not file.left_out:
+        return ()
+    return (f"beside the weights, of these types nothing was made: {_keys(sorted(file.left_out))}",)
+
+
+def _class_names(content: Mapping[Any, Any]) -> tuple[str, ...]:
+    """Names of the outputs in their order, where the file has a plain list of them, or a mapping to or from numbers."""
+    for key in _NAMES:
+        value = content.get(key)
+        if isinstance(value, dict) and value:
+            pairs = list(value.items())
+            turned = [(v, k) for k, v in pairs]
+            numbered = next((p for p in (pairs, turned) if all(_number(n) is not None for n, _ in p)), None)
+            if numbered is None or sorted(_number(n) or 0 for n, _ in numbered) != list(range(len(numbered))):
+                continue
+            value = [text for _, text in sorted(numbered, key=lambda pair: _number(pair[0]) or 0)]
+        if not isinstance(value, (list, tuple)) or not 2 <= len(value) <= _MOST_CLASSES:
+            continue
+        if all(isinstance(v, str) and 0 < len(v) <= _LONGEST_CLASS and v.isprintable() for v in value):
+            return tuple(value)
+    return ()
+
+
+def _number(value: Any) -> int | None:
+    if isinstance(value, str) and value.isascii() and value.isdecimal() and len(value) < 6:
+        return int(value)
+    return value if type(value) is int else None
 
 
 def _floats(values: Mapping[Any, Any], key: str, name: str) -> tuple[float, ...] | None:

@@ -13,9 +13,8 @@ from medharden.protocol.loading import (
     read_content,
     shipped_protocols,
 )
-from medharden.protocol.reported import Hazard, Signatory, Statements
+from medharden.protocol.reported import TESTED, Hazard, Signatory, StatedThreat, Statements, Tester, ThreatName
 from medharden.protocol.schema import (
-    Columns,
     Fusion,
     Hardening,
     ModelSpec,
@@ -26,13 +25,16 @@ from medharden.protocol.schema import (
     Splits,
     Teacher,
 )
+from medharden.protocol.sourcing import Cases, Columns
 from medharden.protocol.tasking import Task
 
 __all__ = [
     "CO_PRIMARY",
     "DEFAULT_PROTOCOL",
+    "TESTED",
     "Attack",
     "Bound",
+    "Cases",
     "ClassFloor",
     "Columns",
     "Endpoints",
@@ -51,12 +53,15 @@ __all__ = [
     "Robustness",
     "Signatory",
     "Splits",
+    "StatedThreat",
     "Statements",
     "Subgroups",
     "Suite",
     "Task",
     "Teacher",
+    "Tester",
     "ThreatModel",
+    "ThreatName",
     "content_digest",
     "load_protocol",
     "parse_content",

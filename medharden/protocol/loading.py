@@ -12,7 +12,7 @@ import rfc8785
 from pydantic import BaseModel, ValidationError
 
 from medharden.errors import ProtocolError
-from medharden.plain_yaml import LARGEST_YAML, parse_yaml, yaml_text
+from medharden.plain_yaml import LARGEST_YAML, lines_of, parse_yaml, yaml_text
 from medharden.protocol.schema import Protocol
 from medharden.text import neutral
 
@@ -55,7 +55,8 @@ def load_protocol(name_or_path: str | Path) -> Protocol:
             f"there is no protocol {_short(str(name_or_path))}{near}; expected a path to a YAML file or one of: "
             + ", ".join(shipped)
         )
-    return _checked(read_content(path), path.name)
+    data = _data(path)
+    return _checked(parse_content(data, path.name), path.name, data)
 
 
 def read_content(path: Path) -> dict[str, Any]:
@@ -64,14 +65,17 @@ def read_content(path: Path) -> dict[str, Any]:
     Raises:
         ProtocolError: too large, or no plain YAML with keys and values.
     """
+    return parse_content(_data(path), path.name)
+
+
+def _data(path: Path) -> bytes:
     if not _is_file(path):
         raise ProtocolError(f"{neutral(path.name)[:_LONGEST_SHOWN]} is no file that can be read; expected a protocol")
     try:
         with path.open("rb") as stream:
-            data = stream.read(LARGEST_YAML + 1)
+            return stream.read(LARGEST_YAML + 1)
     except OSError as error:
         raise ProtocolError(f"{neutral(path.name)} can't be read: {type(error).__name__}") from error
-    return parse_content(data, path.name)
 
 
 def parse_content(text: str | bytes, source: str) -> dict[str, Any]:
@@ -112,7 +116,8 @@ def parse_protocol(text: str | bytes, source: str) -> Protocol:
     Raises:
         ProtocolError: not YAML, or a field that the schema refuses.
     """
-    return _checked(parse_content(text, source), source)
+    data = text.encode(errors="surrogatepass") if isinstance(text, str) else text
+    return _checked(parse_content(data, source), source, data)
 
 
 def protocol_yaml(protocol: Protocol, *, width: int = 80) -> str:
@@ -120,11 +125,11 @@ def protocol_yaml(protocol: Protocol, *, width: int = 80) -> str:
     return yaml_text(protocol.model_dump(mode="json"), width=width)
 
 
-def _checked(raw: dict[str, Any], source: str) -> Protocol:
+def _checked(raw: dict[str, Any], source: str, data: bytes) -> Protocol:
     try:
         return Protocol.model_validate(_lists_to_tuples(raw), strict=True)
     except ValidationError as error:
-        lines = [f"  {neutral(line)}" for line in _explain(error)]
+        lines = [f"  {neutral(line)}" for line in _explain(error, lines_of(data))]
         more = [f"  and {error.error_count() - _MOST_SHOWN} more"] if error.error_count() > _MOST_SHOWN else []
         raise ProtocolError(f"{neutral(source)} is not a valid protocol:\n" + "\n".join([*lines, *more])) from None
 
@@ -138,18 +143,57 @@ def _lists_to_tuples(value: Any, key: str = "") -> Any:
     return value
 
 
-def _explain(error: ValidationError) -> Iterator[str]:
+def _explain(error: ValidationError, lines: Mapping[tuple[str | int, ...], int]) -> Iterator[str]:
+    """What is wrong, with the line: key, what was expected, what was found."""
     for item in error.errors(include_url=False, include_context=False)[:_MOST_SHOWN]:
         location = item["loc"]
         where = _cut(".".join(_cut(str(part), 60) or "''" for part in location) or "protocol")
+        line = next((f"line {lines[p]}: " for n in range(len(location), 0, -1) if (p := location[:n]) in lines), "")
         if item["type"] == "extra_forbidden":
             known = _fields_at(location[:-1])
-            yield f"{where}: unknown key{_nearest(str(location[-1]), known)}"
+            yield f"{line}{where}: unknown key{_nearest(str(location[-1]), known)}"
         elif item["type"] == "missing":
-            yield f"{where}: missing"
+            yield f"{line}{where}: missing"
         else:
             shown = "" if isinstance(item["input"], dict) else f", found {_short(item['input'])}"
-            yield f"{where}: {_cut(item['msg'].removeprefix('Value error, '))}{shown}"
+            said = _cut(_expected(item["type"], item["msg"], item["input"]))
+            # a rule over several keys names its own
+            yield f"{line}{said}{shown}" if said.startswith(f"{where}.") else f"{line}{where}: {said}{shown}"
+
+
+def _expected(kind: str, message: str, value: Any) -> str:
+    """What a value must be, in words of the file rather than of the library that checks it."""
+    said = message.removeprefix("Value error, ")
+    if kind == "tuple_type":
+        return f"expected a list such as [{_plainly(value)}, {_plainly(value)}]"
+    if kind in ("float_type", "int_type", "int_from_float"):
+        whole = "a whole number" if kind != "float_type" else "a number"
+        if isinstance(value, str) and (percent := _percent(value)) is not None:
+            return f"expected {whole} without a sign, a share as {percent:g}"
+        return f"expected {whole}, without quotes"
+    if kind in ("less_than", "less_than_equal") and isinstance(value, (int, float)) and 1 < value <= 100:
+        below = said.replace("Input should be", "expected")
+        return f"{below}; shares are proportions, so {value:g} % is {value / 100:g}"
+    if kind == "bool_type":
+        return "expected true or false"
+    if kind == "string_type":
+        return "expected a text; put it in quotes where it reads as a number"
+    return said.replace("Input should be a valid", "expected a").replace("Input should be", "expected")
+
+
+def _plainly(value: Any) -> str:
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else "64"
+
+
+def _percent(text: str) -> float | None:
+    """The share that `10%` means; null where it is no such text."""
+    number = text.strip().removesuffix("%")
+    if number == text.strip():
+        return None
+    try:
+        return float(number) / 100
+    except ValueError:
+        return None
 
 
 def _fields_at(location: tuple[int | str, ...]) -> list[str]:

@@ -15,10 +15,10 @@ from medharden.protocol.base import Fraction, OpenFraction, Strict
 from medharden.protocol.deciding import FINDING_METRICS, Endpoints, Subgroups, unknown_keys
 from medharden.protocol.imaging import Input
 from medharden.protocol.reported import Statements
+from medharden.protocol.sourcing import Cases, Columns, PatientPattern
 from medharden.protocol.tasking import Task
 
 __all__ = [
-    "Columns",
     "Fusion",
     "Hardening",
     "ModelSpec",
@@ -31,19 +31,6 @@ __all__ = [
 ]
 
 
-class Columns(Strict):
-    """Which columns of a manifest (CSV) mean what; null finds the column by its usual names.
-
-    Attributes:
-        path, label, patient, split: headings as written in the file. Every other column is an attribute.
-    """
-
-    path: str | None = None
-    label: str | None = None
-    patient: str | None = None
-    split: str | None = None
-
-
 class ModelSpec(Strict):
     """What the model file does not say of itself.
 
@@ -52,6 +39,10 @@ class ModelSpec(Strict):
         arguments: constructor arguments, such as `spatial_dims: 3`; numbers, text, booleans and lists of these.
         mean, std: input normalisation of [0, 1] input, one value a channel or one for all; null takes the
             checkpoint's or the architecture's own.
+        weights: under which key of the file the weights lie, where it holds several, such as `state_dict_ema`.
+        prefix: what stands before each of the network's names in the file; null finds it.
+        rename: beginning of a name in the file to what stands in its place, such as `{"encoder.": "", "classifier.":
+            "fc."}`; the first that fits holds.
         output: which part of what the network returns holds the logits: a key of its dict, or an index into its tuple,
             from 0; null where it returns one tensor.
     """
@@ -60,6 +51,9 @@ class ModelSpec(Strict):
     arguments: dict[str, int | float | bool | str | list[int] | list[float] | list[str]] = {}
     mean: tuple[float, ...] | None = None
     std: tuple[Annotated[float, Field(gt=0)], ...] | None = None
+    weights: Annotated[str, Field(min_length=1)] | None = None
+    prefix: Annotated[str, Field(min_length=1)] | None = None
+    rename: dict[Annotated[str, Field(min_length=1)], str] = {}
     output: Annotated[int, Field(ge=0)] | Annotated[str, Field(min_length=1)] | None = None
 
 
@@ -107,6 +101,9 @@ class Splits(Strict):
     Attributes:
         train, val, test: they add up to 1.
         patients: whose the cases are that name no patient.
+        patient_from: where in a case's path below the data's root its patient is named, such as
+            `**/{patient}/*/*`: `*` stands for what is within one name, `**` for any folders. It counts where no
+            column names the patient, and before the file's header.
         near_duplicate_bits: cases of different splits whose perceptual hashes differ by so many of 256 bits at most
             count as copies: made splits keep them together, given splits that part them are refused, and a run with
             them is INVALID. Copies within the test split count once. Null looks for none.
@@ -120,6 +117,7 @@ class Splits(Strict):
     val: OpenFraction = 0.2
     test: OpenFraction = 0.2
     patients: Patients = Patients()
+    patient_from: PatientPattern | None = None
     near_duplicate_bits: Annotated[int, Field(ge=0, le=64)] | None = 16
     similar_bits: Annotated[int, Field(ge=0, le=64)] | None = 40
     reviewed: tuple[Reviewed, ...] = ()
@@ -277,6 +275,7 @@ class Protocol(Strict):
     title: str
     intended_use: str
     task: Task = Task()
+    cases: Cases = Cases()
     columns: Columns = Columns()
     input: Input = Input()
     model: ModelSpec = ModelSpec()
@@ -315,6 +314,12 @@ class Protocol(Strict):
                 "task.kind multilabel needs endpoints.noninferiority written out: all that it lists are co-primary, "
                 "which over many findings is a choice that no default can make"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _prevalence_of_the_positive(self) -> Protocol:
+        if self.report.prevalence is not None and (self.task.multilabel or self.task.positive is None):
+            raise ValueError("report.prevalence is of the positive one of two classes: name it in task.positive")
         return self
 
     def _check_class_keys(self) -> None:

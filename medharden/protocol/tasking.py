@@ -12,6 +12,8 @@ __all__ = ["Task"]
 
 _SEPARATOR = "|"
 
+Unclear = Literal["refuse", "exclude", "absent", "present"]
+
 
 class Task(Strict):
     """What is classified.
@@ -21,6 +23,8 @@ class Task(Strict):
         classes: names in the order of the model's outputs; null takes the data's names, sorted. The findings of
             `multilabel`, where they must be named.
         positive: for two classes, the finding; its recall is sensitivity, the other's is specificity.
+        uncertain, missing: of `multilabel`, what a finding's label is taken for that is -1, or blank: `absent`,
+            `present`; `exclude` leaves the case out on record, `refuse` counts it among the cases that can't be used.
         threshold: for two classes, the probability of `positive` from which it is answered; of `multilabel`, the
             probability from which a finding is called present, one for all or one for each by name. The same for
             the original and the hardened model. 0.5 is the larger logit, or a logit above 0.
@@ -29,6 +33,8 @@ class Task(Strict):
     kind: Literal["multiclass", "multilabel"] = "multiclass"
     classes: tuple[str, ...] | None = None
     positive: str | None = None
+    uncertain: Unclear = "refuse"
+    missing: Unclear = "refuse"
     threshold: OpenFraction | dict[str, OpenFraction] = 0.5
 
     @property
@@ -64,6 +70,8 @@ class Task(Strict):
         return self
 
     def _check_classes(self) -> None:
+        if (self.uncertain, self.missing) != ("refuse", "refuse"):
+            raise ValueError("task.uncertain and task.missing are for task.kind multilabel: leave them out")
         if self.classes is not None and len(self.classes) < 2:
             raise ValueError(f"task.classes needs two classes or more, got {list(self.classes)}")
         if isinstance(self.threshold, dict):

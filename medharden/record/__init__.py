@@ -8,6 +8,7 @@ from medharden.record.attack import AttackedCase, AttackRecord
 from medharden.record.clusters import Clusters, by_unit, clusters_of, joined
 from medharden.record.cohort import AlikePair, CaseRecord, CohortRecord, ExcludedCase, Label, ModelRecord, present
 from medharden.record.common import Environment, Finding, Progress, Verdict
+from medharden.record.compared import ComparedAnswers, ComparedRow
 from medharden.record.evaluation import (
     AttackOutcome,
     CaseTable,
@@ -34,6 +35,8 @@ __all__ = [
     "CaseTable",
     "Clusters",
     "CohortRecord",
+    "ComparedAnswers",
+    "ComparedRow",
     "CostRecord",
     "Endpoint",
     "Environment",

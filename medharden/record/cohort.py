@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from medharden.record.common import Finding
 
@@ -118,7 +118,7 @@ class ModelRecord:
     """A classifier as loaded: enough to build it again from its weights alone.
 
     Attributes:
-        source: `timm`, `monai`, `bundle` or `python`.
+        source: `timm`, `monai`, `torchvision`, `bundle` or `python`.
         arch: the name within that source, such as `resnet18` or `DenseNet121`.
         arguments: constructor arguments beyond the number of classes and channels.
         classes, channels, dims: outputs, input channels, 2 or 3 spatial dimensions.
@@ -128,6 +128,10 @@ class ModelRecord:
         state: digest of parameters and buffers.
         parameters: how many weights.
         output: key or index of the logits in what the network returns; null where it returns them alone.
+        class_names: of the outputs, in their order, as the file names them; empty where it does not.
+        origins: part, such as `mean`, to where it came from: `protocol`, `checkpoint`, or assumed; and what was done to
+            the names of the weights.
+        assumed: sentences on what nothing confirms.
     """
 
     source: str
@@ -143,3 +147,6 @@ class ModelRecord:
     state: str
     parameters: int
     output: str | int | None = None
+    class_names: tuple[str, ...] = ()
+    origins: dict[str, str] = field(default_factory=dict)
+    assumed: tuple[str, ...] = ()

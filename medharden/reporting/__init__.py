@@ -7,17 +7,30 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from medharden.reporting.compared import compared_markdown, shown_rows
+    from medharden.reporting.comparison_page import compared_page
     from medharden.reporting.frontier import draw_frontier
     from medharden.reporting.markdown import markdown_summary
     from medharden.reporting.rendering import render, report_files
 
-__all__ = ["draw_frontier", "markdown_summary", "render", "report_files"]
+__all__ = [
+    "compared_markdown",
+    "compared_page",
+    "draw_frontier",
+    "markdown_summary",
+    "render",
+    "report_files",
+    "shown_rows",
+]
 
 _HOMES = {
+    "compared_markdown": "compared",
+    "compared_page": "comparison_page",
     "draw_frontier": "frontier",
     "markdown_summary": "markdown",
     "render": "rendering",
     "report_files": "rendering",
+    "shown_rows": "compared",
 }
 
 

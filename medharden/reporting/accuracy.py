@@ -38,7 +38,7 @@ def exact_share(hits: Flags, among: Flags, cases: CaseTable, level: float) -> Sh
 
 def clean_limits(records: RunRecords, name: str) -> Limits:
     """Exact limits of a model's clean accuracy by patient, at the gate's level."""
-    outcome, cases = records.evaluation.subject(name), records.cases
+    outcome, cases = records.evaluation.subject(name), unit_table(records)
     if cases is None or name not in cases.subjects:
         return clopper_pearson_interval(outcome.clean_correct, outcome.n, level=gate_level(records))
     return share_interval(cases.right(name), cases.patient, level=gate_level(records)).interval
@@ -49,7 +49,7 @@ def robust_limits(records: RunRecords, name: str) -> Limits:
     for endpoint in records.decision.endpoints:
         if name == "composite" and endpoint.name == "robust_floor":
             return endpoint.lower, endpoint.upper
-    outcome, cases = records.evaluation.subject(name), records.cases
+    outcome, cases = records.evaluation.subject(name), unit_table(records)
     if cases is None or name not in cases.subjects:
         return clopper_pearson_interval(outcome.robust_correct, outcome.attacked, level=gate_level(records))
     patients = np.asarray(cases.patient)[cases.attacked].tolist()

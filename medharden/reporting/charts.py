@@ -28,7 +28,10 @@ _BASE = {"font.size": 9.0, "text.parse_math": False}
 
 
 def forest_chart(
-    endpoints: tuple[Endpoint, ...], labels: tuple[str, ...], kind: str = "noninferiority"
+    endpoints: tuple[Endpoint, ...],
+    labels: tuple[str, ...],
+    kind: str = "noninferiority",
+    axis: str = "released minus original",
 ) -> Markup | None:
     """Paired differences of one kind with their intervals against each one's own margin; None without any."""
     rows = [(e, label) for e, label in zip(endpoints, labels, strict=True) if e.kind == kind]
@@ -51,7 +54,7 @@ def forest_chart(
         whole = high - low > 6
         axes.xaxis.set_major_locator(MaxNLocator(nbins=8, integer=whole))
         axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: points(x / 100, 0 if whole else 1)))
-        axes.set_xlabel("released minus original, percentage points")
+        axes.set_xlabel(f"{axis}, percentage points")
     said = "; ".join(
         f"{label} {points(e.estimate)} {points_interval((e.lower, e.upper))}, margin {points(e.limit)}: {e.verdict}"
         for e, label in rows

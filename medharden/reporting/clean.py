@@ -5,36 +5,31 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from medharden.record import Endpoint, Finding, Verdict
+from medharden.codes import Step, gravest_first, may_be_released, steps
+from medharden.record import Endpoint, Finding, GateDecision, Verdict
 from medharden.reporting.accuracy import robust_limits
+from medharden.reporting.limits import endpoint_numbers
 from medharden.reporting.numbers import (
     count,
     duration,
     percent,
     percent_interval,
-    points,
-    points_interval,
     points_named,
-    score_change,
-    telling_digits,
 )
 from medharden.reporting.source import RunRecords
-from medharden.reporting.wording import FINDING_LABELS, KINDS, LABELS, MEANING, UNJUSTIFIED, threat_words
+from medharden.reporting.wording import FINDING_LABELS, KINDS, MEANING, UNJUSTIFIED, endpoint_label, threat_words
 
 __all__ = [
     "EndpointRow",
     "PairedTable",
     "Summary",
     "all_findings",
-    "endpoint_label",
     "endpoint_rows",
     "paired_tables",
     "subgroup_rows",
     "summary",
 ]
 
-_DIFFERENCES = ("noninferiority", "robust_gain", "robust_change", "subgroup")
-_BUDGETS = ("referral", "subgroup_referral")
 _SUBGROUP = re.compile(r"(?P<group>.+?=.*?)(?::(?P<metric>(?:robust_|sensitivity|specificity|recall|referral).*))?")
 _SEVERITY = {"critical": 0, "warning": 1, "info": 2}
 _TOP_FINDINGS = 4
@@ -87,7 +82,9 @@ class Summary:
     verdict: Verdict
     meaning: str
     unjustified: str
-    reasons: tuple[str, ...]
+    reasons: tuple[Step, ...]
+    release: str
+    whom: str
     passed: str
     clean_original: str
     clean_released: str
@@ -108,30 +105,6 @@ class Summary:
     more_findings: int
 
 
-def endpoint_label(name: str, classes: tuple[str, ...], positive: str | None) -> str:
-    """An endpoint's name as a reader says it: `recall:effusion` is "Recall of effusion"."""
-    if name in LABELS:
-        return LABELS[name]
-    if name.startswith("original_"):
-        return f"{endpoint_label(name.removeprefix('original_'), classes, positive)}, original"
-    metric, _, subject = name.partition(":")
-    if metric == "referral":
-        return f"Referral of clean cases, {subject}"
-    for end, said in (("_change", "{}, against the original"), ("_floor", "{}, floor")):
-        if metric.endswith(end):
-            whole = metric.removesuffix(end) + (f":{subject}" if subject else "")
-            return said.format(endpoint_label(whole, classes, positive))
-    if metric.startswith("robust_"):
-        inner = endpoint_label(name.removeprefix("robust_"), classes, positive)
-        return f"Robust {inner[:1].lower()}{inner[1:]}"
-    if metric in ("recall", "sensitivity", "specificity", "auroc") and subject:
-        return f"{LABELS.get(metric, metric.capitalize())} of {subject}"
-    if metric in ("sensitivity", "specificity") and positive in classes and len(classes) == 2:
-        negative = classes[1 - classes.index(positive)]
-        return f"{metric.capitalize()} ({positive if metric == 'sensitivity' else negative})"
-    return metric.replace("_", " ").capitalize()
-
-
 def endpoint_rows(records: RunRecords) -> tuple[EndpointRow, ...]:
     """Every endpoint of the decision, formatted, in its order."""
     return tuple(_endpoint_row(endpoint, records) for endpoint in records.decision.endpoints)
@@ -143,7 +116,7 @@ def subgroup_rows(records: RunRecords) -> tuple[EndpointRow, ...]:
 
 
 def _endpoint_row(e: Endpoint, records: RunRecords) -> EndpointRow:
-    estimate, interval, limit = _endpoint_numbers(e)
+    estimate, interval, limit = endpoint_numbers(e)
     return EndpointRow(
         label=_label(e, records),
         kind=KINDS.get(e.kind, e.kind),
@@ -173,25 +146,6 @@ def _sentence(e: Endpoint) -> str:
     before, colon, after = e.reason.partition(": ")
     text = after if colon and before.startswith(e.name) else e.reason
     return text[:1].upper() + text[1:] + ("" if text.endswith(".") else ".") if text else ""
-
-
-def _endpoint_numbers(e: Endpoint) -> tuple[str, str, str]:
-    """Estimate, interval and limit, with as many decimals as it takes to tell the deciding limit from its bound."""
-    if e.kind == "identity":
-        return ("equal" if e.verdict is Verdict.PASS else "not equal", "", "bit for bit")
-    if e.kind == "brier":
-        digits = telling_digits(e.upper, e.limit, score_change)
-        interval = f"[{score_change(e.lower, digits)}, {score_change(e.upper, digits)}]"
-        return score_change(e.estimate, digits), interval, f"< {score_change(e.limit, digits)}"
-    deciding = e.upper if e.kind in _BUDGETS else e.lower
-    if e.kind in _DIFFERENCES:
-        digits = telling_digits(deciding, e.limit, points)
-        interval = points_interval((e.lower, e.upper), digits)
-        return points_named(e.estimate, digits), interval, f"> {points_named(e.limit, digits)}"
-    digits = telling_digits(deciding, e.limit, percent)
-    sign = "≤" if e.kind in _BUDGETS else "≥"
-    interval = percent_interval((e.lower, e.upper), digits)
-    return percent(e.estimate, digits), interval, f"{sign} {percent(e.limit, digits)}"
 
 
 def _subgroup_label(name: str, records: RunRecords) -> str:
@@ -249,7 +203,9 @@ def summary(records: RunRecords) -> Summary:
         verdict=decision.verdict,
         meaning=MEANING[decision.verdict],
         unjustified="" if decision.margins_justified else UNJUSTIFIED,
-        reasons=tuple(r for r in decision.reasons if r not in {f.message for f in decision.findings}),
+        reasons=_reasons(decision),
+        release=may_be_released(decision.verdict),
+        whom=_whom(records),
         passed=f"{passed} of {len(decided)} endpoints met" if decided else "no endpoint decided",
         clean_original=percent(original.clean_accuracy),
         clean_released=percent(released.clean_accuracy),
@@ -269,6 +225,22 @@ def summary(records: RunRecords) -> Summary:
         findings=tuple(shown[:_TOP_FINDINGS]),
         more_findings=len(shown[_TOP_FINDINGS:]),
     )
+
+
+def _reasons(decision: GateDecision) -> tuple[Step, ...]:
+    """The gravest first, each with what to do; of a PASS, what is to be known beside it and is no finding."""
+    beside = {f.message for f in decision.findings}
+    told = tuple(Step(r, "", "") for r in gravest_first(decision) if r not in beside)
+    return steps(decision) or told
+
+
+def _whom(records: RunRecords) -> str:
+    """On whom the verdict rests: the population as stated, and how many test cases of how many patients."""
+    test = records.cohort.split("test")
+    patients = len({case.patient for case in test})
+    of = f" of {count(patients)} patients" if records.cohort.grouped_by == "patient" else ", no patient named"
+    stated = records.protocol.report.population or "population not stated in the protocol"
+    return f"{stated}: {count(len(test))} test cases{of}"
 
 
 def _identity(records: RunRecords) -> tuple[bool | None, str, str]:

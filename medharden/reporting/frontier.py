@@ -8,7 +8,7 @@ from importlib.resources import files as resources
 from pathlib import Path
 
 from medharden.audit import RunFiles, exclusive, write_atomic
-from medharden.errors import RunError
+from medharden.errors import OutputError, RunError
 from medharden.record import FrontierPoint, HardenRecord
 from medharden.reporting.charts import frontier_chart
 from medharden.text import neutral_lines
@@ -21,14 +21,14 @@ def draw_frontier(run: Path, target: Path | None = None) -> tuple[Path, tuple[Fr
 
     Args:
         run: the run directory; `protocol.yaml` and `harden.json` suffice.
-        target: the picture; None writes `frontier.svg` into the run directory.
+        target: the picture, whose name ends in `.svg`; None writes `frontier.svg` into the run directory.
 
     Returns:
         The picture's path, the points, and the chosen weight.
 
     Raises:
         RunError: a record is missing, or the fusion has no weight (it is not `mixed`).
-        OutputError: the picture can't be written.
+        OutputError: the picture can't be written, or its name is no `.svg`.
     """
     if not (run / "protocol.yaml").is_file():
         raise RunError(f"{run.name} is no run directory: it has no protocol.yaml")
@@ -39,6 +39,11 @@ def draw_frontier(run: Path, target: Path | None = None) -> tuple[Path, tuple[Fr
     if chart is None:
         raise RunError(f"this run's fusion is {fusion.mode!r}: only 'mixed' weighs two answers and has a frontier")
     place = target or run / "frontier.svg"
+    if place.suffix.lower() != ".svg":
+        raise OutputError(
+            f"the picture is SVG, and {place.name} says otherwise; expected a name that ends in .svg, which browsers, "
+            "Word and Inkscape read"
+        )
     with exclusive(run) if target is None else nullcontext():
         write_atomic(place, neutral_lines(_standalone(str(chart))).encode())
     return place, fusion.frontier, fusion.weight

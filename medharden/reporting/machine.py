@@ -5,13 +5,16 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
+from medharden.codes import steps
 from medharden.record import CohortRecord, SubjectOutcome, present
 from medharden.reporting.accuracy import clean_limits, robust_limits
 from medharden.reporting.clean import all_findings
 from medharden.reporting.excluded import ExcludedRow, excluded_rows
 from medharden.reporting.findings import finding_figures
+from medharden.reporting.matrix import threat_matrix
 from medharden.reporting.robust import SPLITS
 from medharden.reporting.source import RunRecords
+from medharden.reporting.usefulness import usefulness
 from medharden.reporting.wording import article_15, untested
 
 __all__ = ["machine_report"]
@@ -26,12 +29,14 @@ def machine_report(records: RunRecords) -> dict[str, Any]:
         "schema": _SCHEMA,
         "verdict": decision.verdict.value,
         "reasons": list(decision.reasons),
+        "to_do": [asdict(step) for step in steps(decision)],
         "margins_justified": decision.margins_justified,
         "endpoints": [{**asdict(e), "verdict": e.verdict.value} for e in decision.endpoints],
         "subgroups": [{**asdict(e), "verdict": e.verdict.value} for e in decision.subgroups],
         "subjects": [_subject(records, s) for s in evaluation.subjects],
         **_by_finding(records),
         **_artefacts(records),
+        "usefulness": [asdict(at) for at in usefulness(records)],
         "sanity": [asdict(p) for p in evaluation.sanity],
         "identity": asdict(evaluation.identity),
         "threat": evaluation.threat,
@@ -45,6 +50,7 @@ def machine_report(records: RunRecords) -> dict[str, Any]:
         "seed": harden.seed,
         "cohort": _cohort(records.cohort),
         "findings": [asdict(f) for f in all_findings(records)],
+        "threats": [asdict(row) for row in threat_matrix(records)],
         "article_15_5": [asdict(row) for row in article_15(records.protocol, evaluation.subject("composite").attacked)],
         "not_tested": list(untested(records.protocol)),
         "environment": {"harden": asdict(harden.environment), "evaluate": asdict(evaluation.environment)},

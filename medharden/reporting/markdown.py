@@ -5,7 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 
+from medharden.codes import gravest_first, may_be_released, steps
 from medharden.record import Endpoint, GateDecision
+from medharden.reporting.limits import endpoint_numbers
 from medharden.text import neutral, neutral_lines
 
 __all__ = ["markdown_summary", "plain"]
@@ -18,7 +20,7 @@ _MARKS = "<>|[]`*~\\!$"
 
 
 def markdown_summary(decision: GateDecision, notes: Sequence[str] = ()) -> str:
-    """Verdict, notes, endpoints, subgroups, reasons and findings; numbers as in `gate.json`, in proportions."""
+    """Verdict, notes, endpoints, subgroups, reasons and findings; numbers as in the report, in points and per cent."""
     lines = [
         f"## medharden gate: {decision.verdict}",
         "",
@@ -27,7 +29,10 @@ def markdown_summary(decision: GateDecision, notes: Sequence[str] = ()) -> str:
         *(f"\n{plain(note)}." for note in notes),
         *_table("endpoint", decision.endpoints),
         *_table("subgroup", decision.subgroups),
-        *_list("Reasons", decision.reasons),
+        *_list("Reasons", gravest_first(decision)),
+        *_list("What to do", list(dict.fromkeys(f"{step.do} ({step.code})" for step in steps(decision) if step.do))),
+        "",
+        plain(may_be_released(decision.verdict)),
         *_list("Findings", [f"{f.severity}, {f.code}: {f.message}" for f in decision.findings]),
     ]
     return neutral_lines("\n".join(lines) + "\n")
@@ -45,14 +50,17 @@ def _table(what: str, endpoints: Sequence[Endpoint]) -> Iterator[str]:
     heads = (what, *_MEASURED, *_PLANNED)
     yield from ("", f"| {' | '.join(heads)} |", "|---" * len(heads) + "|")
     for e in endpoints:
-        smallest = "" if e.smallest_margin is None else f"{e.smallest_margin:.3f}"
-        limits = f"{e.lower:+.3f}, {e.upper:+.3f}"
+        smallest = "" if e.smallest_margin is None else _smallest(e)
         discordant = f"{e.table[1]}, {e.table[2]}" if e.table else ""
         needed = "" if e.needed is None else str(e.needed)
         power = "" if e.power is None else f"{e.power:.2f}"
-        measured = (f"{e.estimate:+.3f}", limits, f"{e.limit:+.3f}", str(e.n), str(e.patients))
+        measured = (*map(plain, endpoint_numbers(e)), str(e.n), str(e.patients))
         planned = (discordant, smallest, needed, power)
         yield f"| {' | '.join((plain(e.name), str(e.verdict), *measured, *planned))} |"
+
+
+def _smallest(e: Endpoint) -> str:
+    return f"{e.smallest_margin:.3f}" if e.kind == "brier" else f"{100 * (e.smallest_margin or 0):.1f} pp"
 
 
 def _list(title: str, entries: Sequence[str]) -> Iterator[str]:

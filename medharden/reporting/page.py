@@ -6,12 +6,15 @@ import functools
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from medharden.codes import all_codes
+from medharden.record import Finding
 from medharden.reporting.accuracy import unit_table
 from medharden.reporting.artefacts import artefact_rows
 from medharden.reporting.charts import forest_chart, frontier_chart, robustness_chart, training_chart
 from medharden.reporting.clean import all_findings, endpoint_rows, paired_tables, subgroup_rows, summary
 from medharden.reporting.excluded import excluded_rows
 from medharden.reporting.findings import finding_figures, finding_rows
+from medharden.reporting.matrix import threat_matrix
 from medharden.reporting.numbers import moment
 from medharden.reporting.pictures import gallery
 from medharden.reporting.provenance import (
@@ -43,16 +46,18 @@ from medharden.reporting.statements import (
     sign_rows,
     stated_rows,
 )
+from medharden.reporting.usefulness import useful_rows, usefulness
 from medharden.reporting.wording import ATTACKS, LOSSES, article_15, threat_rows, untested
 from medharden.text import neutral_lines
 
-__all__ = ["html_report"]
+__all__ = ["environment", "html_report"]
 
 _CLEAN_KINDS = ("noninferiority", "brier", "identity", "clean_floor", "referral")
 
 
 @functools.cache
-def _environment() -> Environment:
+def environment() -> Environment:
+    """The templates, with escaping always on; a name that nobody filled is an error."""
     return Environment(
         loader=PackageLoader("medharden.reporting", "templates"),
         autoescape=True,
@@ -71,7 +76,7 @@ def html_report(records: RunRecords) -> bytes:
     agree, counts = reconciliation(records)
     panels = score_panels(records)
     predicted, calibrated = calibrations(records)
-    page = _environment().get_template("report.html.j2")
+    page = environment().get_template("report.html.j2")
     text = page.render(
         records=records,
         protocol=protocol,
@@ -87,6 +92,7 @@ def html_report(records: RunRecords) -> bytes:
         subgroup_forest=forest_chart(decision.subgroups, tuple(row.label for row in subgroups), "subgroup"),
         harm=harm_rows(records),
         stated=stated_rows(records),
+        todo=_todo,
         preprocessing=preprocessing_rows(protocol, records.cohort),
         roc=roc_chart(panels),
         auroc=auroc_rows(panels, unit_table(records)),
@@ -94,6 +100,7 @@ def html_report(records: RunRecords) -> bytes:
         reliability_rows=reliability_rows(calibrated),
         calibration=calibrated,
         predicted=predicted,
+        useful=useful_rows(usefulness(records)),
         sanity=sanity_chart(evaluation.sanity),
         sanity_rows=sanity_rows(evaluation.sanity),
         sanity_checks=sanity_checks(evaluation),
@@ -124,6 +131,7 @@ def html_report(records: RunRecords) -> bytes:
         cost=cost_rows(harden, protocol),
         gallery=None if records.examples is None else gallery(records.examples, evaluation.classes),
         findings=all_findings(records),
+        threats=threat_matrix(records),
         article=article_15(protocol, evaluation.subject("composite").attacked),
         untested=untested(protocol),
         digests=digest_rows(records),
@@ -133,3 +141,9 @@ def html_report(records: RunRecords) -> bytes:
         protocol_text=protocol_text(records),
     )
     return neutral_lines(text).encode("utf-8")
+
+
+def _todo(finding: Finding) -> str:
+    """What to do about a finding, where there is something to do."""
+    known = all_codes().get(finding.code)
+    return "" if known is None or known.do.startswith("Nothing") else known.do

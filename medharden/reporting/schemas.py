@@ -11,6 +11,7 @@ from pydantic import TypeAdapter
 from typing_extensions import TypedDict
 
 from medharden.audit import write_atomic
+from medharden.codes import Step
 from medharden.protocol import Protocol
 from medharden.record import (
     AttackOutcome,
@@ -31,6 +32,7 @@ from medharden.record import (
     SanityPoint,
     SubjectOutcome,
 )
+from medharden.stats import Estimate
 
 __all__ = ["record_schemas", "write_schemas"]
 
@@ -86,6 +88,40 @@ class ReportedArticle(TypedDict):
     note: str
 
 
+class ReportedUsefulness(TypedDict):
+    """Predictive values and net benefit at one prevalence."""
+
+    population: str
+    prevalence: float
+    positive: dict[str, Estimate | None]
+    negative: dict[str, Estimate | None]
+    threshold: float
+    net_benefit: Estimate | None
+
+
+class ReportedEvidence(TypedDict):
+    """A value, and the record's field that holds it (JSON pointer)."""
+
+    file: str
+    field: str
+    value: str | int | float | bool
+
+
+class ReportedThreat(TypedDict):
+    """One row of the matrix of threats, mitigations and tests."""
+
+    threat: str
+    name: str
+    terms: str
+    scope: str
+    mitigation: str
+    test: str
+    result: str
+    tester: str
+    residual_risk: str
+    evidence: list[ReportedEvidence]
+
+
 class Environments(TypedDict):
     """What each stage ran on."""
 
@@ -138,12 +174,14 @@ class Report(TypedDict):
     schema: Literal["medharden/report/1"]
     verdict: Literal["PASS", "FAIL", "INCONCLUSIVE", "INVALID"]
     reasons: list[str]
+    to_do: list[Step]
     margins_justified: bool
     endpoints: list[Endpoint]
     subgroups: list[Endpoint]
     subjects: list[ReportedSubject]
     by_finding: NotRequired[list[dict[str, Any]]]
     artefacts: NotRequired[list[ReportedArtefact]]
+    usefulness: list[ReportedUsefulness]
     sanity: list[SanityPoint]
     identity: Identity
     threat: str
@@ -157,6 +195,7 @@ class Report(TypedDict):
     seed: int
     cohort: ReportedCohort
     findings: list[Finding]
+    threats: list[ReportedThreat]
     article_15_5: list[ReportedArticle]
     not_tested: list[str]
     environment: Environments

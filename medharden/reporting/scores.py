@@ -9,10 +9,18 @@ import numpy.typing as npt
 
 from medharden.errors import RangeError
 from medharden.record import CaseTable
-from medharden.reporting.accuracy import unit_table
+from medharden.reporting.accuracy import gate_level, unit_table
 from medharden.reporting.numbers import count, percent
 from medharden.reporting.source import COMPARED, RunRecords
-from medharden.stats import ReliabilityBin, auroc, auroc_difference, calibration_error, reliability
+from medharden.stats import (
+    Estimate,
+    ReliabilityBin,
+    auroc,
+    auroc_difference,
+    calibration_error,
+    recalibration,
+    reliability,
+)
 
 __all__ = [
     "AurocRow",
@@ -59,11 +67,13 @@ class AurocRow:
 
 @dataclass(frozen=True)
 class Calibration:
-    """One subject's bins and their calibration error."""
+    """One subject's bins, their calibration error, and calibration in the large and slope with limits, formatted."""
 
     subject: str
     bins: tuple[ReliabilityBin, ...]
     error: float
+    in_the_large: tuple[str, str]
+    slope: tuple[str, str]
 
 
 @dataclass(frozen=True)
@@ -146,10 +156,12 @@ def calibrations(records: RunRecords) -> tuple[str, tuple[Calibration, ...]]:
         return "", ()
     found = []
     for name in COMPARED:
+        owners = np.asarray(cases.patient)
         probabilities = cases.subjects[name].probabilities
         if cases.label.ndim == 2:
             what = "probability of each finding, all findings pooled"
             given, so = probabilities.ravel(), cases.label.astype(np.bool_).ravel()
+            owners = np.repeat(owners, probabilities.shape[1])
         elif len(classes) == 2:
             positive = records.protocol.task.positive
             k = classes.index(positive) if positive in classes else 1
@@ -157,9 +169,18 @@ def calibrations(records: RunRecords) -> tuple[str, tuple[Calibration, ...]]:
         else:
             what = "probability of the most probable class"
             given, so = probabilities.max(1), probabilities.argmax(1) == cases.label
-        bins = reliability(np.clip(given, 0.0, 1.0), so)
-        found.append(Calibration(name, bins, calibration_error(bins)))
+        given = np.clip(given, 0.0, 1.0)
+        bins = reliability(given, so)
+        fitted = recalibration(given, so, patients=owners.tolist(), level=gate_level(records))
+        large, slope = (("–", ""), ("–", "")) if fitted is None else (_limited(fitted[0], "+"), _limited(fitted[1], ""))
+        found.append(Calibration(name, bins, calibration_error(bins), large, slope))
     return what, tuple(found)
+
+
+def _limited(value: Estimate, sign: str) -> tuple[str, str]:
+    """A coefficient, and its limits."""
+    shown = [f"{x:{sign}.2f}".replace("-", "\N{MINUS SIGN}") for x in (value.value, value.lower, value.upper)]
+    return shown[0], f"[{shown[1]}, {shown[2]}]"
 
 
 def reliability_rows(found: tuple[Calibration, ...]) -> tuple[ReliabilityRow, ...]:

@@ -61,7 +61,7 @@ def _harm(metric: str, subject: str, positive: str | None, classes: tuple[str, .
     """A wrong answer in the clinic's words."""
     named = f" ({positive})" if positive in classes and not subject else f": {subject}" if subject else ""
     if metric == "sensitivity":
-        return f"Findings missed{named}"
+        return f"Missed cases{named}"
     if metric == "specificity":
         return f"False alarms{named}"
     return subject

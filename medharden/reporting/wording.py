@@ -20,6 +20,7 @@ __all__ = [
     "UNJUSTIFIED",
     "ArticleRow",
     "article_15",
+    "endpoint_label",
     "input_words",
     "threat_rows",
     "threat_words",
@@ -197,3 +198,27 @@ def untested(protocol: Protocol) -> tuple[str, ...]:
         "Populations, sites, scanners and prevalences other than those of the test split, and subgroups within it.",
         "The reference standard: labels are taken as supplied.",
     )
+
+
+def endpoint_label(name: str, classes: tuple[str, ...], positive: str | None) -> str:
+    """An endpoint's name as a reader says it: `recall:effusion` is "Recall of effusion"."""
+    if name in LABELS:
+        return LABELS[name]
+    if name.startswith("original_"):
+        return f"{endpoint_label(name.removeprefix('original_'), classes, positive)}, original"
+    metric, _, subject = name.partition(":")
+    if metric == "referral":
+        return f"Referral of clean cases, {subject}"
+    for end, said in (("_change", "{}, against the original"), ("_floor", "{}, floor")):
+        if metric.endswith(end):
+            whole = metric.removesuffix(end) + (f":{subject}" if subject else "")
+            return said.format(endpoint_label(whole, classes, positive))
+    if metric.startswith("robust_"):
+        inner = endpoint_label(name.removeprefix("robust_"), classes, positive)
+        return f"Robust {inner[:1].lower()}{inner[1:]}"
+    if metric in ("recall", "sensitivity", "specificity", "auroc") and subject:
+        return f"{LABELS.get(metric, metric.capitalize())} of {subject}"
+    if metric in ("sensitivity", "specificity") and positive in classes and len(classes) == 2:
+        negative = classes[1 - classes.index(positive)]
+        return f"{metric.capitalize()} ({positive if metric == 'sensitivity' else negative})"
+    return metric.replace("_", " ").capitalize()

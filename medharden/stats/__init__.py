@@ -25,10 +25,12 @@ from medharden.stats.paired import newcombe_interval, tango_interval, tango_stat
 from medharden.stats.power import cases_needed, fewest_cases, joint_power, power_to_show, smallest_margin
 from medharden.stats.proportions import clopper_pearson_interval, wilson_interval
 from medharden.stats.scores import ReliabilityBin, calibration_error, reliability, roc_curve
+from medharden.stats.usefulness import Estimate, net_benefit_change, predictive_values, recalibration
 
 __all__ = [
     "FEWEST_PATIENTS",
     "Difference",
+    "Estimate",
     "NonInferiority",
     "ReliabilityBin",
     "Share",
@@ -55,10 +57,13 @@ __all__ = [
     "joint_power",
     "macro_auroc_difference",
     "mcnemar",
+    "net_benefit_change",
     "newcombe_interval",
     "noninferiority_test",
     "patient_weight",
     "power_to_show",
+    "predictive_values",
+    "recalibration",
     "reliability",
     "roc_curve",
     "share_interval",

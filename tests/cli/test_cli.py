@@ -283,7 +283,30 @@ def test_an_output_folder_that_can_not_be_made_is_an_error_before_anything_is_re
 
 
 def test_a_device_that_is_not_there_is_an_error(shop: Path, tmp_path: Path) -> None:
-    assert_clear(harden(shop, str(tmp_path / "run"), "--device", "cuda:7"), 1, "there is no device 'cuda:7'")
+    found = harden(shop, str(tmp_path / "run"), "--device", "cuda:7")
+    assert_clear(found, 1, "there is no device 'cuda:7'", "medharden doctor")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("lacking", "words"), [("model.pt", "no model file"), ("tiny.npz", "nothing at the path given as data")]
+)
+def test_what_is_to_be_read_is_missed_before_anything_is_read_or_written(
+    shop: Path, tmp_path: Path, lacking: str, words: str
+) -> None:
+    command = ["harden", "model.pt", "--data", "tiny.npz", "--protocol", "tiny.yaml", "--arch", ARCH, "--out"]
+    command = [f"no-{part}" if part == lacking else part for part in command]
+    result = medharden(*command, tmp_path / "run", cwd=shop)
+    assert_clear(result, 1, words)
+    assert not (tmp_path / "run").exists()
+    assert "read" not in result.stdout
+
+
+def test_a_run_says_at_its_start_which_stages_come_and_how_long_they_take(shop: Path, tmp_path: Path) -> None:
+    said = harden(shop, str(tmp_path / "run")).stdout
+    line = next(line for line in said.splitlines() if line.startswith("stages, at most about: "))
+    assert all(stage in line for stage in ("prepare", "harden", "calibrate", "attack release", "report"))
+    assert said.index(line) < said.index("harden: ") < said.index("report: done in")
 
 
 def test_a_finished_run_is_not_overwritten_by_another(done: subprocess.CompletedProcess[str], shop: Path) -> None:

@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 
 from medharden.cli import console
-from medharden.cli.console import Output, stage_progress
+from medharden.cli.console import Output, announce, stage_progress
 
 
 class Clock:
@@ -65,8 +65,38 @@ def test_a_terminal_shows_the_time_left_though_steps_take_minutes_and_the_total_
     with stage_progress() as progress:
         for clock.now, done, total in ((1000, 0, 400), (1100, 100, 400), (1200, 200, 300)):
             progress("attack", done, total)
-    assert "200/300" in shown.getvalue()
+    assert "67 %" in shown.getvalue()
     assert "about 100 s left" in shown.getvalue()
+
+
+def test_the_whole_run_has_a_bar_of_its_own_that_counts_stages_that_did_not_begin(
+    clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown = io.StringIO()
+    monkeypatch.setattr(Output, "terminal", True)
+    monkeypatch.setattr(console, "out", Output())
+    console.out.console = Console(file=shown, force_terminal=True, width=80, color_system=None)
+    with stage_progress() as progress:
+        progress.expect({"harden": 100, "calibrate": 30, "attack release": 40})
+        progress("harden", 0, 10)
+        clock.now += 40
+        progress("harden", 5, 10)
+    assert "whole run" in shown.getvalue()
+    assert "· about 110 s left" in shown.getvalue()
+    assert "· about 40 s left" in shown.getvalue()
+
+
+def test_a_stage_without_steps_is_said_to_be_done(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
+    with stage_progress() as progress:
+        progress("report", 0, 1)
+        clock.now += 7
+        progress("report", 1, 1)
+    assert capsys.readouterr().out == "report: done in 7 s\n"
+
+
+def test_what_comes_is_said_with_units() -> None:
+    said = announce({"harden": 7300.0, "calibrate": 130.0, "report": 8.0})
+    assert said == "stages, at most about: harden 2.0 h, calibrate 2 min, report 8 s; in all 2.1 h"
 
 
 @pytest.mark.parametrize("quiet", [Output(json=True), Output(quiet=True)])

@@ -104,10 +104,10 @@ def test_rows_that_name_no_usable_file_are_problems(tmp_path):
         load_cohort(root, protocol(), key=KEY)
     counts = Counter(p.reason for p in caught.value.problems)
     assert counts == {
-        "has a path that leaves the manifest's folder": 4,
+        "has a path that leaves the manifest's folder": 3,
+        "is a link that leaves the manifest's folder": 1,
         "is listed, but its file is missing": 1,
         "is a folder, expected one file a case": 1,
-        "is listed twice": 1,
         "has no label": 1,
         "has 1 fields, expected 2": 1,
         "has no path": 1,

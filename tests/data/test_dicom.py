@@ -200,9 +200,6 @@ def test_malformed_and_unsuitable_samples_say_why(name, reason):
 @pytest.mark.parametrize(
     "fields",
     [
-        {"WindowCenter": "1", "WindowWidth": "0.5"},
-        {"WindowCenter": "1", "WindowWidth": "-3", "VOILUTFunction": "SIGMOID"},
-        {"WindowCenter": "1", "WindowWidth": "3", "VOILUTFunction": "CUBIC"},
         {"RescaleSlope": "0"},
         {"PhotometricInterpretation": "HSV"},
         {"Rows": None},
@@ -213,6 +210,20 @@ def test_header_nonsense_is_a_problem_and_never_a_crash(tmp_path, fields):
     path = dicom(tmp_path / "a.dcm", np.arange(16, dtype=np.int16).reshape(4, 4), **fields)
     with pytest.raises(DataError):
         read(path)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"WindowCenter": "1", "WindowWidth": "0.5"},
+        {"WindowCenter": "1", "WindowWidth": "-3", "VOILUTFunction": "SIGMOID"},
+        {"WindowCenter": "1", "WindowWidth": "3", "VOILUTFunction": "CUBIC"},
+    ],
+)
+def test_a_window_that_is_nonsense_is_none_and_the_reason_is_kept(tmp_path, fields):
+    image = read(dicom(tmp_path / "a.dcm", np.arange(16, dtype=np.int16).reshape(4, 4), **fields))
+    assert image.window is None
+    assert image.window_problem.startswith("has a window")
 
 
 def test_a_header_value_of_a_length_that_its_type_forbids_is_a_problem(tmp_path):

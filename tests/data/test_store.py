@@ -369,7 +369,7 @@ def test_a_decoder_imports_nothing_from_the_folder_it_is_called_in_and_knows_no_
     monkeypatch.setattr(worker, "_START", start)
     decoder = worker.Decoder(Input(), Room())
     try:
-        assert decoder.decode(path).planes.shape == (1, 12, 10)
+        assert decoder.decode([path]).planes.shape == (1, 12, 10)
         assert "a secret" not in told.read_text()
     finally:
         decoder.close()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from medharden.evaluating.sanity import sanity_curves, sanity_findings
+from medharden.evaluating.sanity import few_cases, sanity_curves, sanity_findings
 from medharden.evaluating.subjects import Subject
 from medharden.protocol import Protocol, parse_protocol
 from medharden.record import AttackOutcome, SanityPoint, SubjectOutcome
@@ -109,3 +109,22 @@ def test_transferred_perturbations_that_beat_the_suite_are_named() -> None:
 def test_no_sanity_cases_measure_nothing() -> None:
     inputs, labels = cases()
     assert sanity_curves((subject(Brightness(), inputs),), inputs, labels, protocol(cases=0), 8, "cpu") == ()
+
+
+def test_the_curves_take_a_tenth_of_the_suite_at_most_and_say_where_that_leaves_fewer_cases() -> None:
+    inputs, labels = cases()
+    few = sanity_curves((subject(Brightness(), inputs),), inputs, labels, protocol(cases=20), 8, "cpu", suite_work=0)
+    assert {p.cases for p in few} == {16}
+    (finding,) = few_cases(few, protocol(cases=20), len(inputs))
+    assert (finding.code, finding.severity) == ("sanity.few_cases", "info")
+    whole = sanity_curves((subject(Brightness(), inputs),), inputs, labels, protocol(), 8, "cpu", suite_work=10**9)
+    assert few_cases(whole, protocol(), len(inputs)) == ()
+
+
+def test_the_bar_of_the_curves_ends_at_its_total() -> None:
+    inputs, labels = cases()
+    seen: list[tuple[int, int]] = []
+    one = (subject(Brightness(), inputs),)
+    sanity_curves(one, inputs, labels, protocol(), 8, "cpu", lambda _, done, total: seen.append((done, total)))
+    assert seen[-1][0] == seen[-1][1]
+    assert [done for done, _ in seen] == sorted(done for done, _ in seen)

@@ -19,6 +19,7 @@ from medharden.cli.verdicts import show_verdict
 from medharden.gating import gate
 from medharden.record import Endpoint, Finding, GateDecision, Verdict
 from medharden.reporting import markdown_summary
+from medharden.reporting.limits import endpoint_numbers
 from medharden.stats import cases_needed, power_to_show, smallest_margin
 
 
@@ -46,7 +47,7 @@ def test_what_the_cases_can_show_is_printed_before_the_verdict(run: Path) -> Non
     heads = ["n", "gained, lost", "can show", "needed", "power", "verdict"]
     assert [text.index(head) for head in heads] == sorted(text.index(head) for head in heads)
     row = next(line for line in text.splitlines() if line.split()[:1] == ["accuracy"])
-    assert row.split()[-8:-1] == ["-0.020", "400", "0,", "7", "±0.022", "509", "0.71"]
+    assert row.split()[-10:-1] == ["−2.0", "pp", "400", "0,", "7", "±2.2", "pp", "509", "0.71"]
     assert text.index("accuracy") < text.index("\nINCONCLUSIVE · toy")
     shown = json.loads(medharden("gate", run, "--json", cwd=run).stdout)
     accuracy = next(e for e in shown["endpoints"] if e["name"] == "accuracy")
@@ -63,7 +64,9 @@ def test_on_a_terminal_too_the_numbers_come_before_the_verdict(
     run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(Output, "terminal", True)
-    monkeypatch.setattr("medharden.cli.verdicts.out", Output())
+    shown = Output()
+    monkeypatch.setattr("medharden.cli.verdicts.out", shown)
+    monkeypatch.setattr("medharden.cli.decided.out", shown)
     monkeypatch.setenv("COLUMNS", "150")
     show_verdict(run, gate(run))
     lines = capsys.readouterr().out.rstrip().splitlines()
@@ -71,6 +74,41 @@ def test_on_a_terminal_too_the_numbers_come_before_the_verdict(
     assert "the run's own" in lines[1]
     assert "can show" in lines[2]
     assert "INCONCLUSIVE · toy" in lines[-1]
+
+
+@pytest.mark.parametrize("columns", [80, 120])
+def test_no_number_that_decides_is_cut_on_a_terminal_of_80_columns(
+    columns: int, run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(Output, "terminal", True)
+    shown = Output()
+    monkeypatch.setattr("medharden.cli.verdicts.out", shown)
+    monkeypatch.setattr("medharden.cli.decided.out", shown)
+    monkeypatch.setenv("COLUMNS", str(columns))
+    decision = gate(run)
+    show_verdict(run, decision)
+    text = capsys.readouterr().out
+    assert "…" not in text
+    assert max(map(len, text.splitlines())) <= columns
+    for endpoint in decision.endpoints:
+        row = next(line for line in text.splitlines() if line.startswith(f"│ {endpoint.name}"))
+        assert all(number in row for number in (*endpoint_numbers(endpoint), str(endpoint.verdict)))
+
+
+def test_the_quiet_get_the_verdict_and_the_gravest_reason_alone(run: Path) -> None:
+    result = medharden("gate", run, "--quiet", cwd=run)
+    assert result.returncode == 4
+    assert result.stdout.startswith("INCONCLUSIVE · toy: accuracy: lower 95 % limit")
+    assert len(result.stdout.splitlines()) == 1
+
+
+def test_each_reason_says_what_to_do_and_the_last_line_whether_the_release_may_go_out(run: Path) -> None:
+    text = medharden("gate", run, cwd=run).stdout
+    reason = text.index("· accuracy: lower 95 % limit")
+    assert reason < text.index("to do: Take about 509 such cases, 109 more than the 400 at hand")
+    assert text.index("The release must not go out on this evidence") < text.index("\nINCONCLUSIVE · toy")
+    done = json.loads(medharden("gate", run, "--json", cwd=run).stdout)["to_do"]
+    assert done[0]["code"] == "endpoint.noninferiority"
 
 
 @pytest.mark.parametrize(
@@ -96,7 +134,9 @@ def test_markdown_goes_to_standard_output_and_to_the_step_summary(run: Path, tmp
     result = medharden("gate", run, "--format", "markdown", cwd=run, GITHUB_STEP_SUMMARY=str(page))
     assert result.returncode == 4
     assert result.stdout.startswith("## medharden gate: INCONCLUSIVE\n")
-    assert "| accuracy | INCONCLUSIVE | -0.018 |" in result.stdout
+    assert "| accuracy | INCONCLUSIVE | −1.8 pp |" in result.stdout
+    assert "### What to do\n\n- Take about 509 such cases, 109 more than the 400 at hand" in result.stdout
+    assert "The release must not go out on this evidence" in result.stdout
     assert "| sex=A | INCONCLUSIVE |" in result.stdout
     assert page.read_text() == "# before\n" + result.stdout
 

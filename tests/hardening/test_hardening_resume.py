@@ -121,8 +121,9 @@ print("weights", harden(model, cohort, settings(), run, checkpoint_minutes=0, pr
 def killed_or_done(folder: Path, run: Path, after: int) -> str:
     """Runs hardening in a process of its own and kills it after so many lines; the weights where it came to them."""
     process = subprocess.Popen(
-        [sys.executable, "-c", RUN, str(folder), str(run)], stdout=subprocess.PIPE, text=True, env=environment()
-    )
+        [sys.executable, "-c", RUN, str(folder), str(run)],
+        stdout=subprocess.PIPE, text=True, env=environment(), cwd=Path(__file__).parent,
+    )  # fmt: skip
     assert process.stdout is not None
     with process.stdout:
         for count, line in enumerate(process.stdout):
@@ -131,7 +132,7 @@ def killed_or_done(folder: Path, run: Path, after: int) -> str:
                 return line.split()[1]
             if count == after:
                 os.kill(process.pid, signal.SIGKILL)
-    process.wait()
+    assert process.wait() == -signal.SIGKILL, "it ended by itself, without weights"
     return ""
 
 

@@ -1,8 +1,8 @@
 """A device `strict` of pure Python, whose memory is the CPU's and whose rules are a GPU's; importing it registers it.
 
 An operation over tensors of it and of the CPU raises, so does `.numpy()`, and each read of a scalar by the host, which
-would make a GPU wait, is counted. `python tests/helpers/strict_device.py FOLDER` hardens and evaluates every case of `CASES` on
-it and on the CPU, and prints what came of each as JSON.
+would make a GPU wait, is counted. `python tests/helpers/strict_device.py FOLDER` hardens and evaluates every case of
+`CASES` on it and on the CPU, and prints what came of each as JSON.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Changes a signed run directory one random byte at a time, file after file, and lists what `verify` did not name.
 
-python tests/helpers/tampering.py RUN KEY.pub changes 1000 bytes of the directory given, one after the other, each put back.
+python tests/helpers/tampering.py RUN KEY.pub changes 1000 bytes of the directory, one after the other, each put back.
 """
 
 from __future__ import annotations

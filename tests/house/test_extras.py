@@ -66,6 +66,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     make_run(place / "run")
     make_run(place / "other")
     make_key(place)
+    rows = "".join(f"c{k},p{k},{'ab'[k % 2]},{'ab'[k % 2]}\n" for k in range(40))
+    for name in ("old", "new"):
+        (place / f"{name}.csv").write_text(f"case,patient,label,answer\n{rows}")
     return place
 
 
@@ -115,6 +118,7 @@ def test_every_module_that_is_imported_comes_with_the_extra_that_is_said() -> No
         ("verify", "run"),
         ("verify", "run", "--json"),
         ("diff", "run", "other"),
+        ("compare", "old.csv", "new.csv", "--margin", "accuracy=0.2"),
         ("keygen", "new.key"),
         ("protocol", "list"),
         ("protocol", "show", "demo"),

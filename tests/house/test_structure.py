@@ -20,18 +20,20 @@ LAYERS = (
         "exporting",
         "verifying",
         "planning",
+        "drafting",
         "strength",
         "attacking",
         "predicting",
     ),
-    ("models", "attacks", "data", "stats", "audit"),
+    ("models", "attacks", "data", "stats", "audit", "codes"),
     ("protocol", "record"),
     ("plain_yaml", "rows"),
-    ("canonical", "extras", "files", "pinning", "sizes", "text"),
+    ("canonical", "extras", "files", "patients", "pinning", "sizes", "text"),
     ("errors", "_version"),
 )
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 FLOORS = (
+    ("survey",),
     ("groups", "sampled", "single", "stored"),
     ("cohort",),
     ("store",),

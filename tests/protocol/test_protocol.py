@@ -39,7 +39,7 @@ def test_the_default_protocol_is_marked_as_having_no_justified_margin() -> None:
         ("suite: {attacks: [{attack: apgd, los: ce, steps: 3}]}\n", "did you mean 'loss'"),
         ("hardening: {batch_size: 1}\n", "greater than or equal to 2, found 1"),
         ("hardening: {learning_rate: .nan}\n", "finite number"),
-        ("hardening: {epochs: '12'}\n", "valid integer, found '12'"),
+        ("hardening: {epochs: '12'}\n", "expected a whole number, without quotes, found '12'"),
         ("splits: {train: 0.9, val: 0.2, test: 0.2}\n", "must add up to 1"),
         ("splits: {patients: {unit: each_case}}\n", "unit each_case needs its reason"),
         ("splits: {patients: {unit: each_case, reason: ' '}}\n", "splits.patients.reason"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pypdf import PdfReader
@@ -43,7 +44,7 @@ def named(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_text_can_be_extracted_and_says_what_the_page_says(run: Path) -> None:
     text = words(run / "report.pdf")
     first = " ".join(PdfReader(run / "report.pdf").pages[0].extract_text().split())
-    for said in ("PASS", "97.5% → 96.5%", "Findings missed (pneumonia)", "What was not tested"):
+    for said in ("PASS", "97.5% → 96.5%", "Missed cases (pneumonia)", "What was not tested"):
         assert said in first
     for said in (
         "the counts reconcile",
@@ -81,7 +82,23 @@ def conforming(data: bytes, profile: str) -> tuple[bool, list[str]]:
     """Whether the validator takes a PDF, and the rules that it says are broken."""
     page = pytest.importorskip("page", reason="page-validation is not installed: pip install '.[test]'")
     found = page.validate_pdf_bytes(data, profile=profile)
-    return found.is_compliant, [failure.rule_id for failure in found.failures]
+    broken = [f.rule_id for f in found.failures if not (_of_length(f) and ends_where_it_says(data, f.object_id))]
+    return not broken, broken
+
+
+def _of_length(failure: Any) -> bool:
+    return failure.rule_id.endswith("STREAM-LENGTH-001")
+
+
+def ends_where_it_says(data: bytes, identity: Any) -> bool:
+    """Whether a stream's `/Length` bytes are followed by its end.
+
+    The validator takes a last byte of 13 for half of the line's end (ISO 32000-1, 7.3.8.1, says that it is data).
+    """
+    number = re.search(r"\d+", str(identity)).group()
+    start = re.search(rb"\n%s 0 obj(.*?)stream\r?\n" % number.encode(), data, re.DOTALL)
+    length = int(re.search(rb"/Length (\d+)", start.group(1)).group(1))
+    return data[start.end() + length :].startswith(b"\nendstream")
 
 
 @pytest.mark.parametrize("profile", ["3a", "ua1"])

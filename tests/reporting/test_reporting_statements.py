@@ -63,7 +63,7 @@ def test_what_changed_for_patients_counts_wrong_answers_and_begins_with_what_was
     assert table is not None
     sick = table.label == 1
     before, after = (int((table.subjects[s].predicted[sick] != 1).sum()) for s in ("original", "composite"))
-    assert missed.label == "Findings missed (pneumonia)"
+    assert missed.label == "Missed cases (pneumonia)"
     assert (missed.before.split(" ")[0], missed.after.split(" ")[0]) == (str(before), str(after))
     assert int(missed.after.split(" ")[0]) == before + int(missed.newly_wrong) - int(missed.newly_right)
     assert alarms.label == "False alarms (pneumonia)"

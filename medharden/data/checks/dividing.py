@@ -58,6 +58,7 @@ def divide(
     hashes: Hashes,
     inputs: ByRow,
     protocol: Protocol,
+    together: Sequence[tuple[int, int]] = (),
 ) -> Division:
     """Keeps patients and copies of an image in one split, or refuses given splits that part them.
 
@@ -69,6 +70,7 @@ def divide(
         hashes: of the cases; empty where no pair is looked for.
         inputs: (N, C, *spatial) in [0, 1].
         protocol: shares, seed, limits.
+        together: pairs of cases that made splits keep in one, for another reason.
 
     Raises:
         DataError: one patient alone, splits that share a patient or an image, or a split without cases of a class.
@@ -80,7 +82,10 @@ def divide(
     links: tuple[NearPair, ...] = ()
     if given == {""}:
         links = _links(hashes, members, range(len(members)), limits, reviewed)
-        splits, origin = _made(members, patients, range(len(members)), dict(_shares(protocol)), links, protocol), "made"
+        splits, origin = (
+            _made(members, patients, range(len(members)), dict(_shares(protocol)), links, protocol, together),
+            "made",
+        )
     else:
         refuse_leaks(members, patients, names, _across(hashes, members, names, limits))
         splits, origin = [m.split for m in members], "given"
@@ -89,7 +94,7 @@ def divide(
             links = _links(hashes, members, train, limits, reviewed)
             shares = dict(_shares(protocol))
             del shares["test"]
-            made = _made(members, patients, train, shares, links, protocol)
+            made = _made(members, patients, train, shares, links, protocol, together)
             splits, origin = [s or m.split for s, m in zip(made, members, strict=True)], "given, val made"
     largest = max(Counter(joined(len(members), ((p.first, p.second) for p in links))).values())
     chained = largest if largest > max(2.0, _MANY * len(members)) else 0
@@ -126,11 +131,12 @@ def _made(
     shares: dict[str, float],
     links: Iterable[NearPair],
     protocol: Protocol,
+    others: Sequence[tuple[int, int]],
 ) -> list[str]:
     """(N,) splits of the chosen rows by shares, which may add up to less than 1; "" of the others."""
     whole = sum(shares.values())
     place = {row: k for k, row in enumerate(rows)}
-    together = [*((p.first, p.second) for p in links), *_perhaps_one(patients)]
+    together = [*((p.first, p.second) for p in links), *_perhaps_one(patients), *others]
     kept = [(place[one], place[other]) for one, other in together if one in place and other in place]
     parts = {name: share / whole for name, share in shares.items()}
     splits = [""] * len(members)

@@ -8,8 +8,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
 from medharden.data.sources.folder import SPLIT_NAMES, Entry, Listing
-from medharden.data.sources.identity import patient_identity
 from medharden.data.view.case import ReadCase
+from medharden.patients import patient_identity
 from medharden.protocol import Protocol
 
 __all__ = ["Identifiers", "gather_identifiers", "may_name_people"]

@@ -8,7 +8,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from medharden.data.sources.identity import ZERO, folded, patient_identity
+from medharden.patients import ZERO, folded, patient_identity
 
 __all__ = ["PatientNames", "likeness", "name_patients"]
 

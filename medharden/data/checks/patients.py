@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 from medharden.data.checks.identity import PatientNames
+from medharden.data.sources.patient_paths import seen_patients
 from medharden.errors import DataError
 from medharden.protocol import Splits
 from medharden.record import Finding
 
-__all__ = ["most_cases_of_one", "patient_findings", "refuse_one_patient"]
+__all__ = ["PathPatients", "most_cases_of_one", "patient_findings", "patients_seen_in_paths", "refuse_one_patient"]
 
 _MANY, _FEWEST = 0.2, 10  # of the cases: an identifier in so many of them may be a placeholder
 _MOST_LISTED = 10
@@ -28,6 +30,56 @@ def refuse_one_patient(patients: PatientNames) -> None:
             f"all {cases} cases name one and the same patient; expected several. Is the identifier a placeholder? Give "
             "a manifest with a patient column, or write a word that stands for none, such as ANONYMOUS, in its place"
         )
+
+
+@dataclass(frozen=True)
+class PathPatients:
+    """Cases that name no patient and whose paths look as if they did.
+
+    Attributes:
+        together: pairs of rows that seem to be of one patient; they are kept in one split.
+        finding: what was seen, and what to write into the protocol.
+    """
+
+    together: tuple[tuple[int, int], ...] = ()
+    finding: Finding | None = None
+
+
+def patients_seen_in_paths(
+    patients: PatientNames, texts: Sequence[str], given: Sequence[str], classes: Sequence[str], limits: Splits
+) -> PathPatients:
+    """What paths seem to say of patients where nothing else names them.
+
+    Args:
+        patients: whose each case is.
+        texts: (N,) paths of the cases.
+        given: (N,) splits that the data give, or "".
+        classes: names of the task, which may be folders.
+        limits: whether each case is stated to be a patient of its own, or where paths name the patient.
+
+    Raises:
+        DataError: given splits part what seems to be one patient.
+    """
+    nameless = [(row, text) for row, text in enumerate(texts) if not patients.identities[row]]
+    seen = None if limits.each_case or limits.patient_from is not None else seen_patients(nameless, classes)
+    if seen is None:
+        return PathPatients()
+    first: dict[str, int] = {}
+    together = tuple((first.setdefault(group, row), row) for row, group in seen.groups.items())
+    parted = {one for one, other in together if given[one] != given[other]}
+    advice = f"splits.patient_from: {seen.pattern!r}"
+    if parted:
+        raise DataError(
+            f"the splits part {len(parted)} of what seem to be patients: the data name none, but paths have names of "
+            f"the form {seen.shape}, {seen.shared} of which hold several cases. Say in the protocol that these are "
+            f"patients ({advice}), or that each case is a patient of its own (splits.patients), and mend the splits"
+        )
+    message = (
+        f"The data name no patients, but their paths have names of the form {seen.shape}, {seen.shared} of which hold "
+        "several cases. These were kept in one split, and yet count as different patients: if they are patients, write "
+        f"{advice} into the protocol."
+    )
+    return PathPatients(together, Finding("data.patients_in_paths", "warning", message))
 
 
 def most_cases_of_one(patients: PatientNames) -> str:

@@ -8,7 +8,9 @@ from collections.abc import Callable, Mapping, Sequence
 from medharden.data.checks.identity import PatientNames
 from medharden.data.checks.near import NearPair
 from medharden.data.checks.splits import NAMELESS, SPLITS, Member, contradictions, leaks, shared_pixels
+from medharden.data.formats.dicom import FRAMES_AS_STORED
 from medharden.data.formats.picture import TRANSPARENCY
+from medharden.data.formats.series import ASSUMED_AXIAL
 from medharden.data.sources.folder import Entry, Listing
 from medharden.data.view.case import ReadCase
 from medharden.errors import DataError, Problem
@@ -204,6 +206,8 @@ def findings_of(
     without = sum(c.windows == 0 for c in headed) if from_file else 0
     flat = sum(c.flat for c in kept.values())
     hidden = sum(TRANSPARENCY in c.notes for c in kept.values())
+    unordered = sum(FRAMES_AS_STORED in c.notes for c in kept.values())
+    assumed = sum(ASSUMED_AXIAL in c.notes for c in kept.values())
     repeated = [{members[p].patient for p in places} for places in shared_pixels(members)]
     again = sum(len(patients) > 1 for patients in repeated)
     nameless = sum(min(patients).startswith(NAMELESS) and len(patients) == 1 for patients in repeated)
@@ -220,6 +224,18 @@ def findings_of(
             TRANSPARENCY,
             f"{hidden} of {n} pictures have pixels that their alpha channel hides or dims. It was left aside: the "
             "model is fed what lies beneath, which a viewer may show otherwise.",
+        ),
+        (
+            unordered > 0,
+            FRAMES_AS_STORED,
+            f"{unordered} of {n} multi-frame DICOM files do not say where their frames lie; these were stacked as "
+            "stored, and not turned.",
+        ),
+        (
+            assumed > 0,
+            ASSUMED_AXIAL,
+            f"{assumed} of {n} series do not say which way their slices lie (Image Orientation); they were taken to be "
+            "axial.",
         ),
         (
             again > 0,

@@ -14,6 +14,7 @@ from pydicom.pixels import apply_color_lut, apply_modality_lut
 
 from medharden.data.formats.dicom_file import open_data_set, raw_value
 from medharden.data.formats.dicom_pixels import stored_values
+from medharden.data.formats.geometry import Grid, grid_of
 from medharden.data.formats.header import header_identifiers
 from medharden.data.formats.image import MALFORMED, StoredImage, digest_array, slabs
 from medharden.data.formats.limits import Hold
@@ -22,12 +23,22 @@ from medharden.data.formats.pictures import collapse
 from medharden.data.formats.window import Window
 from medharden.errors import DataError
 
-__all__ = ["functional_groups", "open_dicom", "read_dicom", "rescale_of", "stored_range"]
+__all__ = [
+    "FRAMES_AS_STORED",
+    "functional_groups",
+    "open_dicom",
+    "padding_of",
+    "place_of",
+    "read_dicom",
+    "rescale_of",
+    "stored_range",
+]
 
 _GREY = ("MONOCHROME1", "MONOCHROME2")
 _COLOUR = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT")
 _PALETTE = "PALETTE COLOR"
 _ALLOCATED = (8, 16)
+FRAMES_AS_STORED = "data.frames_as_stored"
 
 
 def read_dicom(path: Path, dims: int, hold: Hold) -> StoredImage:
@@ -63,10 +74,17 @@ def _decode(ds: Dataset, dims: int, hold: Hold, size: int) -> tuple[StoredImage,
         raise DataError(
             f"can't be decompressed ({known}): damaged, or pydicom has no decoder for it here (see pylibjpeg, gdcm)"
         ) from None
+    padding, problem = None, ""
+    window: Window | None
     if photometric in _GREY:
-        values, window, windows = _grey(ds, stored)
+        values, window, windows, problem = _grey(ds, stored)
+        padding = padding_of(ds, stored)
     else:
         values, window, windows = _colour(ds, stored, photometric), _whole_colour(ds, photometric), 1
+    grid = _grid(ds) if _frames(ds) > 1 else None
+    if grid is not None:
+        values = np.stack([grid.volume(plane) for plane in values]) if len(values) > 1 else grid.volume(values[0])[None]
+        padding = None if padding is None else grid.volume(padding)
     image = StoredImage(
         values=values,
         window=window,
@@ -77,6 +95,9 @@ def _decode(ds: Dataset, dims: int, hold: Hold, size: int) -> tuple[StoredImage,
         patient=_text(ds, "PatientID"),
         attributes=_attributes(ds),
         identifiers=header_identifiers(ds),
+        padding=padding,
+        window_problem=problem,
+        notes=(FRAMES_AS_STORED,) if _frames(ds) > 1 and grid is None else (),
     )
     return image, stored
 
@@ -93,6 +114,11 @@ def _checked(ds: Dataset, dims: int) -> str:
         raise DataError(f"has {int(ds.SamplesPerPixel)} samples a pixel; its photometric interpretation has {samples}")
     if ds.BitsAllocated not in _ALLOCATED:
         raise DataError(f"stores {int(ds.BitsAllocated)} bits a value, expected 8 or 16")
+    if int(ds.HighBit) != int(ds.BitsStored) - 1:
+        raise DataError(
+            f"has a high bit of {int(ds.HighBit)} for {int(ds.BitsStored)} bits stored, where DICOM asks for "
+            f"{int(ds.BitsStored) - 1}: which bits hold the value can't be told"
+        )
     frames = _frames(ds)
     if dims == 2 and frames != 1:
         raise DataError(f"has {frames} frames, expected one (volumes need input.dims: 3)")
@@ -105,8 +131,59 @@ def _frames(ds: Dataset) -> int:
     return int(ds.get("NumberOfFrames") or 1)
 
 
-def _grey(ds: Dataset, stored: npt.NDArray[Any]) -> tuple[npt.NDArray[np.float32], Window, int]:
-    """Rescaled units (PS3.3 C.11.1), the window in force and how many the file offers (0: the whole range)."""
+def _grid(ds: Dataset) -> Grid | None:
+    """Where the frames of an enhanced image lie, or None where it does not say.
+
+    Raises:
+        DataError: they are no one volume.
+    """
+    places = functional_groups(ds, "PlanePositionSequence")
+    directions = functional_groups(ds, "PlaneOrientationSequence")
+    if not places or not directions:
+        return None
+    positions = [_numbers(group.PlanePositionSequence[0], "ImagePositionPatient") for group in places]
+    cosines = [_numbers(group.PlaneOrientationSequence[0], "ImageOrientationPatient") for group in directions]
+    if len(positions) != _frames(ds):
+        raise DataError("has several frames at one place: time points, echoes or energies, expected one volume")
+    if {len(p) for p in positions} != {3} or {len(c) for c in cosines} != {6}:
+        raise DataError("has frames without a place or direction")
+    return grid_of(np.array(positions), np.array(cosines))
+
+
+def place_of(ds: Dataset) -> tuple[list[float], list[float]]:
+    """Where a single frame lies: (3,) its first pixel in mm, and (6,) the directions of rows and columns, or none.
+
+    Raises:
+        DataError: the file does not say.
+    """
+    position, cosines = _numbers(ds, "ImagePositionPatient"), _numbers(ds, "ImageOrientationPatient")
+    if len(position) != 3:
+        raise DataError(
+            "is a series whose slices do not say where they lie (Image Position), so their order is unknown"
+        )
+    if len(cosines) not in (0, 6):
+        raise DataError("is a series whose slices do not say how they lie (Image Orientation)")
+    return position, cosines
+
+
+def padding_of(ds: Dataset, stored: npt.NDArray[Any]) -> npt.NDArray[np.bool_] | None:
+    """Where the pixel padding value, or the range it opens, says that there is no image (PS3.3 C.7.5.1.1.2)."""
+    value, limit = raw_value(ds, "PixelPaddingValue"), raw_value(ds, "PixelPaddingRangeLimit")
+    if value is None:
+        return None
+    signed = bool(int(ds.PixelRepresentation))
+    written = [int(str(v)) for v in (value, value if limit is None else limit)]
+    # a negative value is often written as unsigned, with the same sixteen bits
+    ends = [v - 2**16 if signed and v >= 2**15 else v for v in written]
+    padding: npt.NDArray[np.bool_] = (stored >= min(ends)) & (stored <= max(ends))
+    return padding
+
+
+def _grey(ds: Dataset, stored: npt.NDArray[Any]) -> tuple[npt.NDArray[np.float32], Window | None, int, str]:
+    """Rescaled units (PS3.3 C.11.1), the window in force, how many the file offers (0: the whole range).
+
+    The window is None where the file's own can't be used; last is why. The protocol may need none.
+    """
     values = np.empty(stored.shape, dtype=np.float32)
     if ds.get("ModalityLUTSequence"):
         raw_value(ds.ModalityLUTSequence[0], "LUTData")
@@ -122,8 +199,13 @@ def _grey(ds: Dataset, stored: npt.NDArray[Any]) -> tuple[npt.NDArray[np.float32
         low, high = stored_range(ds)
         ends = np.concatenate([low * slope + intercept, high * slope + intercept])
         whole = Window(float(ends.min()), float(ends.max()))
-    window, windows = _own_window(ds)
-    return values[None], window or whole, windows
+    try:
+        window, windows = _own_window(ds)
+    except DataError as error:
+        return values[None], None, 1, str(error)
+    except MALFORMED:
+        return values[None], None, 1, "has a window or VOI table that is broken"
+    return values[None], window or whole, windows, ""
 
 
 def rescale_of(ds: Dataset) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
@@ -231,10 +313,27 @@ def _text(ds: Dataset, name: str) -> str:
 
 
 def _numbers(ds: Dataset, name: str) -> list[float]:
-    value: Any = raw_value(ds, name)
-    if value is None or value == "":
-        return []
-    return [float(v) for v in value] if isinstance(value, (list, tuple, MultiValue)) else [float(value)]
+    try:
+        value: Any = raw_value(ds, name)
+        if value is None or value == "":
+            return []
+        return [float(v) for v in value] if isinstance(value, (list, tuple, MultiValue)) else [float(value)]
+    except (ValueError, TypeError, ArithmeticError):
+        raise DataError(_no_number(ds, name)) from None
+
+
+def _no_number(ds: Dataset, name: str) -> str:
+    """What is wrong with an element that should hold numbers; its value is not quoted."""
+    element = ds.get_item(name)
+    value = element.value if element is not None else b""
+    if isinstance(value, (list, tuple, MultiValue)):
+        value = "\\".join(map(str, value)).encode("ascii", "replace")
+    text = value.decode("ascii", "replace") if isinstance(value, bytes) else str(value)
+    if "," in text:
+        return f"has a decimal comma in {name}, where DICOM asks for a point"
+    if any(not part.strip() for part in text.split("\\")):
+        return f"has several values in {name}, of which one is empty"
+    return f"has no number in {name}"
 
 
 def _number(ds: Dataset, name: str, default: float) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO, cast
 
@@ -21,7 +21,7 @@ from medharden.data.formats.limits import Hold
 from medharden.errors import DataError
 from medharden.sizes import shown_bytes
 
-__all__ = ["open_data_set", "raw_value"]
+__all__ = ["open_data_set", "raw_value", "read_header"]
 
 _UNDEFINED = 0xFFFFFFFF
 _PIXELS = 0x7FE00010
@@ -106,6 +106,25 @@ def open_data_set(path: Path, hold: Hold) -> tuple[Dataset, int]:
             ds = _bare(pydicom.dcmread(cast(BinaryIO, source), force=True))
     _check_whole(ds, source)
     return ds, size
+
+
+def read_header(path: Path, names: Sequence[str], hold: Hold) -> Dataset:
+    """Some elements of a file, without its pixels; also of one without preamble.
+
+    Raises:
+        DataError: a header of more elements than are read.
+        InvalidDicomError: it is no DICOM file.
+    """
+    with path.open("rb") as stream:
+        source = _Source(stream, os.fstat(stream.fileno()).st_size, hold)
+        try:
+            ds: Dataset = pydicom.dcmread(cast(BinaryIO, source), stop_before_pixels=True, specific_tags=list(names))
+        except _AskedForAllError:
+            raise DataError("is deflated as a whole") from None
+        except InvalidDicomError:
+            stream.seek(0)
+            ds = pydicom.dcmread(cast(BinaryIO, source), stop_before_pixels=True, specific_tags=list(names), force=True)
+    return ds
 
 
 def _bare(ds: Dataset) -> Dataset:

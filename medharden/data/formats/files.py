@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import stat
+import struct
 import zlib
 from pathlib import Path
 
@@ -13,9 +14,11 @@ from medharden.data.formats.nifti import read_nifti
 from medharden.data.formats.pictures import read_picture
 from medharden.errors import DataError
 
-__all__ = ["looks_like_image", "read_file", "sniff"]
+__all__ = ["IMAGE_ENDINGS", "looks_like_image", "read_file", "sniff"]
 
 _HEAD = 352
+_LAST_ELEMENT, _SHORT = 0x3010, 256
+_REPRESENTATIONS = (b"UI", b"UL", b"CS", b"DA", b"TM", b"OB", b"DT", b"LO", b"SH", b"ST", b"PN", b"SQ", b"IS")
 _MAGIC = {
     b"\x89PNG\r\n\x1a\n": "picture",
     b"\xff\xd8\xff": "picture",
@@ -36,6 +39,9 @@ _SUFFIXES = {
     ".tif": "picture",
     ".tiff": "picture",
 }
+IMAGE_ENDINGS = tuple(sorted(_SUFFIXES, key=len, reverse=True))
+"""Endings of the names of files that are read, the longest first."""
+
 _UNSUPPORTED = (".bmp", ".gif", ".webp", ".jp2", ".mha", ".mhd", ".nrrd", ".hdr", ".img", ".npy", ".svs")
 
 
@@ -59,7 +65,7 @@ def sniff(path: Path) -> str:
             return kind
     if _is_nifti(head) or (head.startswith(b"\x1f\x8b") and _is_nifti(_inflated(path))):
         return "nifti"
-    return "dicom" if head and _suffix(path) == "dicom" else ""
+    return "dicom" if head and (_suffix(path) == "dicom" or _is_bare_dicom(head)) else ""
 
 
 def looks_like_image(path: Path) -> bool:
@@ -111,6 +117,17 @@ def _suffix(path: Path) -> str:
 
 def _is_nifti(head: bytes) -> bool:
     return head[344:348] in (b"n+1\0",) or head[4:8] == b"n+2\0"
+
+
+def _is_bare_dicom(head: bytes) -> bool:
+    """Whether a file without preamble begins as a DICOM data set does: with a short element of group 2 or 8."""
+    for order in ("<", ">"):
+        group, element, length = struct.unpack_from(f"{order}HHI", head) if len(head) >= 8 else (0, 0, 0)
+        if group in (2, 8) and element <= _LAST_ELEMENT:
+            explicit = head[4:6] in _REPRESENTATIONS
+            if explicit or (order == "<" and length <= _SHORT and length % 2 == 0):
+                return True
+    return False
 
 
 def _inflated(path: Path) -> bytes:

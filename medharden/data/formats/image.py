@@ -54,6 +54,8 @@ class StoredImage:
         patient: the header's patient identifier, or "".
         attributes: `sex`, `age`, `site` and `scanner` where the header has them.
         identifiers: kind and value of what the header says of who the patient is; they enter no record.
+        padding: (*spatial) bool, values that the file marks as no part of the image; null where it marks none.
+        window_problem: why `window` is null where the file has one that can't be used.
         notes: codes of findings about what was left aside, such as `data.transparency`.
     """
 
@@ -66,6 +68,8 @@ class StoredImage:
     patient: str = ""
     attributes: dict[str, str] = field(default_factory=dict)
     identifiers: tuple[tuple[str, str], ...] = ()
+    padding: npt.NDArray[np.bool_] | None = None
+    window_problem: str = ""
     notes: tuple[str, ...] = ()
 
 

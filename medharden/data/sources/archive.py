@@ -26,7 +26,7 @@ from medharden.data.formats.window import Window
 from medharden.data.sources.findings import FindingReader
 from medharden.data.sources.folder import Entry, Listing
 from medharden.errors import DataError, Problem
-from medharden.protocol import Protocol
+from medharden.protocol import Protocol, Task
 from medharden.sizes import MAX_DECODED, shown_bytes
 
 __all__ = ["list_archive"]
@@ -86,7 +86,7 @@ def list_archive(
         return digest_array(arrays[f"{entry.split}_images"][entry.row])
 
     if protocol.task.multilabel:
-        found = _of_findings(splits, arrays, protocol.task.classes or (), name, read)
+        found = _of_findings(splits, arrays, protocol.task, name, read)
         return replace(found, digest=digest)
     labels = {s: _labels(s, arrays) for s in splits}
     highest = max(int(v.max(initial=0)) for v in labels.values())
@@ -104,12 +104,15 @@ def list_archive(
 def _of_findings(
     splits: list[str],
     arrays: Arrays,
-    findings: tuple[str, ...],
+    task: Task,
     name: Callable[[str], str],
     read: Callable[[Entry, Hold], StoredImage],
 ) -> Listing:
     """Cases with a row of labels each, one number a finding."""
-    reader, entries, problems = FindingReader(findings), [], []
+    reader, findings = FindingReader(task), task.classes or ()
+    entries: list[Entry] = []
+    problems: list[Problem] = []
+    left_out: list[Problem] = []
     for split in splits:
         labels, count = arrays.get(f"{split}_labels"), len(arrays[f"{split}_images"])
         found = [] if labels is None else list(labels.shape)
@@ -122,10 +125,11 @@ def _of_findings(
             text = f"{split}/{row}"
             label, reason = reader.from_numbers(numbers)
             if reason:
-                problems.append(Problem(name(text), reason, split=split))
+                apart = left_out if reader.excludes(reason) else problems
+                apart.append(Problem(name(text), reason, split=split))
             else:
                 entries.append(Entry(text=text, label=label, split=split, row=row))
-    return Listing("npz", findings, tuple(entries), read, tuple(problems), reader.noted())
+    return Listing("npz", findings, tuple(entries), read, tuple(problems), reader.noted(), tuple(left_out))
 
 
 def _load(archive: zipfile.ZipFile, memory_limit: int, max_decoded: int) -> Arrays:

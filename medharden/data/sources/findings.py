@@ -1,23 +1,28 @@
-"""Which findings a case has: from a column for each, from names joined by `|`, or from a row of an archive."""
+"""Which findings a case has: from a column for each, from names in one cell, or from a row of an archive."""
 
 from __future__ import annotations
 
+import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
 
+from medharden.data.sources.labels import MISSING_WORDS, plain
 from medharden.errors import DataError
+from medharden.protocol import Task
 from medharden.record import Finding
 
-__all__ = ["FindingReader", "has_finding_columns", "unclear_words"]
+__all__ = ["FindingReader", "column_of", "has_finding_columns", "unclear_words"]
 
-_SEPARATOR = "|"
-_NONE = "no finding"
+_JOINERS = ("|", ";", ",", "/", "\n")
+_ANY_JOINER = re.compile(r"[|;,/+&\n\t\\]| and ")
+_LIST = re.compile(r"\[(.*)\]|\((.*)\)|\{(.*)\}", re.DOTALL)
+_QUOTES = " '\"`\u2018\u2019\u201c\u201d"
+_NONE = ("no finding", "no findings", "normal", "no abnormality", "no abnormalities")
 _STATES = {"1": True, "1.0": True, "true": True, "0": False, "0.0": False, "false": False}
 _UNCERTAIN = ("-1", "-1.0", "u")
-_BLANK = ("", "nan", "na", "none", "null")
 _MOST_NAMED = 20
 
 Labelled = tuple[tuple[str, ...], str]
@@ -30,7 +35,8 @@ def has_finding_columns(header: Sequence[str], findings: Sequence[str]) -> bool:
     Raises:
         DataError: it has one for some findings and none for others.
     """
-    lacking = [name for name in findings if name not in header]
+    heads = column_of(header)
+    lacking = [name for name in findings if plain(name) not in heads]
     if lacking and len(lacking) < len(findings):
         raise DataError(
             f"the manifest has a column for {len(findings) - len(lacking)} of the {len(findings)} findings of "
@@ -40,31 +46,75 @@ def has_finding_columns(header: Sequence[str], findings: Sequence[str]) -> bool:
     return not lacking
 
 
+def column_of(header: Sequence[str]) -> dict[str, str]:
+    """Plain name to column, of columns whose plain name no other has."""
+    counts = Counter(plain(column) for column in header)
+    return {plain(column): column for column in header if counts[plain(column)] == 1}
+
+
 class FindingReader:
     """Reads the labels of cases, and counts what can't be used or was not asked for."""
 
-    def __init__(self, findings: Sequence[str]) -> None:
-        """Takes the findings of `task.classes`, in order."""
-        self.findings = tuple(findings)
+    def __init__(self, task: Task, header: Sequence[str] = ()) -> None:
+        """Takes what is asked for, and the columns of a manifest."""
+        self.findings = tuple(task.classes or ())
+        self._rules = {"uncertain": task.uncertain, "missing": task.missing}
+        heads = column_of(header)
+        self.columns = tuple(heads.get(plain(name), name) for name in self.findings)
+        self._known = {plain(name): name for name in self.findings}
+        self._joiner = ""
         self._unclear: Counter[tuple[str, str]] = Counter()
         self._others: Counter[str] = Counter()
 
     def from_cells(self, cells: Mapping[str, str]) -> Labelled:
         """One cell a finding: 1 or 0; -1 is uncertain, and a blank is missing."""
-        return self._labelled({name: self._state(cells[name].strip().lower()) for name in self.findings})
+        said = zip(self.findings, self.columns, strict=True)
+        return self._labelled({name: self._state(cells[column].strip().lower()) for name, column in said})
+
+    def learn(self, cells: Collection[str]) -> None:
+        """Tells from all cells of a column by what the names in one of them are joined.
+
+        Raises:
+            DataError: no cell names a finding that the task has.
+        """
+        words = {*self._known, *_NONE}
+
+        def named(joiner: str) -> int:
+            parts = (plain(part) for cell in cells for part in _parts(cell, joiner))
+            return sum(part in words for part in parts)
+
+        self._joiner = max(_JOINERS, key=named)
+        parts = [plain(part) for cell in cells for part in _parts(cell, self._joiner)]
+        if not any(part in self._known for part in parts):
+            raise DataError(
+                f"none of the {len(cells)} cells that should list findings names one of task.classes; they hold "
+                f"{len(set(parts))} different names. Names are joined by one of | ; , / or written as a list, and "
+                "capitals don't count: is it the right column, and are these its findings?"
+            )
 
     def from_names(self, text: str) -> Labelled:
-        """Names joined by `|`, or `No Finding` alone; names that the task does not have are counted, not used."""
-        names = [name.strip() for name in text.split(_SEPARATOR) if name.strip()]
+        """Names in one cell, or `No Finding` alone; names that the task does not have are counted, not used.
+
+        A name that holds one of the task's beside another joiner than the column's is no other finding: such a cell
+        can't be used.
+        """
+        whole = plain(text)
+        names = [text] if whole in self._known else _parts(text, self._joiner or "|")
+        names = [name for name in names if plain(name) not in MISSING_WORDS or plain(name) in self._known]
         if not names:
-            return (), "has no label"
-        if len(set(names)) != len(names):
+            return self._labelled(dict.fromkeys(self.findings, "missing")) if self._known else ((), "has no label")
+        forms = [plain(name) for name in names]
+        if len(set(forms)) != len(forms):
             return (), "names a finding twice"
-        none = [name for name in names if name.lower() == _NONE]
-        if none and len(names) > 1:
+        none = [form for form in forms if form in _NONE and form not in self._known]
+        if none and len(forms) > 1:
             return (), "says 'No Finding' beside findings"
-        self._others.update(name for name in names if name not in self.findings and name not in none)
-        return tuple(name for name in self.findings if name in names), ""
+        others = [(n, f) for n, f in zip(names, forms, strict=True) if f not in self._known and f not in none]
+        if any(plain(part.strip(_QUOTES)) in self._known for _, f in others for part in _ANY_JOINER.split(f)):
+            return (), "lists findings joined in another way than the other cases"
+        self._others.update(name for name, _ in others)
+        present = {self._known.get(form) for form in forms}
+        return tuple(name for name in self.findings if name in present), ""
 
     def from_numbers(self, row: npt.NDArray[np.float64]) -> Labelled:
         """(L,) one number a finding, 1 or 0; -1 is uncertain, and NaN is missing."""
@@ -78,22 +128,34 @@ class FindingReader:
     def _state(self, cell: str) -> bool | str:
         if cell in _STATES:
             return _STATES[cell]
-        return "uncertain" if cell in _UNCERTAIN else "missing" if cell in _BLANK else "neither 0 nor 1"
+        return "uncertain" if cell in _UNCERTAIN else "missing" if cell in MISSING_WORDS else "neither 0 nor 1"
 
     def _labelled(self, said: Mapping[str, bool | str]) -> Labelled:
         unclear = {name: state for name, state in said.items() if isinstance(state, str)}
         self._unclear.update(unclear.items())
-        if not unclear:
-            return tuple(name for name, present in said.items() if present), ""
-        name, state = next(iter(unclear.items()))
-        more = f" (and {len(unclear) - 1} more)" if len(unclear) > 1 else ""
+        read = {name: self._ruled(state) for name, state in said.items()}
+        refused = {name: state for name, state in unclear.items() if isinstance(read[name], str)}
+        if not refused:
+            return tuple(name for name, present in read.items() if present is True), ""
+        name, state = next(iter(refused.items()))
+        more = f" (and {len(refused) - 1} more)" if len(refused) > 1 else ""
         return (), f"has a label that is {state} for {name}{more}"
+
+    def _ruled(self, state: bool | str) -> bool | str:
+        """The state under the protocol's rule for what is uncertain or missing."""
+        rule = self._rules.get(state) if isinstance(state, str) else None
+        return state if rule not in ("absent", "present") else rule == "present"
+
+    def excludes(self, problem: str) -> bool:
+        """Whether the protocol says that a case with this problem is left out, and no error."""
+        states = [state for state, rule in self._rules.items() if rule == "exclude"]
+        return any(problem.startswith(f"has a label that is {state} for ") for state in states)
 
     def noted(self) -> tuple[Finding, ...]:
         """What a reader of the report must know: how many labels were unclear, and what was not asked for."""
         found = []
         if self._unclear:
-            message = f"Labels that are uncertain (-1), missing or neither 0 nor 1: {self._by_finding()}."
+            message = f"Labels that are uncertain (-1), missing or neither 0 nor 1: {self._by_finding()}.{self._said()}"
             found.append(Finding("data.unclear_labels", "warning", message))
         if self._others:
             counts = ", ".join(f"{name} ({n})" for name, n in self._others.most_common(_MOST_NAMED))
@@ -103,12 +165,32 @@ class FindingReader:
             found.append(Finding("data.other_findings", "warning", message))
         return tuple(found)
 
+    def _said(self) -> str:
+        """What the protocol makes of them."""
+        occurring = {state for _, state in self._unclear}
+        rules = [
+            f"task.{state} takes these for {rule}"
+            if rule in ("absent", "present")
+            else f"task.{state} leaves these cases out"
+            for state, rule in self._rules.items()
+            if state in occurring and rule != "refuse"
+        ]
+        return f" By the protocol, {'; '.join(rules)}." if rules else ""
+
     def _by_finding(self) -> str:
         parts: list[str] = []
         for name in self.findings:
             counts = [f"{n} {state}" for (finding, state), n in sorted(self._unclear.items()) if finding == name]
             parts += [f"{name} {', '.join(counts)}"] if counts else []
         return "; ".join(parts)
+
+
+def _parts(cell: str, joiner: str) -> list[str]:
+    """The names in a cell, which may be a list as Python or JSON writes it."""
+    found = _LIST.fullmatch(cell.strip())
+    if found is not None:
+        cell, joiner = next(group for group in found.groups() if group is not None), ","
+    return [name for part in cell.split(joiner) if (name := part.strip(_QUOTES))]
 
 
 def unclear_words(findings: Iterable[Finding]) -> str:

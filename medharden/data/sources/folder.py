@@ -7,23 +7,21 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from medharden.data.formats.files import looks_like_image, read_file
+from medharden.data.formats.files import looks_like_image
 from medharden.data.formats.image import StoredImage
 from medharden.data.formats.limits import Hold
+from medharden.data.formats.series import read_files
+from medharden.data.sources.companions import chosen, refuse_companions
 from medharden.errors import DataError, Problem
 from medharden.protocol import Protocol
 from medharden.record import Finding
 
-__all__ = ["SPLIT_NAMES", "Entry", "Listing", "list_folder", "outside", "sorted_classes"]
+__all__ = ["SPLIT_NAMES", "Entry", "Listing", "list_folder", "outside", "sorted_classes", "unchosen_files"]
 
 SPLIT_NAMES = {
-    "train": "train",
-    "training": "train",
-    "val": "val",
-    "valid": "val",
-    "validation": "val",
-    "test": "test",
-    "testing": "test",
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("val", "valid", "validate", "validation", "dev", "development", "tune", "tuning"), "val"),
+    **dict.fromkeys(("test", "testing", "holdout", "hold-out", "hold_out", "held-out"), "test"),
 }
 
 
@@ -36,6 +34,8 @@ class Entry:
         label: the class's name, or the names of the findings that are there.
         split: `train`, `val`, `test`, or "" where the data do not say.
         patient: the patient identifier that the data give, or "".
+        path: its file; the first of a series.
+        slices: the files of a series, sorted by name; empty for a case of one file.
         row: place in an archive's split.
     """
 
@@ -45,7 +45,13 @@ class Entry:
     patient: str = ""
     attributes: dict[str, str] = field(default_factory=dict)
     path: Path | None = None
+    slices: tuple[Path, ...] = ()
     row: int = 0
+
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        """Every file of the case; none of an archive's."""
+        return self.slices or (() if self.path is None else (self.path,))
 
 
 @dataclass(frozen=True)
@@ -56,7 +62,9 @@ class Listing:
         source: `folder`, `manifest` or `npz`.
         classes: class names as the data give them, sorted.
         read: decodes one entry within the memory that it may take, or raises DataError with the reason alone. An entry
-            with a path is that file as `read_file` reads it.
+            with a path is its files as `read_files` reads them.
+        left_out: cases that the protocol's own rules leave out, and rows that repeat another; they go on record and
+            are no errors.
         digest: names the content of an entry without a path; null where each has one.
     """
 
@@ -66,6 +74,7 @@ class Listing:
     read: Callable[[Entry, Hold], StoredImage]
     problems: tuple[Problem, ...] = ()
     findings: tuple[Finding, ...] = ()
+    left_out: tuple[Problem, ...] = ()
     digest: Callable[[Entry], str] | None = None
 
 
@@ -99,24 +108,31 @@ def list_folder(root: Path, protocol: Protocol, name: Callable[[str], str]) -> L
             "expected a folder for each class (below train, val and test if the data are split), a CSV with a path and "
             "a label column, or a MedMNIST .npz file; found no class folders"
         )
-    entries, problems, ignored = [], [], 0
+    entries, problems, ignored, unchosen = [], [], 0, 0
+    below: list[tuple[str, str]] = []
     for split, folder in places:
         for path in _files(folder):
             text = path.relative_to(root).as_posix()
             if not looks_like_image(path):
                 ignored += 1
-            elif outside(root, path):
+                continue
+            if not chosen(text, protocol.cases):
+                unchosen += 1
+                continue
+            below.append((path.relative_to(folder).as_posix(), folder.relative_to(root).as_posix()))
+            if outside(root, path):
                 problems.append(Problem(name(text), "is a link that leaves the data's folder", folder.name, split))
             else:
                 entries.append(Entry(text=text, label=folder.name, split=split, path=path))
+    refuse_companions(below, protocol.cases)
     ignored += sum(f.is_file() and not f.name.startswith(".") for f in root.iterdir())
     return Listing(
         source="folder",
         classes=sorted_classes({c.name for _, c in places}),
         entries=tuple(sorted(entries, key=lambda e: e.text)),
-        read=lambda entry, hold: read_file(entry.path or root, protocol.input.dims, hold),
+        read=lambda entry, hold: read_files(entry.paths, protocol.input.dims, hold),
         problems=tuple(problems),
-        findings=_ignored(ignored),
+        findings=(*_ignored(ignored), *unchosen_files(unchosen)),
     )
 
 
@@ -139,6 +155,14 @@ def _ignored(count: int) -> tuple[Finding, ...]:
     if not count:
         return ()
     return (Finding("data.ignored_files", "info", f"{count} files that are no images were left aside."),)
+
+
+def unchosen_files(count: int) -> tuple[Finding, ...]:
+    """That the protocol's rule left image files out."""
+    if not count:
+        return ()
+    message = f"{count} image files are no cases by cases.include and cases.exclude of the protocol, and were left out."
+    return (Finding("data.unchosen_files", "info", message),)
 
 
 def _subfolders(folder: Path) -> list[Path]:

@@ -2,42 +2,29 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import os
-import re
 from collections import defaultdict
 from collections.abc import Callable
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from pathlib import Path
 
-from medharden.data.formats.files import looks_like_image, read_file
-from medharden.data.sources.findings import FindingReader, has_finding_columns
-from medharden.data.sources.folder import SPLIT_NAMES, Entry, Listing, outside, sorted_classes
-from medharden.data.sources.identity import patient_identity
+from medharden.data.formats.files import looks_like_image
+from medharden.data.formats.series import read_files
+from medharden.data.sources.columns import GUESSED, Row, one_hot_of, read_joined, read_table, roles_of, splits_of
+from medharden.data.sources.companions import chosen
+from medharden.data.sources.findings import FindingReader
+from medharden.data.sources.folder import Entry, Listing, sorted_classes, unchosen_files
+from medharden.data.sources.labels import Classes
+from medharden.data.sources.places import MISSING, Places
+from medharden.data.sources.series import SeriesBelow, as_case
 from medharden.errors import DataError, Problem
-from medharden.protocol import Columns, Protocol
+from medharden.patients import patient_identity
+from medharden.protocol import Cases, Protocol
 from medharden.record import Finding
 
-__all__ = ["find_manifest", "list_manifest"]
+__all__ = ["find_manifest", "list_manifest", "why_no_manifest"]
 
-_ALIASES = {
-    "path": ("path", "file", "filename", "image"),
-    "label": ("label", "class", "target", "diagnosis"),
-    "patient": ("patient", "patient_id", "patientid", "subject", "subject_id"),
-    "split": ("split", "fold", "set"),
-}
-_FINDING_ALIASES = {  # of sets of chest X-rays, beside the above
-    "path": ("image index",),
-    "label": ("labels", "findings", "finding labels"),
-    "patient": ("patient id",),
-    "split": (),
-}
-_PREFERRED = ("manifest.csv", "labels.csv")
-_LARGEST_BYTES = 256 * 2**20
-_MOST_CLASSES = 20
-_LIKE_A_VALUE = re.compile(r"[/\\^]|\.\w{2,5}$|^[\d.,:-]+$|\d{5}|\d{4}-\d\d")
-
-Row = dict[str, str]
+_PREFERRED = ("manifest.csv", "labels.csv", "metadata.csv")
+_MOST_TABLES = 5
 
 
 def find_manifest(folder: Path, protocol: Protocol) -> Path | None:
@@ -51,84 +38,163 @@ def find_manifest(folder: Path, protocol: Protocol) -> Path | None:
         for table in tables:
             if table.name.lower() == preferred:
                 return table
-    fitting = []
-    for table in tables:
-        try:
-            header, rows, _ = _read(table)
-            _roles(header, rows, protocol)
-        except DataError:
-            continue
-        fitting.append(table)
+    fitting = [table for table in tables if not _unfit(table, protocol)]
     if len(fitting) > 1:
         raise DataError(f"{len(fitting)} CSV files have a path and a label column; name the one to use as the data")
     return fitting[0] if fitting else None
 
 
+def why_no_manifest(folder: Path, protocol: Protocol) -> str:
+    """Of each CSV file of a folder why it is not its manifest, or "" where there is none; files by their number."""
+    tables = sorted(f for f in folder.iterdir() if f.suffix.lower() == ".csv" and f.is_file())
+    reasons = [(n, _unfit(table, protocol)) for n, table in enumerate(tables[:_MOST_TABLES], 1)]
+    return "; ".join(f"CSV file {n} of {len(tables)}: {reason}" for n, reason in reasons if reason)
+
+
+def _unfit(table: Path, protocol: Protocol) -> str:
+    try:
+        header, rows, _ = read_table(table)
+        roles_of(header, rows, protocol)
+    except DataError as error:
+        return str(error)
+    return ""
+
+
 def list_manifest(table: Path, protocol: Protocol, name: Callable[[str], str]) -> Listing:
-    """The cases that a CSV file lists; paths are relative to the file's folder and stay inside it.
+    """The cases that a CSV file lists; the files lie in its folder, however far below.
 
     Raises:
-        DataError: the file is no such table, or its columns are ambiguous.
+        DataError: the file is no such table, its columns are ambiguous, or not one listed file is there.
     """
     root = table.parent
-    header, rows, problems = _read(table)
-    roles = _roles(header, rows, protocol)
-    findings = []
-    guessed = not protocol.task.multilabel and roles["label"].lower() not in _ALIASES["label"]
-    if guessed and protocol.columns.label is None:
-        message = f"The class was taken from the manifest's column {roles['label']!r}, the only one that could be it."
-        findings.append(Finding("data.label_column", "info", message))
-    splits = _splits(rows, roles, protocol.columns)
-    reader = FindingReader(protocol.task.classes or ()) if protocol.task.multilabel else None
-    taken = {*roles.values(), *(reader.findings if reader is not None and "label" not in roles else ())}
+    header, rows, problems = read_joined(table, protocol.columns)
+    roles = roles_of(header, rows, protocol)
+    labels = _Labels(header, rows, roles, protocol)
+    splits = splits_of(rows, roles, protocol.columns)
+    taken = {*roles.values(), *labels.columns}
+    places = Places(root)
+    series = SeriesBelow(root) if protocol.input.dims == 3 else None
     listed: list[Entry] = []
+    left_out: list[Problem] = []
+    lost = unchosen = 0
     for number, row in rows.items():
-        text = PurePosixPath(row[roles["path"]].replace("\\", "/")).as_posix()
-        label, unlabelled = _label(row, roles, reader)
-        reason = _unusable_row(root, text) or unlabelled
+        found = places.find(row[roles["path"]], series)
+        label, unlabelled = labels.of(row)
         split, known = splits.get(number, ""), None if unlabelled else label
+        lost += found.problem == MISSING
         if not row[roles["path"]]:
             problems.append(Problem(f"row {number}", "has no path", known, split))
-        elif reason:
-            problems.append(Problem(name(text), reason, known, split))
+        elif not found.problem and not chosen(found.text, protocol.cases):
+            unchosen += 1
+        elif reason := found.problem or unlabelled:
+            apart = left_out if not found.problem and labels.excludes(reason) else problems
+            apart.append(Problem(name(found.text), reason, known, split))
         else:
             entry = Entry(
-                text=text,
+                text=found.text,
                 label=label,
                 split=split,
                 patient=row[roles["patient"]] if "patient" in roles else "",
                 attributes={c: v for c, v in row.items() if c not in taken and v},
-                path=root / text,
+                path=root / found.text,
             )
-            listed.append(entry)
-    entries, repeated = _once(root, listed, name)
-    problems += repeated
-    findings += _unlisted(root, {entry.text for entry in listed})
-    if reader is not None:
-        classes, findings = reader.findings, [*findings, *reader.noted()]
-    else:
-        classes = sorted_classes({row[roles["label"]] for row in rows.values() if row[roles["label"]]})
+            listed.append(as_case(entry, found.slices) if found.slices else entry)
+    if lost and lost == len(rows):
+        raise DataError(
+            f"not one of the {lost} files that the manifest lists is there; below its folder lie {places.images} files "
+            "with the ending of an image. Looked for were the paths as written, also without the folders in front, in "
+            "folders below, with an ending added and in other capitals: is the manifest in the data's folder, and "
+            "columns.path the right column?"
+        )
+    entries, contradicting, repeated = _once(root, listed, name)
+    findings = [*labels.noted(), *_found_elsewhere(places), *unchosen_files(unchosen), *_repeated(repeated)]
+    findings += _unlisted(root, {path for entry in listed for path in entry.paths}, protocol.cases)
     return Listing(
         source="manifest",
-        classes=classes,
+        classes=labels.classes,
         entries=tuple(sorted(entries, key=lambda e: e.text)),
-        read=lambda entry, hold: read_file(entry.path or root, protocol.input.dims, hold),
-        problems=tuple(problems),
+        read=lambda entry, hold: read_files(entry.paths, protocol.input.dims, hold),
+        problems=(*problems, *contradicting),
         findings=tuple(findings),
+        left_out=(*left_out, *repeated),
     )
 
 
-def _once(root: Path, listed: list[Entry], name: Callable[[str], str]) -> tuple[list[Entry], list[Problem]]:
+class _Labels:
+    """What the rows say of their cases: one class, by a word or by a column for each; or findings."""
+
+    def __init__(self, header: list[str], rows: dict[int, Row], roles: dict[str, str], protocol: Protocol) -> None:
+        task, self._column = protocol.task, roles.get("label")
+        self._reader = FindingReader(task, header) if task.multilabel else None
+        self._one_hot: dict[str, str] = {}
+        self._words: Classes | None = None
+        self._guess: list[Finding] = []
+        if self._reader is not None:
+            self.classes = self._reader.findings
+            self.columns = () if self._column else self._reader.columns
+            if self._column:
+                self._reader.learn([row[self._column] for row in rows.values()])
+        elif self._column is None:
+            self.columns = one_hot_of(header, rows, protocol)
+            self.classes = task.classes or tuple(sorted(self.columns))
+            self._one_hot = dict(zip(self.columns, task.classes or self.columns, strict=True))
+        else:
+            self._words, self.columns = Classes((row[self._column] for row in rows.values()), task.classes), ()
+            self.classes = sorted_classes(self._words.names)
+            if self._column.lower() not in GUESSED and protocol.columns.label is None:
+                message = (
+                    f"The class was taken from the manifest's column {self._column!r}, the only one that could be it."
+                )
+                self._guess.append(Finding("data.label_column", "info", message))
+
+    def of(self, row: Row) -> tuple[str | tuple[str, ...], str]:
+        """A case's label, and why it can't be used, or ""."""
+        if self._reader is not None:
+            return self._reader.from_names(row[self._column]) if self._column else self._reader.from_cells(row)
+        if self._words is None or self._column is None:
+            return next(name for column, name in self._one_hot.items() if float(row[column]) == 1.0), ""
+        label = self._words.of(row[self._column])
+        return label, "" if label else "has no label"
+
+    def excludes(self, reason: str) -> bool:
+        """Whether the protocol leaves cases out for this."""
+        return self._reader is not None and self._reader.excludes(reason)
+
+    def noted(self) -> tuple[Finding, ...]:
+        """What a reader of the report must know of the labels."""
+        if self._reader is not None:
+            return self._reader.noted()
+        return (*self._guess, *(self._words.noted() if self._words is not None else ()))
+
+
+def _found_elsewhere(places: Places) -> list[Finding]:
+    """That files do not lie where the manifest says, and how they were found."""
+    if not places.ways:
+        return []
+    ways = ", ".join(f"{n} {way}" for way, n in sorted(places.ways.items()))
+    return [Finding("data.paths_found", "info", f"Files that do not lie where the manifest says were found: {ways}.")]
+
+
+def _repeated(rows: list[Problem]) -> list[Finding]:
+    if not rows:
+        return []
+    message = f"{len(rows)} rows of the manifest list a file once more and say the same of it; each file is one case."
+    return [Finding("data.repeated_rows", "info", message)]
+
+
+def _once(
+    root: Path, listed: list[Entry], name: Callable[[str], str]
+) -> tuple[list[Entry], list[Problem], list[Problem]]:
     """Each file once, under whatever names it is listed: in other capitals where these don't count, or as a link.
 
     Of rows that say the same of a file, the first is kept that names a patient. Rows that contradict each other are
-    all left out: which of them is right can't be told.
+    all left out: which of them is right can't be told. Given are the entries, the contradicting and the repeated rows.
     """
     same: dict[object, list[Entry]] = defaultdict(list)
     for entry in listed:
-        found = os.stat(root / entry.text)
+        found = os.stat(entry.path or root)
         same[(found.st_dev, found.st_ino) if found.st_ino else entry.text].append(entry)
-    kept, problems = [], []
+    kept, problems, repeated = [], [], []
     for rows in same.values():
         if apart := _contradiction(rows):
             labels, splits = {row.label for row in rows}, {row.split for row in rows}
@@ -142,8 +208,8 @@ def _once(root: Path, listed: list[Entry], name: Callable[[str], str]) -> tuple[
         for row in rows:
             if row is not chosen:
                 other = f", as {name(chosen.text)} too" if row.text != chosen.text else ""
-                problems.append(Problem(name(row.text), f"is listed twice{other}", row.label, row.split, True))
-    return kept, problems
+                repeated.append(Problem(name(row.text), f"is listed twice{other}", row.label, row.split, True))
+    return kept, problems, repeated
 
 
 def _contradiction(rows: list[Entry]) -> str:
@@ -156,129 +222,9 @@ def _contradiction(rows: list[Entry]) -> str:
     return " and ".join(what for what, count in ways.items() if count > 1)
 
 
-def _label(row: Row, roles: dict[str, str], reader: FindingReader | None) -> tuple[str | tuple[str, ...], str]:
-    """A case's label, and why it can't be used, or ""."""
-    if reader is None:
-        label = row[roles["label"]]
-        return label, "" if label else "has no label"
-    return reader.from_names(row[roles["label"]]) if "label" in roles else reader.from_cells(row)
-
-
-def _read(table: Path) -> tuple[list[str], dict[int, Row], list[Problem]]:
-    """Header, rows by line number, and the rows that have another number of fields."""
-    try:
-        if table.stat().st_size > _LARGEST_BYTES:
-            raise DataError(f"the manifest is larger than {_LARGEST_BYTES} bytes")
-        text = table.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"the manifest can't be read as UTF-8 text ({type(error).__name__})") from None
-    first = text.split("\n", 1)[0]
-    delimiter = max(",;\t", key=first.count)
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
-    rows: dict[int, Row] = {}
-    problems = []
-    try:
-        header = [cell.strip() for cell in next(reader, [])]
-        for cells in reader:
-            if not cells:
-                continue
-            if len(cells) != len(header):
-                reason = f"has {len(cells)} fields, expected {len(header)}"
-                problems.append(Problem(f"row {reader.line_num}", reason))
-                continue
-            rows[reader.line_num] = dict(zip(header, (cell.strip() for cell in cells), strict=True))
-    except csv.Error:
-        raise DataError(f"the manifest is not readable as CSV near line {reader.line_num}") from None
-    if len(set(header)) != len(header):
-        raise DataError(f"the manifest names a column twice; {_shown(header)}")
-    return header, rows, problems
-
-
-def _shown(header: list[str]) -> str:
-    """The columns, for a message; but not those of a table without headings, whose first line is a patient's."""
-    if any(_LIKE_A_VALUE.search(cell) for cell in header):
-        return (
-            f"the first line must name the columns; some of its {len(header)} fields look like a case's, so they are "
-            "not shown here"
-        )
-    return f"found the columns {header}"
-
-
-def _roles(header: list[str], rows: dict[int, Row], protocol: Protocol) -> dict[str, str]:
-    """Role to column; path is always there, and label unless each finding has a column of its own.
-
-    Raises:
-        DataError: a named column is missing, or a role fits no column or several.
-    """
-    columns, multilabel = protocol.columns, protocol.task.multilabel
-    shown = f"{_shown(header)}; name them in the protocol's `columns`"
-    in_columns = multilabel and columns.label is None and has_finding_columns(header, protocol.task.classes or ())
-    roles: dict[str, str] = {}
-    for role, aliases in _ALIASES.items():
-        if role == "label" and in_columns:
-            continue
-        aliases = aliases + _FINDING_ALIASES[role] if multilabel else aliases
-        named = getattr(columns, role)
-        if named is not None and named not in header:
-            raise DataError(f"the protocol's columns.{role} is {named!r}, which the manifest lacks; {shown}")
-        fitting = [named] if named is not None else [c for c in header if c.lower() in aliases]
-        if len(fitting) > 1:
-            raise DataError(f"{fitting} could each be the {role} of a case; {shown}")
-        if fitting:
-            roles[role] = fitting[0]
-    if "path" not in roles:
-        raise DataError(f"the manifest has no column for the path of a case; {shown}")
-    if "label" not in roles and multilabel and not in_columns:
-        raise DataError(
-            f"the manifest has neither a 0/1 column for each finding of task.classes nor one that lists them; {shown}"
-        )
-    if "label" not in roles and not multilabel:
-        rest = [c for c in header if c not in roles.values()]
-        likely = [c for c in rest if 2 <= len({r[c] for r in rows.values()}) <= min(_MOST_CLASSES, len(rows) // 2)]
-        if len(likely) != 1:
-            raise DataError(f"the manifest has no column that is plainly the label of a case; {shown}")
-        roles["label"] = likely[0]
-    return roles
-
-
-def _splits(rows: dict[int, Row], roles: dict[str, str], columns: Columns) -> dict[int, str]:
-    """Row number to split; a column that names none of the splits (such as numbered folds) is an attribute."""
-    if "split" not in roles:
-        return {}
-    named = {number: SPLIT_NAMES.get(row[roles["split"]].lower(), "") for number, row in rows.items()}
-    if any(named.values()):
-        unknown = sum(not split for split in named.values())
-        if unknown:
-            raise DataError(
-                f"{unknown} rows of the manifest name no split in {roles['split']!r}; expected train, val or test"
-            )
-        return named
-    if columns.split is not None:
-        raise DataError(f"the manifest's column {columns.split!r} holds none of train, val and test")
-    del roles["split"]
-    return {}
-
-
-def _unusable_row(root: Path, text: str) -> str:
-    place = PurePosixPath(text)
-    if place.is_absolute() or ".." in place.parts or PureWindowsPath(text).drive or "\0" in text:
-        return "has a path that leaves the manifest's folder"
-    try:
-        path = root / text
-        if outside(root, path):
-            return "has a path that leaves the manifest's folder"
-        if path.is_dir():
-            return "is a folder, expected one file a case"
-        if not path.is_file():
-            return "is listed, but its file is missing"
-    except OSError:
-        return "has a path that can't be opened"
-    return ""
-
-
-def _unlisted(root: Path, texts: set[str]) -> list[Finding]:
-    listed = {root / text for text in texts}
-    count = sum(1 for f in root.rglob("*") if f not in listed and f.is_file() and looks_like_image(f))
+def _unlisted(root: Path, listed: set[Path], rule: Cases) -> list[Finding]:
+    files = (f for f in root.rglob("*") if f not in listed and f.is_file() and looks_like_image(f))
+    count = sum(chosen(f.relative_to(root).as_posix(), rule) for f in files)
     if not count:
         return []
     return [Finding("data.unlisted_files", "info", f"{count} image files are not in the manifest and were left aside.")]

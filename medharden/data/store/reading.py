@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import queue
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from itertools import count, islice
@@ -158,12 +158,12 @@ def _stamped(read: Callable[[Entry], Made | str], lasting: bool) -> Callable[[En
     """Reads a file under the digest of what was read: one that is written to meanwhile can't be used."""
 
     def both(entry: Entry) -> Outcome:
-        if not lasting or entry.path is None:
+        if not lasting or not entry.paths:
             return "", read(entry)
         try:
-            before, digest = stamp_of(entry.path), _file_digest(entry.path)
+            before, digest = [stamp_of(path) for path in entry.paths], _files_digest(entry.paths)
             made = read(entry)
-            if stamp_of(entry.path) != before:
+            if [stamp_of(path) for path in entry.paths] != before:
                 made = "changed while it was read; run the command again once nothing writes to it"
         except OSError as error:
             return "", f"can't be read ({type(error).__name__})"
@@ -183,7 +183,7 @@ def _decoders(spec: Input, room: Room, workers: int) -> Iterator[Callable[[Entry
     def decode(entry: Entry) -> Made | str:
         decoder = free.get()
         try:
-            return decoder.decode(entry.path or Path())
+            return decoder.decode(entry.paths)
         finally:
             free.put(decoder)
 
@@ -195,9 +195,15 @@ def _decoders(spec: Input, room: Room, workers: int) -> Iterator[Callable[[Entry
 
 
 def _digest(listing: Listing, entry: Entry) -> str:
-    if entry.path is not None:
-        return _file_digest(entry.path)
+    if entry.paths:
+        return _files_digest(entry.paths)
     return listing.digest(entry) if listing.digest is not None else ""
+
+
+def _files_digest(paths: Sequence[Path]) -> str:
+    """What names the content of a case: that of its file, or of all files of a series in whatever order."""
+    digests = sorted(map(_file_digest, paths))
+    return digests[0] if len(digests) == 1 else hashlib.sha256("\n".join(digests).encode()).hexdigest() + ".series"
 
 
 def _file_digest(path: Path) -> str:

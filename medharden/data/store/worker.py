@@ -10,13 +10,14 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from medharden.data.formats.files import read_file
 from medharden.data.formats.image import quiet_readers
 from medharden.data.formats.limits import Room
+from medharden.data.formats.series import read_files
 from medharden.data.store.made import Made, made_of, single_threaded
 from medharden.data.store.wire import Channel, heard, said_of
 from medharden.errors import DataError
@@ -65,7 +66,7 @@ def _decoded(task: dict[str, Any], channel: Channel) -> Made | str:
     spec = Input.model_validate_json(task["spec"])
     try:
         with _AskedRoom(channel, task["room"]).file() as hold:
-            return made_of(read_file(Path(task["path"]), spec.dims, hold), spec)
+            return made_of(read_files([Path(path) for path in task["paths"]], spec.dims, hold), spec)
     except DataError as error:
         return str(error)
 
@@ -83,28 +84,30 @@ class Decoder:
         self._spec, self._room = spec, room
         self._process: subprocess.Popen[bytes] | None = None
 
-    def decode(self, path: Path) -> Made | str:
+    def decode(self, paths: Sequence[Path]) -> Made | str:
         """The case, or why it can't be used.
 
         A decoder's defect that ends the process ends no more than that: the file is tried again in a process of its
         own, and where that ends too, the file is one that can't be read.
         """
         try:
-            return self._answer(path)
+            return self._answer(paths)
         except (EOFError, OSError, KeyError, TypeError, ValueError):
             self.close()
         try:
-            return self._answer(path)
+            return self._answer(paths)
         except (EOFError, OSError, KeyError, TypeError, ValueError):
             self.close()
             return "can't be read: the process that decoded it ended without a word, twice"
 
-    def _answer(self, path: Path) -> Made | str:
+    def _answer(self, paths: Sequence[Path]) -> Made | str:
         process = self._process or self._started()
         assert process.stdin is not None and process.stdout is not None, "made with pipes"  # noqa: S101, PT018
         channel = Channel(process.stdout, process.stdin)  # type: ignore[arg-type]
         room = self._room.limits
-        channel.send({"path": str(path.absolute()), "spec": self._spec.model_dump_json(), "room": room})
+        channel.send(
+            {"paths": [str(path.absolute()) for path in paths], "spec": self._spec.model_dump_json(), "room": room}
+        )
         held = 0
         try:
             while True:

@@ -108,6 +108,7 @@ def _with_values(image: StoredImage, values: Tensor) -> StoredImage:
         format=image.format,
         pixels="",
         inverted=image.inverted,
+        padding=image.padding,
     )
 
 

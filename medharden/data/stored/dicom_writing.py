@@ -24,7 +24,7 @@ from pydicom.uid import (
 )
 
 from medharden._version import __version__
-from medharden.data.formats.dicom import functional_groups, open_dicom, rescale_of, stored_range
+from medharden.data.formats.dicom import functional_groups, open_dicom, padding_of, rescale_of, stored_range
 from medharden.data.formats.limits import Hold
 from medharden.data.stored.carrier import Carrier
 from medharden.data.stored.dicom_kept import kept_elements
@@ -40,6 +40,7 @@ _LOSSY = {
 }
 _WARNING = "ADVERSARIAL TEST IMAGE - NOT FOR CLINICAL USE"
 _PALETTE = "PALETTE COLOR"
+_ENHANCED = ("PixelValueTransformationSequence", "PixelMeasuresSequence", "PlanePositionSequence")
 
 
 @dataclass(frozen=True)
@@ -85,25 +86,16 @@ def _check_writable(ds: Dataset) -> None:
         raise DataError("stores places in a colour palette, not brightness; it can't be attacked in stored values")
     if ds.get("ModalityLUTSequence"):
         raise DataError("has a modality lookup table, so that a stored count has no fixed size in rescaled units")
-    if any(functional_groups(ds, name) for name in ("PixelValueTransformationSequence", "PixelMeasuresSequence")):
+    if any(functional_groups(ds, name) for name in _ENHANCED):
         raise DataError("is an enhanced multi-frame object; these are not written back")
     if str(ds.get("BurnedInAnnotation") or "").upper() == "YES":
         raise DataError("says that text is burned into its pixels, which may name the patient; it is not written")
 
 
 def _padding(ds: Dataset, planes: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
-    """Where the pixel padding value, or the range it opens, says that there is no image (PS3.3 C.7.5.1.1.2)."""
-    value = ds.get("PixelPaddingValue")
-    if value is None:
-        return np.zeros(planes.shape, dtype=np.bool_)
-    limit = ds.get("PixelPaddingRangeLimit")
-    signed = bool(int(ds.PixelRepresentation))
-    # a negative value is often written as unsigned, with the same sixteen bits
-    ends = [
-        int(v) - 2**16 if signed and int(v) >= 2**15 else int(v) for v in (value, value if limit is None else limit)
-    ]
-    padding: npt.NDArray[np.bool_] = (planes >= min(ends)) & (planes <= max(ends))
-    return padding
+    """Where there is no image."""
+    found = padding_of(ds, planes)
+    return np.zeros(planes.shape, dtype=np.bool_) if found is None else found
 
 
 def dicom_bytes(

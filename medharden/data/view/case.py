@@ -56,14 +56,18 @@ def recipe_for(image: StoredImage, spec: Input) -> Recipe:
     if intensity.mode == "file":
         if image.window is None:
             raise DataError(
-                "holds values without a known range and no window of its own; "
+                image.window_problem
+                or "holds values without a known range and no window of its own; "
                 "set input.intensity to mode 'window' or 'percentile'"
             )
         window = image.window
     elif intensity.mode == "window":
         window = Window(float(intensity.low or 0.0), float(intensity.high or 0.0))
     else:
-        low, high = np.percentile(image.values, [float(intensity.low or 0.0), float(intensity.high or 0.0)])
+        shown = image.values if image.padding is None else image.values[:, ~image.padding]
+        if not shown.size:
+            raise DataError("is padding alone")
+        low, high = np.percentile(shown, [float(intensity.low or 0.0), float(intensity.high or 0.0)])
         if not low < high:
             raise DataError("has the same value at both percentiles of input.intensity")
         window = Window(float(low), float(high))

@@ -1,0 +1,127 @@
+"""`medharden protocol new`: a protocol written from data and model, with questions at a terminal."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import typer
+from rich.text import Text
+
+from medharden.audit import write_atomic
+from medharden.cli.console import marked, out
+from medharden.cli.drafting import Choices, draft, likely_positive
+from medharden.data import load_pseudonym_key
+from medharden.data.survey import Survey, survey
+from medharden.errors import DataError, ModelError, OutputError
+from medharden.models import load_classifier
+from medharden.protocol import load_protocol, parse_protocol
+from medharden.record import ModelRecord
+from medharden.text import neutral
+
+__all__ = ["Draft", "run_new"]
+
+
+@dataclass(frozen=True)
+class Draft:
+    """What the command was asked to do."""
+
+    data: Path
+    model: Path | None
+    target: Path
+    arch: str | None
+    like: str
+    yes: bool
+    workers: int
+    key_file: Path | None
+    max_decoded: int
+
+
+def run_new(job: Draft) -> None:
+    """Looks at data and model, asks what they don't tell, and writes the protocol.
+
+    Raises:
+        OutputError: the file is there already, or can't be written.
+        DataError: the data can't be listed or read.
+        ModelError: the model can't be loaded.
+    """
+    if job.target.exists():
+        raise OutputError(f"{job.target.name} is there already, and none is overwritten; choose another --out")
+    if job.target.suffix.lower() not in (".yaml", ".yml"):
+        raise OutputError(f"expected a name that ends in .yaml as --out, found {job.target.name}")
+    if job.model is not None and not job.model.exists():
+        raise ModelError(f"there is no model file {job.model.name}; expected a checkpoint, or leave --model out")
+    if not job.data.exists():
+        raise DataError("there is nothing at the path given as data; expected a folder, a CSV or an .npz file")
+    base = load_protocol(job.like)
+    key = load_pseudonym_key(job.key_file)
+    seen = survey(job.data, base, key=key, workers=job.workers, max_decoded=job.max_decoded)
+    out.say(_said(seen))
+    record = _record(job, seen)
+    choices = _asked(seen, record, job.target.stem) if _may_ask(job) else _proposed(seen, record, job.target.stem)
+    text = draft(seen, record, choices)
+    write_atomic(job.target, text.encode())
+    protocol = parse_protocol(text, job.target.name)
+    todo = text.count("TO DO")
+    lines: list[Text | str] = [
+        marked("wrote [bold]{}[/]: it validates, digest {}", job.target, protocol.digest[:16]),
+        f"{todo} places in it say TO DO: what only a person can decide",
+        f"next: medharden inspect {job.model or 'MODEL'} --data {job.data} --protocol {job.target}",
+    ]
+    out.show(lines, {"written": str(job.target), "digest": protocol.digest, "to_do": todo})
+
+
+def _may_ask(job: Draft) -> bool:
+    return not job.yes and not out.json and sys.stdin.isatty() and out.terminal
+
+
+def _record(job: Draft, seen: Survey) -> ModelRecord | None:
+    if job.model is None:
+        return None
+    return load_classifier(job.model, arch=job.arch, dims=seen.dims, multilabel=seen.multilabel).record
+
+
+def _said(seen: Survey) -> str:
+    names = ", ".join(seen.classes[:6]) + (f" and {len(seen.classes) - 6} more" if len(seen.classes) > 6 else "")
+    whose = "with patients" if seen.patients else "no patients named"
+    return f"data: {sum(seen.cases.values()):,} cases ({seen.source}, {', '.join(seen.formats)}), {names}, {whose}"
+
+
+def _size(seen: Survey) -> tuple[int, ...] | None:
+    """The stored size where all are alike, else a usual one that every case is resampled to."""
+    if seen.alike and max(seen.shape) <= (256 if seen.dims == 2 else 64):
+        return seen.shape
+    return (224, 224) if seen.dims == 2 else (64, 64, 64)
+
+
+def _proposed(seen: Survey, record: ModelRecord | None, name: str) -> Choices:
+    return Choices(name=name, positive=likely_positive(seen.classes), size=_size(seen))
+
+
+def _asked(seen: Survey, record: ModelRecord | None, name: str) -> Choices:
+    """What is proposed, each with a question."""
+    proposed = _proposed(seen, record, name)
+    positive = proposed.positive
+    if len(seen.classes) == 2 and not seen.multilabel:
+        answer = _ask(f"Which class is the finding ({' or '.join(seen.classes)}, or none)?", positive or "none")
+        positive = answer if answer in seen.classes else None
+    shown = " ".join(map(str, proposed.size or ())) or "native"
+    answer = _ask("Size that the model was trained on, such as 224 224?", shown)
+    numbers = tuple(int(part) for part in answer.split() if part.isdecimal())
+    size = numbers if len(numbers) == seen.dims else proposed.size
+    accuracy = _share("Largest acceptable loss of accuracy, in points?", proposed.accuracy)
+    recall = _share("Largest acceptable loss of each class's recall, in points?", proposed.recall)
+    known = ""
+    if not seen.patients:
+        known = _ask("How is it known that no two cases are of one patient (empty: it is not)?", "")
+    return Choices(proposed.name, positive, size, accuracy, recall, known)
+
+
+def _ask(question: str, proposed: str) -> str:
+    return str(typer.prompt(neutral(question), default=proposed, show_default=bool(proposed))).strip()
+
+
+def _share(question: str, proposed: float) -> float:
+    points = typer.prompt(question, default=100 * proposed, type=float)
+    return min(max(float(points) / 100, 0.001), 0.2)

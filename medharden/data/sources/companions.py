@@ -1,0 +1,146 @@
+"""Files beside the images that are no cases: masks, segmentations, further modalities of one examination."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import PurePosixPath
+
+from medharden.errors import DataError
+from medharden.protocol import Cases
+
+__all__ = ["chosen", "refuse_companions"]
+
+_MASK = (
+    r"(?:masks?|seg|segs|segmentations?|segm|gt|ground[_-]?truths?|roi|rois|labelmaps?|annotations?|annots?|contours?|"
+    r"delineations?|lesions?mask)"
+)
+_FOLDER = re.compile(rf"(?:[a-z0-9]+[_ -])*{_MASK}(?:[_ -](?:images?|png|\d+))?", re.IGNORECASE)
+_ENDING = re.compile(
+    rf"(?P<base>.*?[a-z0-9)])(?P<mark>[_\-. ]{_MASK}(?:[_\-. ]?\d{{1,3}})?)", re.IGNORECASE | re.DOTALL
+)
+_BEGINNING = re.compile(rf"(?P<mark>{_MASK}[_\-])(?P<base>.+)", re.IGNORECASE | re.DOTALL)
+_BARE = re.compile(_MASK, re.IGNORECASE)
+_MODALITY = re.compile(
+    r"(?:(?P<base>.*)[_\-. ])?(?P<mark>t1|t1w|t1c|t1ce|t1gd|t1n|t1post|t1_?km|t2|t2w|t2f|t2star|flair|dwi|adc|pd|pdw|"
+    r"swi|dce|cbf|cbv|mtt|tmax|bold|pet|suv|ct|ctres|cect|mr|mri|hbv|cor|sag|tra|000[0-5])",
+    re.IGNORECASE | re.DOTALL,
+)
+_ENDINGS = re.compile(r"(\.nii)?\.[a-z0-9]{1,6}$", re.IGNORECASE)
+_SHOWN = 4
+
+
+@dataclass(frozen=True)
+class _Kind:
+    """Some files that look like companions: how many, by what sign, and the pattern that leaves them out."""
+
+    count: int
+    sign: str
+    pattern: str
+
+
+def chosen(path: str, rule: Cases) -> bool:
+    """Whether a file is a case by the protocol's `cases.include` and `cases.exclude`.
+
+    Args:
+        path: below the data's root, with forward slashes.
+        rule: of the protocol.
+    """
+    if rule.include and not any(_fits(path, pattern) for pattern in rule.include):
+        return False
+    return not any(_fits(path, pattern) for pattern in rule.exclude)
+
+
+def _fits(path: str, pattern: str) -> bool:
+    whole = path if "/" in pattern else PurePosixPath(path).name
+    return fnmatchcase(whole.casefold(), pattern.casefold())
+
+
+def refuse_companions(cases: Sequence[tuple[str, str]], rule: Cases) -> None:
+    """Stops where files of class folders look like masks or further modalities of a case, not like cases.
+
+    Where the protocol says by `cases.include` which files are cases, nothing is guessed.
+
+    Args:
+        cases: of each file the path below its class's folder, and of that folder below the root.
+        rule: of the protocol.
+
+    Raises:
+        DataError: with the number of files of each kind and the patterns that would leave them out.
+    """
+    if rule.include:
+        return
+    kinds = [*_masks(cases), *_modalities(cases)]
+    if not kinds:
+        return
+    signs = "; ".join(f"{k.count} with {k.sign}" for k in kinds)
+    masks = [k.pattern for k in kinds if not k.pattern.startswith("+")]
+    several = [k.pattern[1:] for k in kinds if k.pattern.startswith("+")]
+    advice = [f"leave them out with cases.exclude: {masks} in the protocol"] if masks else []
+    if several:
+        advice.append(f"name the one modality that is the case, such as cases.include: [{several[0]!r}]")
+    advice.append("where they are cases after all, say so with cases.include: ['*']")
+    raise DataError(
+        f"among the {len(cases)} image files are some that look like masks, or like several modalities of one "
+        f"examination, and not like cases of their own: {signs}; {'; '.join(advice)}"
+    )
+
+
+def _stem(name: str) -> str:
+    return _ENDINGS.sub("", name)
+
+
+def _masks(cases: Iterable[tuple[str, str]]) -> list[_Kind]:
+    """By a folder's name, or by a mark at either end of a file's name beside a file without it."""
+    folders, marks = Counter[str](), Counter[str]()
+    stems: dict[tuple[str, PurePosixPath], set[str]] = defaultdict(set)
+    for text, where in cases:
+        place = PurePosixPath(text)
+        stems[where, place.parent].add(_stem(place.name).casefold())
+    for text, where in cases:
+        place = PurePosixPath(text)
+        inside = next((part for part in place.parts[:-1] if _FOLDER.fullmatch(part)), None)
+        if inside is not None:
+            folders[inside] += 1
+            continue
+        stem, beside = _stem(place.name), stems[where, place.parent]
+        for form, begins in ((_ENDING, False), (_BEGINNING, True)):
+            found = form.fullmatch(stem)
+            if found is not None and _has(beside, found["base"].casefold(), stem.casefold()):
+                mark = re.sub(r"\d+$", "*", found["mark"].lower())
+                marks[f"{mark}*" if begins else f"*{mark}.*"] += 1
+                break
+        else:
+            if _BARE.fullmatch(stem) and len(beside) > 1:
+                marks[f"{stem.lower()}.*"] += 1
+    kinds = [_Kind(n, f"a folder {name!r}", f"*/{name}/*") for name, n in folders.most_common(_SHOWN)]
+    return kinds + [_Kind(n, f"a name of the form {mark!r}", mark) for mark, n in marks.most_common(_SHOWN)]
+
+
+def _has(beside: set[str], base: str, own: str) -> bool:
+    """Whether there is the file that the mark was put to, or another part of the same examination."""
+    return base in beside or any(s != own and s.startswith(base) and not s[len(base)].isalnum() for s in beside)
+
+
+def _modalities(cases: Iterable[tuple[str, str]]) -> list[_Kind]:
+    """Files of one folder whose names differ in the name of a modality alone."""
+    together: dict[tuple[str, PurePosixPath, str], dict[str, str]] = defaultdict(dict)
+    for text, where in cases:
+        place = PurePosixPath(text)
+        found = _MODALITY.fullmatch(_stem(place.name))
+        numbered = found is not None and found["mark"].isdigit()
+        if found is None or (numbered and not place.name.lower().endswith((".nii", ".nii.gz"))):
+            continue
+        base = (found["base"] or "").casefold()
+        together[where, place.parent, base][found["mark"].lower()] = base
+    marks = Counter(mark for group in together.values() if len(group) > 1 for mark in group)
+    if not marks:
+        return []
+    bare = all(not base for *_, base in together)
+    return [
+        _Kind(n, f"a name that ends in {mark!r}", f"+{'' if bare else '*[_. -]'}{mark}.*")
+        for mark, n in marks.most_common(_SHOWN)
+    ]

@@ -1,0 +1,166 @@
+"""`survey()`: what a source holds, from its listing and a few of its files, before a protocol is written for it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from medharden.data.cohort import list_source
+from medharden.data.formats.limits import room_for
+from medharden.data.pseudonyms import pseudonym
+from medharden.data.sampled import split_sizes
+from medharden.data.sources.folder import Listing
+from medharden.data.store.keeping import Kept, Store
+from medharden.data.store.reading import read_cases
+from medharden.data.view.case import ReadCase
+from medharden.errors import DataError
+from medharden.protocol import Input, Intensity, Protocol
+from medharden.sizes import MAX_DECODED
+
+__all__ = ["Survey", "survey"]
+
+_MEMORY_LIMIT = 2**30
+_MOST = 16
+_FEWEST_VALUES, _MOST_VALUES = 2, 12
+_NO_GROUP = ("modality",)
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What was seen; no path and no name of a case.
+
+    Attributes:
+        source: `folder`, `manifest` or `npz`.
+        classes: names as the data give them, sorted.
+        multilabel: whether a case may have several findings.
+        cases: of each split, about where splits are to be made.
+        given: whether the data give the splits.
+        shares: of all cases, those of each class or with each finding.
+        patients: whether cases name patients, in the manifest or in the sampled headers.
+        dims: spatial dimensions.
+        shape: the most common stored shape; `alike` whether the sample has no other.
+        channels: 1, or 3 where some sampled case has colour.
+        formats: kinds of file.
+        modality: the DICOM modality of the sample, or "".
+        low, high: of the sample's rescaled values.
+        windows: whether every sampled file offers a window of its own.
+        groups: columns of few values, in which subgroups could be looked at, with their values' number.
+        unreadable: of `tried` sampled cases.
+    """
+
+    source: str
+    classes: tuple[str, ...]
+    multilabel: bool
+    cases: dict[str, int]
+    given: bool
+    shares: dict[str, float]
+    patients: bool
+    dims: int
+    shape: tuple[int, ...]
+    alike: bool
+    channels: int
+    formats: tuple[str, ...]
+    modality: str
+    low: float
+    high: float
+    windows: bool
+    groups: dict[str, int]
+    unreadable: int
+    tried: int
+
+
+def survey(source: Path, protocol: Protocol, *, key: bytes, workers: int = 2, max_decoded: int = MAX_DECODED) -> Survey:
+    """Lists a source and reads up to 16 of its cases.
+
+    Args:
+        source: as `load_cohort` takes it.
+        protocol: columns and shares of splits; its task and input are not asked.
+        key: secret of the pseudonyms.
+        workers: threads that decode.
+        max_decoded: as `load_cohort` takes it.
+
+    Raises:
+        DataError: nothing is listed, or none of the sampled cases can be read.
+    """
+    listing = _listed(source, protocol, key, max_decoded)
+    if not listing.entries:
+        raise DataError("none of the cases can be used; `medharden inspect` says why")
+    dims, found, tried = _read(listing, workers, max_decoded)
+    shapes = Counter(case.native for case in found)
+    held = [e.label if isinstance(e.label, tuple) else (e.label,) for e in listing.entries]
+    counts = Counter(label for labels in held for label in labels)
+    modality = Counter(v for case in found for k, v in case.attributes.items() if k.lower() == "modality")
+    return Survey(
+        source=listing.source,
+        classes=listing.classes,
+        multilabel=any(isinstance(e.label, tuple) for e in listing.entries),
+        cases=split_sizes(listing, protocol),
+        given=all(e.split for e in listing.entries),
+        shares={label: counts[label] / len(listing.entries) for label in listing.classes},
+        patients=any(e.patient for e in listing.entries) or any(case.patient for case in found),
+        dims=dims,
+        shape=shapes.most_common(1)[0][0],
+        alike=len(shapes) == 1,
+        channels=max(case.shape[0] for case in found),
+        formats=tuple(sorted({case.format for case in found})),
+        modality=modality.most_common(1)[0][0] if modality else "",
+        low=min(case.low for case in found),
+        high=max(case.high for case in found),
+        windows=all(case.windows for case in found),
+        groups=_groups(listing),
+        unreadable=tried - len(found),
+        tried=tried,
+    )
+
+
+def _listed(source: Path, protocol: Protocol, key: bytes, max_decoded: int) -> Listing:
+    """The listing, of pictures or else of volumes: an archive is asked for its dimensions before it is read."""
+    name, refused = partial(pseudonym, key, "case"), None
+    for dims in (2, 3):
+        trial = protocol.model_copy(update={"input": Input(dims=dims)})
+        try:
+            return list_source(source, trial, name, _MEMORY_LIMIT, max_decoded)
+        except DataError as error:
+            refused = refused or error
+    assert refused is not None, "two were tried"  # noqa: S101
+    raise refused
+
+
+def _read(listing: Listing, workers: int, max_decoded: int) -> tuple[int, list[ReadCase], int]:
+    """The dimensions under which most of a sample can be read, what was read, and how many were tried."""
+    picked = sorted({round(n) for n in np.linspace(0, len(listing.entries) - 1, _MOST).tolist()})
+    few = Listing(
+        listing.source, listing.classes, tuple(listing.entries[n] for n in picked), listing.read, digest=listing.digest
+    )
+    best: tuple[int, list[ReadCase], int] | None = None
+    for dims in (2, 3):
+        spec = Input(dims=dims, intensity=Intensity(mode="percentile", low=0, high=100))
+        with Store() as store:
+            room = room_for(max_decoded, spec)
+            results = read_cases(few, spec, store, room=room, workers=workers, progress=None)
+        found = [r.case for r in results if isinstance(r, Kept)]
+        if best is None or len(found) > len(best[1]):
+            best = dims, found, len(picked)
+        said = [r for r in results if isinstance(r, str)]
+        if not said:
+            break
+    if best is None or not best[1]:
+        raise DataError(f"none of the {len(picked)} cases that were tried can be read; `medharden inspect` says why")
+    return best
+
+
+def _groups(listing: Listing) -> dict[str, int]:
+    """Columns whose values are few enough to be groups; what may name a person has many."""
+    columns: dict[str, set[str]] = {}
+    for entry in listing.entries:
+        for name, value in entry.attributes.items():
+            columns.setdefault(name, set()).add(value)
+    return {
+        name: len(values)
+        for name, values in columns.items()
+        if _FEWEST_VALUES <= len(values) <= _MOST_VALUES and name.lower() not in _NO_GROUP
+    }

@@ -1,0 +1,90 @@
+"""A protocol written from data and model, and data that are of another kind than the protocol."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from command import assert_clear, medharden
+from PIL import Image
+from tiny import ARCH, tiny_cohort, tiny_model, tiny_protocol
+
+from medharden.protocol import load_protocol
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two classes of 24 pictures each, by 24 patients, in a manifest with their sex."""
+    root, rng = tmp_path_factory.mktemp("pictures"), np.random.default_rng(0)
+    rows = ["path,label,patient,sex"]
+    for n in range(48):
+        label = ("normal", "opacity")[n % 2]
+        grey = rng.integers(0, 120, (40, 32), dtype=np.uint8) + np.uint8(100 * (n % 2))
+        Image.fromarray(grey).save(root / f"{n}.png")
+        rows.append(f"{n}.png,{label},p{n // 2},{'FM'[n % 3 == 0]}")
+    (root / "manifest.csv").write_text("\n".join(rows) + "\n")
+    return root
+
+
+def new(data: Path, target: Path, *more: object) -> tuple[int, str]:
+    result = medharden("protocol", "new", "--data", data, "--out", target, "--yes", *more, cwd=target.parent)
+    return result.returncode, result.stdout + result.stderr
+
+
+def test_a_protocol_is_written_from_pictures_with_what_is_seen_and_what_is_to_be_decided(
+    pictures: Path, tmp_path: Path
+) -> None:
+    code, said = new(pictures, tmp_path / "mine.yaml")
+    assert code == 0, said
+    text, protocol = (tmp_path / "mine.yaml").read_text(), load_protocol(tmp_path / "mine.yaml")
+    assert (protocol.task.classes, protocol.task.positive) == (("normal", "opacity"), "opacity")
+    assert (protocol.input.dims, protocol.input.channels, protocol.input.size) == (2, "gray", (40, 32))
+    assert (protocol.threat.eps, protocol.threat.unit) == (2, "1/255")
+    assert protocol.subgroups.columns == ("sex",)
+    assert not protocol.margins_justified
+    assert "TO DO" in text
+    assert "# needs 1,067 test cases, " in text
+    assert str(pictures) not in text
+
+
+def test_no_protocol_is_overwritten(pictures: Path, tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text("mine\n")
+    code, said = new(pictures, tmp_path / "mine.yaml")
+    assert code == 1
+    assert "is there already" in said
+    assert (tmp_path / "mine.yaml").read_text() == "mine\n"
+
+
+def test_harden_runs_with_what_was_written_once_its_settings_are_small(tmp_path: Path) -> None:
+    tiny_model(tmp_path, cohort=tiny_cohort(tmp_path, tiny_protocol()))
+    result = medharden(
+        "protocol", "new", "--data", "tiny.npz", "--model", "model.pt", "--arch", ARCH, "--out", "new.yaml", "--json",
+        cwd=tmp_path,
+    )  # fmt: skip
+    assert result.returncode == 0, result.stdout
+    assert json.loads(result.stdout)["to_do"] > 3
+    text = (tmp_path / "new.yaml").read_text()
+    quick = "hardening: {epochs: 2, min_steps: 1}\nsuite: {reason: quick, attacks: [{attack: pgd, steps: 4}]}\n"
+    (tmp_path / "new.yaml").write_text(text + quick)
+    options = ("--data", "tiny.npz", "--protocol", "new.yaml", "--arch", ARCH, "--out", "run", "--json")
+    done = medharden("harden", "model.pt", *options, cwd=tmp_path)
+    assert done.returncode in (0, 3, 4), done.stdout + done.stderr
+    assert json.loads(done.stdout)["verdict"] in ("PASS", "FAIL", "INCONCLUSIVE")
+
+
+@pytest.mark.parametrize(
+    ("protocol", "words"),
+    [
+        ("ct-slice-hu", ("Hounsfield units", "all 48 cases are pictures", "medharden protocol new")),
+        ("volume-3d", ("is for volumes", "all 48 cases are single pictures")),
+        ("chest-xray-multilabel", ("are in no case", "it is for other data")),
+    ],
+)
+def test_a_protocol_for_another_kind_of_data_is_noticed_in_one_sentence(
+    pictures: Path, tmp_path: Path, protocol: str, words: tuple[str, ...]
+) -> None:
+    result = medharden("inspect", "--data", pictures, "--protocol", protocol, cwd=tmp_path)
+    assert_clear(result, 1, *words)
+    assert len((result.stdout + result.stderr).strip().splitlines()) == 1
