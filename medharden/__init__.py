@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from medharden.gating import decide, gate
     from medharden.hardening import fine_tune, harden
     from medharden.models import Classifier, HardenedClassifier, load_classifier, load_hardened
+    from medharden.predicting import predict, read_case
     from medharden.protocol import Protocol, load_protocol
     from medharden.reporting import render
     from medharden.verifying import sign, verify
@@ -36,6 +37,8 @@ __all__ = [
     "load_hardened",
     "load_protocol",
     "load_pseudonym_key",
+    "predict",
+    "read_case",
     "render",
     "sign",
     "verify",
@@ -48,6 +51,7 @@ _HOMES = {
     "gating": ("decide", "gate"),
     "hardening": ("fine_tune", "harden"),
     "models": ("Classifier", "HardenedClassifier", "load_classifier", "load_hardened"),
+    "predicting": ("predict", "read_case"),
     "protocol": ("Protocol", "load_protocol"),
     "reporting": ("render",),
     "verifying": ("sign", "verify"),

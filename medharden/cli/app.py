@@ -13,6 +13,7 @@ from medharden.cli.console import out, write
 from medharden.cli.evidence import MaxDecoded, evidence_app
 from medharden.cli.examples import with_examples
 from medharden.cli.local import local_app
+from medharden.cli.released import released_app
 from medharden.cli.ruled import protocol_app
 from medharden.cli.usage import Commands
 from medharden.sizes import MAX_DECODED
@@ -31,6 +32,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.add_typer(protocol_app, name="protocol")
+app.add_typer(released_app)
 app.add_typer(local_app)
 app.add_typer(evidence_app)
 
@@ -113,6 +115,9 @@ Ledger = Annotated[
     typer.Option(
         "--ledger", rich_help_panel=_RUN, help="File that counts looks at test splits over several run directories."
     ),
+]
+Artefact = Annotated[
+    Path | None, typer.Option("--artefact", help="ONNX file of an export, to do it with in the composite's place.")
 ]
 Json = Annotated[bool, typer.Option("--json", rich_help_panel=_OUTPUT, help="Print one JSON object.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", rich_help_panel=_OUTPUT, help="Print the end result alone.")]
@@ -241,16 +246,25 @@ def evaluate(
     key_file: KeyFile = None,
     pictures: Pictures = False,
     ledger: Ledger = None,
+    artefact: Artefact = None,
+    supersede: Annotated[
+        bool,
+        typer.Option("--supersede", help="With --artefact: evaluate in a signed run."),
+    ] = False,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Attack the original, the branch and the release of a run on its test split."""
+    """Attack the original, the branch and the release of a run on its test split, or an exported model."""
     out.json, out.quiet = as_json, quiet
     from medharden.cli.pipeline import Job, run_evaluation
 
-    run_evaluation(
-        Job(model, data, "", run, arch, device, batch_size, workers, key_file, pictures, ledger, max_decoded, cache)
-    )
+    job = Job(model, data, "", run, arch, device, batch_size, workers, key_file, pictures, ledger, max_decoded, cache)
+    if artefact is not None:
+        from medharden.cli.exported import run_artefact
+
+        run_artefact(job, artefact, supersede)
+        return
+    run_evaluation(job)
 
 
 @app.command()
@@ -299,6 +313,7 @@ def gate(
     read_only: Annotated[
         bool, typer.Option("--read-only", help="Decide and write nothing: several may at once.")
     ] = False,
+    artefact: Artefact = None,
     check: Annotated[
         bool, typer.Option("--check", help="Write nothing; say whether the decision on record stands.")
     ] = False,
@@ -316,10 +331,12 @@ def gate(
     out.json, out.quiet = as_json or form is Format.JSON, quiet
     if supersede and (read_only or check):
         raise typer.BadParameter("it writes, and --read-only and --check write nothing", param_hint="--supersede")
+    if artefact is not None and (check or authorised or ledger):
+        raise typer.BadParameter("decides on the artefact alone", param_hint="--artefact")
     from medharden.cli.verdicts import GateJob, run_gate
 
     as_markdown = form is Format.MARKDOWN and not as_json
-    job = GateJob(run, protocol, authorised, ledger, read_only, check, supersede, as_markdown)
+    job = GateJob(run, protocol, authorised, ledger, read_only, check, supersede, as_markdown, artefact)
     raise typer.Exit(run_gate(job))
 
 

@@ -19,6 +19,14 @@ EXAMPLES: dict[str, tuple[str, str]] = {
         "medharden evaluate run --data xrays --model model.pt",
         "medharden evaluate run --data xrays --model model.pt --ledger looks.jsonl --pictures",
     ),
+    "predict": (
+        "medharden predict run scan.dcm",
+        "medharden predict run first.png second.png --csv",
+    ),
+    "export": (
+        "medharden export run --to onnx",
+        "medharden export run --to onnx --quantise int8",
+    ),
     "attack": (
         "medharden attack run --data xrays --write attacked",
         "medharden attack model.pt --data xrays --write attacked --split val --case 6239d3baa89a9cfc",

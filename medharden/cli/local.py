@@ -23,10 +23,13 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 
 @local_app.command()
 def bench(
-    model: Annotated[Path, typer.Argument(metavar="MODEL", help="Checkpoint, state dict or MONAI bundle folder.")],
-    data: Annotated[
-        Path, typer.Option("--data", help="Folder with a sub-folder a class, manifest CSV (or its folder), or .npz.")
+    model: Annotated[
+        Path, typer.Argument(metavar="MODEL", help="Checkpoint, state dict or MONAI bundle folder; or a run directory.")
     ],
+    data: Annotated[
+        Path | None,
+        typer.Option("--data", help="Folder with a sub-folder a class, manifest CSV (or its folder), or .npz."),
+    ] = None,
     protocol: Annotated[str, typer.Option("--protocol", help="Name of a shipped protocol, or path.")] = "default",
     arch: Annotated[str | None, typer.Option("--arch", help="timm:NAME, monai:NAME, or python:MODULE:CLASS.")] = None,
     device: Annotated[
@@ -38,8 +41,15 @@ def bench(
     key_file: Annotated[Path | None, typer.Option("--key-file", help="Pseudonym key.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Measure reading, steps and attacks on a few cases, and say what a whole run would take. Writes nothing."""
+    """Measure what a whole run would take; of a run directory, what an answer costs in each form. Writes nothing."""
     out.json = as_json
+    if (model / "hardened.json").is_file():
+        from medharden.cli.latency import run_latency
+
+        run_latency(model, arch)
+        return
+    if data is None:
+        raise typer.BadParameter("is needed, but for a run directory", param_hint="--data")
     from medharden.cli.benched import run_bench
     from medharden.cli.pipeline import Job
 

@@ -26,7 +26,7 @@ from medharden.reporting import render
 from medharden.sizes import MAX_DECODED
 from medharden.verifying import write_bom
 
-__all__ = ["Job", "interruptible", "require_sources", "run_all", "run_evaluation"]
+__all__ = ["Job", "interruptible", "load_data", "prepare", "require_sources", "run_all", "run_evaluation"]
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ def run_all(job: Job) -> int:
         out.say(f"protocol: {protocol.name}, {threat.norm} eps {threat.eps:.4g} of the input range")
         with stage_progress() as progress:
             original = _load_original(job, protocol)
-            cohort = _load_data(job, protocol, progress)
+            cohort = load_data(job, protocol, progress)
             _say_what_comes(job, original, cohort, protocol, progress)
             _harden(job, original, cohort, protocol, progress)
             _evaluate(job, original, cohort, protocol, progress)
@@ -92,7 +92,7 @@ def run_evaluation(job: Job) -> None:
     ):
         protocol = RunFiles(job.run).protocol()
         original = None if job.model is None else _load_original(job, protocol)
-        cohort = _load_data(job, protocol, progress)
+        cohort = load_data(job, protocol, progress)
         record = _attack(job, original, cohort, protocol, progress)
         if not ranks.first():
             return
@@ -171,7 +171,8 @@ def _load_original(job: Job, protocol: Protocol) -> Classifier:
     return original
 
 
-def _load_data(job: Job, protocol: Protocol, progress: Progress) -> Cohort:
+def load_data(job: Job, protocol: Protocol, progress: Progress) -> Cohort:
+    """The run's cohort, said in one line."""
     with ranks.first_alone():  # which makes the key where there is none
         key = load_pseudonym_key(job.key_file)
     progress("read", 0, 1)

@@ -11,7 +11,7 @@ from rich.console import Group, RenderableType
 from rich.panel import Panel
 from rich.table import Table
 
-from medharden.audit import RunFiles
+from medharden.audit import RunFiles, digest_file
 from medharden.audit.inventory import is_signed
 from medharden.cli.console import marked, out, warn, write
 from medharden.cli.decided import (
@@ -24,9 +24,9 @@ from medharden.cli.decided import (
     told_findings,
 )
 from medharden.codes import steps
-from medharden.gating import Standing, check_decision, gate
+from medharden.gating import Standing, check_decision, gate, gate_artefact
 from medharden.protocol import load_protocol
-from medharden.record import Evaluation, GateDecision, HardenRecord, Verdict
+from medharden.record import ARTEFACTS, Evaluation, GateDecision, HardenRecord, Verdict
 from medharden.reporting import markdown_summary
 from medharden.reporting.numbers import percent, points_interval, points_named
 
@@ -55,6 +55,7 @@ class GateJob:
         read_only: write nothing.
         check: write nothing, and hold the decision on record against one made anew.
         supersede: decide over a signed state.
+        artefact: an exported model to decide on in the composite's place.
     """
 
     run: Path
@@ -65,11 +66,14 @@ class GateJob:
     check: bool
     supersede: bool
     as_markdown: bool
+    artefact: Path | None = None
 
 
 def run_gate(job: GateJob) -> int:
     """Decides, prints and returns the exit code; on a signed run it compares with the signed decision."""
     required = required_digest(job.protocol)
+    if job.artefact is not None:
+        return _gate_artefact(job, job.artefact, required)
     signed = not (job.read_only or job.supersede) and job.run.is_dir() and is_signed(job.run)
     if job.check or signed:
         return _check(job, required)
@@ -82,6 +86,19 @@ def run_gate(job: GateJob) -> int:
         supersede=job.supersede,
     )
     _print(job, decision, ())
+    return EXIT_CODES[decision.verdict]
+
+
+def _gate_artefact(job: GateJob, artefact: Path, required: str) -> int:
+    """Decides on an exported model; a report that lies in the run is rendered anew, for it shows the verdict."""
+    decision = gate_artefact(
+        job.run, digest_file(artefact), protocol=required, read_only=job.read_only, supersede=job.supersede
+    )
+    if not job.read_only and (job.run / "report.html").is_file():
+        from medharden.reporting import render
+
+        render(job.run)
+    _print(job, decision, (f"of the artefact {artefact.name}, sha256 {decision.artefact[:12]}",))
     return EXIT_CODES[decision.verdict]
 
 
@@ -150,7 +167,8 @@ def show_verdict(run: Path, decision: GateDecision, report: Path | None = None, 
     Told to be quiet, it prints the verdict and the gravest reason alone.
     """
     files = RunFiles(run)
-    evaluation, record = files.record("evaluation.json", Evaluation), files.record("harden.json", HardenRecord)
+    place = f"{ARTEFACTS}/{decision.artefact[:16]}/" if decision.artefact else ""
+    evaluation, record = files.record(f"{place}evaluation.json", Evaluation), files.record("harden.json", HardenRecord)
     machine = _machine(run, decision, evaluation, record) | {"notes": list(notes)}
     colour = COLOURS[decision.verdict]
     verdict = marked(f"[bold {colour}]{{}}[/] · {{}}", decision.verdict, decision.protocol_name)

@@ -4,11 +4,13 @@ from medharden.data.cohort import Case, Cohort, SourceSummary, load_cohort, loca
 from medharden.data.groups import group_values
 from medharden.data.phantom import write_phantom_cohort
 from medharden.data.pseudonyms import load_pseudonym_key, pseudonym
+from medharden.data.single import SingleCase, read_single
 from medharden.patients import patient_identity
 
 __all__ = [
     "Case",
     "Cohort",
+    "SingleCase",
     "SourceSummary",
     "group_values",
     "load_cohort",
@@ -16,5 +18,6 @@ __all__ = [
     "locate_case",
     "patient_identity",
     "pseudonym",
+    "read_single",
     "write_phantom_cohort",
 ]

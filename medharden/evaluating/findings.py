@@ -26,7 +26,7 @@ __all__ = ["Pushed", "push_all"]
 
 _STEPS = 20
 _NAME = f"push-{_STEPS}"
-_TRANSFER = "transfer-push"
+_TRANSFER, _REPLAY = "transfer-push", "replay-push"
 
 
 @dataclass(frozen=True)
@@ -51,6 +51,7 @@ def push_all(
     batch_size: int,
     progress: Progress | None,
     numbers: Tensor,
+    beside: Subject | None = None,
 ) -> tuple[dict[str, Pushed], dict[str, SuiteResult]]:
     """Pushes every finding of every subject; what beats another subject is tried on the release too.
 
@@ -63,6 +64,7 @@ def push_all(
         batch_size: cases a pass.
         progress: called with `attack findings`, passes over the cases done and in all.
         numbers: (n,) of the cases among all that are attacked, by which each has its randomness.
+        beside: a further subject, which gives no gradient: what was pushed against all others is tried on it.
 
     Returns:
         By subject what became of each finding, and the suite's results with the cases that fell to a push.
@@ -90,6 +92,13 @@ def push_all(
         for k, candidate in enumerate(own):
             points[k].append(candidate)
         pushed[subject.name], found[subject.name] = tried.outcome(), results_now
+    if beside is not None:
+        tried = _Tried(beside, inputs, labels, batch_size)
+        every = [candidate for of_finding in points for candidate in of_finding]
+        for candidates in (*(result.adversarial for result in results.values()), *every):
+            tried.all_findings(candidates)
+        found[beside.name] = _fallen(results[beside.name], _REPLAY, tried, every, protocol, 0.0)
+        pushed[beside.name] = tried.outcome()
     return pushed, found
 
 
@@ -104,6 +113,7 @@ class _Tried:
 
     @torch.no_grad()
     def answers(self, points: Cases) -> Tensor:
+        """(n, columns) at the points."""
         return logits_in_batches(self._view, points, self._batch_size)
 
     def all_findings(self, points: Cases) -> None:
@@ -120,9 +130,11 @@ class _Tried:
 
     @property
     def refers(self) -> bool:
+        """Whether the last column means `referred`."""
         return refers(self._view)
 
     def outcome(self) -> Pushed:
+        """What became of each finding, over all that was tried."""
         present = self._labels > 0.5
         return Pushed(robust=(self._logits > 0) == present, logits=self._logits)
 
@@ -136,6 +148,7 @@ def _push(
     batch_size: int,
     numbers: Tensor,
 ) -> Cases:
+    """(n, C, *spatial) where one finding of each case is furthest to its wrong side, in a file."""
     generators = [_generator(protocol.seed, finding, number) for number in numbers.tolist()]
     found = RowFile(inputs.shape, inputs.dtype, inputs.device)
     for at, part, truth in zip(
@@ -182,6 +195,8 @@ def _fallen(
     )
     if name == _TRANSFER:
         recipe = "what was pushed against the original and the robust branch, tried on the release"
+    if name == _REPLAY:
+        recipe = "what was pushed against the original, the robust branch and the release, tried on the artefact"
     return replace(
         result,
         adversarial=adversarial,

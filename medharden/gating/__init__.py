@@ -23,6 +23,8 @@ authorised release, where there is one) on the same cases, with the patient as t
     robust_sensitivity_change  as recall, under attack              as recall               INCONCLUSIVE
     referral (guarded only)    upper limit is within the budget     estimate exceeds it     INCONCLUSIVE
     of all, classes, attacked
+    agreement (artefacts only) answered and referred as by the      never                   INCONCLUSIVE
+                               composite, on every test case; it is reported and decides nothing
 
 A subgroup FAILs where harm is shown by exact limits, and so does the run; a subgroup that is INCONCLUSIVE is listed
 among the reasons and leaves the verdict as it is. Nothing passes where the original is not shown to be better than
@@ -38,6 +40,7 @@ unreadable is no verdict but a `RunError`.
 """
 
 from medharden.gating.answers import COLUMNS, AnswerColumns, PairedAnswers, read_answers
+from medharden.gating.artefact import gate_artefact
 from medharden.gating.authorised import Release
 from medharden.gating.comparing import Asked, compare_answers
 from medharden.gating.decision import decide
@@ -57,5 +60,6 @@ __all__ = [
     "compare_answers",
     "decide",
     "gate",
+    "gate_artefact",
     "read_answers",
 ]

@@ -57,6 +57,7 @@ def decide(
     history: RunHistory,
     release: Release | None = None,
     ledger: Ledger | None = None,
+    beside: tuple[Endpoint, ...] = (),
 ) -> GateDecision:
     """Decides on one run; the rules are in the package's docstring.
 
@@ -70,6 +71,7 @@ def decide(
         history: what the run's log says of its lock and of its looks at the test split.
         release: the last authorised release, compared with beside the original; null where there is none.
         ledger: looks over several run directories; null where none was named.
+        beside: further endpoints, such as an exported model's agreement with the composite.
 
     Returns:
         The decision with `decided` left empty. INVALID decisions have no endpoints: their numbers mean nothing.
@@ -99,6 +101,7 @@ def decide(
         *clean_endpoints(protocol, cohort.classes, cases),
         *floor_endpoints(protocol, cohort.classes, cases),
         *robust_endpoints(protocol, cohort.classes, cases),
+        *beside,
     ]
     if harden.fusion.mode == "guarded":
         endpoints += referral_endpoints(protocol, cohort.classes, cases)

@@ -17,7 +17,7 @@ from medharden.gating.looks import history_problems
 from medharden.protocol import Protocol
 from medharden.record import CohortRecord, Evaluation, GateDecision, HardenRecord, Progress
 
-__all__ = ["gate"]
+__all__ = ["digests_of", "gate", "require_all"]
 
 _WRITTEN_BY = {
     "protocol.yaml": "harden",
@@ -64,7 +64,7 @@ def gate(
     """
     for folder in (run, authorised):
         if folder is not None:
-            _require_all(folder)
+            require_all(folder)
     if read_only:
         return _decided(RunFiles(run), protocol, authorised, ledger, progress)[0]
     if is_signed(run) and not supersede:
@@ -92,7 +92,7 @@ def _decided(
     """The decision, dated, with the digests of what it is on."""
     _report(progress, 0)
     protocol = files.protocol()
-    digests = _digests(files, protocol)
+    digests = digests_of(files, protocol)
     _report(progress, 1)
     decision = _decide(files, protocol, digests, required, authorised, ledger)
     _report(progress, 2)
@@ -145,12 +145,17 @@ def _release(files: RunFiles) -> Release:
         harden=files.record("harden.json", HardenRecord),
         evaluation=files.record("evaluation.json", Evaluation),
         cases=files.cases(),
-        digests=_digests(files, protocol),
+        digests=digests_of(files, protocol),
         history=history,
     )
 
 
-def _require_all(run: Path) -> None:
+def require_all(run: Path) -> None:
+    """Refuses a run directory that lacks what a decision is on.
+
+    Raises:
+        RunError: it is none, or lacks a record, and the message names the stage that writes it.
+    """
     if not run.is_dir():
         raise RunError(f"{run.name} is no run directory; expected the folder that `medharden harden` wrote")
     require_plain(run)
@@ -160,7 +165,7 @@ def _require_all(run: Path) -> None:
         raise RunError(f"the run directory lacks {', '.join(missing)}; run {stages} first")
 
 
-def _digests(files: RunFiles, protocol: Protocol) -> RunDigests:
+def digests_of(files: RunFiles, protocol: Protocol) -> RunDigests:
     """The bytes of what is parsed later are kept, so that the digest is of them."""
     for name in ("cohort.json", "harden.json", "cases.parquet", "evaluation.json"):
         files.data(name)

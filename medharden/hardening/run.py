@@ -45,6 +45,7 @@ from medharden.hardening.state import EpochState
 from medharden.hardening.training import BranchTraining
 from medharden.models import (
     Classifier,
+    Contract,
     HardenedClassifier,
     check_classifier,
     describe_hardened,
@@ -132,7 +133,9 @@ def harden(
         after, identical = state_digest(clean_path), torch.equal(answers, _answers(clean_path, fixed, device))
         if any(ranks.heard(after != before or not identical)):
             raise HardeningError("the clean path moved during hardening; this is a defect: nothing was written")
-        model = HardenedClassifier(clean_path, training.branch, fusion, bias, multilabel=protocol.task.multilabel)
+        contract = _contract(cohort, protocol)
+        several = protocol.task.multilabel
+        model = HardenedClassifier(clean_path, training.branch, fusion, bias, multilabel=several, contract=contract)
         digest, description = _write_model(run, model.cpu())
         record = HardenRecord(
             protocol=protocol.digest,
@@ -183,6 +186,12 @@ def decision_bias(protocol: Protocol, classes: tuple[str, ...]) -> Tensor:
     if len(classes) == 2 and task.positive is not None and task.threshold != 0.5:
         bias[classes.index(task.positive)] = _log_odds_against(task.threshold_of(task.positive))
     return bias
+
+
+def _contract(cohort: Cohort, protocol: Protocol) -> Contract:
+    """What the released model takes and answers: the view and the classes that it is gated on."""
+    rule = protocol.decision_rule(len(cohort.classes))
+    return Contract(cohort.classes, protocol.input, cohort.record.shape, rule, protocol.digest)
 
 
 def _log_odds_against(threshold: float) -> float:

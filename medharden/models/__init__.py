@@ -10,30 +10,37 @@ from medharden.models.answers import (
     task_loss,
 )
 from medharden.models.classifier import Classifier, check_classifier, logits_in_batches, state_digest
+from medharden.models.contract import Contract, contract_fields
 from medharden.models.description import describe_hardened
 from medharden.models.findings import finding_support, mix_findings
 from medharden.models.hardened import (
     Assessment,
     DecisionView,
     HardenedClassifier,
+    assess,
     mix,
     refers,
     refers_findings,
     support,
 )
 from medharden.models.loading import load_classifier
+from medharden.models.runtime import RuntimeModel, open_onnx, read_onnx
 from medharden.models.storage import hardened_bytes, load_hardened
 from medharden.models.timm_import import timm_module
 
 __all__ = [
     "Assessment",
     "Classifier",
+    "Contract",
     "DecisionView",
     "HardenedClassifier",
+    "RuntimeModel",
     "answered_rightly",
     "answers",
+    "assess",
     "calibrated",
     "check_classifier",
+    "contract_fields",
     "describe_hardened",
     "divergence",
     "finding_support",
@@ -43,8 +50,10 @@ __all__ = [
     "logits_in_batches",
     "mix",
     "mix_findings",
+    "open_onnx",
     "probabilities",
     "probability_of_truth",
+    "read_onnx",
     "refers",
     "refers_findings",
     "state_digest",

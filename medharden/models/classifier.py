@@ -58,12 +58,12 @@ class Classifier(nn.Module):
             inputs = inputs.expand(-1, channels, *inputs.shape[2:])
         logits = named_output(self.network((inputs - self.mean) / self.std), self.record.output)
         if self.record.one_logit:
-            if logits.numel() != len(inputs):
+            if logits.shape[1:].numel() != 1 or logits.shape[0] != inputs.shape[0]:
                 raise ModelError(
                     f"the network's last layer has one output, the network answers {tuple(logits.shape)} for "
                     f"{len(inputs)} cases; set the number of classes in model.arguments, such as num_classes"
                 )
-            logits = logits.reshape(len(inputs), 1)
+            logits = logits.reshape(-1, 1)  # as many as there are cases, in a traced graph too
             return torch.cat([torch.zeros_like(logits), logits], dim=1)
         return logits
 

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
 from medharden.canonical import canonical_json, parse_canonical
 from medharden.errors import ModelError
+from medharden.models.contract import Contract, contract_fields, read_contract
 from medharden.models.hardened import HardenedClassifier
 from medharden.record import FusionRecord, ModelRecord
 from medharden.text import neutral
 
-__all__ = ["describe_hardened", "read_description"]
+__all__ = ["Description", "describe_hardened", "read_description"]
 
 T = TypeVar("T")
 
@@ -32,11 +34,30 @@ def describe_hardened(model: HardenedClassifier) -> dict[str, Any]:
         "original": dataclasses.asdict(model.clean_path.record),
         "fusion": dataclasses.asdict(model.fusion),
     }
+    if model.contract is not None:
+        described["contract"] = contract_fields(model.contract)
     return described | ({"task": _FINDINGS} if model.multilabel else {})
 
 
-def read_description(data: bytes) -> tuple[ModelRecord, FusionRecord, bool]:
-    """The original's record, the fusion, and whether each output is a finding.
+@dataclass(frozen=True)
+class Description:
+    """What `hardened.json` tells.
+
+    Attributes:
+        original: how to build the network again.
+        fusion: how the two paths answer.
+        multilabel: whether each output is a finding.
+        contract: what the model takes and answers; null where its maker didn't say.
+    """
+
+    original: ModelRecord
+    fusion: FusionRecord
+    multilabel: bool
+    contract: Contract | None
+
+
+def read_description(data: bytes) -> Description:
+    """What is told of a hardened model.
 
     Args:
         data: the bytes of `hardened.json`: canonical JSON and one line's end, as it was written.
@@ -55,13 +76,18 @@ def read_description(data: bytes) -> tuple[ModelRecord, FusionRecord, bool]:
     if description.get("format") != _FORMAT:
         raise ModelError(f"hardened.json has format {_shown(description.get('format'))}, expected {_FORMAT!r}")
     task = description.get("task", "multiclass")
-    unknown = description.keys() - {"format", "original", "fusion", "task"}
+    unknown = description.keys() - {"format", "original", "fusion", "task", "contract"}
     if unknown or (task != _FINDINGS and "task" in description):
         raise ModelError(f"hardened.json has a key that it can't have: {_shown(min(unknown, default='task'))}")
     record = _read(ModelRecord, description, "original")
     fusion = _read(FusionRecord, description, "fusion")
     _require_ranges(record, fusion)
-    return record, fusion, task == _FINDINGS
+    contract = None
+    if "contract" in description:
+        contract = read_contract(
+            description["contract"], classes=record.classes, channels=record.channels, dims=record.dims
+        )
+    return Description(record, fusion, task == _FINDINGS, contract)
 
 
 def _read(kind: type[T], description: dict[str, Any], part: str) -> T:

@@ -12,11 +12,13 @@ from torch import Tensor, nn
 from medharden.errors import ModelError
 from medharden.models.answers import calibrated
 from medharden.models.classifier import Classifier
+from medharden.models.contract import Contract
 from medharden.models.findings import findings_refer, guarded_findings, mix_findings
 from medharden.pinning import check_pin, pin
+from medharden.protocol import Input
 from medharden.record import FusionRecord
 
-__all__ = ["Assessment", "DecisionView", "HardenedClassifier"]
+__all__ = ["Assessment", "DecisionView", "HardenedClassifier", "assess"]
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,7 @@ class HardenedClassifier(nn.Module):
         decision_bias: (K,) added to logits before the larger one is answered; it carries the protocol's decision
             threshold, log((1-t)/t) for the positive class or for each finding, and is 0 at t = 0.5.
         multilabel: whether the columns are findings.
+        contract: what it takes and answers; null where nobody said.
     """
 
     decision_bias: Tensor
@@ -61,15 +64,52 @@ class HardenedClassifier(nn.Module):
         decision_bias: Tensor,
         *,
         multilabel: bool = False,
+        contract: Contract | None = None,
     ) -> None:
         super().__init__()
         self.multilabel = multilabel
+        self.contract = contract
         self.clean_path = clean_path
         self.robust_branch = robust_branch
         self.fusion = fusion
         self.register_buffer("decision_bias", decision_bias)
         self._pin_paths()
         self.eval()
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the outputs, in their order.
+
+        Raises:
+            ModelError: the model doesn't know them.
+        """
+        return self._known().classes
+
+    @property
+    def input(self) -> Input:
+        """The view: how a file's stored values become the input that was gated on.
+
+        Raises:
+            ModelError: the model doesn't know it.
+        """
+        return self._known().input
+
+    @property
+    def decision(self) -> str:
+        """`argmax`, or the probability from which a class or finding is answered; `decision_bias` carries it.
+
+        Raises:
+            ModelError: the model doesn't know it.
+        """
+        return self._known().decision
+
+    def _known(self) -> Contract:
+        if self.contract is None:
+            raise ModelError(
+                "this model doesn't know its classes and input: they come with the run directory that "
+                "`medharden harden` writes; harden again, or give a contract"
+            )
+        return self.contract
 
     def _pin_paths(self) -> None:
         pin(self.clean_path, "the clean path")
@@ -114,22 +154,15 @@ class HardenedClassifier(nn.Module):
     def forward(self, inputs: Tensor) -> Tensor:
         """Logits of the released answer; `mixed` returns log-probabilities, of findings log-odds."""
         self._check_paths()
-        mode = self.fusion.mode
-        if mode in ("clean", "guarded"):
+        if self.fusion.mode == "guarded":  # whose logits need no branch
             return self.clean_path(inputs)  # type: ignore[no-any-return]
-        if mode == "robust":
-            return self.robust_branch(inputs)  # type: ignore[no-any-return]
-        combine = mix_findings if self.multilabel else mix
-        return combine(self.clean_path(inputs), self.robust_branch(inputs), self.fusion, self.decision_bias)
+        return self.assess(inputs).logits
 
     def assess(self, inputs: Tensor) -> Assessment:
         """The released answer and, in `guarded` mode, which cases a reader is told to look at."""
         self._check_paths()
-        if self.fusion.mode != "guarded":
-            return Assessment(self(inputs), torch.zeros(len(inputs), dtype=torch.bool, device=inputs.device))
-        clean, robust = self.clean_path(inputs), self.robust_branch(inputs)
-        flag = refers_findings if self.multilabel else refers
-        return Assessment(clean, flag(clean, robust, self.decision_bias, self.fusion))
+        paths = (self.clean_path, self.robust_branch)
+        return assess(paths, inputs, self.fusion, self.decision_bias, multilabel=self.multilabel)
 
     def decision_view(self) -> nn.Module:
         """What an attacker of the released model faces: its decision, and in `guarded` mode its referral too."""
@@ -137,6 +170,35 @@ class HardenedClassifier(nn.Module):
         if self.fusion.mode == "guarded":
             return _GuardedView(self)
         return DecisionView(self, self.decision_bias)
+
+
+def assess(
+    paths: tuple[nn.Module | None, nn.Module | None],
+    inputs: Tensor,
+    fusion: FusionRecord,
+    bias: Tensor,
+    *,
+    multilabel: bool,
+) -> Assessment:
+    """The released answer of two paths.
+
+    Args:
+        paths: the clean path and the robust branch; one that the mode doesn't ask may be null.
+        inputs: (N, C, *spatial) in [0, 1].
+        fusion: how the two answers become one.
+        bias: (K,) decision bias.
+        multilabel: whether the columns are findings.
+    """
+    clean = None if paths[0] is None or fusion.mode == "robust" else paths[0](inputs)
+    robust = None if paths[1] is None or fusion.mode == "clean" else paths[1](inputs)
+    if clean is None or robust is None:
+        (logits,) = (found for found in (clean, robust) if found is not None)
+    elif fusion.mode == "guarded":
+        flag = refers_findings if multilabel else refers
+        return Assessment(clean, flag(clean, robust, bias, fusion))
+    else:
+        logits = (mix_findings if multilabel else mix)(clean, robust, fusion, bias)
+    return Assessment(logits, torch.zeros_like(logits[:, 0], dtype=torch.bool))
 
 
 class DecisionView(nn.Module):

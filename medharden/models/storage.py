@@ -38,7 +38,7 @@ def hardened_bytes(model: HardenedClassifier, description: bytes) -> bytes:
     return save(kept, metadata={_DESCRIPTION: hashlib.sha256(description).hexdigest()})
 
 
-def load_hardened(folder: Path, *, arch: str | None = None) -> HardenedClassifier:
+def load_hardened(folder: Path | str, *, arch: str | None = None) -> HardenedClassifier:
     """Loads `hardened.safetensors` and `hardened.json` from a run directory; each is read once.
 
     `hardened_bytes` of the model and the bytes of `hardened.json` are the bytes that were loaded, so whoever holds the
@@ -52,6 +52,7 @@ def load_hardened(folder: Path, *, arch: str | None = None) -> HardenedClassifie
         ModelError: a file is missing or damaged, or the weights don't fit.
         RunError: a file is a link, a pipe or the like.
     """
+    folder = Path(folder)
     try:
         described = read_plain(folder, "hardened.json", largest=_LARGEST_DESCRIPTION)
         weights = read_plain(folder, "hardened.safetensors", largest=LARGEST_WEIGHTS)
@@ -61,7 +62,8 @@ def load_hardened(folder: Path, *, arch: str | None = None) -> HardenedClassifie
     state = read_safetensors(weights, "hardened.safetensors")
     if safetensors_metadata(weights).get(_DESCRIPTION) != hashlib.sha256(described).hexdigest():
         raise ModelError("hardened.safetensors does not belong to hardened.json; was one of them replaced?")
-    record, fusion, multilabel = read_description(described)
+    told = read_description(described)
+    record = told.original
     state |= {k: state[_twin(k)] for k in _branch_keys(state) if k not in state}
     prefix = "clean_path.network."
     network = rebuild_network(
@@ -73,7 +75,7 @@ def load_hardened(folder: Path, *, arch: str | None = None) -> HardenedClassifie
     parts.register_buffer("decision_bias", bias)
     require_fit(parts, {"decision_bias": bias} | state, "what hardened.json tells of", types=True)
     parts.load_state_dict({"decision_bias": bias} | state, strict=True)
-    return HardenedClassifier(clean, branch, fusion, bias, multilabel=multilabel)
+    return HardenedClassifier(clean, branch, told.fusion, bias, multilabel=told.multilabel, contract=told.contract)
 
 
 def _twin(key: str) -> str:

@@ -19,10 +19,13 @@ from medharden.record.evaluation import (
     SubjectOutcome,
     SubjectTable,
 )
+from medharden.record.export import ARTEFACTS, EXPORTS, ExportRecord, Parity
 from medharden.record.gate import Endpoint, GateDecision
 from medharden.record.hardening import BranchRecord, CostRecord, EpochRecord, FrontierPoint, FusionRecord, HardenRecord
 
 __all__ = [
+    "ARTEFACTS",
+    "EXPORTS",
     "AlikePair",
     "AttackOutcome",
     "AttackRecord",
@@ -40,6 +43,7 @@ __all__ = [
     "EpochRecord",
     "Evaluation",
     "ExcludedCase",
+    "ExportRecord",
     "Finding",
     "FindingTable",
     "FrontierPoint",
@@ -49,6 +53,7 @@ __all__ = [
     "Identity",
     "Label",
     "ModelRecord",
+    "Parity",
     "Progress",
     "SanityPoint",
     "SubjectOutcome",

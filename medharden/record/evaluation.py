@@ -53,7 +53,7 @@ class AttackOutcome:
 
 @dataclass(frozen=True)
 class SubjectOutcome:
-    """One model under evaluation: the `original`, the `robust_branch` or the `composite` that ships.
+    """One model under evaluation: `original`, `robust_branch`, the `composite` that ships, or an exported `artefact`.
 
     Attributes:
         n, clean_correct: test cases, and how many were answered rightly.
@@ -110,6 +110,7 @@ class Evaluation:
         protocol, cohort, hardened, cases: digests of what was evaluated and of the per-case table.
         threat: the threat model in words and numbers, as attacked.
         decision_threshold: probability from which the positive class is answered (two classes), or `argmax`.
+        artefact: SHA-256 of the exported model that was evaluated (`artefacts/ID`); empty where the composite was.
         sanity: robust accuracy against budget and steps on a few cases; empty where the protocol asks for none.
     """
 
@@ -128,6 +129,7 @@ class Evaluation:
     finished: str
     findings: tuple[Finding, ...] = ()
     sanity: tuple[SanityPoint, ...] = ()
+    artefact: str = ""
 
     def subject(self, name: str) -> SubjectOutcome:
         """The outcome of one subject.

@@ -15,7 +15,8 @@ class Endpoint:
 
     Attributes:
         name: such as `accuracy` or `recall:pneumonia`.
-        kind: `noninferiority`, `brier`, `identity`, `robust_floor`, `robust_gain`, `referral`, or `subgroup`.
+        kind: `noninferiority`, `brier`, `identity`, `robust_floor`, `robust_gain`, `referral`, `agreement`, or
+            `subgroup`.
         estimate, lower, upper: in proportion units (0.01 is one point); the limits at `level`.
         level: two-sided confidence level.
         limit: what `lower` (or `upper`, for `referral` and `brier`) is held against: `-margin`, floor, 0, budget or
@@ -60,6 +61,7 @@ class GateDecision:
         subgroups: changes of accuracy in the declared subgroups; of these a FAIL alone counts for the verdict.
         authorised: SHA-256 of the authorised release's `hardened.safetensors`, or empty where none was compared with.
         ledger: hash of the last line of the ledger of looks that was read, or empty where none was.
+        artefact: SHA-256 of the exported model that was decided on; empty where it was the composite.
         protocol_required: digest of the protocol that whoever decided required; empty where the run's own was taken.
     """
 
@@ -77,3 +79,4 @@ class GateDecision:
     authorised: str = ""
     ledger: str = ""
     protocol_required: str = ""
+    artefact: str = ""

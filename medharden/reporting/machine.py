@@ -35,6 +35,7 @@ def machine_report(records: RunRecords) -> dict[str, Any]:
         "subgroups": [{**asdict(e), "verdict": e.verdict.value} for e in decision.subgroups],
         "subjects": [_subject(records, s) for s in evaluation.subjects],
         **_by_finding(records),
+        **_artefacts(records),
         "usefulness": [asdict(at) for at in usefulness(records)],
         "sanity": [asdict(p) for p in evaluation.sanity],
         "identity": asdict(evaluation.identity),
@@ -75,6 +76,24 @@ def _by_finding(records: RunRecords) -> dict[str, Any]:
     """Each finding under attack; nothing for classes."""
     figures = [f.as_json() for f in finding_figures(records)]
     return {"by_finding": figures} if figures else {}
+
+
+def _artefacts(records: RunRecords) -> dict[str, Any]:
+    """Exported models with their verdicts; nothing where none was decided on."""
+    found = [
+        {
+            "file": artefact.name,
+            "gated": artefact.gated,
+            "digest": artefact.decision.artefact,
+            "runtime": artefact.evaluation.environment.device,
+            "subject": asdict(artefact.evaluation.subject("artefact")),
+            "verdict": artefact.decision.verdict.value,
+            "reasons": list(artefact.decision.reasons),
+            "endpoints": [{**asdict(e), "verdict": e.verdict.value} for e in artefact.decision.endpoints],
+        }
+        for artefact in records.artefacts
+    ]
+    return {"artefacts": found} if found else {}
 
 
 def _subject(records: RunRecords, subject: SubjectOutcome) -> dict[str, Any]:

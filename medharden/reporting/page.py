@@ -9,6 +9,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from medharden.codes import all_codes
 from medharden.record import Finding
 from medharden.reporting.accuracy import unit_table
+from medharden.reporting.artefacts import artefact_rows
 from medharden.reporting.charts import forest_chart, frontier_chart, robustness_chart, training_chart
 from medharden.reporting.clean import all_findings, endpoint_rows, paired_tables, subgroup_rows, summary
 from medharden.reporting.excluded import excluded_rows
@@ -119,6 +120,7 @@ def html_report(records: RunRecords) -> bytes:
         attacks=ATTACKS,
         losses=LOSSES,
         subjects=subject_rows(records),
+        artefacts=artefact_rows(records.artefacts),
         classes=class_rows(records),
         directions=direction_rows(records),
         by_finding=finding_rows(finding_figures(records)),

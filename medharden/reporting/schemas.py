@@ -22,6 +22,7 @@ from medharden.record import (
     Environment,
     EpochRecord,
     Evaluation,
+    ExportRecord,
     Finding,
     FusionRecord,
     GateDecision,
@@ -29,6 +30,7 @@ from medharden.record import (
     Identity,
     ModelRecord,
     SanityPoint,
+    SubjectOutcome,
 )
 from medharden.stats import Estimate
 
@@ -153,6 +155,19 @@ class LogHead(TypedDict):
     head: str
 
 
+class ReportedArtefact(TypedDict):
+    """An exported model that was decided on."""
+
+    file: str
+    gated: bool | None
+    digest: str
+    runtime: str
+    subject: SubjectOutcome
+    verdict: Literal["PASS", "FAIL", "INCONCLUSIVE", "INVALID"]
+    reasons: list[str]
+    endpoints: list[Endpoint]
+
+
 class Report(TypedDict):
     """The report in machine form (`report.json`)."""
 
@@ -165,6 +180,7 @@ class Report(TypedDict):
     subgroups: list[Endpoint]
     subjects: list[ReportedSubject]
     by_finding: NotRequired[list[dict[str, Any]]]
+    artefacts: NotRequired[list[ReportedArtefact]]
     usefulness: list[ReportedUsefulness]
     sanity: list[SanityPoint]
     identity: Identity
@@ -195,6 +211,7 @@ _TYPES: dict[str, Any] = {
     "harden": HardenRecord,
     "evaluation": Evaluation,
     "gate": GateDecision,
+    "export": ExportRecord,
     "report": Report,
 }
 

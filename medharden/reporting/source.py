@@ -15,6 +15,7 @@ from medharden.errors import RunError
 from medharden.files import require_plain
 from medharden.protocol import Protocol
 from medharden.record import CaseTable, CohortRecord, Evaluation, GateDecision, HardenRecord, Verdict
+from medharden.reporting.artefacts import Artefact, read_artefacts
 
 __all__ = ["COMPARED", "Examples", "RunRecords", "read_run", "require_records"]
 
@@ -57,6 +58,7 @@ class RunRecords:
     Attributes:
         cases: None where the table can't be read, which only an INVALID verdict lets pass.
         files: SHA-256 of each record file present, by name.
+        artefacts: exported models that were decided on.
         events, head: length of the audit log up to the gate's decision, and the hash of that line. What is logged
             after it (this very report, say) does not change the report.
     """
@@ -71,6 +73,7 @@ class RunRecords:
     files: dict[str, str]
     events: int
     head: str
+    artefacts: tuple[Artefact, ...] = ()
 
 
 def read_run(files: RunFiles) -> RunRecords:
@@ -95,6 +98,7 @@ def read_run(files: RunFiles) -> RunRecords:
         files={name: files.digest(name) for name in _WRITTEN_BY if name not in ("protocol.yaml", "audit.jsonl")},
         events=events,
         head=head,
+        artefacts=read_artefacts(files),
     )
     _require_one_run(records)
     return records

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from medharden.audit import RunFiles
 from medharden.errors import MedHardenError
 from medharden.protocol import content_digest
+from medharden.record import ARTEFACTS, EXPORTS
 from medharden.verifying.outcome import Fault
 
 __all__ = ["protocol_digest", "protocol_faults", "record_faults"]
@@ -36,12 +37,30 @@ def record_faults(files: RunFiles, digests: Mapping[str, str]) -> Iterator[Fault
     for name, record in records.items():
         if record is None:
             yield Fault(name, "can't be read as a record")
-    for name, field, file in _REFERENCES:
-        recorded = (records.get(name) or {}).get(field)
+    for name, field, file in (*_REFERENCES, *_of_exports(files, digests)):
+        recorded = (records.get(name) or files.fields(name) or {}).get(field) if name in digests else None
         if recorded is not None and file not in digests:
             yield Fault(file, f"is missing; {name} was made with it")
         elif recorded is not None and recorded != digests[file]:
             yield Fault(file, f"is not the one that {name} was made with")
+
+
+def _of_exports(files: RunFiles, digests: Mapping[str, str]) -> Iterator[tuple[str, str, str]]:
+    """What the records of exports, and of exported models that were evaluated, hold of other files.
+
+    Of an export its decision may be an earlier one that the log holds: another `gate.json` alone is no fault.
+    """
+    for name in digests:
+        folder, _, last = name.rpartition("/")
+        if folder == EXPORTS and last.endswith(".json"):
+            yield name, "hardened", "hardened.safetensors"
+            yield name, "description", "hardened.json"
+        elif folder.startswith(f"{ARTEFACTS}/") and last == "evaluation.json":
+            yield name, "hardened", "hardened.safetensors"
+            yield name, "cohort", "cohort.json"
+            yield name, "cases", f"{folder}/cases.parquet"
+        elif folder.startswith(f"{ARTEFACTS}/") and last == "gate.json":
+            yield name, "evaluation", f"{folder}/evaluation.json"
 
 
 def protocol_faults(files: RunFiles, locked: str, required: str = "") -> Iterator[Fault]:

@@ -89,13 +89,24 @@ def test_every_module_that_is_imported_comes_with_the_extra_that_is_said() -> No
                 if module in sys.stdlib_module_names or module == "medharden":
                     continue
                 given = {name.lower() for name in brought[module]}
-                extra = next((name for name in ("report", "harden") if module in EXTRAS[name]), "gate")
-                own = {"markupsafe": "jinja2", "cryptography": "securesystemslib", "typing_extensions": "pydantic"}.get(
-                    module
-                )
+                extra = next((name for name in ("report", "harden", "export") if module in EXTRAS[name]), "gate")
+                own = {
+                    "markupsafe": "jinja2",
+                    "cryptography": "securesystemslib",
+                    "typing_extensions": "pydantic",
+                    "google": "onnx",
+                    "onnx_ir": "onnxscript",
+                }.get(module)
                 assert given & OF_EXTRA[extra] or own in OF_EXTRA[extra], f"{path.name} imports {module}"
                 room = path.relative_to(ROOT / "medharden").parts[0]
-                assert extra != "harden" or room not in ("audit", "gating", "protocol", "record", "reporting", "stats")
+                assert extra not in ("harden", "export") or room not in (
+                    "audit",
+                    "gating",
+                    "protocol",
+                    "record",
+                    "reporting",
+                    "stats",
+                )
 
 
 @pytest.mark.parametrize(
@@ -157,6 +168,8 @@ def test_reports_that_nothing_here_renders_are_said_to_be_uncompared_and_are_not
         (("harden", "m.pt", "--data", "run"), "harden"),
         (("inspect", "--data", "run"), "harden"),
         (("evaluate", "run", "--data", "run"), "harden"),
+        (("export", "run", "--to", "onnx"), "harden"),
+        (("predict", "run", "a.png"), "harden"),
         (("attack", "m.pt", "--data", "run", "--write", "new"), "harden"),
         (("demo", "--out", "new"), "harden"),
         (("protocol", "plan", "demo", "--data", "run"), "harden"),

@@ -1,0 +1,168 @@
+"""The graph written as ONNX, as a `torch.export` program and as TorchScript; each holds its metadata inside."""
+
+from __future__ import annotations
+
+import io
+import json
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from medharden.errors import ModelError
+from medharden.exporting.graph import OUTPUTS, Deployed
+
+__all__ = ["INPUT", "OPSET", "Runner", "onnx_bytes", "opened_program", "opened_script", "program_bytes", "script_bytes"]
+
+INPUT = "inputs"
+OPSET = 18
+_META = "medharden.json"
+_LARGEST_ONNX = 2**31 - 2**20  # a protobuf message ends at 2 GiB
+_EXAMPLES = 2  # cases that a graph is traced on: of one, an exporter takes the axis for a constant
+
+Runner = Callable[[Tensor], Mapping[str, Tensor]]
+"""(N, C, *spatial) to outputs by name."""
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Of the exporters' notes none is for who exports: what they could break is held against the composite."""
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")
+        yield
+
+
+def _example(shape: tuple[int, ...]) -> Tensor:
+    return torch.rand((_EXAMPLES, *shape), generator=torch.Generator().manual_seed(0))
+
+
+def onnx_bytes(graph: Deployed, shape: tuple[int, ...], metadata: Mapping[str, str]) -> bytes:
+    """ONNX at opset 18; weights and steps that the two paths share are there once.
+
+    Batch normalisation stays a step of its own, which runtimes fold when they load: folded here, no weight of the two
+    paths would be the same any more.
+
+    Args:
+        graph: the composite.
+        shape: (C, *spatial) of a case.
+        metadata: key to text, in the model's `metadata_props`.
+
+    Raises:
+        ModelError: the network has a step that the exporter doesn't know, or is too large for one file.
+    """
+    import onnx
+    import onnx_ir as ir
+    from onnx_ir.passes import common
+    from onnxscript import optimizer
+
+    batch = torch.export.Dim("batch", min=1)
+    with _quiet(), _known_steps("onnx"):
+        program = torch.onnx.export(
+            graph,
+            (_example(shape),),
+            dynamo=True,
+            input_names=[INPUT],
+            output_names=list(OUTPUTS),
+            dynamic_shapes={INPUT: {0: batch}},
+            opset_version=OPSET,
+            optimize=False,
+            verbose=False,
+        )
+        if program is None:
+            raise ModelError("PyTorch exported nothing; the network can't be written as onnx")
+        model = program.model
+        optimizer.fold_constants(model)
+        _drop_zero_biases(model)
+        for step in (
+            common.InlinePass(),
+            common.IdentityEliminationPass(),
+            common.DeduplicateInitializersPass(size_limit=2**40),
+            common.CommonSubexpressionEliminationPass(),
+            common.RemoveUnusedNodesPass(),
+            common.RemoveUnusedFunctionsPass(),
+            common.RemoveUnusedOpsetsPass(),
+            common.ClearMetadataAndDocStringPass(),  # paths of this machine's sources among them
+        ):
+            step(model)
+    model.producer_name = "medharden"
+    model.metadata_props.clear()
+    model.metadata_props.update(dict(sorted(metadata.items())))
+    if (
+        sum(value.const_value.nbytes for value in model.graph.initializers.values() if value.const_value)
+        > _LARGEST_ONNX
+    ):
+        raise ModelError("the weights are more than one ONNX file can hold (2 GiB); export to pt2")
+    proto = ir.to_proto(model)
+    onnx.checker.check_model(proto)
+    data: bytes = proto.SerializeToString(deterministic=True)
+    return data
+
+
+def _drop_zero_biases(model: Any) -> None:
+    """Takes away the zeros that stand for no bias; onnxscript 0.7.2 gives those of 3D convolutions two axes."""
+    for node in model.graph:
+        if node.op_type == "Conv" and len(node.inputs) == 3 and node.inputs[2] is not None:
+            value = node.inputs[2].const_value
+            if value is not None and not value.numpy().any():
+                node.resize_inputs(2)
+
+
+def program_bytes(graph: Deployed, shape: tuple[int, ...], metadata: Mapping[str, str]) -> bytes:
+    """A `torch.export` program (`.pt2`); arguments and errors as of `onnx_bytes`."""
+    batch, written = torch.export.Dim("batch", min=1), io.BytesIO()
+    with _quiet(), _known_steps("pt2"):
+        program = torch.export.export(graph, (_example(shape),), dynamic_shapes={INPUT: {0: batch}})
+        torch.export.save(program, written, extra_files={_META: _as_json(metadata)})
+    return written.getvalue()
+
+
+def script_bytes(graph: torch.nn.Module, shape: tuple[int, ...], metadata: Mapping[str, str]) -> bytes:
+    """TorchScript, traced; arguments and errors as of `onnx_bytes`."""
+    written = io.BytesIO()
+    with _quiet(), _known_steps("torchscript"):
+        traced = torch.jit.trace(  # type: ignore[no-untyped-call]
+            graph, (_example(shape),), strict=False, check_trace=False
+        )
+        torch.jit.save(traced, written, _extra_files={_META: _as_json(metadata).encode()})
+    return written.getvalue()
+
+
+def opened_program(data: bytes) -> Runner:
+    """A program that `program_bytes` wrote, to be run."""
+    with _quiet():
+        module = torch.export.load(io.BytesIO(data)).module()
+    return _runner(module)
+
+
+def opened_script(data: bytes) -> Runner:
+    """A script that `script_bytes` wrote, to be run."""
+    with _quiet():
+        module = torch.jit.load(io.BytesIO(data))  # type: ignore[no-untyped-call]
+    return _runner(module)
+
+
+def _runner(module: Callable[[Tensor], Mapping[str, Tensor]]) -> Runner:
+    def run(inputs: Tensor) -> Mapping[str, Tensor]:
+        with _quiet():
+            return module(inputs)
+
+    return run
+
+
+@contextmanager
+def _known_steps(form: str) -> Iterator[None]:
+    """Turns what an exporter says of a network that it can't write into one sentence."""
+    try:
+        yield
+    except (torch.onnx.OnnxExporterError, RuntimeError, ValueError, TypeError, NotImplementedError) as error:
+        said = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        raise ModelError(
+            f"this network can't be written as {form}: {said[:300]}; try another form (onnx, pt2, torchscript)"
+        ) from error
+
+
+def _as_json(metadata: Mapping[str, str]) -> str:
+    return json.dumps(dict(sorted(metadata.items())))

@@ -1,0 +1,126 @@
+"""What an answer costs in PyTorch and in each exported form: of the original, the branch and the composite."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from medharden.errors import RunError
+from medharden.exporting.forms import onnx_bytes, opened_program, opened_script, program_bytes, script_bytes
+from medharden.exporting.graph import deployed
+from medharden.exporting.quantising import to_int8
+from medharden.models import HardenedClassifier, open_onnx
+from medharden.record import Progress
+
+__all__ = ["TIMED", "Timing", "time_forms"]
+
+TIMED = ("pytorch", "onnx", "onnx int8", "pt2", "torchscript")
+_MODES = {"original": "clean", "robust_branch": "robust", "composite": ""}
+_LEAST_SECONDS, _LEAST_ROUNDS, _MOST_ROUNDS = 0.6, 5, 60
+
+
+@dataclass(frozen=True)
+class Timing:
+    """One model in one form, at one batch size.
+
+    Attributes:
+        form: one of `TIMED`.
+        model: `original`, `robust_branch` or `composite`.
+        batch: cases a pass.
+        seconds: median of a pass.
+        ratio: the same over the original's in the same form: the median over rounds in which both took turns.
+        bytes: of the file; of PyTorch the weights and buffers that the graph holds, shared ones once.
+    """
+
+    form: str
+    model: str
+    batch: int
+    seconds: float
+    ratio: float
+    bytes: int
+
+    @property
+    def rate(self) -> float:
+        """Cases a second."""
+        return self.batch / self.seconds
+
+
+def time_forms(
+    model: HardenedClassifier,
+    *,
+    forms: Sequence[str] = TIMED,
+    batches: Sequence[int] = (1, 16),
+    progress: Progress | None = None,
+) -> tuple[Timing, ...]:
+    """Makes every form in memory and times it on the CPU, at the number of threads that PyTorch is set to.
+
+    The three models take turns, so that what else the machine does falls on all alike.
+
+    Args:
+        model: the composite.
+        forms: which of `TIMED`.
+        batches: cases a pass.
+        progress: called with `time`, forms done and in all.
+
+    Raises:
+        RunError: the model doesn't know its input.
+        ModelError: a form can't be made.
+    """
+    if model.contract is None:
+        raise RunError("hardened.json doesn't say what the model takes: harden again with this version")
+    shape, found = model.contract.shape, []
+    for done, form in enumerate(forms):
+        if progress is not None:
+            progress("time", done, len(forms))
+        made = {name: _made(model, form, mode, shape) for name, mode in _MODES.items()}
+        for batch in batches:
+            inputs = torch.rand((batch, *shape), generator=torch.Generator().manual_seed(batch))
+            rounds = _rounds({name: run for name, (run, _) in made.items()}, inputs)
+            for name, seconds in rounds.items():
+                ratios = [one / other for one, other in zip(seconds, rounds["original"], strict=True)]
+                found.append(
+                    Timing(form, name, batch, statistics.median(seconds), statistics.median(ratios), made[name][1])
+                )
+    if progress is not None:
+        progress("time", len(forms), len(forms))
+    return tuple(found)
+
+
+def _made(
+    model: HardenedClassifier, form: str, mode: str, shape: tuple[int, ...]
+) -> tuple[Callable[[torch.Tensor], object], int]:
+    graph = deployed(model, mode=mode)
+    if form == "pytorch":
+        held = {id(t): t.numel() * t.element_size() for t in [*graph.parameters(), *graph.buffers()]}
+        return graph, sum(held.values())
+    if form == "pt2":
+        data = program_bytes(graph, shape, {})
+        return opened_program(data), len(data)
+    if form == "torchscript":
+        data = script_bytes(graph, shape, {})
+        return opened_script(data), len(data)
+    data = onnx_bytes(graph, shape, {})
+    data = to_int8(data) if form == "onnx int8" else data
+    return open_onnx(data, form), len(data)
+
+
+@torch.no_grad()
+def _rounds(runs: dict[str, Callable[[torch.Tensor], object]], inputs: torch.Tensor) -> dict[str, list[float]]:
+    """Seconds of each in turn; the first passes, in which runtimes prepare, count not."""
+    taken: dict[str, list[float]] = {name: [] for name in runs}
+    for run in runs.values():
+        run(inputs)
+        run(inputs)
+    started = time.perf_counter()
+    for number in range(_MOST_ROUNDS):
+        for name, run in runs.items():
+            before = time.perf_counter()
+            run(inputs)
+            taken[name].append(time.perf_counter() - before)
+        if number + 1 >= _LEAST_ROUNDS and time.perf_counter() - started > _LEAST_SECONDS * len(runs):
+            break
+    return taken

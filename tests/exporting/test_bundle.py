@@ -1,0 +1,88 @@
+"""A MONAI bundle of a run, as MONAI checks and runs it: the same files get the same answers."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from released_runs import Released, released
+from tiny import ARCH
+
+from medharden.exporting import export
+from medharden.models import load_hardened
+from medharden.predicting import predict
+
+pytestmark = pytest.mark.filterwarnings("ignore")  # MONAI's own
+
+REQUIRED = (  # of the bundle specification
+    "version", "changelog", "monai_version", "pytorch_version", "numpy_version", "task", "description", "authors",
+    "copyright", "network_data_format",
+)  # fmt: skip
+REQUIRED_OF_TENSORS = ("type", "format", "num_channels", "spatial_shape", "dtype", "value_range", "is_patch_data")
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Released:
+    return released(tmp_path_factory.mktemp("made"), "guarded")
+
+
+@pytest.fixture(scope="module")
+def bundle(made: Released) -> Path:
+    path, _ = export(load_hardened(made.run, arch=ARCH), made.run, to="bundle")
+    return path
+
+
+def test_the_metadata_hold_what_the_specification_asks(bundle: Path, made: Released) -> None:
+    said = json.loads((bundle / "configs" / "metadata.json").read_text(encoding="utf-8"))
+    assert set(REQUIRED) <= set(said)
+    for part in (said["network_data_format"]["inputs"]["image"], said["network_data_format"]["outputs"]["pred"]):
+        assert set(REQUIRED_OF_TENSORS) <= set(part)
+    assert said["medharden"]["medharden.verdict"] == "PASS"
+
+
+def test_monai_finds_the_network_to_be_as_the_metadata_say(bundle: Path) -> None:
+    import monai.bundle
+
+    configs = bundle / "configs"
+    monai.bundle.verify_net_in_out(
+        "network_def",
+        meta_file=str(configs / "metadata.json"),
+        config_file=str(configs / "inference.json"),
+        device="cpu",
+        bundle_root=str(bundle),
+    )
+
+
+def test_monai_runs_the_bundle_to_the_answers_of_the_run(bundle: Path, made: Released, tmp_path: Path) -> None:
+    import monai.bundle
+
+    paths = made.pictures(tmp_path / "data", 12)
+    monai.bundle.run(
+        meta_file=str(bundle / "configs" / "metadata.json"),
+        config_file=str(bundle / "configs" / "inference.json"),
+        bundle_root=str(bundle),
+        dataset_dir=str(tmp_path / "data"),
+        output_dir=str(tmp_path / "eval"),
+    )
+    with (tmp_path / "eval" / "predictions.csv").open(encoding="utf-8") as stream:
+        rows = {row[0]: [float(value) for value in row[1:]] for row in csv.reader(stream)}
+    model = load_hardened(made.run, arch=ARCH)
+    assert set(rows) == {str(path) for path in paths}
+    for expected in predict(model, paths):
+        row, k = rows[expected.path], len(model.classes)
+        assert row[k : 2 * k] == pytest.approx(list(expected.probabilities), abs=1e-6)
+        assert model.classes[row[2 * k : 3 * k].index(1.0)] == expected.answer[0]
+        assert bool(row[3 * k]) == expected.referred
+
+
+def test_the_weights_of_a_bundle_are_the_runs_in_both_forms(bundle: Path, made: Released) -> None:
+    state = torch.load(bundle / "models" / "model.pt", weights_only=True)
+    model = load_hardened(made.run, arch=ARCH).state_dict()
+    assert state.keys() == model.keys()
+    assert all(torch.equal(state[name], model[name]) for name in state)
+    for name in ("hardened.safetensors", "hardened.json"):
+        assert (bundle / "models" / name).read_bytes() == (made.run / name).read_bytes()
+    assert load_hardened(bundle / "models", arch=ARCH).classes == made.cohort.classes

@@ -1,0 +1,215 @@
+"""Every form of every composite answers as the composite in PyTorch does, in batches of any size."""
+
+from __future__ import annotations
+
+import io
+import json
+import zipfile
+from pathlib import Path
+
+import pytest
+import torch
+from deployable import BRANCHES, MODES, composite, tiny_classifier
+from foreign_networks import TinyNet
+
+from medharden.errors import ModelError
+from medharden.exporting.bundle import opened_bundle
+from medharden.exporting.forms import opened_script
+from medharden.exporting.parity import compare, require_parity
+from medharden.exporting.run import made, opened
+from medharden.models import Classifier, load_classifier, open_onnx
+from medharden.protocol import ModelSpec
+from medharden.record import Parity
+
+SHAPE = (1, 16, 16)
+SINGLE = ("onnx", "pt2", "torchscript")
+META = {"medharden.hardened": "a" * 64, "medharden.gated": "yes"}
+
+
+@pytest.fixture(scope="module")
+def clean(tmp_path_factory: pytest.TempPathFactory) -> Classifier:
+    return tiny_classifier(tmp_path_factory.mktemp("tiny"))
+
+
+def cases(shape: tuple[int, ...], count: int = 17) -> torch.Tensor:
+    """Unlike those that the export itself compares on."""
+    return torch.rand((count, *shape), generator=torch.Generator().manual_seed(99))
+
+
+@pytest.mark.parametrize("branch", BRANCHES)
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("form", SINGLE)
+def test_a_form_answers_as_the_composite(clean: Classifier, form: str, mode: str, branch: str) -> None:
+    model = composite(clean, SHAPE, mode, branch)
+    files, parity = made(model, form, "", META)
+    found = compare(model, opened(form, files[""]), SHAPE, cases(SHAPE))
+    for of in (parity, found):
+        assert of.largest <= 1e-4
+        assert (of.answers, of.referrals) == (0, 0)
+    with torch.no_grad():
+        outputs, assessed = opened(form, files[""])(cases(SHAPE)), model.assess(cases(SHAPE))
+    assert set(outputs) == {"logits", "probabilities", "answer", "refer"}
+    assert torch.allclose(outputs["probabilities"], assessed.logits.softmax(1), atol=1e-5)
+    assert (mode == "guarded") == bool(outputs["refer"].any())
+    if mode in ("clean", "guarded"):
+        assert torch.equal(outputs["answer"], (clean(cases(SHAPE)) + model.decision_bias).argmax(1))
+
+
+@pytest.mark.parametrize("branch", BRANCHES)
+@pytest.mark.parametrize("mode", MODES)
+def test_a_bundle_answers_as_the_composite(clean: Classifier, mode: str, branch: str) -> None:
+    model = composite(clean, SHAPE, mode, branch)
+    files, parity = made(model, "bundle", "", META)
+    found = compare(model, opened_bundle(files, 3, multilabel=False), SHAPE, cases(SHAPE))
+    assert (found.largest <= 1e-4, found.answers, found.referrals) == (True, 0, 0)
+    assert parity.answers == 0
+
+
+@pytest.mark.parametrize("mode", ["mixed", "guarded"])
+@pytest.mark.parametrize("form", SINGLE)
+def test_findings_are_exported_each_by_itself(tmp_path: Path, form: str, mode: str) -> None:
+    model = composite(tiny_classifier(tmp_path, multilabel=True), SHAPE, mode, "full", multilabel=True)
+    files, _ = made(model, form, "", META)
+    outputs = opened(form, files[""])(cases(SHAPE))
+    with torch.no_grad():
+        assessed = model.assess(cases(SHAPE))
+    assert torch.equal(outputs["answer"], (assessed.logits + model.decision_bias > 0).long())
+    assert torch.allclose(outputs["probabilities"], assessed.logits.sigmoid(), atol=1e-5)
+    assert torch.equal(outputs["refer"], assessed.referred)
+
+
+@pytest.mark.parametrize("form", SINGLE)
+def test_a_network_of_one_logit_is_exported_as_two_classes_in_batches_of_any_size(tmp_path: Path, form: str) -> None:
+    model = composite(tiny_classifier(tmp_path, 1), SHAPE, "mixed", "full")
+    files, parity = made(model, form, "", META)
+    assert (parity.answers, parity.largest <= 1e-4) == (0, True)
+    assert opened(form, files[""])(cases(SHAPE, 7))["logits"].shape == (7, 2)
+
+
+@pytest.mark.parametrize("form", SINGLE)
+def test_volumes_are_exported(tmp_path: Path, form: str) -> None:
+    from monai.networks.nets import DenseNet121
+
+    arguments = {"init_features": 8, "growth_rate": 4, "block_config": [2, 2]}
+    torch.manual_seed(0)
+    network = DenseNet121(spatial_dims=3, in_channels=1, out_channels=2, **arguments)
+    torch.save(network.state_dict(), tmp_path / "v.pt")
+    spec = ModelSpec(arch="monai:DenseNet121", arguments=arguments)
+    clean = load_classifier(tmp_path / "v.pt", spec=spec, dims=3)
+    model = composite(clean, (1, 12, 12, 12), "guarded", "norm")
+    files, parity = made(model, form, "", META)
+    assert parity.largest <= 1e-4
+    assert compare(model, opened(form, files[""]), (1, 12, 12, 12), cases((1, 12, 12, 12), 4)).answers == 0
+
+
+def test_the_metadata_lie_in_each_form(clean: Classifier) -> None:
+    model = composite(clean, SHAPE, "mixed", "full")
+    data = {form: made(model, form, "", META)[0][""] for form in SINGLE}
+    assert open_onnx(data["onnx"], "a.onnx").metadata == META
+    for form in ("pt2", "torchscript"):
+        with zipfile.ZipFile(io.BytesIO(data[form])) as archive:
+            name = next(n for n in archive.namelist() if n.endswith("medharden.json"))
+            assert json.loads(archive.read(name)) == META
+
+
+def test_no_path_of_this_machine_is_in_an_onnx_file(clean: Classifier) -> None:
+    data = made(composite(clean, SHAPE, "mixed", "full"), "onnx", "", META)[0][""]
+    assert str(Path(__file__).parents[2]).encode() not in data
+    assert b"site-packages" not in data
+
+
+def test_what_both_paths_share_is_stored_and_computed_once(clean: Classifier) -> None:
+    import onnx
+
+    def counted(mode: str, branch: str) -> tuple[int, int]:
+        data = made(composite(clean, SHAPE, mode, branch), "onnx", "", META)[0][""]
+        graph = onnx.load_model_from_string(data).graph
+        stored = sum(onnx.numpy_helper.to_array(tensor).nbytes for tensor in graph.initializer)
+        return stored, sum(node.op_type == "Conv" for node in graph.node)
+
+    alone, full, norm = counted("clean", "full"), counted("mixed", "full"), counted("mixed", "norm")
+    assert norm[0] < 1.2 * alone[0] < 1.8 * alone[0] < full[0]
+    assert (alone[1], norm[1], full[1]) == (2, 3, 4), "the first convolution stands before anything that differs"
+
+
+@pytest.mark.parametrize("form", SINGLE)
+def test_half_precision_answers_alike_within_its_own_rounding(clean: Classifier, form: str) -> None:
+    model = composite(clean, SHAPE, "mixed", "full")
+    files, parity = made(model, form, "fp16", META)
+    assert 0 < parity.largest <= 1e-2 * max(1.0, parity.scale)
+    assert compare(model, opened(form, files[""]), SHAPE, cases(SHAPE)).answers <= 1
+
+
+def test_eight_bits_are_smaller_and_another_model(clean: Classifier) -> None:
+    model = composite(clean, SHAPE, "mixed", "full")
+    single, small = (made(model, "onnx", q, META) for q in ("", "int8"))
+    assert len(small[0][""]) < len(single[0][""])
+    assert small[1].largest > single[1].largest
+    assert open_onnx(small[0][""], "small.onnx").metadata == META
+
+
+def test_a_form_that_answers_otherwise_is_refused() -> None:
+    require_parity(Parity(13, 1e-5, 1.0, 0, 0), "onnx", "")
+    with pytest.raises(ModelError, match="differs from the composite"):
+        require_parity(Parity(13, 2e-4, 1.0, 0, 0), "onnx", "")
+    with pytest.raises(ModelError, match="differs from the composite"):
+        require_parity(Parity(13, float("nan"), 1.0, 0, 0), "pt2", "fp16")
+
+
+class Branching(TinyNet):
+    """Its path depends on the values of a batch, which no traced graph can hold."""
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        logits = super().forward(inputs)
+        return logits if bool(inputs.mean() > 0.9) else -logits
+
+
+@pytest.mark.parametrize("form", SINGLE)
+def test_a_network_that_looks_at_its_values_is_refused_and_not_written_wrongly(tmp_path: Path, form: str) -> None:
+    torch.manual_seed(0)
+    torch.save(Branching(3).state_dict(), tmp_path / "b.pt")
+    clean = load_classifier(tmp_path / "b.pt", arch="python:test_forms:Branching")
+    with pytest.raises(ModelError, match=r"can't be written as|differs from the composite"):
+        made(composite(clean, SHAPE, "mixed", "full"), form, "", META)
+
+
+def test_an_artefact_that_is_none_or_reaches_for_other_files_is_refused(clean: Classifier) -> None:
+    import onnx
+
+    data = made(composite(clean, SHAPE, "clean", "full"), "onnx", "", META)[0][""]
+    for broken in (b"", b"no model", data[: len(data) // 2]):
+        with pytest.raises(ModelError):
+            open_onnx(broken, "a.onnx")
+    outside = onnx.load_model_from_string(data)
+    tensor = outside.graph.initializer[0]
+    tensor.ClearField("raw_data")
+    tensor.data_location = onnx.TensorProto.EXTERNAL
+    tensor.external_data.add(key="location", value="../../etc/passwd")
+    with pytest.raises(ModelError, match="weights in other files"):
+        open_onnx(outside.SerializeToString(), "a.onnx")
+    foreign = onnx.load_model_from_string(data)
+    foreign.graph.node[0].domain = "evil.ops"
+    foreign.opset_import.add(domain="evil.ops", version=1)
+    with pytest.raises(ModelError, match=r"operators of evil\.ops"):
+        open_onnx(foreign.SerializeToString(), "a.onnx")
+    unnamed = onnx.load_model_from_string(data)
+    unnamed.graph.output.pop()
+    with pytest.raises(ModelError, match="lacks refer"):
+        open_onnx(unnamed.SerializeToString(), "a.onnx")
+
+
+def test_a_script_runs_without_medharden(clean: Classifier, tmp_path: Path) -> None:
+    import subprocess
+    import sys
+
+    data = made(composite(clean, SHAPE, "guarded", "full"), "torchscript", "", META)[0][""]
+    (tmp_path / "a.pt").write_bytes(data)
+    torch.save(cases(SHAPE), tmp_path / "x.pt")
+    code = (
+        "import sys, warnings, torch\nwarnings.simplefilter('ignore')\n"
+        "out = torch.jit.load('a.pt')(torch.load('x.pt'))\n"
+        "assert not any(name.startswith('medharden') for name in sys.modules)\n"
+        "torch.save(dict(out), 'y.pt')\n"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True, timeout=120)
+    assert torch.equal(torch.load(tmp_path / "y.pt")["logits"], opened_script(data)(cases(SHAPE))["logits"])

@@ -1,0 +1,85 @@
+"""The page on production: its snippet runs, its names are those of an exported model, and `bench` times every form."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pytest
+from command import assert_clear, environment, medharden
+from conftest import ROOT
+from released_runs import Released, released
+from tiny import ARCH
+
+from medharden.exporting import export
+from medharden.exporting.timing import TIMED
+from medharden.models import load_hardened
+
+PAGE = (ROOT / "docs" / "production.md").read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Released:
+    return released(tmp_path_factory.mktemp("made"), "guarded")
+
+
+@pytest.fixture(scope="module")
+def artefact(made: Released) -> Path:
+    return export(load_hardened(made.run, arch=ARCH), made.run, to="onnx")[0]
+
+
+def snippet(language: str) -> str:
+    found = re.search(rf"```{language}\n(.*?)```", PAGE, re.S)
+    assert found
+    return found[1]
+
+
+def test_the_snippet_for_onnx_runtime_prints_the_answers_of_the_run(
+    made: Released, artefact: Path, tmp_path: Path
+) -> None:
+    inputs, _ = made.cohort.batch(made.cohort.indices("test")[:5])
+    np.save(tmp_path / "inputs.npy", inputs.numpy())
+    (tmp_path / "hardened.onnx").write_bytes(artefact.read_bytes())
+    done = subprocess.run(
+        [sys.executable, "-c", snippet("python")],
+        cwd=tmp_path,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    model = load_hardened(made.run, arch=ARCH)
+    expected = (model.assess(inputs).logits + model.decision_bias).argmax(1).tolist()
+    assert [int(line.split()[0]) for line in done.stdout.splitlines()] == expected
+
+
+def test_names_and_types_of_the_page_are_those_of_an_exported_model(artefact: Path) -> None:
+    kinds = {"TYPE_FP32": "tensor(float)", "TYPE_INT64": "tensor(int64)", "TYPE_BOOL": "tensor(bool)"}
+    said = {name: kinds[kind] for name, kind in re.findall(r'name: "(\w+)" data_type: (\w+)', snippet("protobuf"))}
+    session = onnxruntime.InferenceSession(artefact)
+    assert {v.name: v.type for v in (*session.get_inputs(), *session.get_outputs())} == said
+    listed = re.findall(r"const char\* (?:in|out)\[\] = \{(.*?)\}", snippet("cpp"))
+    assert {name.strip(' "') for part in listed for name in part.split(",")} == set(said)
+
+
+def test_bench_of_a_run_times_every_form_and_writes_nothing(made: Released, tmp_path: Path) -> None:
+    before = {path: path.stat().st_mtime_ns for path in made.run.rglob("*")}
+    done = medharden("bench", made.run, "--arch", ARCH, "--json", cwd=tmp_path)
+    assert_clear(done, 0)
+    timings = json.loads(done.stdout)["timings"]
+    assert {(t["form"], t["model"], t["batch"]) for t in timings} == {
+        (form, model, batch)
+        for form in TIMED
+        for model in ("original", "robust_branch", "composite")
+        for batch in (1, 16)
+    }
+    assert all(t["seconds"] > 0 and t["bytes"] > 0 for t in timings)
+    assert all(t["ratio"] == 1.0 for t in timings if t["model"] == "original")
+    assert {path: path.stat().st_mtime_ns for path in made.run.rglob("*")} == before
+    assert_clear(medharden("bench", made.model, cwd=tmp_path), 2, "--data")
