@@ -290,14 +290,14 @@ def list_source(
             table = find_manifest(source, protocol)
             listing = list_manifest(table, protocol, name) if table else _list_folder(source, protocol, name)
         elif not source.is_file():
-            raise DataError("there is nothing at the path given as data; expected a folder, a CSV or an .npz file")
+            raise DataError("there is nothing at the path given as data; expected a folder, a CSV, .json or .npz file")
         elif source.suffix.lower() == ".npz":
             listing = list_archive(source, protocol, name, memory_limit, max_decoded)
-        elif source.suffix.lower() in (".csv", ".tsv"):
+        elif source.suffix.lower() in (".csv", ".tsv", ".json"):
             listing = list_manifest(source, protocol, name)
         else:
             raise DataError(
-                f"expected a folder, a CSV or an .npz file as data, found a {source.suffix or 'plain'} file"
+                f"expected a folder, a CSV, .json or .npz file as data, found a {source.suffix or 'plain'} file"
             )
     except OSError as error:
         raise DataError(f"the data can't be read: {error.strerror}") from None

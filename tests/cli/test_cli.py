@@ -250,7 +250,7 @@ def test_help_answers_in_under_a_second(tmp_path: Path) -> None:
     ("change", "words"),
     [
         (("model.pt", "missing.pt"), ("no model file",)),
-        (("tiny.npz", "nowhere"), ("nothing at the path given as data", "expected a folder, a CSV or an .npz")),
+        (("tiny.npz", "nowhere"), ("nothing at the path given as data", "expected a folder, a CSV, .json or .npz")),
         (("tiny.yaml", "tinny.yaml"), ("no protocol",)),
         ((ARCH, "timm:resnet18"), ("do not fit timm:resnet18",)),
         ((ARCH, "timm:no_such_net"), ("no model 'no_such_net'",)),

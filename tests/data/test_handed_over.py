@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import shutil
 from pathlib import Path
 
@@ -404,3 +405,51 @@ def test_where_no_table_fits_each_is_told_why(tmp_path: Path) -> None:
         DataError, match=r"CSV file 1 of 2: .*no column for the path.*CSV file 2 of 2: .*names a column twice"
     ):
         load_cohort(tmp_path, protocol(), key=KEY)
+
+
+# --- datalists
+
+
+def datalist(root: Path, content: object) -> Path:
+    (root / "datalist.json").write_text(content if isinstance(content, str) else json.dumps(content))
+    return root / "datalist.json"
+
+
+@pytest.mark.parametrize("lists", [("training",), ("training", "validation", "test")])
+def test_a_datalist_of_monai_is_read(tmp_path: Path, lists: tuple[str, ...]) -> None:
+    content: dict[str, object] = {"name": "x", "numTraining": 24}
+    for n in range(24):
+        volume(tmp_path / "imagesTr" / f"{n}.nii.gz", n)
+        case = {"image": f"./imagesTr/{n}.nii.gz", "label": n // 3 % 2, "fold": n % 5, "subject_id": f"s{n}"}
+        content.setdefault(lists[n % len(lists)], []).append(case)
+    path = datalist(tmp_path, content)
+    for source in (path, tmp_path):
+        cohort = load_cohort(source, protocol(input=Input(dims=3)), key=KEY)
+        assert (len(cohort.cases), cohort.classes, cohort.record.grouped_by) == (24, ("0", "1"), "patient")
+        assert cohort.record.splits_from == ("made" if len(lists) == 1 else "given")
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("[" * 100_000, "can't be read as JSON"),
+        ("{", "can't be read as JSON"),
+        ([], "no list of cases"),
+        ({"training": []}, "no list of cases"),
+        ({"training": [1, {"image": 2}, {"image": ["a", "b"], "label": 0}]}, "no column for the path"),
+    ],
+)
+def test_what_is_no_datalist_is_refused(tmp_path: Path, content: object, words: str) -> None:
+    with pytest.raises(DataError, match=words):
+        load_cohort(datalist(tmp_path, content), protocol(), key=KEY)
+
+
+def test_a_case_of_several_images_is_refused_and_not_cut_to_one(tmp_path: Path) -> None:
+    cases = []
+    for n in range(10):
+        volume(tmp_path / f"{n}.nii.gz", n)
+        cases.append({"image": f"{n}.nii.gz", "label": n % 2})
+    cases.append({"image": ["0.nii.gz", "1.nii.gz"], "label": 0})
+    with pytest.raises(DataError, match="lists 2 images") as caught:
+        load_cohort(datalist(tmp_path, {"training": cases}), protocol(input=Input(dims=3)), key=KEY)
+    assert len(caught.value.problems) == 1

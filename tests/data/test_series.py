@@ -180,6 +180,25 @@ def _without_direction(path: Path) -> None:
     ds.save_as(path)
 
 
+@pytest.mark.parametrize("cosines", [AXIAL, [1, 0, 0, 0, 0, -1], [0, 1, 0, 0, 0, -1]])
+def test_a_series_is_what_simpleitk_reads_and_turns_to_ras(tmp_path: Path, cosines: list[int]) -> None:
+    sitk = pytest.importorskip("SimpleITK")
+    normal = np.cross(cosines[:3], cosines[3:])
+    for n, k in enumerate(RNG.permutation(5)):
+        dicom(
+            tmp_path / f"{n}.dcm",
+            RNG.integers(0, 999, (4, 6)).astype(np.int16),
+            SeriesInstanceUID="1.2.3",
+            ImagePositionPatient=[float(x) for x in 7 + 2.5 * k * normal],
+            ImageOrientationPatient=cosines,
+            PixelSpacing=[1.5, 2.0],
+        )
+    reader = sitk.ImageSeriesReader()
+    reader.SetFileNames(sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(tmp_path)))
+    turned = sitk.GetArrayFromImage(sitk.DICOMOrient(reader.Execute(), "RAS")).transpose(2, 1, 0)
+    np.testing.assert_array_equal(read(tmp_path), turned)
+
+
 def test_a_series_larger_than_one_file_may_take_is_refused_before_it_is_read(tmp_path: Path) -> None:
     slices(tmp_path, 3)
     with Room(2**16).file() as hold, pytest.raises(DataError, match="of memory to be read, more than"):

@@ -7,6 +7,7 @@ import io
 import re
 from pathlib import Path
 
+from medharden.data.sources.datalist import read_datalist
 from medharden.data.sources.findings import has_finding_columns
 from medharden.data.sources.folder import SPLIT_NAMES
 from medharden.data.sources.labels import one_hot_columns, plain
@@ -37,6 +38,8 @@ Row = dict[str, str]
 
 def read_table(table: Path) -> tuple[list[str], dict[int, Row], list[Problem]]:
     """Header, rows by line number, and the rows that have another number of fields."""
+    if table.suffix.lower() == ".json":
+        return read_datalist(table)
     try:
         if table.stat().st_size > _LARGEST_BYTES:
             raise DataError(f"the manifest is larger than {_LARGEST_BYTES} bytes")

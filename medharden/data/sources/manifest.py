@@ -24,6 +24,7 @@ from medharden.record import Finding
 __all__ = ["find_manifest", "list_manifest", "why_no_manifest"]
 
 _PREFERRED = ("manifest.csv", "labels.csv", "metadata.csv")
+DATALIST = "datalist.json"
 _MOST_TABLES = 5
 
 
@@ -34,6 +35,8 @@ def find_manifest(folder: Path, protocol: Protocol) -> Path | None:
         DataError: several CSV files could be it.
     """
     tables = sorted(f for f in folder.iterdir() if f.suffix.lower() == ".csv" and f.is_file())
+    if (folder / DATALIST).is_file():
+        return folder / DATALIST
     for preferred in _PREFERRED:
         for table in tables:
             if table.name.lower() == preferred:
