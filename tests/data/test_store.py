@@ -336,14 +336,14 @@ def test_processes_read_as_threads_do(tmp_path, monkeypatch):
 DYING = """
 import os, sys
 from medharden.data.store import worker
-real = worker.read_file
-def read(path, dims, hold):
+real = worker.read_files
+def read(paths, dims, hold):
     hold.take(hold.limit)
     print("noise", flush=True)
-    if "bad" in path.name:
+    if "bad" in paths[0].name:
         os.kill(os.getpid(), 9)
-    return real(path, dims, hold)
-worker.read_file = read
+    return real(paths, dims, hold)
+worker.read_files = read
 worker.main()
 """
 
