@@ -79,7 +79,7 @@ def test_harden_runs_with_what_was_written_once_its_settings_are_small(tmp_path:
     [
         ("ct-slice-hu", ("Hounsfield units", "all 48 cases are pictures", "medharden protocol new")),
         ("volume-3d", ("is for volumes", "all 48 cases are single pictures")),
-        ("chest-xray-multilabel", ("are in no case", "it is for other data")),
+        ("chest-xray-multilabel", ("none of the 48 cells", "are these its findings?")),
     ],
 )
 def test_a_protocol_for_another_kind_of_data_is_noticed_in_one_sentence(
