@@ -276,16 +276,16 @@ def _go_on(keeping: _Keeping, clean_path: Classifier, saved: dict[str, Any] | No
     One is timed before and one after: on a machine that others use too, neither stands for the time between.
     """
     training = keeping.training
-    if progress is not None:
-        progress("harden", *training.progress())
-    if saved is None:
-        keeping.clean_seconds = _time_clean_epoch(clean_path, training)
-    else:
+    if saved is not None:
         keeping.clean_seconds = float(saved["clean_seconds"])
         training.resume(saved["training"])
         if saved["processes"] != ranks.count():
             message = f"Hardening was begun with {saved['processes']} process(es) and went on with {ranks.count()}."
             training.state.findings.append(Finding("hardening.processes_changed", "info", message))
+    if progress is not None:
+        progress("harden", *training.progress(len(training.state.under_way.get("losses", []))))
+    if saved is None:
+        keeping.clean_seconds = _time_clean_epoch(clean_path, training)
     while training.state.epoch < training.epochs:
         training.run_epoch(progress, keeping.if_due)
         keeping.now()

@@ -7,6 +7,7 @@ import random
 import signal
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -51,20 +52,35 @@ def original(folder: Path, cohort: Cohort) -> Classifier:
     return tiny_model(folder, cohort=cohort)
 
 
+@dataclass(frozen=True)
+class Whole:
+    """A run that nothing interrupted: its weights, and what its progress said at the start and after each step."""
+
+    weights: str
+    said: list[int]
+
+
+def uninterrupted(original: Classifier, cohort: Cohort, protocol: Protocol, run: Path) -> Whole:
+    progress, heard = stopped_at(None)
+    weights = harden(original, cohort, protocol, run, progress=progress).hardened
+    epochs = 4
+    each = (len(heard) - 1) // epochs  # the steps of an epoch, and its end
+    return Whole(weights, [said for n, said in enumerate(heard) if n == 0 or n % each])
+
+
 @pytest.fixture(scope="module")
-def whole(folder: Path, cohort: Cohort, original: Classifier) -> str:
-    """The weights of a run that nothing interrupted."""
-    return harden(original, cohort, settings(), folder / "whole").hardened
+def whole(folder: Path, cohort: Cohort, original: Classifier) -> Whole:
+    return uninterrupted(original, cohort, settings(), folder / "whole")
 
 
-def stopped_after(steps: int):
-    """A progress that interrupts, and tells at which step it was heard first."""
+def stopped_at(said: int | None):
+    """A progress that interrupts where it says so, and what it said until then."""
     heard: list[int] = []
 
     def progress(stage: str, done: int, total: int) -> None:
         if stage == "harden":
             heard.append(done)
-            if done == steps:
+            if done == said:
                 raise KeyboardInterrupt
 
     return progress, heard
@@ -75,29 +91,29 @@ def test_a_run_interrupted_within_an_epoch_goes_on_there_to_the_same_weights(
     tmp_path: Path, cohort: Cohort, original: Classifier, method: str
 ) -> None:
     protocol = settings(method)
-    wanted = harden(original, cohort, protocol, tmp_path / "whole").hardened
+    wanted = uninterrupted(original, cohort, protocol, tmp_path / "whole")
     for at in (3, 8, 13):
-        progress, _ = stopped_after(at)
+        progress, _ = stopped_at(wanted.said[at])
         with pytest.raises(KeyboardInterrupt):
             harden(original, cohort, protocol, tmp_path / "run", checkpoint_minutes=0, progress=progress)
-    progress, heard = stopped_after(-1)
+    progress, heard = stopped_at(None)
     record = harden(original, cohort, protocol, tmp_path / "run", progress=progress)
-    assert heard[0] == 13, "the step whose checkpoint was not written yet is done again"
-    assert record.hardened == wanted
+    assert heard[0] == wanted.said[12], "the step whose checkpoint was not written yet is done again"
+    assert record.hardened == wanted.weights
     assert [f.code for f in record.findings].count("hardening.begun_anew") == 0
     left = {path.name for path in (tmp_path / "run").iterdir() if path.name.startswith("harden.")}
     assert left == {"harden.json"}
 
 
 def test_a_checkpoint_within_an_epoch_is_written_when_it_is_due_alone(
-    tmp_path: Path, cohort: Cohort, original: Classifier, whole: str
+    tmp_path: Path, cohort: Cohort, original: Classifier, whole: Whole
 ) -> None:
-    progress, _ = stopped_after(13)
+    progress, _ = stopped_at(whole.said[13])
     with pytest.raises(KeyboardInterrupt):
         harden(original, cohort, settings(), tmp_path, checkpoint_minutes=60, progress=progress)
-    progress, heard = stopped_after(-1)
-    assert harden(original, cohort, settings(), tmp_path, progress=progress).hardened == whole
-    assert heard[0] == 9, "the second epoch is taken up"
+    progress, heard = stopped_at(None)
+    assert harden(original, cohort, settings(), tmp_path, progress=progress).hardened == whole.weights
+    assert whole.said[8] < heard[0] < whole.said[9], "the second epoch is taken up"
 
 
 RUN = """
@@ -148,25 +164,25 @@ def test_five_kills_at_any_moment_end_in_the_same_weights(tmp_path: Path, folder
 
 
 def test_a_checkpoint_of_another_version_is_not_taken_up_and_that_is_said(
-    tmp_path: Path, cohort: Cohort, original: Classifier, whole: str, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, cohort: Cohort, original: Classifier, whole: Whole, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    progress, _ = stopped_after(13)
+    progress, _ = stopped_at(whole.said[13])
     monkeypatch.setattr("medharden.hardening.run._FORMAT", 1)
     with pytest.raises(KeyboardInterrupt):
         harden(original, cohort, settings(), tmp_path, progress=progress)
     monkeypatch.undo()
-    progress, heard = stopped_after(-1)
+    progress, heard = stopped_at(None)
     again = harden(original, cohort, settings(), tmp_path, progress=progress)
-    assert (again.hardened, heard[0]) == (whole, 1)
+    assert (again.hardened, heard[0]) == (whole.weights, 0)
     assert "another version" in next(f.message for f in again.findings if f.code == "hardening.begun_anew")
 
 
 @pytest.mark.parametrize("file", ["harden.carried.0", "harden.carried.1", "harden.probe.0"])
 @pytest.mark.parametrize("change", ["one byte", "gone", "another turn"])
 def test_perturbations_that_are_not_this_run_s_are_not_taken_up_and_that_is_said(
-    tmp_path: Path, cohort: Cohort, original: Classifier, whole: str, file: str, change: str
+    tmp_path: Path, cohort: Cohort, original: Classifier, whole: Whole, file: str, change: str
 ) -> None:
-    progress, _ = stopped_after(20)
+    progress, _ = stopped_at(whole.said[20])
     with pytest.raises(KeyboardInterrupt):
         harden(original, cohort, settings(), tmp_path, checkpoint_minutes=0, progress=progress)
     path = tmp_path / file
@@ -181,11 +197,11 @@ def test_perturbations_that_are_not_this_run_s_are_not_taken_up_and_that_is_said
     else:
         other = path.with_suffix(".1" if file.endswith("0") else ".0")
         path.write_bytes(other.read_bytes())
-    progress, heard = stopped_after(-1)
+    progress, heard = stopped_at(None)
     again = harden(original, cohort, settings(), tmp_path, progress=progress)
-    assert again.hardened == whole
+    assert again.hardened == whole.weights
     assert "hardening.begun_anew" in [f.code for f in again.findings]
-    assert heard[0] == 1
+    assert heard[0] == 0
 
 
 def test_a_link_in_the_place_of_perturbations_is_refused(tmp_path: Path, cohort: Cohort, original: Classifier) -> None:
@@ -198,8 +214,10 @@ def test_a_link_in_the_place_of_perturbations_is_refused(tmp_path: Path, cohort:
     assert elsewhere.read_bytes() == b"mine"
 
 
-def test_the_checkpoint_does_not_grow_with_the_cases(tmp_path: Path, cohort: Cohort, original: Classifier) -> None:
-    progress, _ = stopped_after(13)
+def test_the_checkpoint_does_not_grow_with_the_cases(
+    tmp_path: Path, cohort: Cohort, original: Classifier, whole: Whole
+) -> None:
+    progress, _ = stopped_at(whole.said[13])
     with pytest.raises(KeyboardInterrupt):
         harden(original, cohort, settings(), tmp_path, progress=progress)
     data = (tmp_path / "harden.checkpoint").read_bytes()[:-32]
@@ -241,7 +259,7 @@ def test_rows_are_read_as_the_turn_before_left_them_and_only_under_their_seal(tm
 
 
 def test_a_full_disk_under_the_perturbations_is_said_with_what_they_need(
-    tmp_path: Path, cohort: Cohort, original: Classifier, whole: str, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, cohort: Cohort, original: Classifier, whole: Whole, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from medharden.hardening import perturbations
 
@@ -257,4 +275,4 @@ def test_a_full_disk_under_the_perturbations_is_said_with_what_they_need(
         patch.setattr(perturbations.os, "pwrite", full)
         with pytest.raises(OutputError, match=r"No space left on device.*GiB free for perturbations"):
             harden(original, cohort, settings(), tmp_path)
-    assert harden(original, cohort, settings(), tmp_path).hardened == whole
+    assert harden(original, cohort, settings(), tmp_path).hardened == whole.weights
