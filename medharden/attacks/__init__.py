@@ -6,6 +6,8 @@ from medharden.attacks.fab import fab
 from medharden.attacks.losses import cross_entropy, margin, safe_columns, succeeded
 from medharden.attacks.pgd import pgd
 from medharden.attacks.searching import lay_out, searched
+from medharden.attacks.soundness import Signs
+from medharden.attacks.soundness import findings as suite_findings
 from medharden.attacks.square import square
 from medharden.attacks.state import Keep, SuiteState
 from medharden.attacks.strikes import passes
@@ -15,6 +17,7 @@ from medharden.attacks.targeted import apgd_targeted
 __all__ = [
     "Aim",
     "Keep",
+    "Signs",
     "Sought",
     "SuiteResult",
     "SuiteState",
@@ -31,5 +34,6 @@ __all__ = [
     "searched",
     "square",
     "succeeded",
+    "suite_findings",
     "wrong_findings",
 ]

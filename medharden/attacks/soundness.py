@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -54,6 +55,32 @@ class Signs:
     trained: bool = False
     moved: bool = False
     black_box: tuple[int, int] = (0, 0)
+
+    def told(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return asdict(self)
+
+    @classmethod
+    def from_told(cls, said: Mapping[str, Any]) -> Signs:
+        """From what `told` gave."""
+        given = {**said, "tally": Tally(**said["tally"]), "black_box": tuple(said["black_box"])}
+        return cls(**given)
+
+    @classmethod
+    def together(cls, each: Sequence[Signs]) -> Signs:
+        """Of all cases, where each saw some of them on the same model."""
+        counts = {
+            name: sum(getattr(s, name) for s in each) for name in ("looked_at", "blind", "flat", "misled", "refuted")
+        }
+        held = {name: all(getattr(s, name) for s in each) for name in ("repeatable", "slopes_repeat", "probabilities")}
+        seen = {name: any(getattr(s, name) for s in each) for name in ("trained", "moved")}
+        return cls(
+            **counts,
+            **held,
+            **seen,
+            tally=Tally(sum(s.tally.asked for s in each), sum(s.tally.broken for s in each)),
+            black_box=(sum(s.black_box[0] for s in each), sum(s.black_box[1] for s in each)),
+        )
 
 
 def repeats(first: Tensor, second: Tensor) -> bool:

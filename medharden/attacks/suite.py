@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from medharden.attacks.aims import Aim, Sought, wrong_findings
 from medharden.attacks.projections import within
 from medharden.attacks.searching import searched, with_surrogate_slopes
-from medharden.attacks.soundness import climbs, findings, look_like_probabilities, repeats, slopes_repeat
+from medharden.attacks.soundness import Signs, climbs, findings, look_like_probabilities, repeats, slopes_repeat
 from medharden.attacks.state import Keep, SuiteState
 from medharden.attacks.strikes import passes, recipe, strike
 from medharden.attacks.victim import Strongest, Victim, attackable, check_cases, refers
@@ -43,6 +43,7 @@ class SuiteResult:
         findings: what a reader of the result must know.
         wrong: multi-label alone: (N, L) bool, which findings are wrong at `adversarial`. Where the suite sought `any`
             finding, that is a lower limit of what can be done to each: seek one by its index to know.
+        signs: what was seen, which `findings` are made of.
     """
 
     adversarial: Cases
@@ -50,6 +51,7 @@ class SuiteResult:
     outcomes: tuple[AttackOutcome, ...]
     findings: tuple[Finding, ...]
     wrong: Tensor | None = None
+    signs: Signs = field(default_factory=Signs)
 
 
 @dataclass
@@ -68,6 +70,7 @@ class _Run:
     keep: Keep | None
     rivals: int = 0
     copies: tuple[nn.Module, ...] = ()
+    numbers: Tensor | None = None
 
     def batches(self, rows: Tensor) -> tuple[Tensor, ...]:
         return torch.split(rows, self.batch_size) if len(rows) else ()
@@ -96,6 +99,7 @@ def run_suite(
     stage: str = "attack",
     saved: SuiteState | None = None,
     keep: Keep | None = None,
+    numbers: Tensor | None = None,
 ) -> SuiteResult:
     """Runs attacks in order, each on the cases that none before it has won.
 
@@ -131,6 +135,7 @@ def run_suite(
             is checked by a fresh forward pass all the same, and where one is none the suite begins anew, which is a
             finding.
         keep: called with the state after each batch.
+        numbers: (N,) rows that the cases have among more, of which these are a part: their randomness is that of those.
 
     Raises:
         RangeError: inputs, labels or logits outside what is said above, or a batch size below 1.
@@ -149,6 +154,7 @@ def run_suite(
         precision=precision,
         state=saved or SuiteState.at_the_start(inputs),
         keep=keep,
+        numbers=numbers,
     )
     run.state.check(inputs, len(suite))
     trained, doubtful = any(module.training for module in model.modules()), False
@@ -170,7 +176,7 @@ def run_suite(
         wrong = _wrong_findings(run)
     state.signs.moved = held.moved
     found = (*findings(state.signs), *((_BEGUN_ANEW,) if doubtful else ()))
-    return SuiteResult(state.adversarial, tuple(state.won_by), tuple(state.outcomes), found, wrong)
+    return SuiteResult(state.adversarial, tuple(state.won_by), tuple(state.outcomes), found, wrong, state.signs)
 
 
 def _confirmed(run: _Run) -> bool:
@@ -309,7 +315,8 @@ def _attack_batch(run: _Run, on: nn.Module, place: int, attack: Attack, rows: Te
 
 def _strike(run: _Run, on: nn.Module, place: int, attack: Attack, rows: Tensor) -> Strongest:
     """One attack on some cases, searched on a model or a copy of it."""
-    generators = [_generator(run.seed, place, row) for row in rows.tolist()]
+    numbers = rows if run.numbers is None else run.numbers[rows]
+    generators = [_generator(run.seed, place, number) for number in numbers.tolist()]
     return strike(run.victim(rows, attack.loss, on), run.inputs[rows].to(run.device), generators, run.threat, attack)
 
 

@@ -18,12 +18,14 @@ _RENDERERS = ("jinja2", "junitparser", "matplotlib", "pillow", "typst")
 _PACKAGES = ("torch", "timm", "monai", "numpy", "scipy", "pydicom", "nibabel", "pillow", "safetensors")
 
 
-def describe_environment(device: str, threads: int) -> Environment:
+def describe_environment(device: str, threads: int, *, processes: int = 1, precision: str = "fp32") -> Environment:
     """Versions, platform and device; no host or user name.
 
     Args:
         device: such as `cpu` or `cuda:0`.
         threads: CPU threads of one operation.
+        processes: that shared the work.
+        precision: in which layers were trained.
     """
     return Environment(
         medharden=__version__,
@@ -33,6 +35,8 @@ def describe_environment(device: str, threads: int) -> Environment:
         device=device,
         threads=threads,
         code=_code(),
+        processes=processes,
+        precision=precision,
     )
 
 

@@ -192,8 +192,16 @@ def _write_whole(handle: int, data: bytes) -> None:
         raise
 
 
+class _NoLog(AuditLog):
+    """Of a process that does not write."""
+
+    def append(self, event: str, **data: Any) -> str:
+        """Does nothing."""
+        return ""
+
+
 @contextmanager
-def audited(run: Path, stage: str, *, closed: bool = True, **data: Any) -> Iterator[AuditLog]:
+def audited(run: Path, stage: str, *, closed: bool = True, writes: bool = True, **data: Any) -> Iterator[AuditLog]:
     """Holds the run directory, and logs a stage from before it opens anything until it ends, however it ends.
 
     Args:
@@ -201,6 +209,7 @@ def audited(run: Path, stage: str, *, closed: bool = True, **data: Any) -> Itera
         stage: such as `harden`; the events are `harden.started` and `harden.finished`, `.failed` or `.interrupted`.
         closed: whether success is logged too. A signature is made over the log's end, so nothing may follow it: the
             signature's file says that it succeeded.
+        writes: false for a process beside the one that writes: nothing is held, and its log keeps nothing.
         **data: plain JSON values for the first event, no patient data.
 
     Yields:
@@ -209,6 +218,9 @@ def audited(run: Path, stage: str, *, closed: bool = True, **data: Any) -> Itera
     Raises:
         RunError: another process writes there.
     """
+    if not writes:
+        yield _NoLog(run / LOG)
+        return
     with exclusive(run):
         log = AuditLog(run / LOG)
         log.append(f"{stage}.started", medharden=__version__, **data)

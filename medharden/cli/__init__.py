@@ -38,8 +38,19 @@ def _complete(app: Callable[[], object]) -> None:
         raise lacking from error
 
 
+_TOGETHER = ("harden", "evaluate")  # what several processes do together
+
+
+def _idle() -> bool:
+    """Whether another process of those started together does it all: a command that is dealt to none of them."""
+    several = os.environ.get("WORLD_SIZE", "1") not in ("", "1") and os.environ.get("RANK", "0") != "0"
+    return several and (sys.argv[1:2] not in [[name] for name in _TOGETHER] or "--dry-run" in sys.argv)
+
+
 def main() -> None:
     """Runs the command line; the one place where errors become messages and exit codes."""
+    if _idle():
+        return
     from medharden.cli.app import app
     from medharden.cli.console import report_error, widen_streams
 

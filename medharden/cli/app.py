@@ -37,6 +37,14 @@ app.add_typer(local_app)
 app.add_typer(evidence_app)
 
 
+class Precision(StrEnum):
+    """In what the branch's layers are trained."""
+
+    FP32 = "fp32"
+    BF16 = "bf16"
+    FP16 = "fp16"
+
+
 class Format(StrEnum):
     """How the gate prints its decision."""
 
@@ -153,6 +161,9 @@ def harden(
             help="Longest time between two checkpoints of training.",
         ),
     ] = 10.0,
+    precision: Annotated[
+        Precision, typer.Option("--precision", help="Of the branch's layers in training; all else is fp32.")
+    ] = Precision.FP32,
     key_file: KeyFile = None,
     pictures: Pictures = False,
     ledger: Ledger = None,
@@ -184,6 +195,7 @@ def harden(
         max_decoded,
         cache,
         checkpoint_minutes,
+        precision.value,
     )
     if dry_run:
         from medharden.cli.benched import run_bench

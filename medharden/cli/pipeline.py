@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from medharden import ranks
 from medharden.audit import RunFiles, audited, canonical_json, digest_bytes, guarded
 from medharden.cli.console import Stages, announce, out, stage_progress
 from medharden.cli.foretold import foretell
@@ -46,6 +47,7 @@ class Job:
     max_decoded: int = MAX_DECODED
     cache: Path | None = None
     checkpoint_minutes: float = 10.0
+    precision: str = "fp32"
 
 
 def run_all(job: Job) -> int:
@@ -53,7 +55,7 @@ def run_all(job: Job) -> int:
     require_sources(job)
     protocol = load_protocol(job.protocol)
     job = prepare(job)
-    with interruptible(job.run), audited(job.run, "run"):
+    with ranks.joined(job.device), interruptible(job.run), audited(job.run, "run", writes=_writes()):
         threat = protocol.input_threat
         out.say(f"protocol: {protocol.name}, {threat.norm} eps {threat.eps:.4g} of the input range")
         with stage_progress() as progress:
@@ -62,6 +64,8 @@ def run_all(job: Job) -> int:
             _say_what_comes(job, original, cohort, protocol, progress)
             _harden(job, original, cohort, protocol, progress)
             _evaluate(job, original, cohort, protocol, progress)
+            if not ranks.first():
+                return 0
             with guarded(cohort.identifiers, (protocol.model_dump_json(), *cohort.classes)):
                 progress("report", 0, 1)
                 decision = gate(job.run, protocol=protocol.digest, ledger=job.ledger)
@@ -80,14 +84,28 @@ def run_evaluation(job: Job) -> None:
         )
     require_sources(job)
     job = prepare(job)
-    with interruptible(job.run), audited(job.run, "run"), stage_progress() as progress:
+    with (
+        ranks.joined(job.device),
+        interruptible(job.run),
+        audited(job.run, "run", writes=_writes()),
+        stage_progress() as progress,
+    ):
         protocol = RunFiles(job.run).protocol()
         original = None if job.model is None else _load_original(job, protocol)
         cohort = load_data(job, protocol, progress)
         record = _attack(job, original, cohort, protocol, progress)
+        if not ranks.first():
+            return
     rows = {s.name: {"clean": s.clean_accuracy, "robust": s.robust_accuracy, "n": s.n} for s in record.subjects}
     lines = [f"{name}: clean {r['clean']:.3f}, under attack {r['robust']:.3f}" for name, r in rows.items()]
     out.show(lines, {"subjects": rows})
+
+
+def _writes() -> bool:
+    """Whether this process writes and speaks."""
+    if ranks.count() > 1:
+        out.say(f"processes: {ranks.count()}, of which the first writes")
+    return ranks.first()
 
 
 @contextmanager
@@ -123,6 +141,8 @@ def prepare(job: Job) -> Job:
         OutputError: the directory can't be written to.
         RunError: there is no such device.
     """
+    if ranks.beside():
+        out.json, out.quiet = False, True  # one speaks for all, but for errors
     if job.cache is not None and job.cache.resolve().is_relative_to(job.run.resolve()):
         raise OutputError("--cache lies inside the run directory, which holds no images; choose another place")
     job = replace(job, device=device_of(job.device))
@@ -153,17 +173,20 @@ def _load_original(job: Job, protocol: Protocol) -> Classifier:
 
 def load_data(job: Job, protocol: Protocol, progress: Progress) -> Cohort:
     """The run's cohort, said in one line."""
-    key = load_pseudonym_key(job.key_file)
+    with ranks.first_alone():  # which makes the key where there is none
+        key = load_pseudonym_key(job.key_file)
     progress("read", 0, 1)
-    cohort = load_cohort(
-        job.data,
-        protocol,
-        key=key,
-        progress=progress,
-        workers=job.workers,
-        max_decoded=job.max_decoded,
-        cache=job.cache,
-    )
+    # the others find in the cache what the first decoded; without one each decodes for itself, at the same time
+    with ranks.first_alone() if job.cache is not None else nullcontext():
+        cohort = load_cohort(
+            job.data,
+            protocol,
+            key=key,
+            progress=progress,
+            workers=job.workers,
+            max_decoded=job.max_decoded,
+            cache=job.cache,
+        )
     keep_freed_memory()  # not before: what reading frees must be free for the next file
     sizes = ", ".join(f"{name} {len(cohort.indices(name))}" for name in ("train", "val", "test"))
     out.say(f"data: {len(cohort.cases)} cases ({sizes}), classes {', '.join(cohort.classes)}, {cohort.record.shape}")
@@ -180,7 +203,7 @@ def _say_what_comes(job: Job, original: Classifier, cohort: Cohort, protocol: Pr
 
 
 def _harden(job: Job, original: Classifier, cohort: Cohort, protocol: Protocol, progress: Progress) -> None:
-    if not _hardened_already(job.run, original, cohort, protocol):
+    if not ranks.told(_hardened_already(job.run, original, cohort, protocol)):
         harden(
             original,
             cohort,
@@ -188,6 +211,7 @@ def _harden(job: Job, original: Classifier, cohort: Cohort, protocol: Protocol, 
             job.run,
             device=job.device,
             checkpoint_minutes=job.checkpoint_minutes,
+            precision=job.precision,
             progress=progress,
         )
     else:
@@ -208,14 +232,19 @@ def _hardened_already(run: Path, original: Classifier, cohort: Cohort, protocol:
 
 
 def _evaluate(job: Job, original: Classifier, cohort: Cohort, protocol: Protocol, progress: Progress) -> None:
-    if (job.run / "evaluation.json").is_file():
-        files = RunFiles(job.run)
-        record, now = files.record("evaluation.json", Evaluation), files.digest("hardened.safetensors")
-        logged = files.history().evaluation == files.digest("evaluation.json")
-        if record.hardened == now and logged and (not job.pictures or (job.run / "examples.safetensors").is_file()):
-            out.say("evaluation: finished earlier on these weights; the test split is not opened again")
-            return
+    if ranks.told(ranks.first() and _evaluated_already(job)):
+        out.say("evaluation: finished earlier on these weights; the test split is not opened again")
+        return
     _attack(job, original, cohort, protocol, progress)
+
+
+def _evaluated_already(job: Job) -> bool:
+    if not (job.run / "evaluation.json").is_file():
+        return False
+    files = RunFiles(job.run)
+    record, now = files.record("evaluation.json", Evaluation), files.digest("hardened.safetensors")
+    logged = files.history().evaluation == files.digest("evaluation.json")
+    return record.hardened == now and logged and (not job.pictures or (job.run / "examples.safetensors").is_file())
 
 
 def _attack(

@@ -7,6 +7,7 @@ import sys
 
 import torch
 
+from medharden import ranks
 from medharden.cli.console import out
 from medharden.errors import RunError
 
@@ -41,6 +42,8 @@ def device_of(asked: str, *, float64: bool = False) -> str:
     Raises:
         RunError: there is no such device.
     """
+    if asked == "cuda" or (asked == "auto" and torch.cuda.is_available()):
+        asked = _own_cuda() or asked
     if asked != "auto":
         _require(asked)
         return asked
@@ -54,6 +57,24 @@ def device_of(asked: str, *, float64: bool = False) -> str:
     _require(device)
     out.say(f"device: {device} ({what})")
     return device
+
+
+def _own_cuda() -> str:
+    """The CUDA device of this process among those started together on this machine; "" for one process.
+
+    Raises:
+        RunError: there are more processes than devices.
+    """
+    if ranks.launched() == 1:
+        return ""
+    devices = torch.cuda.device_count()
+    if ranks.local() >= devices:
+        raise RunError(
+            f"more processes than CUDA devices on this machine, which has {devices}; expected at most one a device: "
+            "start fewer (`--nproc-per-node`), or give --device cpu"
+        )
+    out.say(f"device: cuda, {devices} of them on this machine, one a process")
+    return f"cuda:{ranks.local()}"
 
 
 def _require(device: str) -> None:

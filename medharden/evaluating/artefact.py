@@ -145,7 +145,15 @@ def evaluate_artefact(
         pushed: dict[str, Pushed] = {}
         if protocol.task.multilabel:
             pushed, results = push_all(
-                subjects, results, attacked, truth, protocol, batch_size, progress, beside=exported
+                subjects,
+                results,
+                attacked,
+                truth,
+                protocol,
+                batch_size,
+                progress,
+                torch.arange(len(sample)),
+                beside=exported,
             )
         referred = referred_under_attack(model, results["composite"], batch_size, device)
         table = case_table(cohort, protocol, (composite, exported), results, labels, sample, pushed, referred)

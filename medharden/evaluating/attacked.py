@@ -38,11 +38,13 @@ def attack_all(
     progress: Progress | None,
     run: Path | None = None,
     seal: bytes = b"",
+    numbers: Tensor | None = None,
 ) -> dict[str, SuiteResult]:
     """Runs the protocol's suite on each subject; results by the subject's name.
 
     With a run directory, an interrupted evaluation of the same models, cases and protocol is gone on with, where what
-    it left is sealed under `seal`; what is not is a finding, and the suite begins anew.
+    it left is sealed under `seal`; what is not is a finding, and the suite begins anew. `numbers` are those of the
+    cases among all that are attacked, where they are a part.
     """
     stages = {"original": "attack original", "robust_branch": "attack branch", "composite": "attack release"}
     results = {}
@@ -51,7 +53,7 @@ def attack_all(
         if progress:
             progress(stages[s.name], 0, 1)
         if run is not None:
-            partial = Partial(run, s.name, inputs, _key(s, inputs, labels, protocol, batch_size, device), seal)
+            partial = Partial(run, s.name, inputs, _key(s, inputs, labels, numbers, protocol, batch_size, device), seal)
             saved, refused = _left_by_an_earlier(partial)
         try:
             result = run_suite(
@@ -68,6 +70,7 @@ def attack_all(
                 stage=stages[s.name],
                 saved=saved,
                 keep=partial.keep if partial else None,
+                numbers=numbers,
             )
         finally:
             # After an interrupt too: the next evaluation need not repeat what this one did.
@@ -86,7 +89,15 @@ def _left_by_an_earlier(partial: Partial) -> tuple[SuiteState | None, str]:
         return None, str(error)
 
 
-def _key(subject: Subject, inputs: Cases, labels: Tensor, protocol: Protocol, batch_size: int, device: str) -> str:
+def _key(
+    subject: Subject,
+    inputs: Cases,
+    labels: Tensor,
+    numbers: Tensor | None,
+    protocol: Protocol,
+    batch_size: int,
+    device: str,
+) -> str:
     """What a subject's result depends on: its weights, the cases, the protocol, batches and the stack."""
     return key_of(
         medharden=__version__,
@@ -98,6 +109,7 @@ def _key(subject: Subject, inputs: Cases, labels: Tensor, protocol: Protocol, ba
         fusion=str(getattr(getattr(subject.view, "model", None), "fusion", None)),
         inputs=_digest(inputs),
         labels=_digest(labels),
+        numbers="" if numbers is None else _digest(numbers),
         protocol=protocol.digest,
         batch_size=batch_size,
         device=device,

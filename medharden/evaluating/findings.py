@@ -50,6 +50,7 @@ def push_all(
     protocol: Protocol,
     batch_size: int,
     progress: Progress | None,
+    numbers: Tensor,
     beside: Subject | None = None,
 ) -> tuple[dict[str, Pushed], dict[str, SuiteResult]]:
     """Pushes every finding of every subject; what beats another subject is tried on the release too.
@@ -62,6 +63,7 @@ def push_all(
         protocol: threat and seed.
         batch_size: cases a pass.
         progress: called with `attack findings`, passes over the cases done and in all.
+        numbers: (n,) of the cases among all that are attacked, by which each has its randomness.
         beside: a further subject, which gives no gradient: what was pushed against all others is tried on it.
 
     Returns:
@@ -77,7 +79,7 @@ def push_all(
         tried.all_findings(results[subject.name].adversarial)
         own = []
         for k in range(findings):
-            own.append(_push(subject, inputs, labels, k, protocol, batch_size))
+            own.append(_push(subject, inputs, labels, k, protocol, batch_size, numbers))
             tried.all_findings(own[-1])
             if progress is not None:
                 progress("attack findings", place * findings + k + 1, findings * len(subjects))
@@ -137,9 +139,17 @@ class _Tried:
         return Pushed(robust=(self._logits > 0) == present, logits=self._logits)
 
 
-def _push(subject: Subject, inputs: Cases, labels: Tensor, finding: int, protocol: Protocol, batch_size: int) -> Cases:
+def _push(
+    subject: Subject,
+    inputs: Cases,
+    labels: Tensor,
+    finding: int,
+    protocol: Protocol,
+    batch_size: int,
+    numbers: Tensor,
+) -> Cases:
     """(n, C, *spatial) where one finding of each case is furthest to its wrong side, in a file."""
-    generators = [_generator(protocol.seed, finding, row) for row in range(len(inputs))]
+    generators = [_generator(protocol.seed, finding, number) for number in numbers.tolist()]
     found = RowFile(inputs.shape, inputs.dtype, inputs.device)
     for at, part, truth in zip(
         range(0, len(inputs), batch_size),

@@ -2,7 +2,8 @@
 
 Beside the run's records, `evaluate.SUBJECT.partial` holds how far the suite came against a subject, under a digest of
 all that its result depends on, sealed. Of the attacked inputs it holds the bits in which they differ from the clean
-ones, and no image. The files are removed once the evaluation is recorded.
+ones, and no image. Each of several processes has a file for its share. They are removed once the evaluation is
+recorded.
 """
 
 from __future__ import annotations
@@ -18,9 +19,8 @@ from typing import Any, BinaryIO
 import torch
 from torch import Tensor
 
-from medharden.attacks import SuiteState
-from medharden.attacks.soundness import Signs
-from medharden.attacks.victim import Tally
+from medharden import ranks
+from medharden.attacks import Signs, SuiteState
 from medharden.audit import canonical_json, digest_bytes, open_sealed_stream, write_sealed
 from medharden.record import AttackOutcome
 from medharden.rows import Cases, Overlay, copy_of
@@ -54,7 +54,8 @@ class Partial:
     """
 
     def __init__(self, run: Path, subject: str, inputs: Cases, key: str, seal: bytes) -> None:
-        self.path, self.seal = run / f"evaluate.{subject}.partial", seal
+        beside = "" if ranks.first() else f".{ranks.rank()}"
+        self.path, self.seal = run / f"evaluate.{subject}{beside}.partial", seal
         self.inputs, self.key = inputs, key
         self.state: SuiteState | None = None
         self.due = time.monotonic() + _SECONDS
@@ -78,9 +79,7 @@ class Partial:
                 one, shape = slice(row, row + 1), (1, *self.inputs.shape[1:])
                 adversarial[one] = _differing(self.inputs[one], _read(stream, shape, torch.int32)).view(torch.float32)
         told = said["state"]
-        told["signs"]["tally"] = Tally(**told["signs"]["tally"])
-        told["signs"]["black_box"] = tuple(told["signs"]["black_box"])
-        told["signs"] = Signs(**told["signs"])
+        told["signs"] = Signs.from_told(told["signs"])
         told["outcomes"] = [AttackOutcome(**outcome) for outcome in told["outcomes"]]
         return SuiteState(adversarial=adversarial, margins=margins, **told)
 
@@ -101,7 +100,7 @@ class Partial:
         started = time.monotonic()
         state = self.state
         told = {k: v for k, v in vars(state).items() if k not in ("adversarial", "margins", "signs", "outcomes")}
-        told["signs"] = asdict(state.signs)
+        told["signs"] = state.signs.told()
         told["outcomes"] = [asdict(outcome) for outcome in state.outcomes]
         points = state.adversarial
         rows = sorted(points.written) if isinstance(points, Overlay) else list(range(len(points)))

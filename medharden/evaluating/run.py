@@ -9,6 +9,8 @@ from typing import Any
 
 import torch
 
+from medharden import ranks
+from medharden._version import __version__
 from medharden.attacks import SuiteResult, passes
 from medharden.audit import (
     audited,
@@ -26,7 +28,9 @@ from medharden.errors import RunError
 from medharden.evaluating.attacked import attack_all, referred_under_attack, with_transfer
 from medharden.evaluating.examples import examples_of
 from medharden.evaluating.findings import Pushed, push_all
+from medharden.evaluating.fitting import fitting_batch
 from medharden.evaluating.looking import open_test_split, require_places
+from medharden.evaluating.merging import merged_identity, merged_pushes, merged_results, merged_subjects
 from medharden.evaluating.outcomes import case_table, findings_of, outcome_of
 from medharden.evaluating.resuming import clear
 from medharden.evaluating.sanity import few_cases, sanity_curves, sanity_findings
@@ -55,6 +59,9 @@ def evaluate(
 ) -> Evaluation:
     """Opens the test split: clean answers of all cases, attacks on all or on the protocol's sample.
 
+    Within a process group all processes call this alike: cases are dealt, each is answered and attacked by one, with
+    the randomness that it has in one process, and the first writes.
+
     Writes `cases.parquet`, `evaluation.json` and, where allowed, `examples.safetensors`.
 
     Args:
@@ -63,7 +70,8 @@ def evaluate(
         protocol: the run's protocol.
         run: the run directory.
         original: the model loaded anew from its file; null compares with the stored clean path only, and says so.
-        batch_size: cases a pass; does not change what is measured, and the bits are compared within equal batches.
+        batch_size: cases a pass at most, fewer where more would not fit (`fitting_batch`); does not change what is
+            measured, and the bits are compared within equal batches.
         device: such as `cpu` or `cuda:0`.
         with_examples: store a few cases as pictures for the report. Off for patient images; none of multi-label tasks.
         ledger: a file that counts looks over several run directories; null counts in this one alone. The look is in it,
@@ -84,35 +92,53 @@ def evaluate(
     guard = guarded(cohort.identifiers, (protocol.model_dump_json(), *cohort.classes))
     question = {"protocol": protocol.digest, **digests}
     opened: dict[str, Any] = {**question}
-    with guard, audited(run, "evaluate", **opened) as log:
+    with guard, audited(run, "evaluate", writes=ranks.first(), **opened) as log:
         require_places(run)
         original_state = _require_this_run(run, digests).original.state
+        ranks.agree("the run, its protocol, model or data, or version", {**question, "version": __version__})
         started = datetime.now(UTC).isoformat(timespec="seconds")
         model = model.to(device)
         reference = (original or model.clean_path).to(device)
-        # Counted before anything is seen: from here on a result may be read, whether or not this ends well.
-        head = open_test_split(run, log, cohort.record, protocol, question, original_state, ledger)
+        head = ""
+        if ranks.first():
+            # Counted before anything is seen: from here on a result may be read, whether or not this ends well.
+            head = open_test_split(run, log, cohort.record, protocol, question, original_state, ledger)
+        ranks.wait()
         test = cohort.indices("test")
         inputs, labels = cohort.stream(test, device), cohort.labels(test).to(device)
-        identity = identity_of(reference, model, inputs, batch_size, "file" if original is not None else "none")
-        subjects = subjects_of(reference, model, inputs, batch_size)
         sample = torch.as_tensor(
             stratified_sample(labels.cpu().numpy(), protocol.suite.cases, protocol.seed), device=device
         )
-        attacked, truth = select(inputs, sample), labels[sample]
-        results = attack_all(subjects, attacked, truth, protocol, batch_size, device, progress, run, cohort.seal)
-        results["composite"] = with_transfer(subjects[-1], results, attacked, truth, batch_size)
+        ranks.require_enough(len(sample), "cases to attack")
+        batch_size, smaller = fitting_batch(model.decision_view(), inputs, batch_size, device)
+        asked, mine = ranks.own(len(labels)), ranks.own(len(sample))
+        answered = select(inputs, asked)
+        identity = merged_identity(
+            identity_of(reference, model, answered, batch_size, "file" if original is not None else "none")
+        )
+        subjects = merged_subjects(subjects_of(reference, model, answered, batch_size), asked)
+        attacked, truth = select(inputs, sample[mine.to(device)]), labels[sample[mine.to(device)]]
+        own = attack_all(subjects, attacked, truth, protocol, batch_size, device, progress, run, cohort.seal, mine)
+        own["composite"] = with_transfer(subjects[-1], own, attacked, truth, batch_size)
         pushed: dict[str, Pushed] = {}
         if protocol.task.multilabel:
-            pushed, results = push_all(subjects, results, attacked, truth, protocol, batch_size, progress)
+            pushed, own = push_all(subjects, own, attacked, truth, protocol, batch_size, progress, mine)
+        everything = select(inputs, sample), labels[sample]
+        results, pushed = merged_results(own, mine), merged_pushes(pushed, mine)
         work = _gradients_taken(results, protocol, len(cohort.classes))
-        sanity = sanity_curves(subjects, attacked, truth, protocol, batch_size, device, progress, work)
-        referred = referred_under_attack(model, results["composite"], batch_size, device)
+        sanity = sanity_curves(subjects, *everything, protocol, batch_size, device, progress, work)
+        referred = referred_under_attack(model, own["composite"], batch_size, device)
+        referred = None if referred is None else ranks.in_order(torch.from_numpy(referred), mine).numpy()
         table = case_table(cohort, protocol, subjects, results, labels, sample, pushed, referred)
+        pictures = None
+        if with_examples and not protocol.task.multilabel:
+            pictures = examples_of(subjects, results, *everything, mine)
+        if not ranks.first():
+            ranks.wait()
+            return read_record(run / "evaluation.json", Evaluation)
         cases_digest = write_cases(run / "cases.parquet", table)
         files = {}
-        if with_examples and not protocol.task.multilabel:
-            pictures = examples_of(subjects, results, attacked, truth)
+        if pictures is not None:
             files["examples.safetensors"] = write_atomic(run / "examples.safetensors", pictures)
         outcomes = tuple(outcome_of(s, results[s.name], table) for s in subjects)
         record = Evaluation(
@@ -126,19 +152,21 @@ def evaluate(
             decision_threshold=protocol.decision_rule(len(cohort.classes)),
             subjects=outcomes,
             identity=identity,
-            environment=describe_environment(device, torch.get_num_threads()),
+            environment=describe_environment(device, torch.get_num_threads(), processes=ranks.count()),
             started=started,
             finished=datetime.now(UTC).isoformat(timespec="seconds"),
             findings=(
                 *findings_of(identity, results, table, protocol),
                 *sanity_findings(sanity, outcomes),
                 *few_cases(sanity, protocol, len(sample)),
+                *smaller,
             ),
             sanity=sanity,
         )
         written = write_record(run / "evaluation.json", record)
         log.append("evaluate.recorded", cases=cases_digest, record=written, files=files, ledger=head)
         clear(run)
+        ranks.wait()
         return record
 
 

@@ -7,6 +7,7 @@ import math
 import torch
 from torch import Tensor
 
+from medharden import ranks
 from medharden.attacks import run_suite
 from medharden.evaluating.subjects import Subject
 from medharden.protocol import Attack, Protocol, ThreatModel
@@ -45,7 +46,7 @@ def sanity_curves(
 
     Args:
         subjects: the models; those that nobody compares are left out.
-        inputs: (N, C, *spatial) float32 in [0, 1], of which the protocol's few are drawn by class.
+        inputs: (N, C, *spatial) float32 in [0, 1], of which the protocol's few are drawn by class, and dealt.
         labels: (N,) class indices.
         protocol: whose threat, seed and number of sanity cases hold.
         batch_size: cases a pass.
@@ -70,7 +71,8 @@ def sanity_curves(
     most = max(_FEWEST, int(min(_SHARE * suite_work / max(work, 1), protocol.suite.sanity_cases)))
     drawn = stratified_sample(labels.cpu().numpy(), min(most, protocol.suite.sanity_cases), protocol.seed)
     few = torch.as_tensor(drawn, device=inputs.device)
-    inputs, labels = select(inputs, few), labels[few]
+    cases, mine = len(few), ranks.own(len(few)).to(few.device)
+    inputs, labels = select(inputs, few[mine]), labels[few[mine]]
     if progress:
         progress("sanity curves", 0, work)
     for subject in chosen:
@@ -79,21 +81,25 @@ def sanity_curves(
             if key not in measured:
                 restarts = _RESTARTS if eps == whole else 1
                 done += _gradients(eps, steps, whole)
-                result = run_suite(
-                    subject.view,
-                    inputs,
-                    labels,
-                    threat=threat.model_copy(update={"eps": eps}),
-                    suite=(Attack(attack="pgd", loss="margin", steps=steps, restarts=restarts),),
-                    seed=protocol.seed,
-                    batch_size=batch_size,
-                    device=device,
-                    precision=protocol.suite.precision,
-                )
-                measured[key] = sum(won == "" for won in result.won_by)
+                stand = 0
+                if len(inputs):  # not where there are more processes than cases
+                    result = run_suite(
+                        subject.view,
+                        inputs,
+                        labels,
+                        threat=threat.model_copy(update={"eps": eps}),
+                        suite=(Attack(attack="pgd", loss="margin", steps=steps, restarts=restarts),),
+                        seed=protocol.seed,
+                        batch_size=batch_size,
+                        device=device,
+                        precision=protocol.suite.precision,
+                        numbers=mine.cpu(),
+                    )
+                    stand = sum(won == "" for won in result.won_by)
+                measured[key] = int(ranks.total(torch.tensor(stand)))
                 if progress:
                     progress("sanity curves", done, work)
-            points.append(SanityPoint(subject.name, sweep, ratio, eps, steps, len(inputs), measured[key]))
+            points.append(SanityPoint(subject.name, sweep, ratio, eps, steps, cases, measured[key]))
     return tuple(points)
 
 

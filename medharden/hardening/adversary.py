@@ -13,11 +13,13 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from medharden import ranks
 from medharden.hardening.perturbations import TwoFiles
 from medharden.models import Classifier
 from medharden.protocol import ThreatModel
+from medharden.rows import Cases
 
-__all__ = ["CarriedAdversary", "column", "project", "random_direction", "uphill"]
+__all__ = ["CarriedAdversary", "column", "direction", "project", "uniform", "uphill"]
 
 _LEVELS = 127
 _SMALLEST_SHARE, _LARGEST_SHARE = 0.5, 1.5
@@ -60,9 +62,16 @@ class CarriedAdversary:
         self.scale = torch.zeros(shape[0])
         self.share = torch.ones(shape[0])
         self.visited = torch.zeros(shape[0], dtype=torch.bool)
+        self._touched = torch.zeros(shape[0], dtype=torch.bool)
 
     passes = 1
     replays = 1
+    divisible = True
+
+    def noise(self, rows: Tensor, like: Cases, generator: torch.Generator) -> Tensor | None:
+        """(N, C, *spatial) uniform in [-1, 1] for a whole batch with cases on their first visit; null without."""
+        fresh = bool((~self.visited[rows]).any())
+        return uniform((len(rows), *like.shape[1:]), generator) if fresh else None
 
     def attacked(
         self,
@@ -71,7 +80,7 @@ class CarriedAdversary:
         inputs: Tensor,
         labels: Tensor,
         radius: float,
-        generator: torch.Generator,
+        noise: Tensor | None,
     ) -> Tensor:
         """The batch on its carried perturbations, clipped to the radius and the bounds.
 
@@ -81,7 +90,7 @@ class CarriedAdversary:
             rows: (n,) int64 case numbers.
             inputs: (n, C, *spatial) clean.
             radius: common radius r(t), in input units.
-            generator: draws the start of cases on their first visit.
+            noise: (n, C, *spatial) of `noise`, the start of cases on their first visit; null where there are none.
 
         Returns:
             (n, C, *spatial) detached, ready to require a gradient.
@@ -91,9 +100,8 @@ class CarriedAdversary:
         if bool((~fresh).any()):
             known = rows[~fresh]
             carried[~fresh.to(inputs.device)] = self.codes[known].to(inputs) * column(self.scale[known], inputs)
-        if bool(fresh.any()):
-            noise = random_direction(inputs, self.threat.norm, generator)
-            carried = torch.where(column(fresh, inputs), noise * radii, carried)
+        if noise is not None and bool(fresh.any()):
+            carried = torch.where(column(fresh, inputs), direction(noise.to(inputs), self.threat.norm) * radii, carried)
         low, high = self.threat.bounds
         return (inputs + project(carried, radii, self.threat.norm)).clamp(low, high).detach()
 
@@ -117,6 +125,7 @@ class CarriedAdversary:
             share = torch.where(probability > _CONFIDENT, share * _SHARE_UP, share)
             share = torch.where(probability < 0.5, share * _SHARE_DOWN, share)
             self.share[rows] = share.clamp(_SMALLEST_SHARE, _LARGEST_SHARE)
+            self._touched[rows] = True
         radii, gradient = self._radii(rows, radius, inputs), gradient.nan_to_num(nan=0, posinf=0, neginf=0)
         moved = attacked - inputs + self.step * radii * uphill(gradient, self.threat.norm)
         self._store(rows, project(moved, radii, self.threat.norm))
@@ -129,6 +138,19 @@ class CarriedAdversary:
         """
         if isinstance(self.codes, TwoFiles):
             self.codes.carry(rows[self.visited[rows]].tolist())
+
+    def exchange(self) -> None:
+        """Takes over what other processes noted of the cases that were theirs since the last exchange."""
+        if ranks.count() > 1:
+            noted = torch.stack([torch.ones_like(self.scale), self.scale, self.share, self.visited.float()])
+            ranks.total(noted.mul_(self._touched))
+            known = noted[0] > 0
+            self.scale[known], self.share[known], self.visited[known] = (
+                noted[1, known],
+                noted[2, known],
+                noted[3, known] > 0,
+            )
+        self._touched.zero_()
 
     def state(self) -> dict[str, Tensor]:
         """What a resumed run needs, beside the files."""
@@ -151,6 +173,7 @@ class CarriedAdversary:
         self.codes[rows] = codes.to("cpu", torch.int8)
         self.scale[rows] = largest.cpu() / _LEVELS
         self.visited[rows] = True
+        self._touched[rows] = True
 
 
 def uphill(gradient: Tensor, norm: str) -> Tensor:
@@ -165,9 +188,13 @@ def project(delta: Tensor, radii: Tensor, norm: str) -> Tensor:
     return delta * (radii / _norm(delta)).clamp(max=1.0)
 
 
-def random_direction(like: Tensor, norm: str, generator: torch.Generator) -> Tensor:
-    """(N, ...) uniform in [-1, 1] under linf, of length one under l2; drawn on the CPU."""
-    noise = (torch.rand(like.shape, generator=generator) * 2 - 1).to(like)
+def uniform(shape: Sequence[int], generator: torch.Generator) -> Tensor:
+    """Uniform in [-1, 1], drawn on the CPU."""
+    return torch.rand(tuple(shape), generator=generator) * 2 - 1
+
+
+def direction(noise: Tensor, norm: str) -> Tensor:
+    """(N, ...) noise as a direction: as it is under linf, of length one under l2."""
     return noise if norm == "linf" else noise / _norm(noise)
 
 

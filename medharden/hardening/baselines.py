@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from medharden.hardening.adversary import project, random_direction, uphill
+from medharden.hardening.adversary import direction, project, uniform, uphill
 from medharden.models import Classifier, divergence, task_loss
 from medharden.protocol import Hardening, ThreatModel
 
@@ -25,12 +25,17 @@ class FreshAdversary:
     """Perturbations made anew at every visit: `pgd`, `trades`, `n-fgsm` or `fgsm-rs`."""
 
     replays = 1
+    divisible = True
 
     def __init__(self, threat: ThreatModel, settings: Hardening) -> None:
         """Takes the method and the number of attack steps from the settings."""
         self.threat, self.method = threat, settings.method
         self.steps = settings.attack_steps if self.method in ("pgd", "trades") else 1
         self.passes = self.steps + (2 if self.method == "trades" else 1)
+
+    def noise(self, rows: Tensor, like: Tensor, generator: torch.Generator) -> Tensor | None:
+        """(N, C, *spatial) uniform in [-1, 1] for a whole batch."""
+        return uniform((len(rows), *like.shape[1:]), generator)
 
     def attacked(
         self,
@@ -39,11 +44,12 @@ class FreshAdversary:
         inputs: Tensor,
         labels: Tensor,
         radius: float,
-        generator: torch.Generator,
+        noise: Tensor | None,
     ) -> Tensor:
         """(n, C, *spatial) the batch under this method's attack on the branch as it stands."""
         norm, radii = self.threat.norm, torch.full((len(rows), *(1,) * (inputs.ndim - 1)), radius).to(inputs)
-        noise = random_direction(inputs, norm, generator)
+        assert noise is not None, "drawn by `noise`"  # noqa: S101
+        noise = direction(noise.to(inputs), norm)
         if self.method in _NOISE:
             delta = _NOISE[self.method] * radii * noise
             delta = delta + _STEP[self.method] * radii * uphill(self._gradient(branch, inputs, delta, labels), norm)
@@ -60,6 +66,9 @@ class FreshAdversary:
         """Nothing is carried."""
 
     def leave(self, rows: Tensor) -> None:
+        """Nothing is carried."""
+
+    def exchange(self) -> None:
         """Nothing is carried."""
 
     def state(self) -> dict[str, Tensor]:
@@ -88,11 +97,16 @@ class FreeAdversary:
     """One perturbation for every place in the batch, moved by each of several steps on the same batch (Free-AT)."""
 
     passes = 1
+    divisible = False  # a perturbation belongs to a place in the whole batch
 
     def __init__(self, threat: ThreatModel, settings: Hardening) -> None:
         """Takes the number of replays from the settings."""
         self.threat, self.replays = threat, settings.replays
         self.delta: Tensor | None = None
+
+    def noise(self, rows: Tensor, like: Tensor, generator: torch.Generator) -> Tensor | None:
+        """Nothing is drawn."""
+        return None
 
     def attacked(
         self,
@@ -101,7 +115,7 @@ class FreeAdversary:
         inputs: Tensor,
         labels: Tensor,
         radius: float,
-        generator: torch.Generator,
+        noise: Tensor | None,
     ) -> Tensor:
         """(n, C, *spatial) the batch under the perturbation that the last step left."""
         delta = self._fitting(inputs)
@@ -118,6 +132,9 @@ class FreeAdversary:
 
     def leave(self, rows: Tensor) -> None:
         """Perturbations belong to places in the batch."""
+
+    def exchange(self) -> None:
+        """One process has all places."""
 
     def state(self) -> dict[str, Tensor]:
         """What a resumed run needs."""

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from medharden.data import Cohort
 from medharden.hardening.choosing import choose, gated_parts
+from medharden.hardening.dealing import dealt_logits
 from medharden.hardening.operating_point import keep_operating_point
 from medharden.hardening.weighing import weigh
 from medharden.models import (
@@ -18,7 +19,6 @@ from medharden.models import (
     HardenedClassifier,
     calibrated,
     finding_support,
-    logits_in_batches,
     refers,
     refers_findings,
     support,
@@ -66,8 +66,7 @@ def calibrate(
     inputs, labels = cohort.stream(rows, device), cohort.labels(rows).to(device)
     patients = [cohort.cases[row].patient for row in rows]
     with torch.no_grad():
-        clean = logits_in_batches(clean_path, inputs, size)
-        robust = logits_in_batches(branch, inputs, size)
+        clean, robust = (dealt_logits(model, inputs, size) for model in (clean_path, branch))
     fusion = replace(_NEUTRAL, mode=protocol.fusion.mode, clean_temperature=fit_temperature(clean, labels, bias))
     findings: tuple[Finding, ...] = ()
     if fusion.mode in ("mixed", "robust"):  # the answers of the others are the clean path's

@@ -7,11 +7,13 @@ import statistics
 import time
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
+from medharden import ranks
 from medharden.attacks import lay_out
 from medharden.data import Cohort
-from medharden.hardening.augmentation import augment
+from medharden.hardening.augmentation import Changes, augment
 from medharden.hardening.schedule import learning_rate
 from medharden.models import Classifier, task_loss
 from medharden.protocol import Hardening
@@ -55,7 +57,7 @@ def clean_epoch_seconds(model: Classifier, cohort: Cohort, settings: Hardening, 
     """Wall clock of one epoch of ordinary fine-tuning of every weight, on a copy that is thrown away.
 
     It is the median of the first steps times the number of steps: a machine busy with something else for a moment does
-    not count.
+    not count. Of several processes each times its share of the batches, without the exchange of gradients.
     """
     return step_seconds(model, cohort, settings, seed=seed, device=device, most=_TIMED_STEPS) * _batches(
         cohort, settings
@@ -91,10 +93,11 @@ def _clean_epochs(
     for _ in range(epochs):
         order = rows[torch.randperm(len(rows), generator=generator).numpy()]
         started = time.perf_counter()
-        for read in read_ahead(cohort.batch, np.array_split(order, batches)[:most]):
+        for read in read_ahead(cohort.batch, [_own(part) for part in np.array_split(order, batches)[:most]]):
             inputs, labels = (t.to(device) for t in read)
             optimiser.param_groups[0]["lr"] = learning_rate(settings, len(seconds) / total)
-            loss = task_loss(model(augment(inputs, settings, generator)), labels)
+            changes = Changes.drawn(len(inputs), inputs.ndim - 2, settings, generator)
+            loss = task_loss(model(augment(inputs, changes)), labels)
             optimiser.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             torch.nn.utils.clip_grad_norm_(model.parameters(), settings.grad_clip)
@@ -106,6 +109,12 @@ def _clean_epochs(
                 progress("train", len(seconds), total)
     lay_out(model, model.record.dims, fast=False)
     return seconds
+
+
+def _own(rows: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """This process's share of a batch, of two cases at least: batch statistics ask for that."""
+    mine = ranks.share(len(rows))
+    return rows[mine] if mine.stop - mine.start > 1 else rows[:2]
 
 
 def _batches(cohort: Cohort, settings: Hardening) -> int:

@@ -22,6 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from medharden import ranks
 from medharden.errors import OutputError, RunError
 from medharden.files import open_plain, read_at, write_at
 from medharden.rows import Rows
@@ -69,12 +70,28 @@ class TwoFiles(Rows):
         self._name, self._where, self._turn = name, where, 0
         self._seal = where.seal if where.folder is not None else secrets.token_bytes(32)
         self._written: set[int] = set()
+        if where.folder is None and ranks.count() > 1:
+            raise RunError(
+                "several processes share perturbations in the run directory, which are sealed by the pseudonym key; "
+                "these data were read without one: expected a key, or one process"
+            )
         self._files = (self._opened(0), self._opened(1))
 
     def turn(self, number: int) -> None:
-        """Begins a turn: what the one before wrote is read."""
+        """Begins a turn: what the one before wrote is read, whichever process wrote it."""
+        if ranks.count() > 1 and self._turn:
+            self._meet()
         self._turn = number
         self._written.clear()
+
+    def _meet(self) -> None:
+        """Has all processes see what each wrote: files are opened anew, which is when a shared filesystem looks."""
+        self.flush()
+        for handle in self._files:
+            os.close(handle)
+        self._files = (-1, -1)
+        ranks.wait()
+        self._files = (self._opened(0), self._opened(1))
 
     def take(self, rows: Sequence[int]) -> Tensor:
         """(n, ...) the rows as they were written last, in this turn or the one before.
@@ -131,7 +148,8 @@ class TwoFiles(Rows):
         for handle in self._files:
             os.close(handle)
         self._files = (-1, -1)
-        if self._where.folder is not None:
+        ranks.wait()
+        if self._where.folder is not None and ranks.first():
             for number in (0, 1):
                 (self._where.folder / f"{self._name}.{number}").unlink(missing_ok=True)
 

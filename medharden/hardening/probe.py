@@ -10,13 +10,15 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from medharden import ranks
 from medharden.data import Cohort
 from medharden.hardening.adversary import CarriedAdversary
 from medharden.hardening.choosing import gated_parts
+from medharden.hardening.dealing import dealt_logits
 from medharden.hardening.perturbations import Carrying
-from medharden.models import Classifier, DecisionView, answered_rightly, answers, logits_in_batches, task_loss
+from medharden.models import Classifier, DecisionView, answered_rightly, answers, task_loss
 from medharden.protocol import Protocol
-from medharden.rows import parts, select
+from medharden.rows import read_ahead, select
 from medharden.stats import auroc
 from medharden.stats.sampling import stratified_sample
 
@@ -95,6 +97,7 @@ class Probe:
         self._labels = labels.to(device)
         rows = stratified_sample(labels.numpy(), protocol.hardening.probe_cases, protocol.seed)
         self._sample, self.cases = torch.as_tensor(rows, device=device), len(rows)
+        ranks.require_enough(min(len(val), len(rows)), "validation cases of the probe")
         self._parts = gated_parts(labels, protocol, cohort.classes)
         self._original = self._answers(original)
         self.original = self._result(self._original, self._original[self._sample])
@@ -131,6 +134,7 @@ class Probe:
 
     def state(self) -> dict[str, Any]:
         """What a resumed run needs, beside the files: tensors and plain values."""
+        self._adversary.exchange()
         return {"adversary": self._adversary.state(), "last_robust": self.last_robust, "measured": self._measured}
 
     def restore(self, state: dict[str, Any]) -> None:
@@ -159,22 +163,31 @@ class Probe:
         inputs, labels = select(self._inputs, self._sample), self._labels[self._sample]
         generator = torch.Generator().manual_seed(self._protocol.seed)
         view, size = DecisionView(branch, self._bias), self._protocol.hardening.batch_size
+        batches = torch.split(rows, size)
+        shares = [part for whole in batches if len(part := whole[ranks.share(len(whole))])]
         answers = []
         for step in range(steps + 1):
-            for part, clean in zip(torch.split(rows, size), parts(inputs, size), strict=True):
-                truth = labels[part.to(labels.device)]
-                points = self._adversary.attacked(branch, part, clean, truth, eps, generator)
+            clean_parts = read_ahead(lambda part: inputs[part], shares)
+            for whole in batches:
+                mine = ranks.share(len(whole))
+                noise = self._adversary.noise(whole, inputs, generator)  # for all, whoever takes which cases
+                part = whole[mine]
+                if not len(part):
+                    continue
+                clean, truth = next(clean_parts), labels[part.to(labels.device)]
+                noise = None if noise is None else noise[mine]
+                points = self._adversary.attacked(branch, part, clean, truth, eps, noise)
                 if step == steps:
                     with torch.no_grad():
                         answers.append(view(points))
                 else:
                     gradient = _slope(view, points, truth)
                     self._adversary.update(part, clean, points.detach(), gradient, torch.empty(0), eps)
-        return torch.cat(answers)
+        return ranks.in_order(torch.cat(answers), torch.cat(shares))
 
     def _answers(self, model: Classifier) -> Tensor:
         view = DecisionView(model, self._bias)
-        return logits_in_batches(view, self._inputs, self._protocol.hardening.batch_size)
+        return dealt_logits(view, self._inputs, self._protocol.hardening.batch_size)
 
     def _result(self, answered: Tensor, attacked: Tensor) -> ProbeResult:
         """What (N, K) clean answers to all of validation and (n, K) attacked ones to the sample come to."""

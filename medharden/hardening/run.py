@@ -18,6 +18,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from medharden import ranks
+from medharden._version import __version__
 from medharden.audit import (
     RunFiles,
     audited,
@@ -26,6 +28,7 @@ from medharden.audit import (
     digest_bytes,
     guarded,
     open_sealed,
+    read_record,
     write_atomic,
     write_record,
     write_sealed,
@@ -55,7 +58,7 @@ from medharden.record import CostRecord, Finding, HardenRecord, Progress
 __all__ = ["harden"]
 
 _CHECKPOINT = "harden.checkpoint"
-_FORMAT = 2  # of the checkpoint; the first held the perturbations too
+_FORMAT = 3  # of the checkpoint; the first held the perturbations too, the second no number of processes
 _FIXED_CASES = 32
 
 
@@ -67,9 +70,13 @@ def harden(
     *,
     device: str = "cpu",
     checkpoint_minutes: float = 10.0,
+    precision: str = "fp32",
     progress: Progress | None = None,
 ) -> HardenRecord:
     """Hardens a classifier; an interrupted run goes on from its last checkpoint when called again, to the same weights.
+
+    Within a process group (`medharden.ranks`, or the caller's own) all processes call this alike: batches are dealt,
+    the steps are those of one process up to rounding, and the first writes.
 
     Writes `protocol.yaml`, `cohort.json`, `hardened.safetensors`, `hardened.json` and, last, `harden.json`.
 
@@ -80,6 +87,8 @@ def harden(
         run: the run directory, made if absent.
         device: such as `cpu` or `cuda:0`.
         checkpoint_minutes: a checkpoint is written after each epoch, and within one after so many minutes.
+        precision: of the branch's layers in training: `fp32`, `bf16` or `fp16`; weights, losses, probes, calibration
+            and the clean path stay in fp32.
         progress: called with `prepare`, `harden` and `calibrate`.
 
     Raises:
@@ -90,21 +99,26 @@ def harden(
         PrivacyError: a record would hold patient data.
     """
     guard = guarded(cohort.identifiers, (protocol.model_dump_json(), *cohort.classes))
-    with guard, audited(run, "harden", protocol=protocol.digest, model=original.record.file) as log:
+    told: dict[str, Any] = {"protocol": protocol.digest, "model": original.record.file}
+    with guard, audited(run, "harden", writes=ranks.first(), **told) as log:
         started = datetime.now(UTC).isoformat(timespec="seconds")
         fixed, _ = cohort.batch(cohort.indices("train")[:_FIXED_CASES])
         check_classifier(original, fixed, cohort.classes, multilabel=protocol.task.multilabel)
         cohort_digest, settled = _write_inputs(run, cohort, protocol)
+        said = {**told, "cohort": cohort_digest, "precision": precision, "version": __version__}
+        ranks.agree("protocol, data, model, precision or version", said)
         files = {"protocol.yaml": settled}
         log.append("harden.locked", protocol=protocol.digest, cohort=cohort_digest, files=files)
 
         clean_path = copy.deepcopy(original).requires_grad_(False).to(device)
         before, answers = state_digest(clean_path), _answers(clean_path, fixed, device)
+        ranks.agree("the clean path's weights", before)
         report = progress or (lambda stage, done, total: None)
         report("prepare", 0, 1)
-        training, binding = _prepare(clean_path, cohort, protocol, cohort_digest, run, device)
-        saved = _read_checkpoint(run, binding, cohort.seal, training)
-        keeping = _Keeping(training, run / _CHECKPOINT, binding, 60 * checkpoint_minutes)
+        training, binding = _prepare(clean_path, cohort, protocol, cohort_digest, run, device, precision)
+        saved = _read_checkpoint(run, binding, cohort.seal, training, precision)
+        ranks.agree("what it read of an interrupted run", saved is None)
+        keeping = _Keeping(training, run / _CHECKPOINT, binding, 60 * checkpoint_minutes, precision)
         report("prepare", 1, 1)
         clean_seconds = _go_on(keeping, clean_path, saved, progress)
         training.finish()
@@ -117,7 +131,7 @@ def harden(
         calibration_seconds = time.perf_counter() - calibrating
 
         after, identical = state_digest(clean_path), torch.equal(answers, _answers(clean_path, fixed, device))
-        if after != before or not identical:
+        if any(ranks.heard(after != before or not identical)):
             raise HardeningError("the clean path moved during hardening; this is a defect: nothing was written")
         contract = _contract(cohort, protocol)
         several = protocol.task.multilabel
@@ -142,7 +156,9 @@ def harden(
             clean_logits_identical=identical,
             epochs=tuple(training.state.history),
             cost=_cost(training, clean_seconds, calibration_seconds),
-            environment=describe_environment(device, torch.get_num_threads()),
+            environment=describe_environment(
+                device, torch.get_num_threads(), processes=ranks.count(), precision=precision
+            ),
             seed=protocol.seed,
             started=started,
             finished=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -152,11 +168,13 @@ def harden(
                 *findings,
             ),
         )
-        written = write_record(run / "harden.json", record)
-        log.append("harden.recorded", hardened=digest, record=written, files={"hardened.json": description})
-        (run / _CHECKPOINT).unlink(missing_ok=True)
+        if ranks.first():
+            written = write_record(run / "harden.json", record)
+            log.append("harden.recorded", hardened=digest, record=written, files={"hardened.json": description})
+            (run / _CHECKPOINT).unlink(missing_ok=True)
         training.remove()
-        return record
+        ranks.wait()
+        return record if ranks.first() else read_record(run / "harden.json", HardenRecord)
 
 
 def decision_bias(protocol: Protocol, classes: tuple[str, ...]) -> Tensor:
@@ -184,6 +202,8 @@ def _write_inputs(run: Path, cohort: Cohort, protocol: Protocol) -> tuple[str, s
     """Locks protocol and cohort before anything is trained; returns the digests of cohort and protocol file."""
     record = canonical_json(cohort.record) + b"\n"
     digest = digest_bytes(record)
+    if not ranks.first():
+        return digest, ""
     files = RunFiles(run)
     if files.has("cohort.json") and files.digest("cohort.json") != digest:
         raise RunError(f"{run.name} holds a run on other data; choose another --out, or give it the same --data")
@@ -194,7 +214,13 @@ def _write_inputs(run: Path, cohort: Cohort, protocol: Protocol) -> tuple[str, s
 
 
 def _prepare(
-    clean_path: Classifier, cohort: Cohort, protocol: Protocol, cohort_digest: str, run: Path, device: str
+    clean_path: Classifier,
+    cohort: Cohort,
+    protocol: Protocol,
+    cohort_digest: str,
+    run: Path,
+    device: str,
+    precision: str,
 ) -> tuple[BranchTraining, dict[str, str]]:
     bias = decision_bias(protocol, cohort.classes).to(device)
     settings = protocol.hardening
@@ -205,7 +231,7 @@ def _prepare(
     said = digest_bytes(canonical_json(binding))
     carrying = Carrying(run if cohort.seal else None, cohort.seal, said)  # without a seal no process goes on from them
     probe = Probe(clean_path, cohort, protocol, bias, device, carrying)
-    return BranchTraining(clean_path, branch, cohort, protocol, probe, device, carrying), binding
+    return BranchTraining(clean_path, branch, cohort, protocol, probe, device, carrying, precision), binding
 
 
 @dataclass
@@ -216,6 +242,7 @@ class _Keeping:
     checkpoint: Path
     binding: dict[str, str]
     seconds: float
+    precision: str = "fp32"
     clean_seconds: float = 0.0
 
     def __post_init__(self) -> None:
@@ -223,19 +250,23 @@ class _Keeping:
 
     def if_due(self) -> None:
         """Writes a checkpoint where the last is old enough."""
-        if time.monotonic() >= self._due:
+        if ranks.told(time.monotonic() >= self._due):  # for all, or none
             self.now()
 
     def now(self) -> None:
-        """Writes a checkpoint, perturbations first: what it goes on from is then on the disk."""
+        """Writes a checkpoint, perturbations first: what it goes on from is then on the disk, whoever wrote it."""
         self.training.flush()
         saved = {
             "format": _FORMAT,
             "binding": self.binding,
             "clean_seconds": self.clean_seconds,
+            "processes": ranks.count(),
+            "precision": self.precision,
             "training": self.training.snapshot(),
         }
-        write_sealed(self.checkpoint, partial(torch.save, saved), self.training.cohort.seal)
+        if ranks.first():
+            write_sealed(self.checkpoint, partial(torch.save, saved), self.training.cohort.seal)
+        ranks.wait()  # nobody writes over what the last checkpoint needs before this one is there
         self._due = time.monotonic() + self.seconds
 
 
@@ -252,6 +283,9 @@ def _go_on(keeping: _Keeping, clean_path: Classifier, saved: dict[str, Any] | No
     else:
         keeping.clean_seconds = float(saved["clean_seconds"])
         training.resume(saved["training"])
+        if saved["processes"] != ranks.count():
+            message = f"Hardening was begun with {saved['processes']} process(es) and went on with {ranks.count()}."
+            training.state.findings.append(Finding("hardening.processes_changed", "info", message))
     while training.state.epoch < training.epochs:
         training.run_epoch(progress, keeping.if_due)
         keeping.now()
@@ -265,7 +299,7 @@ def _time_clean_epoch(clean_path: Classifier, training: BranchTraining) -> float
 
 
 def _read_checkpoint(
-    run: Path, binding: dict[str, str], seal: bytes, training: BranchTraining
+    run: Path, binding: dict[str, str], seal: bytes, training: BranchTraining, precision: str
 ) -> dict[str, Any] | None:
     """What an interrupted run left; null where it left nothing, or nothing that is sealed, which is a finding."""
     try:
@@ -280,6 +314,11 @@ def _read_checkpoint(
     if saved["binding"] != binding:
         raise RunError(
             f"{run.name} holds an interrupted run with another model, protocol or data; choose another --out"
+        )
+    if saved.get("precision", precision) != precision:
+        raise RunError(
+            f"{run.name} holds a run that was begun with --precision {saved['precision']}, not {precision}; go on with "
+            "that, or choose another --out"
         )
     reason = ""
     if saved.get("format") != _FORMAT:
@@ -302,6 +341,8 @@ def _answers(model: Classifier, inputs: Tensor, device: str) -> Tensor:
 def _write_model(run: Path, model: HardenedClassifier) -> tuple[str, str]:
     """Writes the weights and their description; returns both digests."""
     description = canonical_json(describe_hardened(model)) + b"\n"
+    if not ranks.first():
+        return "", ""
     digest = write_atomic(run / "hardened.safetensors", hardened_bytes(model, description))
     return digest, write_atomic(run / "hardened.json", description)
 

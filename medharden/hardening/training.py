@@ -14,32 +14,24 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from medharden import ranks
 from medharden.attacks import lay_out
 from medharden.data import Cohort
-from medharden.errors import HardeningError
+from medharden.errors import HardeningError, RunError
 from medharden.hardening.adversary import CarriedAdversary
-from medharden.hardening.augmentation import augment
 from medharden.hardening.baselines import FreeAdversary, FreshAdversary
 from medharden.hardening.branch import merge, trained_state
 from medharden.hardening.perturbations import Carrying, TwoFiles
 from medharden.hardening.probe import Probe, ProbeResult, collapsed
 from medharden.hardening.schedule import epochs_and_batches, learning_rate, radius_share
 from medharden.hardening.state import EpochState, StepsSeen
-from medharden.models import (
-    Classifier,
-    answered_rightly,
-    divergence,
-    logits_in_batches,
-    probability_of_truth,
-    task_loss,
-)
+from medharden.hardening.stepping import Adversary, Steps
+from medharden.models import Classifier, logits_in_batches
 from medharden.protocol import Protocol
 from medharden.record import EpochRecord, Finding, Progress
 from medharden.rows import read_ahead
 
 __all__ = ["BranchTraining"]
-
-Adversary = CarriedAdversary | FreshAdversary | FreeAdversary
 
 _GRADIENTS_A_STEP = 1.5  # what a training step costs
 _MOST_RECOVERIES = 3
@@ -63,6 +55,7 @@ class BranchTraining:
         probe: Probe,
         device: str,
         carrying: Carrying | None = None,
+        precision: str = "fp32",
     ) -> None:
         """Prepares the optimiser, the carried adversary and, where there is a teacher, its logits.
 
@@ -74,17 +67,22 @@ class BranchTraining:
             probe: measures each epoch on validation.
             device: where both models are.
             carrying: where perturbations lie; null keeps them in memory.
+            precision: of the branch's layers in training, see `Steps`.
+
+        Raises:
+            RunError: there are more processes than a batch has cases, or the method works in one alone.
         """
         self.branch, self.cohort, self.probe, self.device = branch, cohort, probe, device
         lay_out(branch, branch.record.dims, fast=True)  # until it is finished
         self.protocol, self.settings, self.threat = protocol, protocol.hardening, protocol.input_threat
-        self.multilabel = protocol.task.multilabel
         self.rows = cohort.indices("train")
         self.optimiser = torch.optim.AdamW(self._groups(), lr=1.0)
         self._codes: TwoFiles | None = None
         self.adversary = self._adversary(carrying)
         self.epochs, self.batches = epochs_and_batches(self.settings, len(self.rows))
         self.teacher = self._teacher_logits(clean_path) if self.settings.teacher.weight > 0 else None
+        self._require_dealable()
+        self.steps = Steps(branch, self.adversary, self.settings, self.teacher, precision, device)
         self.state, self._seen = EpochState(good=trained_state(branch)), StepsSeen([], [])
         self.trained_parameters = sum(p.numel() for p in branch.parameters() if p.requires_grad)
 
@@ -97,6 +95,14 @@ class BranchTraining:
         kind = FreeAdversary if self.settings.method == "free" else FreshAdversary
         return kind(self.threat, self.settings)
 
+    def _require_dealable(self) -> None:
+        ranks.require_enough(len(self.rows) // self.batches, "cases a batch")
+        if ranks.count() > 1 and not self.adversary.divisible:
+            raise RunError(
+                "hardening.method free carries a perturbation for each place in a batch, which can't be dealt; "
+                "expected one process, or another method"
+            )
+
     def _groups(self) -> list[dict[str, Any]]:
         trained = [p for p in self.branch.parameters() if p.requires_grad]
         return [
@@ -106,11 +112,13 @@ class BranchTraining:
 
     @torch.no_grad()
     def _teacher_logits(self, clean_path: Classifier) -> Tensor:
+        own = ranks.own(len(self.rows))
+        groups = np.array_split(self.rows[own.numpy()], max(1, self.batches // ranks.count()))
         found = [
             logits_in_batches(clean_path, inputs.to(self.device), self.settings.batch_size).cpu()
-            for inputs, _ in read_ahead(self.cohort.batch, np.array_split(self.rows, self.batches))
+            for inputs, _ in read_ahead(self.cohort.batch, groups)
         ]
-        return torch.cat(found).to(torch.float32)
+        return ranks.in_order(torch.cat(found).to(torch.float32), own)
 
     def run_epoch(self, progress: Progress | None, after_step: Callable[[], None] | None = None) -> None:
         """One pass over the training split, then the probe; keeps, or rolls back and goes on differently.
@@ -132,6 +140,7 @@ class BranchTraining:
         if result is not None:
             best_robust = max((e.val_robust for e in state.history if e.radius >= _RISEN), default=0.0)
             reason = collapsed(result, self.probe.original, self.probe.classes, best_robust, self.probe.measures) or ""
+        reason = ranks.told(reason)  # one outcome for all: where one process goes back, all do
         if result is None or reason:
             self._recover(reason)
         else:
@@ -194,7 +203,7 @@ class BranchTraining:
                 group["lr"] = rate
             inputs, labels = (t.to(self.device) for t in read)
             outcomes = [
-                self._step(part, inputs, labels, self.threat.eps * radius, generator)
+                self.steps.take(part, inputs, labels, self.threat.eps * radius, generator, self.optimiser)
                 for _ in range(self.adversary.replays)
             ]
             seen.add(outcomes[-1])
@@ -206,6 +215,10 @@ class BranchTraining:
                 state.under_way |= {"seconds": time.perf_counter() - started, "generator": generator.get_state()}
                 after_step()
         seen.read()
+        self.adversary.exchange()
+        for parameter in self.branch.parameters():
+            if parameter.requires_grad:
+                ranks.from_first(parameter.data)  # equal already, unless devices of two kinds round differently
         return float(np.mean(seen.losses)), rate, float(np.mean(seen.rights)), radius
 
     def time_steps(self, most: float) -> list[float]:
@@ -227,47 +240,8 @@ class BranchTraining:
         return generator, torch.randperm(len(self.rows), generator=generator)
 
     def _read(self, part: Tensor) -> tuple[Tensor, Tensor]:
-        return self.cohort.batch(self.rows[part.numpy()])
-
-    def _step(self, part: Tensor, inputs: Tensor, labels: Tensor, radius: float, generator: torch.Generator) -> Tensor:
-        """One optimiser step; its one backward pass gives both the weights' and the inputs' gradients.
-
-        Returns:
-            (2,) loss, and share of what was attacked that was answered rightly; not read by the host.
-        """
-        settings = self.settings
-        attacked = self.adversary.attacked(self.branch, part, inputs, labels, radius, generator)
-        left_clean = int(settings.clean_share * len(part))
-        attacked[:left_clean] = inputs[:left_clean]
-        attacked.requires_grad_(True)
-        logits = self.branch(augment(attacked, settings, generator))
-        loss = self._loss(logits, inputs, labels, part)
-        self.optimiser.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
-        trained = [p for group in self.optimiser.param_groups for p in group["params"]]
-        torch.nn.utils.clip_grad_norm_(trained, settings.grad_clip)
-        self.optimiser.step()
-        own = probability_of_truth(logits.detach(), labels)
-        gradient = attacked.grad
-        moves = gradient is not None and left_clean < len(part)
-        self.adversary.leave(part[:left_clean] if moves else part)
-        if gradient is not None and moves:
-            kept = slice(left_clean, None)
-            self.adversary.update(part[kept], inputs[kept], attacked.detach()[kept], gradient[kept], own[kept], radius)
-        return torch.stack([loss.detach(), answered_rightly(logits, labels)[left_clean:].to(loss.dtype).mean()])
-
-    def _loss(self, logits: Tensor, inputs: Tensor, labels: Tensor, part: Tensor) -> Tensor:
-        if self.settings.method == "trades":
-            clean = self.branch(inputs)
-            apart = divergence(logits, clean, multilabel=self.multilabel)
-            return task_loss(clean, labels) + self.settings.trades_beta * apart
-        loss = task_loss(logits, labels)
-        if self.teacher is None:
-            return loss
-        weight, temperature = self.settings.teacher.weight, self.settings.teacher.temperature
-        taught = self.teacher[part].to(logits) / temperature
-        apart = divergence(logits / temperature, taught, multilabel=self.multilabel)
-        return (1 - weight) * loss + weight * temperature**2 * apart
+        """This process's share of a batch."""
+        return self.cohort.batch(self.rows[part.numpy()[ranks.share(len(part))]])
 
     def _keep(self, result: ProbeResult) -> None:
         """Best: clean losses within the margins; of these the latest within one standard error of the most robust.
@@ -312,11 +286,18 @@ class BranchTraining:
             HardeningError: no epoch could be kept.
         """
         if not self.state.best:
-            raise HardeningError("no epoch gave a branch worth keeping; see the findings in the audit log")
+            raise HardeningError(
+                f"none of {self.state.epoch} epochs gave a branch worth keeping; {self.state.findings[-1].message} "
+                "Try a lower hardening.learning_rate, more epochs or a smaller threat.eps in the protocol"
+            )
         if self.state.best_constant:
             names = ", ".join(self.cohort.classes[k] for k in self.state.best_constant)
             message = f"The robust branch answers these findings alike for every validation case: {names}."
             self.state.findings.append(Finding("hardening.constant_findings", "warning", message))
+        passes = max(ranks.heard(self.steps.passes))
+        if passes > 1:
+            message = f"Memory was short: steps were taken in up to {passes} passes a process, with the same cases."
+            self.state.findings.append(Finding("hardening.smaller_passes", "info", message))
         if not self.state.best_score[0]:
             self.state.findings.append(
                 Finding(
@@ -341,6 +322,7 @@ class BranchTraining:
         """Tensors and plain values to go on from after this step or epoch, beside the files of perturbations."""
         state = self.state
         self._seen.read()
+        self.adversary.exchange()
         return {
             "state": {k: v for k, v in vars(state).items() if k not in ("history", "findings")}
             | {"history": [vars(e) for e in state.history], "findings": [vars(f) for f in state.findings]},
@@ -348,6 +330,7 @@ class BranchTraining:
             "optimiser": self.optimiser.state_dict(),
             "adversary": self.adversary.state(),
             "probe": self.probe.state(),
+            "steps": self.steps.state(),
         }
 
     def flush(self) -> None:
@@ -393,3 +376,4 @@ class BranchTraining:
         self.optimiser.load_state_dict(snapshot["optimiser"])
         self.adversary.restore(snapshot["adversary"])
         self.probe.restore(snapshot["probe"])
+        self.steps.restore(snapshot["steps"])

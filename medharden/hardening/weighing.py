@@ -11,8 +11,11 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from medharden import ranks
 from medharden.attacks import pgd, searched
+from medharden.attacks.projections import random_start
 from medharden.hardening.choosing import LEAST_CHOSEN
+from medharden.hardening.dealing import dealt_logits
 from medharden.models import DecisionView, HardenedClassifier, answered_rightly, logits_in_batches, mix, mix_findings
 from medharden.protocol import Protocol
 from medharden.record import FrontierPoint, Progress
@@ -117,19 +120,22 @@ class _Search:
 
     def __post_init__(self) -> None:
         """Attacks the branch."""
-        branch, every = self.model.robust_branch, torch.arange(len(self.inputs), device=self.inputs.device)
+        branch, cases = self.model.robust_branch, len(self.inputs)
+        self._own = torch.zeros(cases, dtype=torch.bool, device=self.labels.device)
+        self._own[ranks.own(cases).to(self.labels.device)] = True
         self._tried = copy_of(self.inputs)
-        self._climb(DecisionView(branch, self.model.decision_bias), every, anew=True)
+        self._start(DecisionView(branch, self.model.decision_bias))
         with torch.no_grad():
-            self._reached = logits_in_batches(branch, self._tried, self.protocol.hardening.batch_size)
+            self._reached = dealt_logits(branch, self._tried, self.protocol.hardening.batch_size)
 
     def standing(self, rows: Tensor) -> int:
-        """How many of (n,) rows, whose clean answers are right, stay so."""
+        """How many of (n,) rows, whose clean answers are right, stay so; each is attacked by the process it is of."""
+        rows = rows[self._own[rows]]
         view = DecisionView(self.model, self.model.decision_bias)
         carried = self._carried()[rows]
         open_ = self._unbeaten(view, rows[~carried])
-        self._climb(view, open_, anew=False)
-        return int(carried.sum()) + len(self._unbeaten(view, open_))
+        self._climb(view, open_)
+        return int(ranks.total(torch.tensor(int(carried.sum()) + len(self._unbeaten(view, open_)))))
 
     def _carried(self) -> Tensor:
         """(n,) whether the branch, at its worst, gives the right answer even if the clean path is sure of another."""
@@ -151,20 +157,44 @@ class _Search:
             answers = logits_in_batches(view, select(self._tried, rows), self.protocol.hardening.batch_size)
         return rows[answered_rightly(answers, self.labels[rows])]
 
-    def _climb(self, view: nn.Module, rows: Tensor, *, anew: bool) -> None:
-        """Puts where the probe attack ends into `_tried`; it starts there too, unless anew at random."""
-        fast, generator = searched(view, self.inputs.dim() - 2), torch.Generator().manual_seed(self.protocol.seed)
-        for part in torch.split(rows, self.protocol.hardening.batch_size) if len(rows) else ():
-            self._tried[part] = pgd(
-                fast,
-                self.inputs[part],
-                self.labels[part],
-                threat=self.protocol.input_threat,
-                steps=self.protocol.hardening.probe_steps,
-                restarts=1,
-                loss="ce",
-                generator=generator,
-                start=None if anew else self._tried[part],
-            )
-            if anew:
-                self.tick()
+    def _start(self, view: nn.Module) -> None:
+        """Puts where the probe attack on the branch ends into `_tried`, from starts drawn for whole batches."""
+        fast, generator = self._fast(view), torch.Generator().manual_seed(self.protocol.seed)
+        for part in torch.split(torch.arange(len(self.inputs), device=self.labels.device), self._size):
+            mine = part[self._own[part]]
+            start = None
+            if len(mine) < len(part):
+                shape = torch.Size((len(part), *self.inputs.shape[1:]))
+                drawn = random_start(shape, self.protocol.input_threat, [generator], surface=False)
+                start = self.inputs[mine] + drawn[self._own[part].cpu()].to(self.inputs.device)
+            if len(mine):
+                self._tried[mine] = self._pgd(fast, mine, generator, start)
+            self.tick()
+
+    def _climb(self, view: nn.Module, rows: Tensor) -> None:
+        """Goes on from what was tried last."""
+        fast, generator = self._fast(view), torch.Generator().manual_seed(self.protocol.seed)
+        # a gradient through the release keeps both paths: half as many cases take the memory of a step of training
+        for part in torch.split(rows, max(1, self._size // 2)) if len(rows) else ():
+            self._tried[part] = self._pgd(fast, part, generator, self._tried[part])
+
+    def _pgd(self, fast: nn.Module, rows: Tensor, generator: torch.Generator, start: Tensor | None) -> Tensor:
+        inputs = self.inputs[rows]
+        return pgd(
+            fast,
+            inputs,
+            self.labels[rows],
+            threat=self.protocol.input_threat,
+            steps=self.protocol.hardening.probe_steps,
+            restarts=1,
+            loss="ce",
+            generator=generator,
+            start=start,
+        )
+
+    def _fast(self, view: nn.Module) -> nn.Module:
+        return searched(view, self.inputs.dim() - 2)
+
+    @property
+    def _size(self) -> int:
+        return self.protocol.hardening.batch_size

@@ -43,6 +43,8 @@ class Environment:
 
     Attributes:
         code: SHA-256 over medharden's own source files: a version may be changed where it lies.
+        processes: that shared the work, each on a device of its own or of its kind.
+        precision: in which the branch's layers were trained; all else is `fp32`.
     """
 
     medharden: str
@@ -52,3 +54,5 @@ class Environment:
     device: str
     threads: int
     code: str = ""
+    processes: int = 1
+    precision: str = "fp32"

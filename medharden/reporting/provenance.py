@@ -133,6 +133,8 @@ _FIELDS = (
     ("Platform", "platform"),
     ("Device", "device"),
     ("Threads", "threads"),
+    ("Processes", "processes"),
+    ("Precision of training", "precision"),
 )
 
 

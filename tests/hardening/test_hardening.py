@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 from foreign_networks import SeveralAnswers
-from tiny import tiny_cohort, tiny_model, tiny_protocol
+from tiny import at, tiny_cohort, tiny_model, tiny_protocol
 
 from medharden.audit import read_record
 from medharden.data import Cohort
@@ -20,7 +20,7 @@ from medharden.data.store.inputs import Inputs
 from medharden.errors import HardeningError, ModelError, RunError
 from medharden.hardening import harden
 from medharden.hardening.adversary import CarriedAdversary
-from medharden.hardening.augmentation import augment
+from medharden.hardening.augmentation import Changes, augment
 from medharden.hardening.baselines import FreshAdversary
 from medharden.hardening.branch import check_form, classifier_layer, make_branch, merge
 from medharden.hardening.calibration import calibrate, fit_temperature
@@ -54,6 +54,10 @@ def run(folder: Path, cohort: Cohort, original: Classifier) -> tuple[Path, Harde
     return folder / "run", harden(original, cohort, tiny_protocol(), folder / "run")
 
 
+def drawn(cases: int, settings: Hardening) -> Changes:
+    return Changes.drawn(cases, 2, settings, torch.Generator().manual_seed(3))
+
+
 UNUSED, LABELS = None, torch.zeros(0)  # what the carried adversary has no need of
 
 
@@ -67,7 +71,7 @@ def test_a_carried_perturbation_stays_within_radius_and_bounds(norm: str, shape:
     adversary = CarriedAdversary(shape, threat=threat, step=1.0, regulate=False)
     generator, inputs, rows = torch.Generator().manual_seed(0), torch.rand(shape), torch.arange(6)
     for radius in (0.1, 0.3, 0.05):
-        attacked = adversary.attacked(UNUSED, rows, inputs, LABELS, radius, generator)
+        attacked = at(adversary, UNUSED, rows, inputs, LABELS, radius, generator)
         delta = (attacked - inputs).flatten(1)
         size = delta.abs().amax(1) if norm == "linf" else delta.norm(dim=1)
         assert float(size.max()) <= radius * (1 + 1e-5)
@@ -81,9 +85,9 @@ def test_carried_steps_reach_the_optimum_of_a_linear_model(norm: str) -> None:
     adversary = CarriedAdversary(inputs.shape, threat=ThreatModel(norm=norm, eps=0.1), step=1.0, regulate=False)
     generator = torch.Generator().manual_seed(0)
     for _ in range(8):
-        attacked = adversary.attacked(UNUSED, rows, inputs, LABELS, 0.1, generator)
+        attacked = at(adversary, UNUSED, rows, inputs, LABELS, 0.1, generator)
         adversary.update(rows, inputs, attacked, weight.expand_as(inputs), torch.ones(4), 0.1)
-    gain = ((adversary.attacked(UNUSED, rows, inputs, LABELS, 0.1, generator) - inputs) * weight).flatten(1).sum(1)
+    gain = ((at(adversary, UNUSED, rows, inputs, LABELS, 0.1, generator) - inputs) * weight).flatten(1).sum(1)
     best = 0.1 * (weight.abs().sum() if norm == "linf" else weight.norm())
     assert float((gain / best).min()) > 0.99
 
@@ -92,9 +96,9 @@ def test_a_perturbation_costs_one_byte_a_value_and_is_carried_to_the_next_visit(
     adversary = CarriedAdversary((3, 1, 8, 8), threat=ThreatModel(eps=0.1), step=0.5, regulate=False)
     assert adversary.codes.element_size() == 1
     generator, inputs, rows = torch.Generator().manual_seed(0), torch.full((2, 1, 8, 8), 0.5), torch.tensor([0, 2])
-    first = adversary.attacked(UNUSED, rows, inputs, LABELS, 0.1, generator)
+    first = at(adversary, UNUSED, rows, inputs, LABELS, 0.1, generator)
     adversary.update(rows, inputs, first, torch.zeros_like(first), torch.ones(2), 0.1)
-    again = adversary.attacked(UNUSED, rows, inputs, LABELS, 0.1, generator)
+    again = at(adversary, UNUSED, rows, inputs, LABELS, 0.1, generator)
     torch.testing.assert_close(again, first, atol=0.1 / 127, rtol=0)
     assert adversary.visited.tolist() == [True, False, True]
 
@@ -104,10 +108,10 @@ def test_a_step_whose_gradient_is_not_finite_moves_nothing_and_spoils_no_later_v
     adversary = CarriedAdversary((4, 1, 3, 3), threat=ThreatModel(eps=0.1), step=1.0, regulate=False)
     rows, inputs = torch.arange(4), torch.full((4, 1, 3, 3), 0.5)
     generator = torch.Generator().manual_seed(0)
-    first = adversary.attacked(UNUSED, rows, inputs, LABELS, 0.1, generator)
+    first = at(adversary, UNUSED, rows, inputs, LABELS, 0.1, generator)
     broken = torch.stack([torch.full((1, 3, 3), v) for v in (torch.nan, torch.inf, -torch.inf, 1.0)])
     adversary.update(rows, inputs, first, broken, torch.zeros(4), 0.1)
-    again = adversary.attacked(UNUSED, rows, inputs, LABELS, 0.1, generator)
+    again = at(adversary, UNUSED, rows, inputs, LABELS, 0.1, generator)
     assert torch.allclose(again[:3], first[:3], atol=1e-3)
     assert torch.allclose(again[3], (first[3] + 0.1).clamp(max=0.6), atol=1e-3)
 
@@ -116,10 +120,10 @@ def test_regulation_lowers_the_radius_of_wrong_cases_and_raises_it_again_for_con
     adversary = CarriedAdversary((2, 1, 4, 4), threat=ThreatModel(eps=0.1), step=1.0, regulate=True)
     inputs, rows, generator = torch.full((2, 1, 4, 4), 0.5), torch.arange(2), torch.Generator().manual_seed(0)
     for _ in range(30):
-        attacked = adversary.attacked(UNUSED, rows, inputs, LABELS, 0.1, generator)
+        attacked = at(adversary, UNUSED, rows, inputs, LABELS, 0.1, generator)
         adversary.update(rows, inputs, attacked, torch.ones_like(inputs), torch.tensor([0.1, 0.9]), 0.1)
     assert adversary.share.tolist() == [0.5, 1.5]
-    size = (adversary.attacked(UNUSED, rows, inputs, LABELS, 0.1, generator) - inputs).abs().flatten(1).amax(1)
+    size = (at(adversary, UNUSED, rows, inputs, LABELS, 0.1, generator) - inputs).abs().flatten(1).amax(1)
     torch.testing.assert_close(size, torch.tensor([0.05, 0.15]))
     for _ in range(30):
         adversary.update(rows, inputs, inputs, torch.ones_like(inputs), torch.tensor([0.9, 0.9]), 0.1)
@@ -128,8 +132,7 @@ def test_regulation_lowers_the_radius_of_wrong_cases_and_raises_it_again_for_con
 
 def test_augmentation_lets_the_gradient_reach_the_unaugmented_frame() -> None:
     inputs = torch.rand(6, 1, 7, 5, requires_grad=True)
-    generator = torch.Generator().manual_seed(3)
-    augmented = augment(inputs, Hardening(flip=True, shift=2, photometric=0), generator)
+    augmented = augment(inputs, drawn(6, Hardening(flip=True, shift=2, photometric=0)))
     assert augmented.shape == inputs.shape
     assert not torch.equal(augmented, inputs)
     augmented.sum().backward()
@@ -139,7 +142,7 @@ def test_augmentation_lets_the_gradient_reach_the_unaugmented_frame() -> None:
 
 def test_tones_vary_from_case_to_case_within_the_range_and_let_the_gradient_through_even_where_it_is_black() -> None:
     inputs = torch.cat([torch.zeros(50, 1, 4, 4), torch.full((200, 1, 4, 4), 0.5)]).requires_grad_(True)
-    toned = augment(inputs, Hardening(photometric=0.2), torch.Generator().manual_seed(3))
+    toned = augment(inputs, drawn(250, Hardening(photometric=0.2)))
     means = toned.detach().flatten(1).mean(1)[50:]
     # gamma alone moves 0.5 to 0.43 or 0.57; contrast is about 0.5; brightness multiplies
     assert 0.5**1.23 / 1.35 < float(means.min()) < 0.45
@@ -151,7 +154,7 @@ def test_tones_vary_from_case_to_case_within_the_range_and_let_the_gradient_thro
     lifted = toned.detach().flatten(1).amin(1)[:50] > 0
     assert 10 < lifted.sum() < 40
     assert (inputs.grad[:50][lifted] > 0).all()
-    unchanged = augment(inputs, Hardening(photometric=0), torch.Generator().manual_seed(3))
+    unchanged = augment(inputs, drawn(250, Hardening(photometric=0)))
     assert torch.equal(unchanged, inputs)
 
 
@@ -507,7 +510,7 @@ def test_a_baseline_trains_under_its_own_attack_within_the_budget(
     inputs, labels = cohort.batch(cohort.indices("train")[:20])
     generator = torch.Generator().manual_seed(0)
     for _ in range(3):
-        attacked = trained.adversary.attacked(branch, torch.arange(20), inputs, labels, 0.06, generator)
+        attacked = at(trained.adversary, branch, torch.arange(20), inputs, labels, 0.06, generator)
         trained.adversary.update(torch.arange(20), inputs, attacked, torch.randn(inputs.shape), torch.ones(20), 0.06)
     delta = (attacked - inputs).flatten(1)
     most = 3 if method == "n-fgsm" else 1  # its noise is not projected: that is its point
@@ -527,7 +530,7 @@ def test_a_baseline_s_attack_reaches_the_optimum_of_a_linear_model(method: str) 
     inputs = torch.full((5, 1, 4, 4), 0.5)
     generator = torch.Generator().manual_seed(0)
     labels = torch.zeros(5, dtype=torch.int64)
-    attacked = adversary.attacked(model, torch.arange(5), inputs, labels, 0.1, generator)
+    attacked = at(adversary, model, torch.arange(5), inputs, labels, 0.1, generator)
     weight = model.network[1].weight[1] - model.network[1].weight[0]
     gain = ((attacked - inputs).flatten(1) * weight.detach()).sum(1)
     best = 0.1 * weight.detach().abs().sum()
@@ -574,7 +577,7 @@ def test_perturbations_in_files_are_those_in_memory() -> None:
         for turn in range(3):
             if codes is not None:
                 codes.turn(turn + 1)
-            attacked = adversary.attacked(UNUSED, rows, inputs, LABELS, 0.1, generator)
+            attacked = at(adversary, UNUSED, rows, inputs, LABELS, 0.1, generator)
             adversary.update(rows, inputs, attacked, torch.ones_like(inputs), torch.ones(4), 0.1)
         return adversary.codes[rows]
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tiny import KEY, PROTOCOL
+from tiny import KEY, PROTOCOL, at
 
 from medharden.data import Cohort, load_cohort
 from medharden.hardening.baselines import FreshAdversary
@@ -68,7 +68,7 @@ def test_a_baselines_attack_raises_the_loss_over_findings(cohort: Cohort, model:
     inputs, labels = cohort.batch(cohort.indices("train")[:20])
     adversary = FreshAdversary(ThreatModel(eps=0.05), Hardening(method=method, attack_steps=3))
     generator = torch.Generator().manual_seed(0)
-    attacked = adversary.attacked(model, torch.arange(20), inputs, labels, 0.05, generator)
+    attacked = at(adversary, model, torch.arange(20), inputs, labels, 0.05, generator)
     with torch.no_grad():
         assert task_loss(model(attacked), labels) > task_loss(model(inputs), labels)
 

@@ -51,7 +51,7 @@ def test_weights_that_are_drawn_and_not_chosen_cost_fewer_cases() -> None:
     patients = [str(n) for n in range(CASES)]
     seen: list[tuple[str, int, int]] = []
     points, _ = weigh(model, inputs, labels, clean, robust, patients, protocol(cases=10), lambda *now: seen.append(now))
-    assert seen == [("calibrate", n, 11) for n in range(1, 12)], "three batches and eight weights"
+    assert seen == [("calibrate", n, 11) for n in range(12)], "three batches and eight weights"
     assert {p.weight: p.attacked for p in points if p.weight > 0.65} == dict.fromkeys((0.7, 0.8, 0.9, 0.99), CASES)
     assert {p.attacked for p in points if p.weight < 0.65} == {10}
 

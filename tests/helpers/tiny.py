@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from medharden.data import Cohort, load_cohort
 from medharden.hardening import fine_tune
@@ -71,3 +73,9 @@ def tiny_model(folder: Path, classes: int = 2, cohort: Cohort | None = None) -> 
         torch.save(model.network.state_dict(), path)
         model = load_classifier(path, arch=ARCH)
     return model
+
+
+def at(adversary: Any, branch: Any, rows: Tensor, inputs: Tensor, labels: Tensor, radius: float, generator: Any) -> Any:
+    """What a training adversary makes of a whole batch in one process."""
+    noise = adversary.noise(rows, inputs, generator)
+    return adversary.attacked(branch, rows, inputs, labels, radius, noise)

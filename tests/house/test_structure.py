@@ -27,7 +27,7 @@ LAYERS = (
     ),
     ("models", "attacks", "data", "stats", "audit", "codes"),
     ("protocol", "record"),
-    ("plain_yaml", "rows"),
+    ("plain_yaml", "ranks", "rows"),
     ("canonical", "extras", "files", "patients", "pinning", "sizes", "text"),
     ("errors", "_version"),
 )
