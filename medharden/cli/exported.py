@@ -7,6 +7,7 @@ from pathlib import Path
 
 from rich.console import RenderableType
 
+from medharden import ranks
 from medharden.audit import RunFiles
 from medharden.cli.console import marked, out, stage_progress, warn
 from medharden.cli.pipeline import Job, interruptible, load_data, prepare
@@ -39,6 +40,8 @@ def run_export(run: Path, to: str, quantise: str, ungated: bool, supersede: bool
 
 def run_artefact(job: Job, artefact: Path, supersede: bool) -> None:
     """Evaluates an exported model on the run's test split."""
+    if ranks.launched() > 1:
+        raise RunError("an artefact is evaluated in one process; run the command without `accelerate launch`")
     if not (job.run / "evaluation.json").is_file():
         raise RunError(f"{job.run.name} was not evaluated; expected a run directory that `medharden harden` finished")
     model = read_onnx(artefact)
