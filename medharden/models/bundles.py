@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import json
+import re
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -11,9 +13,12 @@ from medharden.errors import ModelError
 from medharden.plain_yaml import LARGEST_YAML, parse_yaml
 from medharden.text import neutral
 
-__all__ = ["network_definition"]
+__all__ = ["network_definition", "require_stated_view"]
 
 _FILES = ("inference.json", "inference.yaml", "inference.yml", "train.json", "train.yaml", "evaluate.json")
+# keys of what is done before the network, and of what is done after it
+_BEFORE = re.compile(r"pre_?process|transform", re.IGNORECASE)
+_AFTER = re.compile(r"post|handler|output|metric|batch_transform|key_val|_target_|network", re.IGNORECASE)
 
 
 def network_definition(bundle: Path) -> dict[str, Any]:
@@ -32,6 +37,53 @@ def network_definition(bundle: Path) -> dict[str, Any]:
             _refuse_expressions(definition, "network_def")
             return dict(definition)
     raise ModelError("no network_def found; expected a MONAI bundle folder with configs/inference.json")
+
+
+def require_stated_view(bundle: Path, view: str) -> None:
+    """Refuses a bundle that says how its inputs are made, unless the protocol says that its own `input` makes them so.
+
+    Args:
+        bundle: the folder.
+        view: the protocol's `model.view`.
+
+    Raises:
+        ModelError: a configuration holds preprocessing, whatever its name, and the protocol does not answer for it.
+    """
+    found = _preprocessing(bundle)
+    if found and view != "protocol":
+        names = sorted({name for _, name in found})
+        raise ModelError(
+            f"the bundle's configs/{found[0][0]} says how its inputs are made ({', '.join(names)[:600]}), and "
+            "medharden would feed it otherwise; write the same as input, model.mean and model.std into the protocol, and say "
+            "so by model.view: protocol"
+        )
+
+
+def _preprocessing(bundle: Path) -> list[tuple[str, str]]:
+    """File and name of each transform before the network, of the first configuration that has any."""
+    for name in _FILES:
+        file = bundle / "configs" / name
+        config = _read(file) if file.is_file() else None
+        found = [] if config is None else [(name, target) for target in _transforms(config, False)]
+        if found:
+            return found
+    return []
+
+
+def _transforms(part: Any, prepares: bool) -> list[str]:
+    """Names of the transforms in a part of a configuration, at any depth; `prepares`: whether its key said so."""
+    if isinstance(part, list):
+        return [name for inner in part for name in _transforms(inner, prepares)]
+    if isinstance(part, str):
+        return ["an expression"] if prepares and part[:1] in ("$", "%") else []
+    if not isinstance(part, dict):
+        return []
+    target = str(part.get("_target_", "")).rpartition(".")[2]
+    ours = target not in ("", "Compose") and (prepares or hasattr(importlib.import_module("monai.transforms"), target))
+    if ours:
+        return [neutral(target)[:60]]
+    beside = {key: value for key, value in part.items() if not _AFTER.search(str(key))}
+    return [n for key, value in beside.items() for n in _transforms(value, prepares or bool(_BEFORE.search(str(key))))]
 
 
 def _read(file: Path) -> Any:

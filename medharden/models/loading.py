@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from medharden.errors import ModelError
 from medharden.models.architectures import Architecture, build_network, network_size, parse_arch
 from medharden.models.arguments import check_arguments
-from medharden.models.bundles import network_definition
+from medharden.models.bundles import network_definition, require_stated_view
 from medharden.models.classifier import Classifier, state_digest
 from medharden.models.naming import Naming
 from medharden.models.origins import origins
@@ -128,6 +128,7 @@ def _load_bundle(path: Path, arch: str | None, spec: ModelSpec, dims: int, multi
     if arch is not None:
         raise ModelError("a MONAI bundle names its own network; leave --arch out")
     definition = network_definition(path)
+    require_stated_view(path, spec.view)
     target = definition.pop("_target_", "")
     beside = ("_desc_", "_mode_", "pretrained")  # the weights come from the bundle
     arguments = {k: v for k, v in definition.items() if k not in beside} | dict(spec.arguments)

@@ -45,6 +45,8 @@ class ModelSpec(Strict):
             "fc."}`; the first that fits holds.
         output: which part of what the network returns holds the logits: a key of its dict, or an index into its tuple,
             from 0; null where it returns one tensor.
+        view: who answers for how the model's inputs are made: `source`, its bundle, and one that says so is refused
+            where that is not followed; `protocol`, `input`, which states the same.
     """
 
     arch: str | None = None
@@ -55,6 +57,7 @@ class ModelSpec(Strict):
     prefix: Annotated[str, Field(min_length=1)] | None = None
     rename: dict[Annotated[str, Field(min_length=1)], str] = {}
     output: Annotated[int, Field(ge=0)] | Annotated[str, Field(min_length=1)] | None = None
+    view: Literal["source", "protocol"] = "source"
 
 
 class Reviewed(Strict):
