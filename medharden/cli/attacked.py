@@ -133,6 +133,7 @@ def _target(job: AttackJob, protocol: Protocol, classes: tuple[str, ...]) -> tup
         arch=job.arch,
         spec=protocol.model,
         dims=protocol.input.dims,
+        fed=protocol.input,
         multilabel=protocol.task.multilabel,
     )
     view = DecisionView(classifier, decision_bias(protocol, classes))

@@ -55,7 +55,12 @@ def run_bench(job: Job, protocol_name: str, *, dry: bool) -> None:
     device = device_of(job.device)
     assert job.model is not None, "asked for by the command line"  # noqa: S101
     original = load_classifier(
-        job.model, arch=job.arch, spec=protocol.model, dims=protocol.input.dims, multilabel=protocol.task.multilabel
+        job.model,
+        arch=job.arch,
+        spec=protocol.model,
+        dims=protocol.input.dims,
+        fed=protocol.input,
+        multilabel=protocol.task.multilabel,
     )
     key = load_pseudonym_key(job.key_file)
     sample = sample_cohort(job.data, protocol, key=key, workers=job.workers, max_decoded=job.max_decoded)

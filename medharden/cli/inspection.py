@@ -15,7 +15,7 @@ from medharden.data import Cohort, load_cohort, load_pseudonym_key, locate_case
 from medharden.errors import DataError
 from medharden.models import Classifier, check_classifier, load_classifier
 from medharden.protocol import Protocol, load_protocol
-from medharden.record import clusters_of, present
+from medharden.record import ModelRecord, clusters_of, present
 
 __all__ = ["run_inspection", "run_location"]
 
@@ -39,7 +39,7 @@ def run_inspection(
     if model is not None:
         several = protocol.task.multilabel
         classifier = load_classifier(
-            model, arch=arch, spec=protocol.model, dims=protocol.input.dims, multilabel=several
+            model, arch=arch, spec=protocol.model, dims=protocol.input.dims, fed=protocol.input, multilabel=several
         )
     key = load_pseudonym_key(key_file)
     try:
@@ -89,13 +89,19 @@ def _model_table(classifier: Classifier) -> Table:
         ("classes", f"{record.classes}" + (" (one sigmoid logit)" if record.one_logit else "")),
         ("logits", "all that it returns" if record.output is None else f"its output {record.output!r}"),
         ("input channels", str(record.channels)),
-        ("mean, std", f"{record.mean}, {record.std}"),
+        ("normaliser", _normaliser(record)),
         ("names of outputs", ", ".join(record.class_names) or "none in the file"),
         *((f"from: {part}", where) for part, where in record.origins.items()),
         ("state digest", record.state[:16]),
     ):
         table.add_row(name, value)
     return table
+
+
+def _normaliser(record: ModelRecord) -> str:
+    if record.zscore is None:
+        return f"mean, std {record.mean}, {record.std}"
+    return f"z-score of each {record.zscore}" + (", over values other than 0" if record.zscore_nonzero else "")
 
 
 def _split_table(cohort: Cohort, protocol: Protocol) -> Table:
@@ -160,6 +166,8 @@ def _machine(classifier: Classifier | None, cohort: Cohort, protocol: Protocol) 
             "channels": record.channels,
             "mean": list(record.mean),
             "std": list(record.std),
+            "zscore": record.zscore,
+            "zscore_nonzero": record.zscore_nonzero,
             "state": record.state,
             "class_names": list(record.class_names),
             "origins": record.origins,

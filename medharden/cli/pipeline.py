@@ -160,7 +160,7 @@ def _load_original(job: Job, protocol: Protocol) -> Classifier:
         raise RunError("no model was given")
     several = protocol.task.multilabel
     original = load_classifier(
-        job.model, arch=job.arch, spec=protocol.model, dims=protocol.input.dims, multilabel=several
+        job.model, arch=job.arch, spec=protocol.model, dims=protocol.input.dims, fed=protocol.input, multilabel=several
     )
     record = original.record
     answers = f"{record.classes} {'findings' if several else 'classes'}"

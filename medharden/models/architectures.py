@@ -17,7 +17,7 @@ from medharden.errors import ModelError
 from medharden.models.arguments import check_arguments
 from medharden.models.building import Limits, Make, built, require_fit, sketched
 from medharden.models.naming import Matched, Naming, matched
-from medharden.models.timm_import import timm_module
+from medharden.models.timm_import import monai_networks, timm_module
 from medharden.text import neutral
 
 __all__ = ["Architecture", "build_network", "network_size", "parse_arch"]
@@ -200,7 +200,7 @@ def _torchvision_factory(name: str) -> Callable[..., Any]:
 
 
 def _monai_factory(name: str) -> Callable[..., Any]:
-    nets = importlib.import_module("monai.networks.nets")
+    nets = monai_networks()
     factory = getattr(nets, name, None) if not name.startswith(("_", "get_")) else None
     defined_there = getattr(factory, "__module__", "").startswith("monai.networks.nets")
     if not callable(factory) or not defined_there or name in _FETCHED:

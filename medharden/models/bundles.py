@@ -10,14 +10,17 @@ from pathlib import Path
 from typing import Any
 
 from medharden.errors import ModelError
+from medharden.models.bundle_values import resolved
+from medharden.models.bundle_view import BundleView, bundle_view
 from medharden.plain_yaml import LARGEST_YAML, parse_yaml
 from medharden.text import neutral
 
-__all__ = ["network_definition", "require_stated_view"]
+__all__ = ["bundle_inputs", "network_definition"]
 
 _FILES = ("inference.json", "inference.yaml", "inference.yml", "train.json", "train.yaml", "evaluate.json")
 # keys of what is done before the network, and of what is done after it
 _BEFORE = re.compile(r"pre_?process|transform", re.IGNORECASE)
+_KEYS = ("preprocessing", "preprocessing_transforms", "transforms_infer")
 _AFTER = re.compile(r"post|handler|output|metric|batch_transform|key_val|_target_|network", re.IGNORECASE)
 
 
@@ -34,29 +37,35 @@ def network_definition(bundle: Path) -> dict[str, Any]:
         config = _read(file)
         definition = config.get("network_def") if isinstance(config, dict) else None
         if isinstance(definition, dict):
+            definition = {k: resolved(v, config) if k != "_target_" else v for k, v in definition.items()}
             _refuse_expressions(definition, "network_def")
-            return dict(definition)
+            return definition
     raise ModelError("no network_def found; expected a MONAI bundle folder with configs/inference.json")
 
 
-def require_stated_view(bundle: Path, view: str) -> None:
-    """Refuses a bundle that says how its inputs are made, unless the protocol says that its own `input` makes them so.
+def bundle_inputs(bundle: Path, dims: int) -> BundleView | None:
+    """How a bundle makes its inputs; null where it says nothing of it.
 
     Args:
         bundle: the folder.
-        view: the protocol's `model.view`.
+        dims: spatial dimensions of its network.
 
     Raises:
-        ModelError: a configuration holds preprocessing, whatever its name, and the protocol does not answer for it.
+        ModelError: it says so in a way that can't be followed, named.
     """
     found = _preprocessing(bundle)
-    if found and view != "protocol":
+    if not found:
+        return None
+    config = _read(bundle / "configs" / found[0][0])
+    key = next((k for k in _KEYS if k in config), None)
+    if key is None:
         names = sorted({name for _, name in found})
         raise ModelError(
-            f"the bundle's configs/{found[0][0]} says how its inputs are made ({', '.join(names)[:600]}), and "
-            "medharden would feed it otherwise; write the same as input, model.mean and model.std into the protocol, and say "
-            "so by model.view: protocol"
+            f"the bundle's configs/{found[0][0]} says how its inputs are made ({', '.join(names)[:600]}), "
+            "and not where medharden reads it (preprocessing); write the same as input, model.mean and model.std "
+            "into the protocol, and say so by model.view: protocol"
         )
+    return bundle_view(config[key], config, dims)
 
 
 def _preprocessing(bundle: Path) -> list[tuple[str, str]]:

@@ -40,6 +40,12 @@ class Classifier(nn.Module):
         self.register_buffer("std", _per_channel(record.std, record.channels).view(shape))
         self.eval()
 
+    def normalised(self, inputs: Tensor) -> Tensor:
+        """(N, C, *spatial) in [0, 1] as the network takes it: z-scores, or less mean by std."""
+        if self.record.zscore is not None:
+            return _z_scores(inputs, self.record.zscore == "channel", self.record.zscore_nonzero)
+        return (inputs - self.mean) / self.std
+
     def forward(self, inputs: Tensor) -> Tensor:
         """Logits of a batch.
 
@@ -56,7 +62,7 @@ class Classifier(nn.Module):
         channels = self.record.channels
         if inputs.shape[1] == 1 and channels > 1:
             inputs = inputs.expand(-1, channels, *inputs.shape[2:])
-        logits = named_output(self.network((inputs - self.mean) / self.std), self.record.output)
+        logits = named_output(self.network(self.normalised(inputs)), self.record.output)
         if self.record.one_logit:
             if logits.shape[1:].numel() != 1 or logits.shape[0] != inputs.shape[0]:
                 raise ModelError(
@@ -66,6 +72,20 @@ class Classifier(nn.Module):
             logits = logits.reshape(-1, 1)  # as many as there are cases, in a traced graph too
             return torch.cat([torch.zeros_like(logits), logits], dim=1)
         return logits
+
+
+def _z_scores(inputs: Tensor, by_channel: bool, nonzero: bool) -> Tensor:
+    """Input less its mean, by its standard deviation (1 where that is 0), as MONAI's `NormalizeIntensity` has it.
+
+    The statistics are part of the graph: they move with the values.
+    """
+    axes = tuple(range(2 if by_channel else 1, inputs.ndim))
+    taken = (inputs != 0).to(inputs.dtype) if nonzero else torch.ones_like(inputs)
+    count = taken.sum(axes, keepdim=True).clamp(min=1)
+    centred = (inputs - (inputs * taken).sum(axes, keepdim=True) / count) * taken
+    variance = centred.square().sum(axes, keepdim=True) / count
+    flat = variance <= 0
+    return centred / torch.where(flat, torch.ones_like(variance), variance).sqrt()
 
 
 def _per_channel(values: tuple[float, ...], channels: int) -> Tensor:

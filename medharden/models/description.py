@@ -130,6 +130,7 @@ def _require_ranges(record: ModelRecord, fusion: FusionRecord) -> None:
         "original.channels": 1 <= record.channels <= _MOST,
         "original.mean": len(record.mean) in (1, record.channels),
         "original.std": len(record.std) in (1, record.channels) and all(value > 0 for value in record.std),
+        "original.zscore": record.zscore in (None, "case", "channel") and (record.zscore or not record.zscore_nonzero),
         "fusion.mode": fusion.mode in _MODES,
         "fusion.weight": 0 <= fusion.weight <= 1,
         "fusion.clean_temperature": 0 < fusion.clean_temperature < math.inf,

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor, nn
 
 from medharden.errors import ModelError
 from medharden.models.architectures import Architecture, build_network, network_size, parse_arch
 from medharden.models.arguments import check_arguments
-from medharden.models.bundles import network_definition, require_stated_view
+from medharden.models.bundle_view import BundleView, view_lines
+from medharden.models.bundles import bundle_inputs, network_definition
 from medharden.models.classifier import Classifier, state_digest
 from medharden.models.naming import Naming
 from medharden.models.origins import origins
 from medharden.models.weights import Weights, read_weights
-from medharden.protocol import ModelSpec
+from medharden.protocol import Input, ModelSpec
 from medharden.record import ModelRecord
 from medharden.text import neutral
 
@@ -28,6 +31,7 @@ def load_classifier(
     spec: ModelSpec | None = None,
     dims: int = 2,
     multilabel: bool = False,
+    fed: Input | None = None,
 ) -> Classifier:
     """Loads a pretrained classifier.
 
@@ -38,6 +42,8 @@ def load_classifier(
         spec: what the protocol says of the model: architecture, constructor arguments, mean and std.
         dims: spatial dimensions of the data, 2 or 3.
         multilabel: whether each output is a finding of its own, so that one output is one finding and no class of two.
+        fed: how the data are made into the model's inputs, which must be as a bundle says; null refuses a
+            bundle that says it.
 
     Returns:
         The classifier in eval mode, on the CPU, in float32: [0, 1] in, logits out.
@@ -47,7 +53,7 @@ def load_classifier(
     """
     spec = spec or ModelSpec()
     if path.is_dir():
-        return _load_bundle(path, arch, spec, dims, multilabel)
+        return _load_bundle(path, arch, spec, dims, multilabel, fed)
     weights = read_weights(path, spec.weights)
     return _assemble(weights, _choose_arch(path.name, weights, arch, spec), "", spec, dims, multilabel)
 
@@ -93,6 +99,8 @@ def _assemble(
         class_names=weights.classes,
         origins=origin.said,
         assumed=origin.assumed,
+        zscore=spec.zscore,
+        zscore_nonzero=spec.zscore_nonzero,
     )
     return Classifier(network, record)
 
@@ -123,12 +131,13 @@ def rebuild_network(record: ModelRecord, state: dict[str, Tensor], trusted: str 
     return network.float()
 
 
-def _load_bundle(path: Path, arch: str | None, spec: ModelSpec, dims: int, multilabel: bool) -> Classifier:
+def _load_bundle(
+    path: Path, arch: str | None, spec: ModelSpec, dims: int, multilabel: bool, fed: Input | None
+) -> Classifier:
     """Reads a MONAI bundle's `network_def` as data; bundle expressions are refused, never evaluated."""
     if arch is not None:
         raise ModelError("a MONAI bundle names its own network; leave --arch out")
     definition = network_definition(path)
-    require_stated_view(path, spec.view)
     target = definition.pop("_target_", "")
     beside = ("_desc_", "_mode_", "pretrained")  # the weights come from the bundle
     arguments = {k: v for k, v in definition.items() if k not in beside} | dict(spec.arguments)
@@ -144,8 +153,43 @@ def _load_bundle(path: Path, arch: str | None, spec: ModelSpec, dims: int, multi
             f"the bundle's network_def names {neutral(target)[:80]!r}; expected one of monai.networks.nets or timm"
         )
     dims = arguments.get("spatial_dims", dims)
+    view = bundle_inputs(path, dims) if spec.view == "source" and dims in (2, 3) else None
+    spec = spec if view is None else _as_the_bundle(spec, view, fed)
     for name in ("model.safetensors", "model.pt", "model.pth"):
         if (path / "models" / name).is_file():
             weights = read_weights(path / "models" / name, spec.weights)
-            return _assemble(weights, architecture, "bundle", spec, dims, multilabel)
+            classifier = _assemble(weights, architecture, "bundle", spec, dims, multilabel)
+            if view is not None:
+                said = classifier.record.origins | {"mean": "bundle", "std": "bundle", "input": " > ".join(view.steps)}
+                classifier.record = replace(classifier.record, origins=said)
+            return classifier
     raise ModelError("the bundle has no weights: expected models/model.pt or models/model.safetensors")
+
+
+def _as_the_bundle(spec: ModelSpec, view: BundleView, fed: Input | None) -> ModelSpec:
+    """The model's normaliser as its bundle has it, where the protocol feeds it likewise.
+
+    Raises:
+        ModelError: the protocol's input, or its normaliser, is another than the bundle's.
+    """
+    parts = ("dims", "spatial", "intensity", "size", "fit")
+    if fed is None or any(getattr(fed, part) != getattr(view.input, part) for part in parts):
+        raise ModelError(
+            f"the bundle says how its inputs are made ({', '.join(view.steps)}), and the protocol's input is another; "
+            f"set {view_lines(view)}, or answer for another input by model.view: protocol"
+        )
+    plain = view.zscore is None and view.range == (0.0, 1.0)
+    theirs: dict[str, Any] = {
+        "mean": (0.0,) if plain else None,
+        "std": (1.0,) if plain else None,
+        "range": None if plain or view.zscore else view.range,
+        "zscore": view.zscore,
+        "zscore_nonzero": view.nonzero,
+    }
+    stated = {name for name in theirs if name in spec.model_fields_set and getattr(spec, name) != theirs[name]}
+    if stated:
+        raise ModelError(
+            f"the bundle normalises its inputs otherwise than the protocol's model.{min(stated)}; leave it out, or "
+            "answer for it by model.view: protocol"
+        )
+    return spec.model_copy(update=theirs)

@@ -51,7 +51,7 @@ def origins(network: nn.Module, weights: Weights, found: Matched, spec: ModelSpe
     values: dict[str, Numbers] = {}
     sources: dict[str, str] = {}
     for name, nothing in (("mean", 0.0), ("std", 1.0)):
-        stated = getattr(spec, name)
+        stated = _stated(spec, name)
         if stated is not None and channels == 1 < len(stated):
             raise ModelError(
                 f"model.{name} states {len(stated)} values and the model takes one channel; expected one, such as "
@@ -76,6 +76,16 @@ def origins(network: nn.Module, weights: Weights, found: Matched, spec: ModelSpe
             f"model; state {keys} in the protocol"
         )
     return Origins(values["mean"], values["std"], said, tuple(assumed))
+
+
+def _stated(spec: ModelSpec, name: str) -> Numbers | None:
+    """Mean or std by the protocol: its own, those of its range [a, b], which is x (b - a) + a, or none."""
+    if spec.zscore is not None:
+        return (0.0,) if name == "mean" else (1.0,)
+    if spec.range is not None:
+        low, high = spec.range
+        return (-low / (high - low),) if name == "mean" else (1 / (high - low),)
+    return spec.mean if name == "mean" else spec.std
 
 
 def require_order(named: Sequence[str], classes: tuple[str, ...]) -> None:

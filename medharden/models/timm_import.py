@@ -14,7 +14,7 @@ from types import ModuleType
 
 import torch
 
-__all__ = ["timm_module"]
+__all__ = ["monai_networks", "timm_module"]
 
 _MISSING = re.compile(r"operator torchvision::(\w+) does not exist")
 _BOXES = "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
@@ -38,3 +38,13 @@ def timm_module() -> ModuleType:
             library.define(missing[1] + _BOXES)  # type: ignore[no-untyped-call]
             _declared.append(library)  # the declaration lives as long as this object
     return importlib.import_module("timm")
+
+
+def monai_networks() -> ModuleType:
+    """`monai.networks.nets`, whose networks of torchvision find it even where MONAI was imported before it could be."""
+    timm_module()
+    nets = importlib.import_module("monai.networks.nets")
+    fetched = importlib.import_module("monai.networks.nets.torchvision_fc")
+    if not isinstance(fetched.models, ModuleType):  # MONAI's stand-in for what failed to import
+        importlib.reload(fetched)
+    return nets

@@ -2,7 +2,7 @@
 
 from medharden.protocol.attacking import Attack, Precision, Suite, ThreatModel
 from medharden.protocol.deciding import CO_PRIMARY, Bound, ClassFloor, Endpoints, Margin, Robustness, Subgroups
-from medharden.protocol.imaging import Input, Intensity
+from medharden.protocol.imaging import Input, Intensity, Step
 from medharden.protocol.loading import (
     DEFAULT_PROTOCOL,
     content_digest,
@@ -13,11 +13,11 @@ from medharden.protocol.loading import (
     read_content,
     shipped_protocols,
 )
+from medharden.protocol.modelling import ModelSpec
 from medharden.protocol.reported import TESTED, Hazard, Signatory, StatedThreat, Statements, Tester, ThreatName
 from medharden.protocol.schema import (
     Fusion,
     Hardening,
-    ModelSpec,
     Patients,
     Protocol,
     Referred,
@@ -55,6 +55,7 @@ __all__ = [
     "Splits",
     "StatedThreat",
     "Statements",
+    "Step",
     "Subgroups",
     "Suite",
     "Task",

@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
 from medharden.protocol.base import Strict
 
-__all__ = ["Input", "Intensity"]
+__all__ = ["Input", "Intensity", "Step"]
+
+_TAKES: dict[str, set[str]] = {  # what each step needs
+    "transpose": set(),
+    "orientation": {"axes"},
+    "spacing": {"mm"},
+    "foreground": set(),
+    "crop": {"size"},
+    "pad": {"size"},
+    "resize": {"size", "mode"},
+}
 
 
 class Intensity(Strict):
@@ -17,24 +28,70 @@ class Intensity(Strict):
     Attributes:
         mode: `file` uses the DICOM file's own first VOI window, and the data type's whole range where there is
             none; `window` maps [low, high] in rescaled units (HU for CT) to [0, 1]; `percentile` maps each case's
-            own `low`-th to `high`-th percentile to [0, 1] (for PET and MRI, whose units vary from scan to scan).
+            own `low`-th to `high`-th percentile to [0, 1] (for PET and MRI, whose units vary from scan to scan);
+            `minmax` maps each case's own smallest and largest value to 0 and 1; `max` maps 0 to 0 and its largest value
+            to 1, and refuses negative values, so that zero stays zero for a z-score over non-zero values.
         low, high: borders of the window, or percentiles in [0, 100].
+        when: `before` the steps of `input.spatial`, or `after` them, on what they leave.
+        inverted: `file` inverts what a DICOM file says is inverted (MONOCHROME1); `never` takes values as they are.
     """
 
-    mode: Literal["file", "window", "percentile"] = "file"
+    mode: Literal["file", "window", "percentile", "minmax", "max"] = "file"
     low: float | None = None
     high: float | None = None
+    when: Literal["before", "after"] = "before"
+    inverted: Literal["file", "never"] = "file"
+
+    @property
+    def of_case(self) -> bool:
+        """Whether the borders are taken from the case's own values."""
+        return self.mode in ("percentile", "minmax", "max")
 
     @model_validator(mode="after")
     def _consistent(self) -> Intensity:
-        if self.mode == "file":
+        if self.mode in ("file", "minmax", "max"):
             if self.low is not None or self.high is not None:
-                raise ValueError("input.intensity: mode 'file' takes no low and high")
+                raise ValueError(f"input.intensity: mode {self.mode!r} takes no low and high")
             return self
         if self.low is None or self.high is None or not self.low < self.high:
             raise ValueError(f"input.intensity: mode {self.mode!r} needs low < high")
         if self.mode == "percentile" and (self.low < 0 or self.high > 100):
             raise ValueError("input.intensity: percentiles lie in [0, 100]")
+        return self
+
+
+class Step(Strict):
+    """One spatial step on the way to the model's grid.
+
+    Attributes:
+        step: `transpose` exchanges a picture's rows and columns, as MONAI's readers give them; `orientation` turns a
+            volume's axes; `spacing` resamples a volume to voxels of `mm` (linear, MONAI's own); `foreground` crops to
+            the box of values above 0; `crop` cuts `size` from the centre; `pad` adds zeros about it up to `size`;
+
+            `resize` resamples to `size`.
+        size: one number an axis.
+        mm: one length an axis.
+        mode: of `resize`: `area` averages, `linear` interpolates without smoothing, `nearest` takes the nearest value.
+        axes: of `orientation`: three letters, such as `RAS`.
+        align_corners: of `resize` in mode `linear`: whether the outermost values stay where they are.
+    """
+
+    step: Literal["transpose", "orientation", "spacing", "foreground", "crop", "pad", "resize"]
+    size: tuple[Annotated[int, Field(ge=1)], ...] | None = None
+    mm: tuple[Annotated[float, Field(gt=0)], ...] | None = None
+    mode: Literal["area", "linear", "nearest"] | None = None
+    axes: Annotated[str, Field(pattern=r"^[RLAPSI]{3}$")] | None = None
+    align_corners: bool = False
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Step:
+        given = {name for name in ("size", "mm", "mode", "axes") if getattr(self, name) is not None}
+        if given != _TAKES[self.step]:
+            raise ValueError(f"input.spatial: {self.step} takes {', '.join(sorted(_TAKES[self.step])) or 'nothing'}")
+        if self.align_corners and self.mode != "linear":
+            raise ValueError("input.spatial: align_corners is of a resize in mode 'linear'")
+        if self.axes is not None and len({"RLAPSI".index(a) // 2 for a in self.axes}) < 3:
+            raise ValueError(f"input.spatial: axes {self.axes!r} name one direction twice")
         return self
 
 
@@ -47,6 +104,7 @@ class Input(Strict):
         size: (H, W) or (D, H, W) that every case is resampled to; null keeps the native size, which must then be
             the same for all.
         fit: `stretch` resamples each axis to the size; `pad` keeps the aspect ratio and pads with the lowest value.
+        spatial: steps in their order, in the place of `size` and `fit`.
         unusable: `refuse` stops at corrupt cases and lists them all; `exclude` leaves them out and records it.
     """
 
@@ -55,10 +113,24 @@ class Input(Strict):
     size: tuple[Annotated[int, Field(ge=1)], ...] | None = None
     fit: Literal["stretch", "pad"] = "stretch"
     intensity: Intensity = Intensity()
+    spatial: tuple[Step, ...] = ()
     unusable: Literal["refuse", "exclude"] = "refuse"
 
     @model_validator(mode="after")
     def _consistent(self) -> Input:
         if self.size is not None and len(self.size) != self.dims:
             raise ValueError(f"input.size has {len(self.size)} numbers; input.dims is {self.dims}")
+        if self.spatial and (self.size is not None or self.fit != "stretch"):
+            raise ValueError("input.spatial stands in the place of input.size and input.fit; state one of them")
+        for step in self.spatial:
+            counts = {len(v) for v in (step.size, step.mm) if v is not None}
+            if counts - {self.dims}:
+                raise ValueError(f"input.spatial: {step.step} has another number of axes than input.dims, {self.dims}")
+            if self.dims == 2 and step.step in ("orientation", "spacing"):
+                raise ValueError(f"input.spatial: {step.step} is of volumes; input.dims is 2")
         return self
+
+    @property
+    def largest(self) -> int:
+        """Values a channel of the largest grid that the protocol itself names; 0 where it names none."""
+        return max(math.prod(size) for size in (self.size or (0,), *(step.size or (0,) for step in self.spatial)))

@@ -14,6 +14,7 @@ from medharden.protocol.attacking import Suite, ThreatModel
 from medharden.protocol.base import Fraction, OpenFraction, Strict
 from medharden.protocol.deciding import FINDING_METRICS, Endpoints, Subgroups, unknown_keys
 from medharden.protocol.imaging import Input
+from medharden.protocol.modelling import ModelSpec
 from medharden.protocol.reported import Statements
 from medharden.protocol.sourcing import Cases, Columns, PatientPattern
 from medharden.protocol.tasking import Task
@@ -21,7 +22,6 @@ from medharden.protocol.tasking import Task
 __all__ = [
     "Fusion",
     "Hardening",
-    "ModelSpec",
     "Patients",
     "Protocol",
     "Referred",
@@ -29,35 +29,6 @@ __all__ = [
     "Splits",
     "Teacher",
 ]
-
-
-class ModelSpec(Strict):
-    """What the model file does not say of itself.
-
-    Attributes:
-        arch: `timm:NAME` or `monai:NAME`; `--arch` on the command line names it too, and must agree.
-        arguments: constructor arguments, such as `spatial_dims: 3`; numbers, text, booleans and lists of these.
-        mean, std: input normalisation of [0, 1] input, one value a channel or one for all; null takes the
-            checkpoint's or the architecture's own.
-        weights: under which key of the file the weights lie, where it holds several, such as `state_dict_ema`.
-        prefix: what stands before each of the network's names in the file; null finds it.
-        rename: beginning of a name in the file to what stands in its place, such as `{"encoder.": "", "classifier.":
-            "fc."}`; the first that fits holds.
-        output: which part of what the network returns holds the logits: a key of its dict, or an index into its tuple,
-            from 0; null where it returns one tensor.
-        view: who answers for how the model's inputs are made: `source`, its bundle, and one that says so is refused
-            where that is not followed; `protocol`, `input`, which states the same.
-    """
-
-    arch: str | None = None
-    arguments: dict[str, int | float | bool | str | list[int] | list[float] | list[str]] = {}
-    mean: tuple[float, ...] | None = None
-    std: tuple[Annotated[float, Field(gt=0)], ...] | None = None
-    weights: Annotated[str, Field(min_length=1)] | None = None
-    prefix: Annotated[str, Field(min_length=1)] | None = None
-    rename: dict[Annotated[str, Field(min_length=1)], str] = {}
-    output: Annotated[int, Field(ge=0)] | Annotated[str, Field(min_length=1)] | None = None
-    view: Literal["source", "protocol"] = "source"
 
 
 class Reviewed(Strict):

@@ -132,6 +132,8 @@ class ModelRecord:
         origins: part, such as `mean`, to where it came from: `protocol`, `checkpoint`, or assumed; and what was done to
             the names of the weights.
         assumed: sentences on what nothing confirms.
+        zscore: `case` or `channel`: the network is fed z-scores over these in the place of mean and std.
+        zscore_nonzero: whether over values other than 0 alone.
     """
 
     source: str
@@ -150,3 +152,5 @@ class ModelRecord:
     class_names: tuple[str, ...] = ()
     origins: dict[str, str] = field(default_factory=dict)
     assumed: tuple[str, ...] = ()
+    zscore: str | None = None
+    zscore_nonzero: bool = False

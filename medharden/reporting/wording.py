@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from medharden.protocol import Intensity, Protocol, ThreatModel
+from medharden.protocol import Intensity, Protocol, Step, ThreatModel
 from medharden.record import Verdict
 from medharden.reporting.numbers import eps_text
 
@@ -152,12 +152,26 @@ def input_words(protocol: Protocol) -> str:
         scale = f"the window [{intensity.low:g}, {intensity.high:g}] mapped to [0, 1]"
     elif intensity.mode == "percentile":
         scale = f"each case's percentiles {intensity.low:g} to {intensity.high:g} mapped to [0, 1]"
+    elif intensity.mode in ("minmax", "max"):
+        low = "smallest value" if intensity.mode == "minmax" else "0"
+        scale = f"each case's {low} to its largest value mapped to [0, 1]"
     else:
         scale = "the file's own first window, or its data type's range, mapped to [0, 1]"
+    if spec.spatial:
+        steps = ", ".join(_step_words(step) for step in spec.spatial)
+        order = (scale, f"then {steps}") if intensity.when == "before" else (steps, f"then {scale}")
+        return ", ".join(order)
     if spec.size is None:
         return f"native size, {scale}"
     fit = "stretched" if spec.fit == "stretch" else "padded to shape and resampled"
     return f"{fit} to {' × '.join(map(str, spec.size))}, {scale}"
+
+
+def _step_words(step: Step) -> str:
+    facts = [" × ".join(f"{v:g}" for v in values) for values in (step.size, step.mm) if values is not None]
+    facts += [str(fact) for fact in (step.mode, step.axes) if fact is not None]
+    facts += ["corners aligned"] if step.align_corners else []
+    return " ".join([step.step, *facts]) + (" mm" if step.mm is not None else "")
 
 
 def article_15(protocol: Protocol, attacked: int) -> tuple[ArticleRow, ...]:

@@ -50,7 +50,9 @@ def check_clean_path(
     protocol, record = files.protocol(), files.record("harden.json", HardenRecord)
     released = load_hardened(run, arch=arch).clean_path
     several = protocol.task.multilabel
-    original = load_classifier(model, arch=arch, spec=protocol.model, dims=protocol.input.dims, multilabel=several)
+    original = load_classifier(
+        model, arch=arch, spec=protocol.model, dims=protocol.input.dims, fed=protocol.input, multilabel=several
+    )
     faults = []
     if original.record.file != record.original.file:
         faults.append(Fault("harden.json", "was made with another model file than the one given"))

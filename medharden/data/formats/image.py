@@ -57,6 +57,7 @@ class StoredImage:
         padding: (*spatial) bool, values that the file marks as no part of the image; null where it marks none.
         window_problem: why `window` is null where the file has one that can't be used.
         notes: codes of findings about what was left aside, such as `data.transparency`.
+        affine: 4 x 4, indices of a volume to millimetres, RAS+; null where its format has none.
     """
 
     values: npt.NDArray[np.float32]
@@ -71,6 +72,7 @@ class StoredImage:
     padding: npt.NDArray[np.bool_] | None = None
     window_problem: str = ""
     notes: tuple[str, ...] = ()
+    affine: tuple[tuple[float, ...], ...] | None = None
 
 
 def digest_array(array: npt.NDArray[np.generic]) -> str:

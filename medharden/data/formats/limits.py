@@ -143,12 +143,12 @@ def room_for(limit: int, spec: Input) -> Room:
     Raises:
         ProtocolError: the limit is below what the protocol's own input size takes.
     """
-    output = 2 * 4 * math.prod(spec.size or (0,)) * (1 if spec.channels == "gray" else 3)  # as made, and as padded
-    least = output + math.prod(spec.size or (1,)) * _VALUE
+    output = 2 * 4 * spec.largest * (1 if spec.channels == "gray" else 3)  # as made, and as padded
+    least = output + (spec.largest or 1) * _VALUE
     if limit < least:
         raise ProtocolError(
             f"one file may take {shown_bytes(limit)} of memory (--max-decoded); the protocol's input.size needs "
             f"{shown_bytes(least)} at least"
         )
-    spread = spec.channels == "rgb" and spec.size is None
+    spread = spec.channels == "rgb" and not spec.largest
     return Room(limit, value_bytes=_SPREAD if spread else _VALUE, output_bytes=output)

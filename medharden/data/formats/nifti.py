@@ -13,7 +13,7 @@ import nibabel as nib
 import numpy as np
 import numpy.typing as npt
 from nibabel.filebasedimages import ImageFileError
-from nibabel.orientations import OrientationError, apply_orientation, io_orientation
+from nibabel.orientations import OrientationError, apply_orientation, inv_ornt_aff, io_orientation
 from nibabel.spatialimages import HeaderDataError
 
 from medharden.data.formats.image import MALFORMED, StoredImage, digest_array, slabs
@@ -153,12 +153,18 @@ def _other_length(difference: int) -> str:
 def _image(header: nib.Nifti1Header, stored: npt.NDArray[Any]) -> StoredImage:
     slope, intercept = header.get_slope_inter()
     slope, intercept = 1.0 if slope is None else float(slope), 0.0 if intercept is None else float(intercept)
-    oriented = apply_orientation(stored, io_orientation(header.get_best_affine()))
+    turn = io_orientation(header.get_best_affine())
+    oriented = apply_orientation(stored, turn)
+    affine = header.get_best_affine() @ inv_ornt_aff(turn, stored.shape)
     values = np.empty(oriented.shape, dtype=np.float32)
     for part in slabs(oriented.shape):
         values[part] = oriented[part].astype(np.float64) * slope + intercept
     window, own = _window(header, stored.dtype, slope, intercept)
-    return StoredImage(values[None], window, "nifti", digest_array(stored), windows=int(own))
+    return StoredImage(values[None], window, "nifti", digest_array(stored), windows=int(own), affine=_rows(affine))
+
+
+def _rows(affine: npt.NDArray[np.float64]) -> tuple[tuple[float, ...], ...]:
+    return tuple(tuple(float(value) for value in row) for row in affine)
 
 
 def _window(header: Any, dtype: np.dtype[Any], slope: float, intercept: float) -> tuple[Window | None, bool]:

@@ -84,16 +84,21 @@ def to_input(carrier: Carrier, spec: Input, channels: int) -> Callable[[Tensor],
         spec: the protocol's input.
         channels: of the cohort's inputs.
 
+    Raises:
+        DataError: the view has a step through which no gradient is taken.
+
     Returns:
         From (C, *spatial) stored values, float64, to (channels, *size) float32 in [0, 1].
     """
-    fixed = None if spec.intensity.mode == "percentile" else recipe_for(carrier.image, spec)
+    if any(step.step == "spacing" for step in spec.spatial):
+        raise DataError("is resampled to another spacing (input.spatial), through which no gradient is taken")
+    fixed = None if spec.intensity.of_case else recipe_for(carrier.image, spec)
 
     def apply(stored: Tensor) -> Tensor:
         values = rescaled(stored, carrier)
         recipe = fixed or recipe_for(_with_values(carrier.image, values), spec)
         window = recipe.window
-        if window.kind == "linear" and window.high > window.low:
+        if window.kind == "linear" and window.high > window.low and not recipe.after:
             values = values.detach().clamp(window.low, window.high) + (values - values.detach())
         unit = preprocess(values, recipe)
         return unit.expand(channels, *unit.shape[1:])
@@ -139,7 +144,7 @@ def budget_in_counts(carrier: Carrier, threat: ThreatModel, spec: Input) -> int:
 def movable_values(carrier: Carrier, counts: int, spec: Input) -> npt.NDArray[np.bool_]:
     """(C, *spatial) bool: values that are image and whose move by the budget a model could see through the window."""
     movable: npt.NDArray[np.bool_] = ~carrier.padding
-    if spec.intensity.mode == "percentile":
+    if spec.intensity.of_case or spec.intensity.when == "after":
         return movable
     window: Window = recipe_for(carrier.image, spec).window
     if window.kind == "sigmoid":

@@ -11,6 +11,7 @@ import torch
 from medharden.data.formats.image import StoredImage, slabs
 from medharden.data.formats.window import Window
 from medharden.data.view.preprocessing import Recipe, preprocess
+from medharden.data.view.spatial import spatial
 from medharden.errors import DataError
 from medharden.protocol import Input
 
@@ -52,27 +53,41 @@ def recipe_for(image: StoredImage, spec: Input) -> Recipe:
     Raises:
         DataError: the file gives no window and the protocol none either, or the percentiles coincide.
     """
+    after = spec.intensity.when == "after"
+    channels = {"gray": 1, "rgb": 3, "auto": image.values.shape[0]}[spec.channels]
+    inverted = image.inverted and spec.intensity.inverted == "file"
+    window = _window(image, spec, after)
+    return Recipe(window, inverted, channels, spec.size, spec.fit, spec.spatial, after, image.affine)
+
+
+def _window(image: StoredImage, spec: Input, after: bool) -> Window:
     intensity = spec.intensity
     if intensity.mode == "file":
         if image.window is None:
             raise DataError(
-                image.window_problem
-                or "holds values without a known range and no window of its own; "
-                "set input.intensity to mode 'window' or 'percentile'"
+                "holds values without a known range and no window of its own; "
+                "set input.intensity to mode 'window', 'percentile', 'minmax' or 'max'"
             )
-        window = image.window
-    elif intensity.mode == "window":
-        window = Window(float(intensity.low or 0.0), float(intensity.high or 0.0))
-    else:
-        shown = image.values if image.padding is None else image.values[:, ~image.padding]
-        if not shown.size:
-            raise DataError("is padding alone")
-        low, high = np.percentile(shown, [float(intensity.low or 0.0), float(intensity.high or 0.0)])
+        return image.window
+    if intensity.mode == "window":
+        return Window(float(intensity.low or 0.0), float(intensity.high or 0.0))
+    values = image.values
+    if after and spec.spatial:
+        with torch.no_grad():
+            values = spatial(torch.from_numpy(values), spec.spatial, image.affine).numpy()
+    if intensity.mode == "percentile":
+        low, high = np.percentile(values, [float(intensity.low or 0.0), float(intensity.high or 0.0)])
         if not low < high:
             raise DataError("has the same value at both percentiles of input.intensity")
-        window = Window(float(low), float(high))
-    channels = {"gray": 1, "rgb": 3, "auto": image.values.shape[0]}[spec.channels]
-    return Recipe(window, image.inverted, channels, spec.size, spec.fit)
+        return Window(float(low), float(high))
+    low, high = float(values.min()), float(values.max())
+    if intensity.mode == "max":
+        if low < 0:
+            raise DataError("has values below 0, which input.intensity mode 'max' can't take; set another mode")
+        low = 0.0
+    if not low < high:
+        raise DataError("has one value only where input.intensity takes the case's own range")
+    return Window(low, high)
 
 
 def case_of(image: StoredImage, spec: Input) -> tuple[ReadCase, Floats]:

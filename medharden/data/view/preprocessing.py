@@ -10,7 +10,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from medharden.data.formats.window import Window
+from medharden.data.view.spatial import Affine, spatial
 from medharden.errors import RangeError
+from medharden.protocol import Step
 
 __all__ = ["Recipe", "preprocess"]
 
@@ -29,6 +31,9 @@ class Recipe:
         channels: 1 or 3; colour becomes grey by ITU-R BT.601 luma.
         size: (H, W) or (D, H, W) to resample to; None keeps the native size.
         fit: `stretch` each axis, or `pad` with 0 around the image in its own proportions.
+        steps: in the place of size and fit.
+        after: whether the window comes after the steps.
+        affine: of the values, where their format has one.
     """
 
     window: Window
@@ -36,6 +41,9 @@ class Recipe:
     channels: int
     size: tuple[int, ...] | None
     fit: Literal["stretch", "pad"]
+    steps: tuple[Step, ...] = ()
+    after: bool = False
+    affine: Affine | None = None
 
 
 def preprocess(values: Tensor, recipe: Recipe) -> Tensor:
@@ -56,8 +64,12 @@ def preprocess(values: Tensor, recipe: Recipe) -> Tensor:
     """
     if values.ndim not in (3, 4) or values.shape[0] not in (1, 3):
         raise RangeError(f"expected values of shape (1 or 3, *spatial), found {tuple(values.shape)}")
+    if recipe.after:
+        values = spatial(values, recipe.steps, recipe.affine)
     large = values.numel() > _LARGE and not values.requires_grad
     unit = _mix(_shown(values, recipe, large), recipe.channels, large)
+    if not recipe.after:
+        unit = spatial(unit, recipe.steps, recipe.affine)
     if recipe.size is not None and tuple(unit.shape[1:]) != recipe.size:
         if len(recipe.size) != unit.ndim - 1:
             raise RangeError(f"expected {len(recipe.size)} spatial axes, found {unit.ndim - 1}")

@@ -1,0 +1,257 @@
+"""How a MONAI bundle makes its inputs, in the protocol's terms: its transforms, read by name, never run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from pydantic import ValidationError
+
+from medharden.errors import ModelError
+from medharden.models.bundle_values import resolved
+from medharden.protocol import Input, Intensity, Step
+from medharden.text import neutral
+
+__all__ = ["BundleView", "bundle_view", "view_lines"]
+
+_IDLE = {"EnsureChannelFirstd", "AsChannelFirstd", "EnsureTyped", "ToTensord", "RepeatChanneld"}
+_FLOATS = (None, "torch.float32", "torch.float", "float32")
+_MODES = {"area": "area", "bilinear": "linear", "trilinear": "linear", "linear": "linear", "nearest": "nearest"}
+_PLAIN: dict[str, Mapping[str, tuple[Any, ...]]] = {  # arguments that must be one of these, beside those that are read
+    "LoadImaged": {"reader": (None,), "image_only": (True, False), "ensure_channel_first": (True, False)},
+    "EnsureChannelFirstd": {"channel_dim": (None, -1, 2, "no_channel"), "strict_check": (True, False)},
+    "AsChannelFirstd": {"channel_dim": (None, -1)},
+    "EnsureTyped": {"data_type": ("tensor",), "device": (None,), "track_meta": (True, False, None), "dtype": _FLOATS},
+    "ToTensord": {"dtype": _FLOATS, "track_meta": (True, False, None)},
+    "CastToTyped": {"dtype": _FLOATS[1:]},
+    "RepeatChanneld": {"repeats": (3,)},
+    "Orientationd": {"axcodes": (), "labels": (None,)},
+    "Spacingd": {"pixdim": (), "mode": ("bilinear", ["bilinear"]), "padding_mode": ("border",)},
+    "CropForegroundd": {"source_key": (), "margin": (0,), "allow_smaller": (True, False), "k_divisible": (1,)},
+    "CenterSpatialCropd": {"roi_size": ()},
+    "SpatialPadd": {"spatial_size": (), "method": ("symmetric",), "mode": ("constant",)},
+    "Resized": {"spatial_size": (), "mode": (), "align_corners": (None, True, False), "anti_aliasing": (False,)},
+    "ScaleIntensityd": {"minv": (), "maxv": (), "factor": (None,), "channel_wise": (False,)},
+    "ScaleIntensityRanged": {"a_min": (), "a_max": (), "b_min": (), "b_max": (), "clip": (True,)},
+    "NormalizeIntensityd": {
+        "nonzero": (True, False),
+        "channel_wise": (True, False),
+        "subtrahend": (None,),
+        "divisor": (None,),
+    },
+}
+_BESIDE = ("_target_", "_desc_", "_disabled_", "keys", "allow_missing_keys", "meta_keys", "lazy")
+
+
+@dataclass
+class BundleView:
+    """What a bundle's transforms come to.
+
+    Attributes:
+        input: dims, channels, spatial steps and intensity in the protocol's terms.
+        range: to which the network's input is mapped.
+        zscore: `case` or `channel`, where the network is fed z-scores.
+        nonzero: whether over values other than 0 alone.
+        steps: names of the transforms, in their order.
+    """
+
+    input: Input
+    range: tuple[float, float] = (0.0, 1.0)
+    zscore: str | None = None
+    nonzero: bool = False
+    steps: tuple[str, ...] = ()
+
+
+@dataclass
+class _Reading:
+    dims: int
+    key: str = ""
+    spatial: list[dict[str, Any]] = field(default_factory=list)
+    intensity: dict[str, Any] = field(default_factory=dict)
+    at: int = 0
+    range: tuple[float, float] = (0.0, 1.0)
+    zscore: dict[str, Any] | None = None
+    oriented: bool = False
+
+
+def bundle_view(transforms: Any, config: Mapping[str, Any], dims: int) -> BundleView:
+    """Reads a list of transforms.
+
+    Args:
+        transforms: a `Compose`, its list, or a reference to one of them.
+        config: the whole configuration, for references.
+        dims: spatial dimensions of the network.
+
+    Raises:
+        ModelError: a transform, or an argument of one, that can't be followed; named.
+    """
+    listed = resolved(transforms, config)
+    if isinstance(listed, dict):
+        if str(listed.get("_target_", "")).rpartition(".")[2] != "Compose":
+            listed = [listed]
+        else:
+            listed = resolved(listed.get("transforms", []), config)
+    if not isinstance(listed, list):
+        raise _unfollowed("its list of transforms")
+    reading, names = _Reading(dims), []
+    for given in listed:
+        transform = resolved(given, config)
+        if not isinstance(transform, dict):
+            raise _unfollowed("a transform that is an expression")
+        name = str(transform.get("_target_", "")).rpartition(".")[2]
+        arguments = {k: resolved(v, config) for k, v in transform.items() if k != "_target_"}
+        if arguments.pop("_disabled_", False) is True:
+            continue
+        if _take(reading, name, arguments):
+            names.append(name)
+    return _view(reading, tuple(names))
+
+
+def _take(reading: _Reading, name: str, arguments: dict[str, Any]) -> bool:
+    """Adds a transform to what was read; false where it is not about the image."""
+    if name not in _PLAIN:
+        raise _unfollowed(neutral(name)[:60] or "a transform without a name")
+    keys = arguments.get("keys", [])
+    keys = [keys] if isinstance(keys, str) else keys
+    if name == "LoadImaged" and keys and not reading.key:
+        reading.key = str(keys[0])
+        if reading.dims == 2:
+            reading.spatial.append({"step": "transpose"})
+    if not reading.key:
+        raise _unfollowed(f"{name} before LoadImaged")
+    if reading.key not in keys:
+        return False
+    _require_plain(name, arguments)
+    if name in _IDLE or name in ("LoadImaged", "CastToTyped"):
+        return True
+    if reading.zscore is not None:
+        raise _unfollowed(f"{name} after NormalizeIntensityd")
+    if name == "NormalizeIntensityd":
+        reading.zscore = arguments
+    elif name in ("ScaleIntensityd", "ScaleIntensityRanged"):
+        _take_intensity(reading, name, arguments)
+    else:
+        _take_spatial(reading, name, arguments)
+    return True
+
+
+def _require_plain(name: str, arguments: dict[str, Any]) -> None:
+    """Refuses an argument that is not known, or another value of one than is followed."""
+    for argument, value in arguments.items():
+        if argument in _BESIDE:
+            continue
+        if argument not in _PLAIN[name]:
+            raise _unfollowed(f"{name}({neutral(argument)[:40]}=...)")
+        allowed = _PLAIN[name][argument]
+        if allowed and value not in allowed:
+            raise _unfollowed(f"{name}({argument}={neutral(str(value))[:60]})")
+
+
+def _take_intensity(reading: _Reading, name: str, arguments: dict[str, Any]) -> None:
+    if reading.intensity:
+        raise _unfollowed(f"a second {name}")
+    reading.at = len(reading.spatial)
+    if name == "ScaleIntensityd":
+        reading.intensity = {"mode": "minmax"}
+        low, high = arguments.get("minv", 0.0), arguments.get("maxv", 1.0)
+    else:
+        if arguments.get("clip") is not True:
+            raise _unfollowed("ScaleIntensityRanged without clip=True")
+        reading.intensity = {"mode": "window", "low": _number(arguments, "a_min"), "high": _number(arguments, "a_max")}
+        low, high = arguments.get("b_min"), arguments.get("b_max")
+    if not all(type(v) in (int, float) for v in (low, high)) or not low < high:
+        raise _unfollowed(f"{name} to [{neutral(str(low))[:20]}, {neutral(str(high))[:20]}]")
+    reading.range = (float(low), float(high))
+
+
+def _take_spatial(reading: _Reading, name: str, arguments: dict[str, Any]) -> None:
+    if name == "Orientationd":
+        reading.oriented = True
+        step: dict[str, Any] = {"step": "orientation", "axes": arguments.get("axcodes")}
+    elif name == "Spacingd":
+        step = {"step": "spacing", "mm": [float(v) for v in _numbers(reading, arguments, "pixdim")]}
+    elif name == "CropForegroundd":
+        if arguments.get("source_key", reading.key) != reading.key:
+            raise _unfollowed("CropForegroundd by another image")
+        step = {"step": "foreground"}
+    elif name == "CenterSpatialCropd":
+        step = {"step": "crop", "size": _numbers(reading, arguments, "roi_size")}
+    elif name == "SpatialPadd":
+        step = {"step": "pad", "size": _numbers(reading, arguments, "spatial_size")}
+    else:
+        mode = str(arguments.get("mode", "area"))
+        if mode not in _MODES:
+            raise _unfollowed(f"Resized(mode={neutral(mode)[:40]})")
+        step = {"step": "resize", "size": _numbers(reading, arguments, "spatial_size"), "mode": _MODES[mode]}
+        step |= {"align_corners": True} if arguments.get("align_corners") and _MODES[mode] == "linear" else {}
+    reading.spatial.append(step)
+
+
+def _view(reading: _Reading, names: tuple[str, ...]) -> BundleView:
+    if not reading.key:
+        raise _unfollowed("no LoadImaged")
+    if reading.dims == 3 and not reading.oriented:
+        raise _unfollowed("volumes without Orientationd, whose axes are then each file's own")
+    nonzero = bool((reading.zscore or {}).get("nonzero", False))
+    before = [s for s in reading.spatial[: reading.at] if s["step"] not in ("transpose", "orientation")]
+    behind = reading.spatial[reading.at :]
+    if reading.intensity and before and behind:
+        raise _unfollowed("an intensity transform between two that change the grid")
+    if not reading.intensity:
+        cropped = any(s["step"] in ("foreground", "pad") for s in reading.spatial)
+        reading.intensity = {"mode": "max" if nonzero or cropped or reading.zscore is None else "minmax"}
+        if reading.zscore is None:
+            raise _unfollowed("no ScaleIntensityd, ScaleIntensityRanged or NormalizeIntensityd: values as they are")
+    elif before:
+        reading.intensity["when"] = "after"
+    if reading.zscore is not None and nonzero and reading.range[0] != 0:
+        raise _unfollowed("NormalizeIntensityd(nonzero=True) after a range that does not begin at 0")
+    if any(s["step"] in ("foreground", "pad") for s in behind) and reading.range[0] != 0:
+        raise _unfollowed("a crop to the foreground, or a pad, after a range that does not begin at 0")
+    reading.intensity["inverted"] = "never"
+    try:
+        steps = tuple(Step.model_validate({k: _frozen(v) for k, v in s.items()}) for s in reading.spatial)
+        spec = Input(dims=3 if reading.dims == 3 else 2, spatial=steps, intensity=Intensity(**reading.intensity))
+    except ValidationError as error:
+        raise _unfollowed(neutral(error.errors(include_url=False)[0]["msg"])[:200]) from None
+    zscore = None if reading.zscore is None else "channel" if reading.zscore.get("channel_wise") else "case"
+    return BundleView(spec, reading.range, zscore, nonzero, names)
+
+
+def view_lines(view: BundleView) -> str:
+    """The lines of a protocol that state the view, in YAML's flow style."""
+    intensity = view.input.intensity.model_dump(exclude_defaults=True)
+    lines = f"input: {{dims: {view.input.dims}, spatial: ["
+    lines += ", ".join(_flow(s.model_dump(exclude_defaults=True)) for s in view.input.spatial)
+    return lines + f"], intensity: {_flow(intensity)}}}"
+
+
+def _flow(part: Mapping[str, Any]) -> str:
+    return "{" + ", ".join(f"{k}: {list(v) if isinstance(v, tuple) else v}" for k, v in part.items()) + "}"
+
+
+def _frozen(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _number(arguments: dict[str, Any], name: str) -> float:
+    value = arguments.get(name)
+    if type(value) not in (int, float):
+        raise _unfollowed(f"{name}={neutral(str(value))[:40]}")
+    return float(value)  # type: ignore[arg-type]
+
+
+def _numbers(reading: _Reading, arguments: dict[str, Any], name: str) -> list[Any]:
+    value = arguments.get(name)
+    value = [value] * reading.dims if type(value) in (int, float) else value
+    if not isinstance(value, list) or not all(type(v) in (int, float) for v in value):
+        raise _unfollowed(f"{name}={neutral(str(value))[:40]}")
+    return value
+
+
+def _unfollowed(what: str) -> ModelError:
+    return ModelError(
+        f"the bundle says how its inputs are made, and medharden can't follow {what}; write the same as input, "
+        "model.mean and model.std into the protocol, and say so by model.view: protocol"
+    )

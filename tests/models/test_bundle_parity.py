@@ -1,0 +1,211 @@
+"""Bundles of the model zoo's configurations: their answers through MONAI's own pipeline and through ours."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from data_helpers import dicom
+from monai.bundle import ConfigParser
+from PIL import Image
+from torch import nn
+
+from medharden.audit import canonical_json
+from medharden.data.formats.files import read_file
+from medharden.data.formats.limits import Room
+from medharden.data.stored.carrier import input_of
+from medharden.errors import ModelError
+from medharden.models import (
+    Classifier,
+    HardenedClassifier,
+    describe_hardened,
+    hardened_bytes,
+    load_classifier,
+    load_hardened,
+)
+from medharden.models.bundles import bundle_inputs
+from medharden.models.timm_import import monai_networks
+from medharden.protocol import Input, ModelSpec
+from medharden.record import FusionRecord
+
+KEYS = {"keys": "image"}
+BREAST = {
+    "network_def": {
+        "_target_": "TorchVisionFCModel",
+        "model_name": "inception_v3",
+        "aux_logits": False,
+        "num_classes": "@num_classes",
+        "in_channels": 2048,
+        "use_conv": False,
+        "pool": "",
+        "init_weights": False,
+    },
+    "num_classes": 4,
+    "preprocessing": {
+        "_target_": "Compose",
+        "transforms": [
+            {"_target_": "LoadImaged", **KEYS},
+            {"_target_": "EnsureChannelFirstd", **KEYS},
+            {"_target_": "ScaleIntensityd", **KEYS, "minv": 0.0, "maxv": 1.0},
+            {"_target_": "Resized", **KEYS, "spatial_size": [299, 299]},
+        ],
+    },
+}
+BODY = {
+    "network_def": {"_target_": "SEResNet50", "spatial_dims": 2, "in_channels": 3, "num_classes": 2},
+    "preprocessing": {
+        "_target_": "Compose",
+        "transforms": [
+            {"_target_": "LoadImaged", **KEYS},
+            {"_target_": "EnsureChannelFirstd", **KEYS},
+            {"_target_": "Resized", **KEYS, "spatial_size": [256, 256], "mode": "bilinear"},
+            {"_target_": "CastToTyped", **KEYS, "dtype": "$torch.float32"},
+            {"_target_": "NormalizeIntensityd", **KEYS, "nonzero": True, "channel_wise": True},
+            {"_target_": "EnsureTyped", **KEYS},
+        ],
+    },
+}
+BRAIN = {
+    "network_def": {
+        "_target_": "DenseNet",
+        "spatial_dims": 3,
+        "in_channels": 1,
+        "out_channels": 2,
+        "init_features": 4,
+        "growth_rate": 2,
+        "block_config": [1, 1, 1],
+    },
+    "preprocessing": {
+        "_target_": "Compose",
+        "transforms": [
+            {"_target_": "LoadImaged", **KEYS, "image_only": True},
+            {"_target_": "EnsureChannelFirstd", **KEYS},
+            {"_target_": "Orientationd", **KEYS, "axcodes": "RAS"},
+            {"_target_": "Spacingd", **KEYS, "pixdim": [2.0, 2.0, 2.0], "mode": "bilinear"},
+            {"_target_": "CropForegroundd", **KEYS, "source_key": "image"},
+            {"_target_": "Resized", **KEYS, "spatial_size": [32, 32, 32], "mode": "trilinear"},
+            {"_target_": "NormalizeIntensityd", **KEYS, "nonzero": True},
+        ],
+    },
+}
+
+
+def network_of(config: dict[str, Any]) -> nn.Module:
+    torch.manual_seed(0)
+    arguments = {k: 4 if v == "@num_classes" else v for k, v in config["network_def"].items() if k != "_target_"}
+    network: nn.Module = getattr(monai_networks(), config["network_def"]["_target_"])(**arguments)
+    return network.eval()
+
+
+def save_bundle(folder: Path, config: dict[str, Any]) -> tuple[Path, nn.Module]:
+    (folder / "configs").mkdir(parents=True)
+    (folder / "models").mkdir()
+    (folder / "configs" / "inference.json").write_text(json.dumps(config))
+    network = network_of(config)
+    torch.save(network.state_dict(), folder / "models" / "model.pt")
+    return folder, network
+
+
+def loaded(bundle: Path, dims: int) -> tuple[Classifier, Input]:
+    """The classifier, fed as the bundle says."""
+    view = bundle_inputs(bundle, dims)
+    assert view is not None
+    return load_classifier(bundle, dims=dims, fed=view.input), view.input
+
+
+def theirs(config: dict[str, Any], network: nn.Module, file: Path) -> torch.Tensor:
+    parser = ConfigParser({"preprocessing": config["preprocessing"], "imports": ["$import torch"]})
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # MONAI's readers warn of decoders that are not installed
+        image = parser.get_parsed_content("preprocessing")({"image": str(file)})["image"].as_tensor().float()
+    wanted = 1 if config is BRAIN else 3
+    with torch.no_grad():
+        return network(image.expand(wanted, *image.shape[1:])[None])
+
+
+def ours(model: Classifier, spec: Input, file: Path) -> torch.Tensor:
+    with Room().file() as hold:
+        image = read_file(file, spec.dims, hold)
+    with torch.no_grad():
+        return model(input_of(image, spec, image.values.shape[0])[None])
+
+
+def pictures(folder: Path) -> list[Path]:
+    rng = np.random.default_rng(3)
+    colour = rng.integers(0, 256, (61, 83, 3), dtype=np.uint8)
+    colour[:20, :30] = 0
+    Image.fromarray(colour).save(folder / "colour.png")
+    Image.fromarray(colour[..., 0]).save(folder / "grey.png")
+    Image.fromarray(colour).save(folder / "colour.jpg", quality=90)
+    scan = dicom(folder / "scan.dcm", rng.integers(0, 4000, (70, 50)).astype(np.uint16))
+    return [folder / "colour.png", folder / "grey.png", folder / "colour.jpg", scan]
+
+
+@pytest.mark.parametrize("config", [BREAST, BODY], ids=["breast density", "endoscopic in-body"])
+def test_a_zoo_bundle_answers_as_through_monai_s_own_pipeline(tmp_path: Path, config: dict[str, Any]) -> None:
+    bundle, network = save_bundle(tmp_path / "bundle", config)
+    model, spec = loaded(bundle, 2)
+    for file in pictures(tmp_path):
+        difference = (theirs(config, network, file) - ours(model, spec, file)).abs().max()
+        assert difference < 1e-4, (file.name, float(difference))
+
+
+def test_a_volume_pipeline_answers_as_through_monai_s_own_on_pet(tmp_path: Path, test_data: Path) -> None:
+    bundle, network = save_bundle(tmp_path / "bundle", BRAIN)
+    model, spec = loaded(bundle, 3)
+    for file in sorted((test_data / "cdi_fdgpet").glob("*.nii.gz"))[:2]:
+        difference = (theirs(BRAIN, network, file) - ours(model, spec, file)).abs().max()
+        assert difference < 1e-4, (file.name, float(difference))
+
+
+def test_a_bundle_fed_otherwise_is_refused_with_the_lines_that_feed_it_rightly(tmp_path: Path) -> None:
+    bundle, _ = save_bundle(tmp_path / "bundle", BODY)
+    with pytest.raises(ModelError, match=r"set input: .*step: transpose.*mode: linear.*mode: max"):
+        load_classifier(bundle, fed=Input(size=(256, 256)))
+    view = bundle_inputs(bundle, 2)
+    assert view is not None
+    with pytest.raises(ModelError, match=r"otherwise than the protocol's model\.mean"):
+        load_classifier(bundle, fed=view.input, spec=ModelSpec(mean=(0.5,), std=(0.5,)))
+
+
+@pytest.mark.parametrize(
+    ("transform", "named"),
+    [
+        ({"_target_": "Lambdad", "func": "$lambda x: x"}, r"lambda x"),
+        ({"_target_": "RandFlipd"}, "RandFlipd"),
+        ({"_target_": "Resized", "spatial_size": [8, 8], "mode": "bicubic"}, "bicubic"),
+        ({"_target_": "ScaleIntensityd", "surprise": 1}, "surprise"),
+        ({"_target_": "CropForegroundd", "margin": 5}, "margin=5"),
+        ({"_target_": "Resized", "spatial_size": "$__import__('os').getpid()"}, "never evaluates"),
+    ],
+)
+def test_a_transform_that_can_t_be_followed_is_refused_by_name(
+    tmp_path: Path, transform: dict[str, Any], named: str
+) -> None:
+    transforms = [*BODY["preprocessing"]["transforms"][:2], transform | KEYS]
+    config = BODY | {"preprocessing": {"_target_": "Compose", "transforms": transforms}}
+    bundle, _ = save_bundle(tmp_path / "bundle", config)
+    with pytest.raises(ModelError, match=named):
+        load_classifier(bundle, fed=Input())
+
+
+def test_a_hardened_model_keeps_its_z_score(tmp_path: Path) -> None:
+    bundle, _ = save_bundle(tmp_path / "bundle", BRAIN)
+    model, _ = loaded(bundle, 3)
+    other, _ = loaded(bundle, 3)
+    inputs = torch.rand(2, 1, 32, 32, 32) * (torch.rand(2, 1, 32, 32, 32) > 0.5)
+    expected = model(inputs)
+    fusion = FusionRecord("clean", 0.5, 1.0, 1.0, 0.5, 0.0)
+    hardened = HardenedClassifier(model, other, fusion, torch.zeros(2))
+    text = canonical_json(describe_hardened(hardened)) + b"\n"
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "hardened.safetensors").write_bytes(hardened_bytes(hardened, text))
+    (tmp_path / "run" / "hardened.json").write_bytes(text)
+    again = load_hardened(tmp_path / "run")
+    assert torch.equal(again(inputs), expected)
+    assert (again.clean_path.record.zscore, again.clean_path.record.zscore_nonzero) == ("case", True)
