@@ -16,7 +16,7 @@ from medharden.data import load_pseudonym_key
 from medharden.data.survey import Survey, survey
 from medharden.errors import DataError, ModelError, OutputError
 from medharden.models import load_classifier
-from medharden.protocol import load_protocol, parse_protocol
+from medharden.protocol import ModelSpec, load_protocol, parse_protocol
 from medharden.record import ModelRecord
 from medharden.text import neutral
 
@@ -79,7 +79,8 @@ def _may_ask(job: Draft) -> bool:
 def _record(job: Draft, seen: Survey) -> ModelRecord | None:
     if job.model is None:
         return None
-    return load_classifier(job.model, arch=job.arch, dims=seen.dims, multilabel=seen.multilabel).record
+    spec = ModelSpec(view="protocol")  # a bundle's own input is held against the protocol by the commands that feed it
+    return load_classifier(job.model, arch=job.arch, spec=spec, dims=seen.dims, multilabel=seen.multilabel).record
 
 
 def _said(seen: Survey) -> str:

@@ -10,11 +10,15 @@ from typing import Any
 from medharden.errors import ModelError
 from medharden.text import neutral
 
-__all__ = ["resolved"]
+__all__ = ["ExpressionError", "resolved"]
 
 _REFERENCE = re.compile(r"\$?@([\w#:]+)")
 _TYPE = re.compile(r"\$?(torch\.(?:float32|float|float64|double|float16|half|int64|long|uint8))")
 _DEEPEST = 8
+
+
+class ExpressionError(ModelError):
+    """A value that is none until something is run."""
 
 
 def resolved(value: Any, config: Mapping[str, Any], deep: int = 0) -> Any:
@@ -26,7 +30,7 @@ def resolved(value: Any, config: Mapping[str, Any], deep: int = 0) -> Any:
         deep: references passed so far.
 
     Raises:
-        ModelError: an expression, or a reference that leads nowhere or in a circle.
+        ExpressionError: an expression, or a reference that leads nowhere or in a circle.
     """
     if isinstance(value, list):
         return [resolved(inner, config, deep) if isinstance(inner, str) else inner for inner in value]
@@ -52,8 +56,8 @@ def resolved(value: Any, config: Mapping[str, Any], deep: int = 0) -> Any:
     raise _refused(value)
 
 
-def _refused(value: str) -> ModelError:
-    return ModelError(
+def _refused(value: str) -> ExpressionError:
+    return ExpressionError(
         f"the bundle holds {neutral(value)[:80]!r}, an expression or a reference, which medharden never evaluates; "
         "write the plain value there"
     )

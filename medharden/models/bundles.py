@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from medharden.errors import ModelError
-from medharden.models.bundle_values import resolved
+from medharden.models.bundle_values import ExpressionError, resolved
 from medharden.models.bundle_view import BundleView, bundle_view
 from medharden.plain_yaml import LARGEST_YAML, parse_yaml
 from medharden.text import neutral
@@ -65,7 +65,13 @@ def bundle_inputs(bundle: Path, dims: int) -> BundleView | None:
             "and not where medharden reads it (preprocessing); write the same as input, model.mean and model.std "
             "into the protocol, and say so by model.view: protocol"
         )
-    return bundle_view(config[key], config, dims)
+    try:
+        return bundle_view(config[key], config, dims)
+    except ExpressionError as error:
+        raise ModelError(
+            f"the bundle says how its inputs are made by an expression: {error}, or write the same as input, "
+            "model.mean and model.std into the protocol, and say so by model.view: protocol"
+        ) from None
 
 
 def _preprocessing(bundle: Path) -> list[tuple[str, str]]:

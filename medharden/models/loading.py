@@ -186,7 +186,7 @@ def _as_the_bundle(spec: ModelSpec, view: BundleView, fed: Input | None) -> Mode
         "zscore": view.zscore,
         "zscore_nonzero": view.nonzero,
     }
-    stated = {name for name in theirs if name in spec.model_fields_set and getattr(spec, name) != theirs[name]}
+    stated = {name for name in theirs if getattr(spec, name) not in (None, False, theirs[name])}
     if stated:
         raise ModelError(
             f"the bundle normalises its inputs otherwise than the protocol's model.{min(stated)}; leave it out, or "

@@ -115,7 +115,8 @@ def loaded(bundle: Path, dims: int) -> tuple[Classifier, Input]:
     """The classifier, fed as the bundle says."""
     view = bundle_inputs(bundle, dims)
     assert view is not None
-    return load_classifier(bundle, dims=dims, fed=view.input), view.input
+    spelled = ModelSpec(mean=None, std=None, range=None, zscore=None, zscore_nonzero=False)  # as `protocol show` has it
+    return load_classifier(bundle, dims=dims, fed=view.input, spec=spelled), view.input
 
 
 def theirs(config: dict[str, Any], network: nn.Module, file: Path) -> torch.Tensor:
