@@ -11,7 +11,8 @@ __all__ = ["EXTRAS", "missing"]
 _REPORT = frozenset(("PIL", "jinja2", "junitparser", "markupsafe", "matplotlib", "safetensors", "typst"))
 _HARDEN = frozenset(("gdcm", "imagehash", "monai", "nibabel", "pydicom", "simplejpeg", "timm", "torch", "torchvision"))
 _EXPORT = frozenset(("google", "onnx", "onnx_ir", "onnxruntime", "onnxscript"))  # google.protobuf comes with onnx
-EXTRAS = {"report": _REPORT, "harden": _REPORT | _HARDEN, "export": _REPORT | _HARDEN | _EXPORT}
+_JPEG12 = frozenset(("imagecodecs",))
+EXTRAS = {"report": _REPORT, "harden": _REPORT | _HARDEN, "export": _REPORT | _HARDEN | _EXPORT, "jpeg12": _JPEG12}
 """The modules that each extra brings, by the names under which they are imported."""
 
 

@@ -319,11 +319,8 @@ def _list_folder(source: Path, protocol: Protocol, name: Callable[[str], str]) -
     except DataError as error:
         reasons = why_no_manifest(source, protocol)
         raise DataError(f"{error}; {reasons}" if reasons else str(error)) from None
-    if protocol.input.dims == 2:
-        return listing
-    grouped = in_series(listing.entries)
-    entries = tuple(sorted(grouped.entries, key=lambda e: e.text))
-    return replace(listing, entries=entries, findings=(*listing.findings, *grouped.findings))
+    listing = in_series(listing, source, protocol.input, name)
+    return replace(listing, entries=tuple(sorted(listing.entries, key=lambda e: e.text)))
 
 
 def _named(pairs: Sequence[NearPair], names: Sequence[str]) -> tuple[AlikePair, ...]:

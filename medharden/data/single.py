@@ -52,7 +52,7 @@ def read_single(path: Path, spec: Input, shape: tuple[int, ...], *, max_decoded:
     """
     try:
         with quiet_readers(), room_for(max_decoded, spec).file() as hold:
-            image = read_file(path, spec.dims, hold)
+            image = read_file(path, spec.dims, hold, spec.volume)
             case, unit = case_of(image, spec)
     except MALFORMED as error:
         raise DataError(f"can't be read ({type(error).__name__})") from None

@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 
 from medharden.protocol.base import Strict
 
-__all__ = ["Input", "Intensity", "Step"]
+__all__ = ["Input", "Intensity", "Step", "Volume"]
 
 _TAKES: dict[str, set[str]] = {  # what each step needs
     "transpose": set(),
@@ -95,6 +95,39 @@ class Step(Strict):
         return self
 
 
+_Number = Annotated[int, Field(ge=1)]
+
+
+class Volume(Strict):
+    """Which slices are the volume, where a DICOM file or series holds several in one place (`input.dims: 3`).
+
+    Numbers count from 1, in rising order of what the headers say.
+
+    Attributes:
+        series: where one examination has several series in a folder: `one` refuses it, `largest` takes the series of
+            most slices, `each` makes each a case. Localisers never count.
+        stack: of an enhanced multi-frame file (StackID).
+        time: time point, such as a phase of the heart or of a contrast agent.
+        echo: by echo time.
+        diffusion: by b-value.
+        kind: by kind of image (ImageType), such as magnitude and phase.
+        acquisition: by AcquisitionNumber.
+    """
+
+    series: Literal["one", "largest", "each"] = "one"
+    stack: _Number | None = None
+    time: _Number | None = None
+    echo: _Number | None = None
+    diffusion: _Number | None = None
+    kind: _Number | None = None
+    acquisition: _Number | None = None
+
+    def named(self) -> dict[str, int]:
+        """What is named, by name, in the order in which it is applied."""
+        every = {name: getattr(self, name) for name in ("stack", "kind", "echo", "diffusion", "time", "acquisition")}
+        return {name: number for name, number in every.items() if number is not None}
+
+
 class Input(Strict):
     """What the model is fed.
 
@@ -105,6 +138,7 @@ class Input(Strict):
             the same for all.
         fit: `stretch` resamples each axis to the size; `pad` keeps the aspect ratio and pads with the lowest value.
         spatial: steps in their order, in the place of `size` and `fit`.
+        volume: which slices are the volume, where files hold several.
         unusable: `refuse` stops at corrupt cases and lists them all; `exclude` leaves them out and records it.
     """
 
@@ -114,6 +148,7 @@ class Input(Strict):
     fit: Literal["stretch", "pad"] = "stretch"
     intensity: Intensity = Intensity()
     spatial: tuple[Step, ...] = ()
+    volume: Volume = Volume()
     unusable: Literal["refuse", "exclude"] = "refuse"
 
     @model_validator(mode="after")

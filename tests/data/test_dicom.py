@@ -201,6 +201,9 @@ def test_malformed_and_unsuitable_samples_say_why(name, reason):
     "fields",
     [
         {"RescaleSlope": "0"},
+        {"BitsAllocated": 16, "BitsStored": 12, "HighBit": 15},
+        {"BitsStored": 17, "HighBit": 16},
+        {"RescaleSlope": ["1", "2"]},
         {"PhotometricInterpretation": "HSV"},
         {"Rows": None},
         {"BitsStored": None},

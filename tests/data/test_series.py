@@ -11,12 +11,12 @@ from data_helpers import KEY, codes, dicom, manifest, protocol, window
 
 from medharden.data import load_cohort
 from medharden.data.cohort import list_source
-from medharden.data.formats.image import quiet_readers
+from medharden.data.formats.files import read_case
+from medharden.data.formats.image import StoredImage, quiet_readers
 from medharden.data.formats.limits import Room
-from medharden.data.formats.series import read_files
 from medharden.data.store.worker import Decoder
 from medharden.errors import DataError
-from medharden.protocol import Input, Splits
+from medharden.protocol import Input, Splits, Volume
 
 RNG = np.random.default_rng(8)
 SPEC = Input(dims=3, intensity=window(-1000, 2000))
@@ -42,6 +42,11 @@ def slices(folder: Path, seed: int, *, count: int = 4, name: str = "IM{n:03d}", 
             | fields,
         )
     return anatomy
+
+
+def read_all(folder: Path) -> StoredImage:
+    with Room().file() as hold:
+        return read_case(sorted(folder.iterdir()), SPEC, hold)
 
 
 def cohort_folder(root: Path, count: int = 16) -> dict[str, np.ndarray]:
@@ -72,9 +77,7 @@ def test_a_series_is_kept_in_the_store_under_all_its_files_and_decoded_in_a_proc
             made = decoder.decode(sorted(case.iterdir()))
         finally:
             decoder.close()
-    np.testing.assert_array_equal(
-        made.planes, ((read_files(sorted(case.iterdir()), 3).values + 1000) / 3000).clip(0, 1).astype(np.float32)
-    )
+    np.testing.assert_array_equal(made.planes, ((read_all(case).values + 1000) / 3000).clip(0, 1).astype(np.float32))
     data = bytearray(last.read_bytes())
     data[-2:] = b"\x01\x02"
     last.write_bytes(data)
@@ -98,9 +101,10 @@ def test_a_folder_of_several_series_is_refused_by_row_and_each_a_case_by_class(t
     for n in range(12):
         for part in (0, 1):
             slices(tmp_path / "ab"[n % 2] / f"p{n}", 100 * part + n, name=f"{part}_{{n}}.dcm", PatientID=f"P{n}")
-    assert len(load_cohort(tmp_path, protocol(input=SPEC), key=KEY).cases) == 24
+    each = SPEC.model_copy(update={"volume": Volume(series="each")})
+    assert len(load_cohort(tmp_path, protocol(input=each), key=KEY).cases) == 24
     rows = [{"path": f"{'ab'[n % 2]}/p{n}", "label": "ab"[n % 2]} for n in range(12)]
-    with pytest.raises(DataError, match="is a folder of 2 series, expected one; name it by its series UID"):
+    with pytest.raises(DataError, match="has 2 series in one examination, of 4, 4 files"):
         load_cohort(manifest(tmp_path, rows), protocol(input=SPEC), key=KEY)
 
 
@@ -119,7 +123,7 @@ def test_localisers_are_left_out_and_told(tmp_path: Path) -> None:
 
 def read(folder: Path) -> np.ndarray:
     with quiet_readers():
-        return read_files(sorted(folder.iterdir()), 3).values[0]
+        return read_all(folder).values[0]
 
 
 def test_each_slice_is_rescaled_by_its_own_slope(tmp_path: Path) -> None:
@@ -137,12 +141,12 @@ def test_each_slice_is_rescaled_by_its_own_slope(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"ImagePositionPatient": [0.0, 0.0, 0.0]}, "at the place of another"),
-        ({"ImagePositionPatient": [0.0, 0.0, 30.0]}, "some are missing"),
-        ({"ImagePositionPatient": None}, "do not say where they lie"),
-        ({"ImageOrientationPatient": [1, 0, 0, 0, 0, 1]}, "several directions"),
-        ({"PatientID": "somebody else"}, "several patients"),
-        ({"PhotometricInterpretation": "MONOCHROME1"}, "black and white exchanged"),
+        ({"ImagePositionPatient": [0.0, 0.0, 0.0]}, "several slices in one place"),
+        ({"ImagePositionPatient": [0.0, 0.0, 30.0]}, "lacks slices"),
+        ({"ImagePositionPatient": None}, "no position for 1 of 5"),
+        ({"ImageOrientationPatient": [1, 0, 0, 0, 0, 1]}, "lies in several planes"),
+        ({"PatientID": "somebody else"}, "2 patients in one series"),
+        ({"PhotometricInterpretation": "MONOCHROME1"}, "several kinds of pixels"),
     ],
 )
 def test_series_that_are_no_one_volume_are_refused(tmp_path: Path, change: dict[str, object], words: str) -> None:
@@ -158,7 +162,7 @@ def test_a_slice_of_another_size_is_refused(tmp_path: Path) -> None:
     slices(tmp_path, 3)
     fields = {"ImagePositionPatient": [0.0, 0.0, 12.0], "ImageOrientationPatient": AXIAL, "PatientID": "P3"}
     dicom(tmp_path / "more", RNG.integers(0, 9, (6, 6)).astype(np.int16), SeriesInstanceUID="1.2.3.3", **fields)
-    with pytest.raises(DataError, match="of several sizes"):
+    with pytest.raises(DataError, match="of 2 sizes"):
         read(tmp_path)
 
 
@@ -202,7 +206,7 @@ def test_a_series_is_what_simpleitk_reads_and_turns_to_ras(tmp_path: Path, cosin
 def test_a_series_larger_than_one_file_may_take_is_refused_before_it_is_read(tmp_path: Path) -> None:
     slices(tmp_path, 3)
     with Room(2**16).file() as hold, pytest.raises(DataError, match="of memory to be read, more than"):
-        read_files(sorted(tmp_path.iterdir()), 3, hold)
+        read_case(sorted(tmp_path.iterdir()), SPEC, hold)
 
 
 def test_slices_stay_single_images_in_two_dimensions(tmp_path: Path) -> None:

@@ -91,9 +91,9 @@ def test_each_frame_keeps_its_own_rescale_when_frames_are_sorted(tmp_path: Path)
 @pytest.mark.parametrize(
     ("places", "words"),
     [
-        ([0, 1, 2, 0, 1, 2], "3 slices at the place of another"),
-        ([0, 1, 2, 4, 5, 6], "1 to 2 mm apart, mostly 1"),
-        ([0, 1, 2, 3, 4, float("nan")], "without a place"),
+        ([0, 1, 2, 0, 1, 2], "several slices in one place, at 3 of 3"),
+        ([0, 1, 2, 4, 5, 6], "lacks slices: 1 gaps among 6 slices"),
+        ([0, 1, 2, 3, 4, float("nan")], "positions that are no numbers"),
     ],
 )
 def test_frames_that_are_no_one_volume_are_refused(tmp_path: Path, places: list[float], words: str) -> None:
@@ -103,20 +103,19 @@ def test_frames_that_are_no_one_volume_are_refused(tmp_path: Path, places: list[
         read_file(path, 3)
 
 
-def test_slices_of_a_tilted_gantry_and_of_several_directions_are_refused(tmp_path: Path) -> None:
+def test_slices_of_a_tilted_gantry_are_noted_and_those_of_several_directions_refused(tmp_path: Path) -> None:
     frames = [RNG.integers(0, 9, (3, 4)).astype(np.int16) for _ in range(4)]
     tilted = enhanced(tmp_path / "t.dcm", frames, [[0, 2.0 * k, 5.0 * k] for k in range(4)], [1, 0, 0, 0, 1, 0])
-    with pytest.raises(DataError, match="do not lie above one another"):
-        read_file(tilted, 3)
+    assert read_file(tilted, 3).notes == ("data.gantry_tilt",)
     skewed = enhanced(tmp_path / "s.dcm", frames, [[0, 0, k] for k in range(4)], [1, 0, 0, 0.5, 1, 0])
-    with pytest.raises(DataError, match="not at right angles"):
+    with pytest.raises(DataError, match="no directions"):
         read_file(skewed, 3)
     groups = [group([0, 0, float(k)]) for k in range(4)]
     for k, item in enumerate(groups):
         cosines = [1, 0, 0, 0, 1, 0] if k else [1, 0, 0, 0, 0, 1]
         item.PlaneOrientationSequence = directions(*cosines)[0].PlaneOrientationSequence
     both = dicom(tmp_path / "b.dcm", np.stack(frames), PerFrameFunctionalGroupsSequence=Sequence(groups))
-    with pytest.raises(DataError, match="several directions"):
+    with pytest.raises(DataError, match="several planes"):
         read_file(both, 3)
 
 
@@ -171,9 +170,9 @@ def test_a_broken_window_is_no_matter_where_the_protocol_gives_one(
 @pytest.mark.parametrize(
     ("keyword", "value", "words"),
     [
-        ("WindowCenter", "100\\", "several values in WindowCenter, of which one is empty"),
-        ("RescaleSlope", "1,55555", "decimal comma in RescaleSlope"),
-        ("RescaleIntercept", "abcdefg", "no number in RescaleIntercept"),
+        ("WindowCenter", "100\\", "WindowCenter\\) with an empty value"),
+        ("RescaleSlope", "1,55555", r"RescaleSlope\) with a decimal comma"),
+        ("RescaleIntercept", "abcdefg", r"RescaleIntercept\) that is no number"),
     ],
 )
 def test_numbers_that_are_none_are_told_as_such(tmp_path: Path, keyword: str, value: str, words: str) -> None:
@@ -187,7 +186,7 @@ def test_numbers_that_are_none_are_told_as_such(tmp_path: Path, keyword: str, va
 
 def test_a_high_bit_that_the_standard_forbids_is_refused(tmp_path: Path) -> None:
     path = dicom(tmp_path / "a.dcm", np.arange(16, dtype=np.uint16).reshape(4, 4), BitsStored=12, HighBit=15)
-    with pytest.raises(DataError, match="high bit of 15 for 12 bits stored, where DICOM asks for 11"):
+    with pytest.raises(DataError, match="highest bit is 15 of 12 bits stored"):
         read_file(path, 2)
 
 

@@ -8,9 +8,8 @@ from collections.abc import Callable, Mapping, Sequence
 from medharden.data.checks.identity import PatientNames
 from medharden.data.checks.near import NearPair
 from medharden.data.checks.splits import NAMELESS, SPLITS, Member, contradictions, leaks, shared_pixels
-from medharden.data.formats.dicom import FRAMES_AS_STORED
 from medharden.data.formats.picture import TRANSPARENCY
-from medharden.data.formats.series import ASSUMED_AXIAL
+from medharden.data.formats.stack import ASSUMED_AXIAL, FRAMES_AS_STORED, GANTRY_TILT
 from medharden.data.sources.folder import Entry, Listing
 from medharden.data.view.case import ReadCase
 from medharden.errors import DataError, Problem
@@ -207,6 +206,7 @@ def findings_of(
     flat = sum(c.flat for c in kept.values())
     hidden = sum(TRANSPARENCY in c.notes for c in kept.values())
     unordered = sum(FRAMES_AS_STORED in c.notes for c in kept.values())
+    tilted = sum(GANTRY_TILT in c.notes for c in kept.values())
     assumed = sum(ASSUMED_AXIAL in c.notes for c in kept.values())
     repeated = [{members[p].patient for p in places} for places in shared_pixels(members)]
     again = sum(len(patients) > 1 for patients in repeated)
@@ -234,8 +234,14 @@ def findings_of(
         (
             assumed > 0,
             ASSUMED_AXIAL,
-            f"{assumed} of {n} series do not say which way their slices lie (Image Orientation); they were taken to be "
-            "axial.",
+            f"{assumed} of {n} volumes do not say which way their slices lie (Image Orientation); they were taken to "
+            "be axial.",
+        ),
+        (
+            tilted > 0,
+            GANTRY_TILT,
+            f"{tilted} of {n} volumes have slices that are offset against each other, as by a tilted gantry; they were "
+            "stacked as they are, without resampling, so that the volume is sheared.",
         ),
         (
             again > 0,

@@ -14,14 +14,15 @@ from pydicom.datadict import tag_for_keyword
 from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
 from pydicom.errors import InvalidDicomError
-from pydicom.filereader import read_dataset, read_file_meta_info
+from pydicom.filereader import read_dataset, read_file_meta_info, read_partial
 from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
+from pydicom.valuerep import VR
 
-from medharden.data.formats.limits import Hold
+from medharden.data.formats.limits import Hold, Room
 from medharden.errors import DataError
 from medharden.sizes import shown_bytes
 
-__all__ = ["open_data_set", "raw_value", "read_header"]
+__all__ = ["looks_like_data_set", "open_data_set", "raw_value", "read_head"]
 
 _UNDEFINED = 0xFFFFFFFF
 _PIXELS = 0x7FE00010
@@ -32,6 +33,9 @@ _ALONE = 2**16  # reads after which a file is parsed only while no other file is
 _PIECE = 2**22
 _TRAILER = 9  # bytes, one more than may follow deflated data
 _SMALL = 2**12  # bytes that are asked for without a look at how many there are
+_HEAD_BYTES = 2**26
+_LAST_OF_GROUP = 0x9999
+_FIRST_VALUE = 256  # bytes; the first element of a data set is a length, a character set or a type
 _LONGEST = 2**18  # bytes of an element whose value is used
 
 
@@ -108,23 +112,55 @@ def open_data_set(path: Path, hold: Hold) -> tuple[Dataset, int]:
     return ds, size
 
 
-def read_header(path: Path, names: Sequence[str], hold: Hold) -> Dataset:
-    """Some elements of a file, without its pixels; also of one without preamble.
+def read_head(path: Path, tags: Sequence[str], *, last: int = _PIXELS) -> Dataset:
+    """Some elements of a file's header, up to a tag and in little memory; deflated files are inflated for it.
 
     Raises:
-        DataError: a header of more elements than are read.
-        InvalidDicomError: it is no DICOM file.
+        DataError: a header of very many elements, or no data set.
+        Exception: what pydicom raises over damaged files.
     """
-    with path.open("rb") as stream:
+    with Room(_HEAD_BYTES).file() as hold, path.open("rb") as stream:
         source = _Source(stream, os.fstat(stream.fileno()).st_size, hold)
         try:
-            ds: Dataset = pydicom.dcmread(cast(BinaryIO, source), stop_before_pixels=True, specific_tags=list(names))
+            return read_partial(
+                cast(BinaryIO, source),
+                stop_when=lambda tag, vr, length: tag >= last,
+                force=True,
+                specific_tags=[tag for name in tags if (tag := tag_for_keyword(name)) is not None],
+            )
         except _AskedForAllError:
-            raise DataError("is deflated as a whole") from None
-        except InvalidDicomError:
-            stream.seek(0)
-            ds = pydicom.dcmread(cast(BinaryIO, source), stop_before_pixels=True, specific_tags=list(names), force=True)
-    return ds
+            pass
+    with Room().file() as hold:
+        return open_data_set(path, hold)[0]
+
+
+def looks_like_data_set(head: bytes, size: int) -> bool:
+    """Whether a file without preamble begins as a data set does: with a known element of a length that fits.
+
+    The first element is of group 0002 or 0008; value representations, where they are written, are DICOM's own.
+    """
+    for order in ("little", "big"):
+        if len(head) < 16:
+            return False
+        group, element = (int.from_bytes(head[k : k + 2], order) for k in (0, 2))
+        if group not in (0x0002, 0x0008) or element > _LAST_OF_GROUP:
+            continue
+        representation = head[4:6]
+        if representation.decode("latin-1") in set(VR):
+            return True
+        length = int.from_bytes(head[4:8], order)
+        if length % 2 == 0 and length < min(size, _FIRST_VALUE) and _goes_on(head, 8 + length, order):
+            return True
+    return False
+
+
+def _goes_on(head: bytes, place: int, order: str) -> bool:
+    """Whether another element of the same group follows where the first one ends."""
+    if place + 4 > len(head):
+        return False
+    first, second = (int.from_bytes(head[k : k + 2], order) for k in (0, place))  # type: ignore[arg-type]
+    before, after = (int.from_bytes(head[k + 2 : k + 4], order) for k in (0, place))  # type: ignore[arg-type]
+    return (first, before) < (second, after) and second in (0x0002, 0x0008)
 
 
 def _bare(ds: Dataset) -> Dataset:

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import numpy.typing as npt
 from pydicom.dataset import Dataset
 from pydicom.encaps import encapsulate
@@ -33,6 +34,7 @@ from pydicom.uid import (
 from medharden.data.formats.fragments import frames_of
 from medharden.data.formats.j2k import bare_j2k, walk_j2k
 from medharden.data.formats.jpeg import check_entropy, check_marks, walk_jpeg
+from medharden.data.formats.jpeg12 import decode_jpeg12
 from medharden.data.formats.limits import Hold
 from medharden.data.formats.rle import decode_rle
 from medharden.errors import DataError
@@ -99,6 +101,12 @@ def stored_values(ds: Dataset, hold: Hold, *, outputs: int, beside: int) -> npt.
     if syntax in JPEGTransferSyntaxes:
         for frame in encoded:
             check_entropy(frame, walk_jpeg(frame))
+    if (
+        syntax == JPEGExtended12Bit
+        and claim.samples == 1
+        and any(walk_jpeg(frame).precision == 12 for frame in encoded)
+    ):
+        return _from_jpeg12(ds, encoded, claim)
     if syntax in JPEG2000TransferSyntaxes:
         encoded = [bare_j2k(frame) for frame in encoded]
     array: npt.NDArray[Any] = decoder.as_array(encapsulate(encoded), decoding_plugin=_PLUGIN, **_options(ds))[0]
@@ -149,6 +157,21 @@ def _check_size(frame: bytes, claim: _Claim, syntax: UID) -> int:
     if frame[end:].strip(b"\0\xff"):
         raise DataError("holds a compressed frame that goes on after its end")
     return memory
+
+
+def _from_jpeg12(ds: Dataset, encoded: Sequence[bytes], claim: _Claim) -> npt.NDArray[Any]:
+    """Frames of 12 bits, with the sign that the header gives them."""
+    values = np.empty((claim.frames, claim.rows, claim.columns), dtype=np.uint16)
+    for number, frame in enumerate(encoded):
+        stream = walk_jpeg(frame)
+        if stream.precision != 12 or claim.allocated != 16:
+            raise DataError("holds frames of 8 and of 12 bits, or allocates fewer than it stores")
+        values[number] = decode_jpeg12(frame, stream)
+    signed: npt.NDArray[Any] = values
+    if int(ds.PixelRepresentation):
+        shift = 16 - int(ds.BitsStored)
+        signed = (values << shift).view(np.int16) >> shift
+    return signed if claim.frames > 1 else signed[0]
 
 
 def _from_rle(ds: Dataset, encoded: Sequence[bytes], claim: _Claim) -> npt.NDArray[Any]:

@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import stat
-import struct
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
 
 from medharden.data.formats.dicom import read_dicom
+from medharden.data.formats.dicom_file import looks_like_data_set
 from medharden.data.formats.image import StoredImage
 from medharden.data.formats.limits import Hold, Room
-from medharden.data.formats.nifti import read_nifti
+from medharden.data.formats.nifti import pair_of, read_nifti
 from medharden.data.formats.pictures import read_picture
+from medharden.data.formats.series import read_series
 from medharden.errors import DataError
+from medharden.protocol import Input, Volume
 
-__all__ = ["IMAGE_ENDINGS", "looks_like_image", "read_file", "sniff"]
+__all__ = ["IMAGE_ENDINGS", "looks_like_image", "read_case", "read_file", "sniff"]
 
 _HEAD = 352
-_LAST_ELEMENT, _SHORT = 0x3010, 256
-_REPRESENTATIONS = (b"UI", b"UL", b"CS", b"DA", b"TM", b"OB", b"DT", b"LO", b"SH", b"ST", b"PN", b"SQ", b"IS")
+_ANALYZE = "is no NIfTI header; of Analyze 7.5 left and right can't be told: convert it to NIfTI"
 _MAGIC = {
     b"\x89PNG\r\n\x1a\n": "picture",
     b"\xff\xd8\xff": "picture",
@@ -65,7 +67,8 @@ def sniff(path: Path) -> str:
             return kind
     if _is_nifti(head) or (head.startswith(b"\x1f\x8b") and _is_nifti(_inflated(path))):
         return "nifti"
-    return "dicom" if head and (_suffix(path) == "dicom" or _is_bare_dicom(head)) else ""
+    bare = looks_like_data_set(head, path.stat().st_size)
+    return "dicom" if bare or (head and _suffix(path) == "dicom") else ""
 
 
 def looks_like_image(path: Path) -> bool:
@@ -81,28 +84,53 @@ def looks_like_image(path: Path) -> bool:
         return True
 
 
-def read_file(path: Path, dims: int, hold: Hold | None = None) -> StoredImage:
+def read_case(files: Sequence[Path], spec: Input, hold: Hold) -> StoredImage:
+    """Decodes the files of one case: one alone, a NIfTI header with its image, or the slices of a DICOM series.
+
+    Raises:
+        DataError: with the reason alone, without a file's name or header.
+    """
+    if len(files) == 1:
+        return read_file(files[0], spec.dims, hold, spec.volume)
+    if len(files) == 2 and files[0].suffix.lower() == ".hdr":
+        if not sniff(files[0]):
+            raise DataError(_ANALYZE)
+        return _of_dims(read_nifti(files[0], hold, image=files[1]), spec.dims)
+    return read_series(files, hold, spec.volume)
+
+
+def read_file(path: Path, dims: int, hold: Hold | None = None, volume: Volume | None = None) -> StoredImage:
     """Decodes one file.
 
     Args:
         path: the file.
         dims: spatial dimensions that are expected.
         hold: the memory that it may take; None allows the usual amount.
+        volume: which stack, time point, echo ... of a multi-frame file is meant, where there are several.
 
     Raises:
         DataError: with the reason alone, without the file's name or header.
     """
     if hold is None:
         with Room().file() as hold:
-            return read_file(path, dims, hold)
+            return read_file(path, dims, hold, volume)
     kind = sniff(path)
     if not kind:
         if path.stat().st_size == 0:
             raise DataError("is empty")
+        if path.name.lower().endswith((".hdr", ".img", ".img.gz")):
+            raise DataError(
+                "is half of a pair of .hdr and .img, whose other half is not there"
+                if len(pair_of(path)) == 1
+                else _ANALYZE
+            )
         raise DataError("is not a DICOM, NIfTI, PNG, JPEG or TIFF file")
     if kind == "dicom":
-        return read_dicom(path, dims, hold)
-    image = read_nifti(path, hold) if kind == "nifti" else read_picture(path, hold)
+        return read_dicom(path, dims, hold, volume)
+    return _of_dims(read_nifti(path, hold) if kind == "nifti" else read_picture(path, hold), dims)
+
+
+def _of_dims(image: StoredImage, dims: int) -> StoredImage:
     spatial = image.values.ndim - 1
     if spatial != dims:
         what = "a volume" if spatial == 3 else "a single image"
@@ -116,18 +144,7 @@ def _suffix(path: Path) -> str:
 
 
 def _is_nifti(head: bytes) -> bool:
-    return head[344:348] in (b"n+1\0",) or head[4:8] == b"n+2\0"
-
-
-def _is_bare_dicom(head: bytes) -> bool:
-    """Whether a file without preamble begins as a DICOM data set does: with a short element of group 2 or 8."""
-    for order in ("<", ">"):
-        group, element, length = struct.unpack_from(f"{order}HHI", head) if len(head) >= 8 else (0, 0, 0)
-        if group in (2, 8) and element <= _LAST_ELEMENT:
-            explicit = head[4:6] in _REPRESENTATIONS
-            if explicit or (order == "<" and length <= _SHORT and length % 2 == 0):
-                return True
-    return False
+    return head[344:348] in (b"n+1\0", b"ni1\0") or head[4:8] in (b"n+2\0", b"ni2\0")
 
 
 def _inflated(path: Path) -> bytes:

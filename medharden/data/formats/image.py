@@ -8,9 +8,10 @@ import math
 import struct
 import warnings
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,7 +19,7 @@ from PIL import Image, ImageFile
 
 from medharden.data.formats.window import Window
 
-__all__ = ["MALFORMED", "StoredImage", "digest_array", "quiet_readers", "slabs"]
+__all__ = ["MALFORMED", "StoredImage", "digest_array", "digest_parts", "quiet_readers", "slabs"]
 
 _CHUNK = 2**20  # values that are converted at a time
 
@@ -77,10 +78,15 @@ class StoredImage:
 
 def digest_array(array: npt.NDArray[np.generic]) -> str:
     """SHA-256 of an array's data type, shape and values, whatever its byte order in memory."""
-    kind = array.dtype.newbyteorder("<")
-    digest = hashlib.sha256(f"{kind.str}{list(array.shape)}".encode() + b"\0")
-    for part in slabs(array.shape):
-        digest.update(np.ascontiguousarray(array[part], dtype=kind).reshape(-1).view(np.uint8).data)
+    return digest_parts(array.dtype, array.shape, (array[part] for part in slabs(array.shape)))
+
+
+def digest_parts(dtype: np.dtype[Any], shape: Sequence[int], parts: Iterable[npt.NDArray[np.generic]]) -> str:
+    """The digest of an array that comes in parts of its first axis, one after the other."""
+    kind = dtype.newbyteorder("<")
+    digest = hashlib.sha256(f"{kind.str}{list(shape)}".encode() + b"\0")
+    for part in parts:
+        digest.update(np.ascontiguousarray(part, dtype=kind).reshape(-1).view(np.uint8).data)
     return digest.hexdigest()
 
 

@@ -6,6 +6,9 @@ import gzip
 import io
 import os
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
@@ -21,45 +24,92 @@ from medharden.data.formats.limits import Hold
 from medharden.data.formats.window import Window
 from medharden.errors import DataError
 
-__all__ = ["open_nifti", "read_nifti"]
+__all__ = ["open_nifti", "pair_of", "read_nifti"]
 
 _GZIP = b"\x1f\x8b"
 _MOST_EXTENSIONS = 1000
 
 
-def read_nifti(path: Path, hold: Hold) -> StoredImage:
+def read_nifti(path: Path, hold: Hold, *, image: Path | None = None) -> StoredImage:
     """Decodes one volume in scaled units, reoriented to the closest canonical axes (RAS+).
 
     The axes (x, y, z), left to right, back to front and bottom to top, are taken as (D, H, W) in that order.
 
+    Args:
+        path: the file; of a pair, the header (`.hdr`).
+        hold: the memory that it may take.
+        image: of a pair, the voxels (`.img`).
+
     Raises:
         DataError: with the reason alone: no volume, too large, cut off, damaged, longer than its header says.
     """
-    return open_nifti(path, hold)[0]
+    return open_nifti(path, hold, image=image)[0]
 
 
-def open_nifti(path: Path, hold: Hold) -> tuple[StoredImage, nib.Nifti1Header, npt.NDArray[Any]]:
+def open_nifti(
+    path: Path, hold: Hold, *, image: Path | None = None
+) -> tuple[StoredImage, nib.Nifti1Header, npt.NDArray[Any]]:
     """The volume as `read_nifti` gives it, its header as it lies in the file, and the unscaled voxels (X, Y, Z).
 
     Raises:
         DataError: as `read_nifti`.
     """
     try:
-        header, stored = _opened(path, hold)
+        if image is not None:
+            header, stored = _of_pair(path, image, hold)
+        else:
+            with _opened(path) as (stream, size):
+                head = _header(stream)
+                if head.pair:
+                    raise DataError("is the header of a pair, whose image (.img) is not there")
+                header, stored = _volume(stream, hold, size, head)
         return _image(header, stored), header, stored
     except (*MALFORMED, HeaderDataError, ImageFileError, OrientationError) as error:
         raise DataError(f"can't be decoded as NIfTI: truncated or damaged ({type(error).__name__})") from None
 
 
-def _opened(path: Path, hold: Hold) -> tuple[nib.Nifti1Header, npt.NDArray[Any]]:
+def pair_of(path: Path) -> tuple[Path, ...]:
+    """The header and the image of a pair of which one is given; the file alone where it is none of a pair."""
+    lower = path.name.lower()
+    stem = path.name[: -len(".img.gz")] if lower.endswith(".img.gz") else path.name.rpartition(".")[0]
+    if not lower.endswith((".hdr", ".img", ".img.gz")):
+        return (path,)
+    header = next((h for end in (".hdr", ".HDR") if (h := path.with_name(stem + end)).is_file()), None)
+    image = next((i for end in (".img", ".img.gz", ".IMG") if (i := path.with_name(stem + end)).is_file()), None)
+    return (path,) if header is None or image is None else (header, image)
+
+
+@dataclass(frozen=True)
+class _Head:
+    """A header, where the voxels begin, the byte order of extensions ("": none), and whether voxels lie elsewhere."""
+
+    header: nib.Nifti1Header
+    offset: int
+    order: str
+    pair: bool
+
+
+def _of_pair(path: Path, image: Path, hold: Hold) -> tuple[nib.Nifti1Header, npt.NDArray[Any]]:
+    with _opened(path) as (stream, _):
+        head = _header(stream)
+    if not head.pair:
+        raise DataError("is a header that belongs to no pair, with an image (.img) beside it")
+    with _opened(image) as (stream, size):
+        return _volume(stream, hold, size, head)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[tuple[IO[bytes], int | None]]:
+    """The content of a file, inflated where it is compressed, and its length where that is known."""
     with path.open("rb") as raw:
         compressed = raw.read(2) == _GZIP
         raw.seek(0)
         if not compressed:
-            return _volume(raw, hold, os.fstat(raw.fileno()).st_size)
+            yield raw, os.fstat(raw.fileno()).st_size
+            return
         try:
             with gzip.GzipFile(fileobj=raw, mode="rb") as stream:
-                return _volume(stream, hold, None)  # type: ignore[arg-type]
+                yield stream, None  # type: ignore[misc]
         except gzip.BadGzipFile as error:
             if str(error).startswith("Not a gzipped file"):
                 raise DataError("goes on after the end of its compressed data") from None
@@ -70,9 +120,9 @@ def _opened(path: Path, hold: Hold) -> tuple[nib.Nifti1Header, npt.NDArray[Any]]
             raise DataError("is cut off: its compressed data have no end (truncated)") from None
 
 
-def _volume(stream: IO[bytes], hold: Hold, size: int | None) -> tuple[nib.Nifti1Header, npt.NDArray[Any]]:
+def _volume(stream: IO[bytes], hold: Hold, size: int | None, head: _Head) -> tuple[nib.Nifti1Header, npt.NDArray[Any]]:
     """Header and voxels of a stream that must end with the last voxel; `size` is its length where that is known."""
-    header, offset, order = _header(stream)
+    header = head.header
     shape = tuple(int(extent) for extent in header.get_data_shape())
     if len(shape) == 4 and shape[3] == 1:
         shape = shape[:3]
@@ -83,10 +133,10 @@ def _volume(stream: IO[bytes], hold: Hold, size: int | None) -> tuple[nib.Nifti1
         raise DataError("holds colour or complex values, expected one real value a voxel")
     if min(shape) < 1:
         raise DataError("holds no values")
-    length = hold.take_values(shape, dtype.itemsize, beside=offset) * dtype.itemsize
-    if size is not None and size != offset + length:
-        raise DataError(_other_length(size - offset - length))
-    _pass_extensions(stream, offset - header.template_dtype.itemsize - 4, order)
+    length = hold.take_values(shape, dtype.itemsize, beside=head.offset) * dtype.itemsize
+    if size is not None and size != head.offset + length:
+        raise DataError(_other_length(size - head.offset - length))
+    _pass_extensions(stream, head.offset if head.pair else head.offset - header.template_dtype.itemsize - 4, head.order)
     voxels = np.empty(length, dtype=np.uint8)
     missing = length - _fill(stream, voxels.data)
     if missing:
@@ -96,17 +146,22 @@ def _volume(stream: IO[bytes], hold: Hold, size: int | None) -> tuple[nib.Nifti1
     return header, voxels.view(dtype).reshape(shape, order="F")
 
 
-def _header(stream: IO[bytes]) -> tuple[nib.Nifti1Header, int, str]:
-    """The header, where the voxels begin, and the byte order of the extensions before them, "" where there are none."""
-    head = _exactly(stream, 8)
-    kind = nib.Nifti2Header if head[4:7] == b"n+2" else nib.Nifti1Header
+def _header(stream: IO[bytes]) -> _Head:
+    start = _exactly(stream, 8)
+    kind = nib.Nifti2Header if start[4:7] in (b"n+2", b"ni2") else nib.Nifti1Header
     block = kind.template_dtype.itemsize
-    head += _exactly(stream, block + 4 - len(head))
-    header = kind.from_fileobj(io.BytesIO(head[:block]))
+    start += _exactly(stream, block - len(start))
+    header = kind.from_fileobj(io.BytesIO(start))
+    pair = bytes(header["magic"].item())[:2] == b"ni"
     offset = float(header["vox_offset"])
+    if pair:
+        if not offset.is_integer() or offset < 0:
+            raise DataError("says that its voxels begin before its image does (vox_offset)")
+        return _Head(header, int(offset), "", pair)
     if not offset.is_integer() or offset < block + 4:
         raise DataError("says that its voxels begin inside its header (vox_offset)")
-    return header, int(offset), {"<": "little", ">": "big"}[header.endianness] if head[block] else ""
+    extended = _exactly(stream, 4)[0]
+    return _Head(header, int(offset), {"<": "little", ">": "big"}[header.endianness] if extended else "", pair)
 
 
 def _pass_extensions(stream: IO[bytes], left: int, order: str) -> None:

@@ -1,166 +1,176 @@
-"""A series of single-frame DICOM files as one volume: which files belong together, and their slices in space."""
+"""A series of single-frame DICOM files as a volume: one slice a file, sorted and oriented by their positions."""
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from pydicom.errors import BytesLengthException, InvalidDicomError
 
-from medharden.data.formats.dicom import open_dicom, place_of
-from medharden.data.formats.dicom_file import read_header
-from medharden.data.formats.files import read_file, sniff
-from medharden.data.formats.geometry import grid_of
-from medharden.data.formats.image import MALFORMED, StoredImage, quiet_readers
+from medharden.data.formats.dicom import open_dicom
+from medharden.data.formats.dicom_file import read_head
+from medharden.data.formats.image import MALFORMED, StoredImage, digest_parts
 from medharden.data.formats.limits import Hold, Room
+from medharden.data.formats.numbers import text_of
+from medharden.data.formats.pictures import collapse
+from medharden.data.formats.placing import file_slice
+from medharden.data.formats.stack import FRAMES_AS_STORED, Arrangement, Slice, arrange
 from medharden.data.formats.window import Window
 from medharden.errors import DataError
+from medharden.protocol import Volume
 
-__all__ = ["ASSUMED_AXIAL", "Slice", "read_files", "slice_of"]
+__all__ = ["read_series"]
 
-_BESIDE = 2**22  # bytes that reading one slice may take beside its values and its file
-_VALUE, _FILE = 64, 4  # bytes for a value and for a byte of the file of the one slice in hand
-_HEADER_ROOM = 2**27
-_TAGS = ("SeriesInstanceUID", "NumberOfFrames", "ImageType", "Rows", "Columns", "PixelRepresentation")
-
-_AXIAL = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
-ASSUMED_AXIAL = "data.assumed_axial"
-
-Floats = npt.NDArray[np.float32]
-_Doubles = npt.NDArray[np.float64]
+_SLICE_BYTES = 2**24  # what a slice may take while it is read, at least
+_TIMES_FILE, _TIMES_VALUES = 8, 64  # and else, of its file's bytes and of its values
+_TAGS = (
+    *("ImageType", "PatientID", "EchoTime", "EchoNumbers", "DiffusionBValue", "TriggerTime", "FrameReferenceTime"),
+    *("TemporalPositionIdentifier", "NominalPercentageOfCardiacPhase", "AcquisitionNumber", "ImagePositionPatient"),
+    *("ImageOrientationPatient", "SamplesPerPixel", "PhotometricInterpretation", "NumberOfFrames", "Rows", "Columns"),
+    *("PixelRepresentation", "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"),
+)
 
 
 @dataclass(frozen=True)
-class Slice:
-    """What a DICOM file of one frame says of the series that it is part of.
+class _Form:
+    """What all slices share."""
 
-    Attributes:
-        series: its Series Instance UID; it identifies, and enters no record.
-        localiser: whether it is an overview on which slices are planned, and none itself.
-    """
-
-    series: str
-    localiser: bool
+    rows: int
+    columns: int
+    channels: int
+    photometric: str
+    signed: int
 
 
-def slice_of(path: Path) -> Slice | None:
-    """What series a file is a slice of; None for any other file, or one that can't be read."""
-    try:
-        if sniff(path) != "dicom":
-            return None
-        with quiet_readers(), Room(_HEADER_ROOM).file() as hold:
-            ds = read_header(path, _TAGS, hold)
-            if "Rows" not in ds or int(ds.get("NumberOfFrames") or 1) != 1 or not ds.get("SeriesInstanceUID"):
-                return None
-            kinds = ds.get("ImageType") or ()
-            parts = [kinds] if isinstance(kinds, str) else [str(kind) for kind in kinds]
-            return Slice(str(ds.SeriesInstanceUID), any(part.upper() == "LOCALIZER" for part in parts))
-    except (*MALFORMED, DataError, InvalidDicomError, BytesLengthException):
-        return None
+def read_series(paths: Sequence[Path], hold: Hold, volume: Volume | None = None) -> StoredImage:
+    """Decodes the files of one series as a volume in rescaled units, each slice with its own slope and intercept.
 
-
-def read_files(paths: Sequence[Path], dims: int, hold: Hold | None = None) -> StoredImage:
-    """Decodes a case: one file, or the slices of one series.
+    Slices are sorted by position along the normal of their plane and reoriented to the closest canonical axes (RAS+),
+    as `read_dicom` does with the frames of one file.
 
     Args:
-        paths: one, or those of a series in any order.
-        dims: spatial dimensions that are expected.
-        hold: the memory that it may take; None allows the usual amount.
+        paths: of the files, in any order.
+        hold: the memory that the volume may take.
+        volume: which time point, echo ... is meant, where there are several.
 
     Raises:
-        DataError: as `read_file`; or the slices are no one volume.
+        DataError: with the reason alone: a slice that can't be read, is of another form or another patient's, lies
+            twice, is missing, or has no position.
     """
-    if len(paths) == 1:
-        return read_file(paths[0], dims, hold)
-    if hold is None:
-        with Room().file() as hold:
-            return read_files(paths, dims, hold)
-    if dims != 3:
-        raise DataError("is a series of slices; the protocol's input.dims is 2 (set input.dims: 3)")
-    return _volume(paths, hold)
+    slices, form = _headers(paths)
+    arrangement = arrange(slices, volume or Volume())
+    if FRAMES_AS_STORED in arrangement.notes:
+        raise DataError(f"gives no positions in its {len(paths)} files, so that the order of slices can't be told")
+    chosen = [paths[n] for n in arrangement.order]
+    pixels = form.rows * form.columns * form.channels
+    most = max(path.stat().st_size for path in chosen)
+    room = min(hold.limit, max(_SLICE_BYTES, _TIMES_FILE * most + _TIMES_VALUES * pixels))
+    hold.take_values((len(chosen), pixels), 2, beside=room + len(chosen) * pixels)
+    return _stacked(chosen, form, arrangement, Room(room))
 
 
-def _volume(paths: Sequence[Path], hold: Hold) -> StoredImage:
-    with Room(_HEADER_ROOM).file() as small:
+def _headers(paths: Sequence[Path]) -> tuple[list[Slice], _Form]:
+    """Where the slices lie, and the form that they share."""
+    slices, forms, patients = [], set(), set()
+    for path in paths:
         try:
-            first = read_header(paths[0], _TAGS, small)
-            pixels = int(first.Rows) * int(first.Columns)
+            ds = read_head(path, _TAGS)
+            slices.append(file_slice(ds))
+            grey = text_of(ds, "PhotometricInterpretation").startswith("MONOCHROME")
+            shape = int(ds.Rows), int(ds.Columns), 1 if grey else 3
+            forms.add(_Form(*shape, text_of(ds, "PhotometricInterpretation"), int(ds.PixelRepresentation)))
+            patients.add(text_of(ds, "PatientID"))
+        except DataError as error:
+            raise DataError(f"has a slice that {error}") from None
         except (*MALFORMED, InvalidDicomError, BytesLengthException) as error:
-            raise DataError(f"has a slice that can't be read ({type(error).__name__})") from None
-    beside = _BESIDE + _FILE * max(path.stat().st_size for path in paths) + _VALUE * pixels
-    hold.take_values((len(paths), pixels), 4, beside=beside)
-    room = Room(beside)
-    values: Floats = np.empty((0, 0, 0), dtype=np.float32)
-    padding: npt.NDArray[np.bool_] | None = None
-    images, places, directions = [], [], []
-    for number, path in enumerate(paths):
-        with room.file() as share:
-            ds, image, _ = open_dicom(path, 2, share)
-            place, direction = place_of(ds)
-        if image.values.shape[0] != 1:
-            raise DataError("is a series of colour slices, expected grey")
-        if not number:
-            values = np.empty((len(paths), *image.values.shape[1:]), dtype=np.float32)
-            padding = np.zeros(values.shape, dtype=np.bool_)
-        if image.values.shape[1:] != values.shape[1:]:
-            raise DataError("is a series of slices of several sizes, expected one volume")
-        values[number] = image.values[0]
-        if image.padding is not None and padding is not None:
-            padding[number] = image.padding
-        places.append(place)
-        directions.append(direction)
-        images.append(replace(image, values=image.values[:, :0, :0], padding=None))
-    notes, turned = _directions(np.array(places), directions)
-    grid = grid_of(np.array(places), turned)
-    joined = _joined(
-        [images[n] for n in grid.order],
-        grid.volume(values)[None],
-        grid.volume(padding) if padding is not None and padding.any() else None,
-    )
-    return replace(joined, notes=(*joined.notes, *notes))
+            raise DataError(
+                f"has a slice that can't be decoded as DICOM: truncated or damaged ({type(error).__name__})"
+            ) from None
+    if len(patients) > 1:
+        raise DataError(f"holds slices of {len(patients)} patients in one series")
+    if len(forms) > 1:
+        sizes = {(form.rows, form.columns) for form in forms}
+        what = f"{len(sizes)} sizes" if len(sizes) > 1 else "several kinds of pixels"
+        raise DataError(f"has slices of {what} in one series; take out what does not belong to the volume")
+    return slices, forms.pop()
 
 
-def _directions(places: _Doubles, said: Sequence[Sequence[float]]) -> tuple[tuple[str, ...], _Doubles]:
-    """(F, 6) directions of rows and columns, and a note where they had to be assumed.
+def _stacked(paths: Sequence[Path], form: _Form, arrangement: Arrangement, room: Room) -> StoredImage:
+    """The volume of files in order."""
+    shape = len(paths), form.rows, form.columns
+    planes = [arrangement.room(shape, np.float32) for _ in range(form.channels)]
+    mask, masked = arrangement.room(shape, np.bool_)
+    masked[...] = False
+    seen: list[StoredImage] = []
+    first = _slice(paths[0], room)
 
-    Slices that do not say how they lie are taken to be axial where their places differ from bottom to top alone.
-    """
-    if all(said):
-        return (), np.array(said)
-    if any(said) or np.ptp(places[:, :2], axis=0).max() > 0:
-        raise DataError("is a series whose slices do not say how they lie (Image Orientation)")
-    return (ASSUMED_AXIAL,), np.array([_AXIAL])
+    def slices() -> Iterator[npt.NDArray[Any]]:
+        for number, path in enumerate(paths):
+            image, stored = _slice(path, room) if number else first
+            if stored.dtype != first[1].dtype:
+                raise DataError("has slices that are stored in several ways (bits allocated, sign)")
+            for channel, (_, ordered) in enumerate(planes):
+                ordered[number] = image.values[min(channel, len(image.values) - 1)]
+            if image.padding is not None:
+                masked[number] = image.padding
+            seen.append(_without_values(image))
+            yield stored[None]
 
-
-def _joined(slices: Sequence[StoredImage], values: Floats, padding: npt.NDArray[np.bool_] | None) -> StoredImage:
-    """One image of slices in their order; of what differs from slice to slice, the first one's counts."""
-    first = slices[0]
-    if len({s.inverted for s in slices}) > 1:
-        raise DataError("is a series of slices with black and white exchanged in some, expected one volume")
-    if len({s.patient for s in slices}) > 1:
-        raise DataError("is a series whose slices name several patients")
-    window, windows = first.window, max(s.windows for s in slices)
-    if not windows:  # the whole range, which may be another one in each slice
-        ends = [s.window for s in slices if s.window is not None]
-        window = Window(min(e.low for e in ends), max(e.high for e in ends)) if ends else None
-    elif len({s.window for s in slices}) > 1:
-        windows += 1
-    digest = hashlib.sha256("".join(s.pixels for s in slices).encode()).hexdigest()
+    digest = digest_parts(first[1].dtype, (len(paths), *first[1].shape), slices())
+    values = np.stack([plane for plane, _ in planes]) if len(planes) > 1 else planes[0][0][None]
+    window, windows = _window(seen)
     return StoredImage(
-        values=values,
+        values=collapse(values),
         window=window,
         format="dicom",
         pixels=digest,
-        inverted=first.inverted,
+        inverted=seen[0].inverted,
         windows=windows,
-        patient=first.patient,
-        attributes=first.attributes,
-        identifiers=tuple(dict.fromkeys(pair for s in slices for pair in s.identifiers)),
-        padding=padding,
-        window_problem=next((s.window_problem for s in slices if s.window_problem), ""),
-        notes=tuple(dict.fromkeys(note for s in slices for note in s.notes)),
+        window_problem=next((image.window_problem for image in seen if image.window_problem), ""),
+        padding=mask if mask.any() else None,
+        patient=seen[0].patient,
+        attributes=seen[0].attributes,
+        identifiers=tuple(dict.fromkeys(one for image in seen for one in image.identifiers)),
+        notes=arrangement.notes,
     )
+
+
+def _slice(path: Path, room: Room) -> tuple[StoredImage, npt.NDArray[Any]]:
+    try:
+        with room.file() as hold:
+            _, image, stored = open_dicom(path, 2, hold)
+            return image, stored
+    except DataError as error:
+        raise DataError(f"has a slice that {error}") from None
+
+
+def _without_values(image: StoredImage) -> StoredImage:
+    """What is said of a slice, without its pixels."""
+    return StoredImage(
+        values=np.empty((1, 0, 0), np.float32),
+        window=image.window,
+        format=image.format,
+        pixels="",
+        inverted=image.inverted,
+        windows=image.windows,
+        window_problem=image.window_problem,
+        patient=image.patient,
+        attributes=image.attributes,
+        identifiers=image.identifiers,
+    )
+
+
+def _window(slices: Sequence[StoredImage]) -> tuple[Window | None, int]:
+    """The first slice's window, and one more than it offers where others differ; else what all slices can hold."""
+    first = slices[0]
+    if any(image.windows for image in slices):
+        apart = any(image.window != first.window for image in slices)
+        return first.window, first.windows + int(apart)
+    whole = [image.window for image in slices if image.window is not None]
+    low, high = min((w.low for w in whole), default=math.nan), max((w.high for w in whole), default=math.nan)
+    return Window(low, high), 0

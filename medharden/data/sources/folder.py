@@ -7,10 +7,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from medharden.data.formats.files import looks_like_image
+from medharden.data.formats.files import looks_like_image, read_case
 from medharden.data.formats.image import StoredImage
 from medharden.data.formats.limits import Hold
-from medharden.data.formats.series import read_files
 from medharden.data.sources.companions import chosen, refuse_companions
 from medharden.errors import DataError, Problem
 from medharden.protocol import Protocol
@@ -35,7 +34,7 @@ class Entry:
         split: `train`, `val`, `test`, or "" where the data do not say.
         patient: the patient identifier that the data give, or "".
         path: its file; the first of a series.
-        slices: the files of a series, sorted by name; empty for a case of one file.
+        slices: the files of a series, or a header and its image; empty for a case of one file.
         row: place in an archive's split.
     """
 
@@ -62,7 +61,7 @@ class Listing:
         source: `folder`, `manifest` or `npz`.
         classes: class names as the data give them, sorted.
         read: decodes one entry within the memory that it may take, or raises DataError with the reason alone. An entry
-            with a path is its files as `read_files` reads them.
+            with a path is its files as `read_case` reads them.
         left_out: cases that the protocol's own rules leave out, and rows that repeat another; they go on record and
             are no errors.
         digest: names the content of an entry without a path; null where each has one.
@@ -130,7 +129,7 @@ def list_folder(root: Path, protocol: Protocol, name: Callable[[str], str]) -> L
         source="folder",
         classes=sorted_classes({c.name for _, c in places}),
         entries=tuple(sorted(entries, key=lambda e: e.text)),
-        read=lambda entry, hold: read_files(entry.paths, protocol.input.dims, hold),
+        read=lambda entry, hold: read_case(entry.paths, protocol.input, hold),
         problems=tuple(problems),
         findings=(*_ignored(ignored), *unchosen_files(unchosen)),
     )

@@ -7,15 +7,14 @@ from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
 
-from medharden.data.formats.files import looks_like_image
-from medharden.data.formats.series import read_files
+from medharden.data.formats.files import looks_like_image, read_case
 from medharden.data.sources.columns import GUESSED, Row, one_hot_of, read_joined, read_table, roles_of, splits_of
 from medharden.data.sources.companions import chosen
 from medharden.data.sources.findings import FindingReader
 from medharden.data.sources.folder import Entry, Listing, sorted_classes, unchosen_files
 from medharden.data.sources.labels import Classes
 from medharden.data.sources.places import MISSING, Places
-from medharden.data.sources.series import SeriesBelow, as_case
+from medharden.data.sources.series import SeriesBelow, as_case, left_aside
 from medharden.errors import DataError, Problem
 from medharden.patients import patient_identity
 from medharden.protocol import Cases, Protocol
@@ -76,7 +75,7 @@ def list_manifest(table: Path, protocol: Protocol, name: Callable[[str], str]) -
     splits = splits_of(rows, roles, protocol.columns)
     taken = {*roles.values(), *labels.columns}
     places = Places(root)
-    series = SeriesBelow(root) if protocol.input.dims == 3 else None
+    series = SeriesBelow(root, protocol.input) if protocol.input.dims == 3 else None
     listed: list[Entry] = []
     left_out: list[Problem] = []
     lost = unchosen = 0
@@ -111,12 +110,13 @@ def list_manifest(table: Path, protocol: Protocol, name: Callable[[str], str]) -
         )
     entries, contradicting, repeated = _once(root, listed, name)
     findings = [*labels.noted(), *_found_elsewhere(places), *unchosen_files(unchosen), *_repeated(repeated)]
+    findings += left_aside(series.aside) if series is not None else ()
     findings += _unlisted(root, {path for entry in listed for path in entry.paths}, protocol.cases)
     return Listing(
         source="manifest",
         classes=labels.classes,
         entries=tuple(sorted(entries, key=lambda e: e.text)),
-        read=lambda entry, hold: read_files(entry.paths, protocol.input.dims, hold),
+        read=lambda entry, hold: read_case(entry.paths, protocol.input, hold),
         problems=(*problems, *contradicting),
         findings=tuple(findings),
         left_out=(*left_out, *repeated),

@@ -11,6 +11,7 @@ from functools import cached_property
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from medharden.data.formats.files import IMAGE_ENDINGS
+from medharden.data.formats.gathering import Unit
 from medharden.data.sources.folder import outside
 from medharden.data.sources.series import SeriesBelow
 
@@ -20,6 +21,7 @@ _LEAVES = "has a path that leaves the manifest's folder"
 _LINK = "is a link that leaves the manifest's folder"
 MISSING = "is listed, but its file is missing"
 FOLDER = "is a folder, expected one file a case"
+_MOST_SHOWN = 6
 _UID = re.compile(r"[0-9]+(\.[0-9]+)+")
 
 Parts = tuple[str, ...]
@@ -38,6 +40,10 @@ class Found:
     text: str
     problem: str = ""
     slices: tuple[Path, ...] = ()
+
+
+def _found(unit: Unit) -> Found:
+    return Found(unit.text, unit.reason, unit.files)
 
 
 class Places:
@@ -66,15 +72,20 @@ class Places:
         if found.problem == FOLDER:
             below = series.of_folder(found.text)
             if len(below) > 1:
-                return Found(found.text, f"is a folder of {len(below)} series, expected one; name it by its series UID")
-            slices = next(iter(below.values()), [])
-            return Found(found.text, "" if slices else found.problem, tuple(slices))
+                counts = sorted((len(unit.files) for unit in below), reverse=True)
+                shown = ", ".join(map(str, counts[:_MOST_SHOWN])) + (", ..." if len(counts) > _MOST_SHOWN else "")
+                return Found(
+                    found.text,
+                    f"is a folder of {len(below)} series, of {shown} files, expected one; name it by its series UID",
+                )
+            return _found(below[0]) if below else found
         if found.problem == MISSING and _UID.fullmatch(written):
-            slices = series.of_uid(written)
-            return Found(written, "" if slices else MISSING, tuple(slices))
-        if not found.problem and len(slices := series.of_file(found.text)) > 1:
-            return Found(slices[0].relative_to(self.root).as_posix(), "", tuple(slices))
-        return found
+            named = series.of_uid(written)
+            if len(named) > 1:
+                return Found(written, f"is a series of {len(named)} patients, where a UID must name one")
+            return _found(named[0]) if named else found
+        unit = None if found.problem else series.of_file(found.text)
+        return found if unit is None else _found(unit)
 
     def _find(self, written: str) -> Found:
         if not written or "\0" in written:

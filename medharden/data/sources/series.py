@@ -1,109 +1,107 @@
-"""Which listed DICOM files are slices of one volume: a series is a case."""
+"""Which listed files are one case together: slices of a series, a header with its image."""
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path, PurePosixPath
+import os
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
+from pathlib import Path
 
-from medharden.data.formats.series import slice_of
-from medharden.data.sources.folder import Entry
+from medharden.data.formats.files import looks_like_image
+from medharden.data.formats.gathering import LEFT_ASIDE, Unit, gather
+from medharden.data.sources.folder import Entry, Listing, outside
+from medharden.errors import Problem
+from medharden.protocol import Input
 from medharden.record import Finding
 
-__all__ = ["Grouped", "SeriesBelow", "as_case", "in_series"]
+__all__ = ["SeriesBelow", "as_case", "in_series", "left_aside"]
 
 
-@dataclass(frozen=True)
-class Grouped:
-    """Entries of which slices have become volumes.
-
-    Attributes:
-        entries: other files, and a case for each series.
-        findings: how many series there are, of how many files, and how many overviews were left out.
-    """
-
-    entries: tuple[Entry, ...]
-    findings: tuple[Finding, ...]
-
-
-def in_series(entries: Sequence[Entry]) -> Grouped:
-    """Slices of one series, class, split and folder become one case; localisers are left out.
+def in_series(listing: Listing, root: Path, spec: Input, name: Callable[[str], str]) -> Listing:
+    """The files of class folders put together to cases, class by class and split by split.
 
     Args:
-        entries: files of class folders.
+        listing: an entry a file.
+        root: of the data.
+        spec: the protocol's input.
+        name: gives a case's pseudonym.
     """
-    found: dict[tuple[str, object, str, str], list[Entry]] = defaultdict(list)
-    others, localisers = [], 0
-    for entry in entries:
-        said = slice_of(entry.path) if entry.path is not None else None
-        if said is None:
-            others.append(entry)
-        elif said.localiser:
-            localisers += 1
-        else:
-            folder = PurePosixPath(entry.text).parent.as_posix()
-            found[folder, entry.label, entry.split, said.series].append(entry)
-    alone = defaultdict(set)
-    for folder, _, _, series in found:
-        alone[folder].add(series)
-    cases = []
-    for (folder, _, _, series), parts in found.items():
-        text = folder if len(alone[folder]) == 1 else f"{folder}/{series}"
-        cases.append(as_case(replace(parts[0], text=text), [p.path for p in parts if p.path is not None]))
-    return Grouped((*others, *cases), _said(len(cases), sum(map(len, found.values())), localisers))
+    found: dict[tuple[str | tuple[str, ...], str], list[Entry]] = defaultdict(list)
+    for entry in listing.entries:
+        found[entry.label, entry.split].append(entry)
+    entries: list[Entry] = []
+    problems, aside, joined = list(listing.problems), Counter[str](), Counter[str]()
+    for (label, split), members in found.items():
+        gathered = gather(root, [path for entry in members for path in entry.paths], spec)
+        aside += gathered.aside
+        for unit in gathered.units:
+            if unit.reason:
+                problems.append(Problem(name(unit.text), unit.reason, label, split))
+                continue
+            entries.append(as_case(Entry(unit.text, label, split), unit.files))
+            joined["series"] += len(unit.files) > 1
+            joined["files"] += len(unit.files) if len(unit.files) > 1 else 0
+    findings = [*listing.findings, *left_aside(aside)]
+    if joined["series"]:
+        message = f"{joined['files']} files were put together to {joined['series']} cases (series, header and image)."
+        findings.append(Finding("data.series", "info", message))
+    return replace(listing, entries=tuple(entries), problems=tuple(problems), findings=tuple(findings))
 
 
 def as_case(entry: Entry, files: Iterable[Path]) -> Entry:
-    """A case of the slices in these files."""
-    ordered = tuple(sorted(files))
+    """A case of these files."""
+    ordered = tuple(files)
     return replace(entry, path=ordered[0], slices=ordered if len(ordered) > 1 else ())
 
 
-def _said(series: int, files: int, localisers: int) -> tuple[Finding, ...]:
-    found = []
-    if series:
-        message = f"{files} DICOM files are slices of {series} series; each series is a case."
-        found.append(Finding("data.series", "info", message))
-    if localisers:
-        message = f"{localisers} localisers (overview images) were left out of the series."
-        found.append(Finding("data.localisers", "info", message))
-    return tuple(found)
+def left_aside(aside: Counter[str]) -> tuple[Finding, ...]:
+    """What was not taken for a case though it is DICOM, for the record."""
+    return tuple(Finding(code, "info", f"{aside[code]} {what}.") for code, what in LEFT_ASIDE.items() if aside[code])
 
 
 class SeriesBelow:
-    """The series in the folders below a root, for the rows of a manifest that name a folder, a series or a slice."""
+    """The volumes in the folders below a root, for the rows of a manifest that name a folder, a series or a slice.
 
-    def __init__(self, root: Path) -> None:
-        """Takes the data's root; a folder is read when a row asks for it."""
-        self._root = root
-        self._folders: dict[str, dict[str, list[Path]]] = {}
-        self._all: dict[str, list[Path]] | None = None
+    Attributes:
+        aside: how many files were left aside in the folders that rows name, by code of finding.
+    """
 
-    def of_folder(self, folder: str) -> dict[str, list[Path]]:
-        """Series to its files, of those below a folder."""
-        if folder not in self._folders:
-            found: dict[str, list[Path]] = defaultdict(list)
-            for path in sorted((self._root / folder).rglob("*")):
-                said = (
-                    slice_of(path) if path.is_file() and path.resolve().is_relative_to(self._root.resolve()) else None
-                )
-                if said is not None and not said.localiser:
-                    found[said.series].append(path)
-            self._folders[folder] = found
-        return self._folders[folder]
+    def __init__(self, root: Path, spec: Input) -> None:
+        """Takes the data's root and what the protocol says of the input; a folder is read when a row asks for it."""
+        self._root, self._spec = root, spec
+        self._each = spec.model_copy(update={"volume": spec.volume.model_copy(update={"series": "each"})})
+        self._beside: dict[Path, dict[Path, Unit]] = {}
+        self._by_uid: dict[str, list[Unit]] | None = None
+        self.aside: Counter[str] = Counter()
 
-    def of_uid(self, uid: str) -> list[Path]:
-        """The files of a series by its UID, wherever they lie."""
-        if self._all is None:
-            self._all = self.of_folder("")
-        return self._all.get(uid, [])
+    def of_folder(self, folder: str) -> tuple[Unit, ...]:
+        """The cases of a folder, by the protocol's `input.volume.series`."""
+        found = gather(self._root, self._images(self._root / folder), self._spec)
+        self.aside += found.aside
+        return found.units
 
-    def of_file(self, text: str) -> list[Path]:
-        """The files of the series that a file is a slice of, in its folder; none where it is no slice."""
-        said = slice_of(self._root / text)
-        if said is None:
-            return []
-        place = self._root / text
-        below = self.of_folder(PurePosixPath(text).parent.as_posix())
-        return [path for path in below.get(said.series, []) if path.parent == place.parent]
+    def of_uid(self, uid: str) -> list[Unit]:
+        """The series of a UID, wherever it lies; several where patients share it."""
+        if self._by_uid is None:
+            self._by_uid = defaultdict(list)
+            for unit in gather(self._root, self._images(self._root), self._each).units:
+                self._by_uid[unit.uid].append(unit)
+        return self._by_uid.get(uid, [])
+
+    def of_file(self, text: str) -> Unit | None:
+        """What a file is one of several of, in its folder; None where it is a case alone."""
+        path = self._root / text
+        if path.parent not in self._beside:
+            images = [p for p in sorted(path.parent.iterdir()) if self._is_image(p)]
+            units = gather(self._root, images, self._each).units
+            self._beside[path.parent] = {file: unit for unit in units if len(unit.files) > 1 for file in unit.files}
+        return self._beside[path.parent].get(path)
+
+    def _images(self, folder: Path) -> Iterator[Path]:
+        for here, below, names in os.walk(folder):
+            below[:] = sorted(b for b in below if not b.startswith((".", "__")))
+            yield from (path for n in sorted(names) if self._is_image(path := Path(here) / n))
+
+    def _is_image(self, path: Path) -> bool:
+        return path.is_file() and looks_like_image(path) and not outside(self._root, path)

@@ -31,7 +31,21 @@ _TAG_TEXT = b"Signature: 8a477f597d28d172789f06886806bc55\n# Decoded patient ima
 _ABOUT = "store.json"
 _VIEW = re.compile(r"[0-9a-f]{32}")
 _OURS = re.compile(r"cases-[0-9a-f]{16}\.(bin|jsonl)|store\.json")
-_READERS = ("gdcm", "imagehash", "nibabel", "numpy", "pillow", "pydicom", "python-gdcm", "scipy", "simplejpeg", "torch")
+_READERS = (
+    *(
+        "gdcm",
+        "imagecodecs",
+        "imagehash",
+        "nibabel",
+        "numpy",
+        "pillow",
+        "pydicom",
+        "python-gdcm",
+        "scipy",
+        "simplejpeg",
+    ),
+    "torch",
+)
 
 
 @dataclass(frozen=True)

@@ -15,9 +15,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from medharden.data.formats.files import read_case
 from medharden.data.formats.image import quiet_readers
 from medharden.data.formats.limits import Room
-from medharden.data.formats.series import read_files
 from medharden.data.store.made import Made, made_of, single_threaded
 from medharden.data.store.wire import Channel, heard, said_of
 from medharden.errors import DataError
@@ -66,7 +66,7 @@ def _decoded(task: dict[str, Any], channel: Channel) -> Made | str:
     spec = Input.model_validate_json(task["spec"])
     try:
         with _AskedRoom(channel, task["room"]).file() as hold:
-            return made_of(read_files([Path(path) for path in task["paths"]], spec.dims, hold), spec)
+            return made_of(read_case([Path(path) for path in task["paths"]], spec, hold), spec)
     except DataError as error:
         return str(error)
 

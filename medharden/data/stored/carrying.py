@@ -139,7 +139,10 @@ def read_back(path: Path, dims: int, room: Room | None = None) -> StoredImage:
 
 def _carrier(listing: Listing, entry: Entry, dims: int, hold: Hold) -> Carrier:
     if entry.slices:
-        raise DataError("is a series of files; these are not written back")
+        raise DataError(
+            f"is read from {len(entry.slices)} files, which are not written back; give it as one NIfTI file to attack "
+            "its stored values"
+        )
     if entry.path is None:
         return _picture_carrier(listing.read(entry, hold))
     kind = sniff(entry.path)

@@ -24,8 +24,9 @@ from pydicom.uid import (
 )
 
 from medharden._version import __version__
-from medharden.data.formats.dicom import functional_groups, open_dicom, padding_of, rescale_of, stored_range
+from medharden.data.formats.dicom import open_dicom, padding_of, rescale_of, stored_range
 from medharden.data.formats.limits import Hold
+from medharden.data.formats.placing import functional_groups
 from medharden.data.stored.carrier import Carrier
 from medharden.data.stored.dicom_kept import kept_elements
 from medharden.errors import DataError
@@ -40,7 +41,13 @@ _LOSSY = {
 }
 _WARNING = "ADVERSARIAL TEST IMAGE - NOT FOR CLINICAL USE"
 _PALETTE = "PALETTE COLOR"
-_ENHANCED = ("PixelValueTransformationSequence", "PixelMeasuresSequence", "PlanePositionSequence")
+_ENHANCED = (
+    "FrameContentSequence",
+    "PixelMeasuresSequence",
+    "PixelValueTransformationSequence",
+    "PlaneOrientationSequence",
+    "PlanePositionSequence",
+)
 
 
 @dataclass(frozen=True)
@@ -76,7 +83,7 @@ def dicom_carrier(path: Path, dims: int, hold: Hold) -> Carrier:
     planes = np.moveaxis(stored, -1, 0) if int(ds.SamplesPerPixel) == 3 else stored[None]
     planes = planes[: image.values.shape[0]].astype(np.int64)
     slope, intercept = (1.0, 0.0) if int(ds.SamplesPerPixel) == 3 else (float(v[0]) for v in rescale_of(ds))
-    return Carrier(planes, low, high, slope, intercept, _padding(ds, planes), image)
+    return Carrier(planes, low, high, slope, intercept, padding_of(ds, planes), image)
 
 
 def _check_writable(ds: Dataset) -> None:
@@ -90,12 +97,6 @@ def _check_writable(ds: Dataset) -> None:
         raise DataError("is an enhanced multi-frame object; these are not written back")
     if str(ds.get("BurnedInAnnotation") or "").upper() == "YES":
         raise DataError("says that text is burned into its pixels, which may name the patient; it is not written")
-
-
-def _padding(ds: Dataset, planes: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
-    """Where there is no image."""
-    found = padding_of(ds, planes)
-    return np.zeros(planes.shape, dtype=np.bool_) if found is None else found
 
 
 def dicom_bytes(
