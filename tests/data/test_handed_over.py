@@ -13,6 +13,7 @@ import pytest
 from data_helpers import KEY, class_folders, codes, listed, manifest, png, protocol, sizes
 
 from medharden.data import load_cohort
+from medharden.data.cohort import list_source
 from medharden.errors import DataError
 from medharden.protocol import Cases, Columns, Endpoints, Input, Margin, Patients, Splits, Task
 from medharden.protocol.sourcing import Join
@@ -453,3 +454,60 @@ def test_a_case_of_several_images_is_refused_and_not_cut_to_one(tmp_path: Path) 
     with pytest.raises(DataError, match="lists 2 images") as caught:
         load_cohort(datalist(tmp_path, {"training": cases}), protocol(input=Input(dims=3)), key=KEY)
     assert len(caught.value.problems) == 1
+
+
+@pytest.mark.parametrize(
+    "mask",
+    [
+        *("labelsTr/{n}.png", "labels/{n}.png", "x{n}_lesion_mask.png", "x{n}_annotated.png", "x{n}_label.png"),
+        *("x{n}_superpixels.png", "x{n}Mask.png", "other/y{n}_mask.png"),
+    ],
+)
+def test_masks_under_further_names_are_refused_and_the_pattern_leaves_them_out(tmp_path: Path, mask: str) -> None:
+    for label in "ab":
+        pictures(tmp_path / label, [f"x{n}.png" for n in range(10)] + [mask.format(n=n) for n in range(10)])
+    with pytest.raises(DataError, match=r"20 with a .*leave them out with cases\.exclude: ") as caught:
+        load_cohort(tmp_path, protocol(splits=ONLY_CASES), key=KEY)
+    pattern = str(caught.value).split("cases.exclude: ['")[1].split("'")[0]
+    # the same pictures stand under both classes, so that only the listing is asked
+    left = list_source(tmp_path, protocol(cases=Cases(exclude=(pattern,))), lambda text: text, 2**30)
+    assert len(left.entries) == 20
+
+
+def test_masks_whose_images_are_not_there_are_refused(tmp_path: Path) -> None:
+    for label in "ab":
+        pictures(tmp_path / label, [f"x{n}_mask.png" for n in range(10)])
+    with pytest.raises(DataError, match="20 with a name of the form"):
+        load_cohort(tmp_path, protocol(), key=KEY)
+
+
+@pytest.mark.parametrize("names", [("images", "masks"), ("imagesTr", "labelsTr"), ("img", "annotations")])
+def test_a_folder_of_images_and_one_of_masks_are_no_classes(tmp_path: Path, names: tuple[str, str]) -> None:
+    class_folders(tmp_path, classes=names)
+    with pytest.raises(DataError, match="a folder of images and one of masks or labels are no classes"):
+        load_cohort(tmp_path, protocol(), key=KEY)
+
+
+def test_masks_that_a_manifest_lists_are_refused(tmp_path: Path) -> None:
+    texts = [f"{n}{mark}.png" for n in range(20) for mark in ("", "_mask")]
+    pictures(tmp_path, texts)
+    path = table(tmp_path / "manifest.csv", ["path", "label"], [[t, "ab"[n // 2 % 2]] for n, t in enumerate(texts)])
+    with pytest.raises(DataError, match="20 with a name of the form"):
+        load_cohort(path, protocol(), key=KEY)
+    assert len(load_cohort(path, protocol(cases=Cases(exclude=("*_mask.*",))), key=KEY).cases) == 20
+
+
+def test_a_manifest_may_list_cases_of_a_class_that_is_called_mask(tmp_path: Path) -> None:
+    class_folders(tmp_path, classes=("mask", "none_worn"))
+    rows = [[f"{c}/{n}.png", c] for c in ("mask", "none_worn") for n in range(10)]
+    path = table(tmp_path / "manifest.csv", ["path", "label"], rows)
+    assert len(load_cohort(path, protocol(), key=KEY).cases) == 20
+
+
+@pytest.mark.parametrize("cell", ["Effusion - Mass", "Effusion Mass", "mass with effusion", "['Effusion' 'Mass']"])
+def test_a_name_that_holds_two_findings_is_no_case_without_findings(tmp_path: Path, cell: str) -> None:
+    pictures(tmp_path, [f"{n}.png" for n in range(40)])
+    said = ["Effusion", "Mass", "No Finding", cell]
+    path = table(tmp_path / "manifest.csv", ["path", "label"], [[f"{n}.png", said[n % 4]] for n in range(40)])
+    with pytest.raises(DataError, match=r"10 of 40 cases can't be used(?s:.*)joined in another way"):
+        load_cohort(path, findings_task("Effusion", "Mass"), key=KEY)

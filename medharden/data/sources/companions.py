@@ -12,17 +12,19 @@ from pathlib import PurePosixPath
 from medharden.errors import DataError
 from medharden.protocol import Cases
 
-__all__ = ["chosen", "refuse_companions"]
+__all__ = ["chosen", "refuse_companions", "refuse_folders_of_files"]
 
 _MASK = (
-    r"(?:masks?|seg|segs|segmentations?|segm|gt|ground[_-]?truths?|roi|rois|labelmaps?|annotations?|annots?|contours?|"
-    r"delineations?|lesions?mask)"
+    r"(?:masks?|seg|segs|segmentations?|segm|gt|ground[_-]?truths?|roi|rois|labelmaps?|annotations?|annots?|annotated|contours?|"
+    r"labels?|superpixels?|delineations?|lesions?mask)"
 )
-_FOLDER = re.compile(rf"(?:[a-z0-9]+[_ -])*{_MASK}(?:[_ -](?:images?|png|\d+))?", re.IGNORECASE)
+_FOLDER = re.compile(rf"(?:[a-z0-9]+[_ -])*{_MASK}(?:[_ -](?:images?|png|\d+)|Tr|Ts|Val)?", re.IGNORECASE)
 _ENDING = re.compile(
     rf"(?P<base>.*?[a-z0-9)])(?P<mark>[_\-. ]{_MASK}(?:[_\-. ]?\d{{1,3}})?)", re.IGNORECASE | re.DOTALL
 )
+_GLUED = re.compile(r"(?P<base>.*[a-z0-9)])(?P<mark>Mask|Seg|Segmentation|Label|GT)", re.DOTALL)
 _BEGINNING = re.compile(rf"(?P<mark>{_MASK}[_\-])(?P<base>.+)", re.IGNORECASE | re.DOTALL)
+_IMAGES = re.compile(r"(?:[a-z0-9]+[_ -])*(?:images?|imgs?)(?:Tr|Ts)?", re.IGNORECASE)
 _BARE = re.compile(_MASK, re.IGNORECASE)
 _MODALITY = re.compile(
     r"(?:(?P<base>.*)[_\-. ])?(?P<mark>t1|t1w|t1c|t1ce|t1gd|t1n|t1post|t1_?km|t2|t2w|t2f|t2star|flair|dwi|adc|pd|pdw|"
@@ -30,7 +32,7 @@ _MODALITY = re.compile(
     re.IGNORECASE | re.DOTALL,
 )
 _ENDINGS = re.compile(r"(\.nii)?\.[a-z0-9]{1,6}$", re.IGNORECASE)
-_SHOWN = 4
+_SHOWN, _MOST_NAMED = 4, 20
 
 
 @dataclass(frozen=True)
@@ -59,21 +61,36 @@ def _fits(path: str, pattern: str) -> bool:
     return fnmatchcase(whole.casefold(), pattern.casefold())
 
 
-def refuse_companions(cases: Sequence[tuple[str, str]], rule: Cases) -> None:
-    """Stops where files of class folders look like masks or further modalities of a case, not like cases.
+def refuse_folders_of_files(classes: Iterable[str]) -> None:
+    """Stops where folders for classes are one of images and one of their masks.
+
+    Raises:
+        DataError: there is one of each.
+    """
+    names = sorted(set(classes))
+    if any(map(_IMAGES.fullmatch, names)) and any(map(_FOLDER.fullmatch, names)):
+        raise DataError(
+            f"expected a folder for each class, found {names[:_MOST_NAMED]}: a folder of images and one of masks or "
+            "labels are no classes. Give a CSV with a path and a label column, or a folder for each class"
+        )
+
+
+def refuse_companions(cases: Sequence[tuple[str, str]], rule: Cases, *, modalities: bool = True) -> None:
+    """Stops where files look like masks or further modalities of a case, not like cases.
 
     Where the protocol says by `cases.include` which files are cases, nothing is guessed.
 
     Args:
         cases: of each file the path below its class's folder, and of that folder below the root.
         rule: of the protocol.
+        modalities: whether several modalities are looked for; a manifest may list them on purpose.
 
     Raises:
         DataError: with the number of files of each kind and the patterns that would leave them out.
     """
     if rule.include:
         return
-    kinds = [*_masks(cases), *_modalities(cases)]
+    kinds = [*_masks(cases), *(_modalities(cases) if modalities else ())]
     if not kinds:
         return
     signs = "; ".join(f"{k.count} with {k.sign}" for k in kinds)
@@ -107,9 +124,10 @@ def _masks(cases: Iterable[tuple[str, str]]) -> list[_Kind]:
             folders[inside] += 1
             continue
         stem, beside = _stem(place.name), stems[where, place.parent]
-        for form, begins in ((_ENDING, False), (_BEGINNING, True)):
+        for form, begins in ((_ENDING, False), (_GLUED, False), (_BEGINNING, True)):
             found = form.fullmatch(stem)
-            if found is not None and _has(beside, found["base"].casefold(), stem.casefold()):
+            # a name that ends so is a mask's, whether or not its image lies beside it
+            if found is not None and (form is _ENDING or _has(beside, found["base"].casefold(), stem.casefold())):
                 mark = re.sub(r"\d+$", "*", found["mark"].lower())
                 marks[f"{mark}*" if begins else f"*{mark}.*"] += 1
                 break

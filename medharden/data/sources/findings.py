@@ -18,6 +18,7 @@ __all__ = ["FindingReader", "column_of", "has_finding_columns", "unclear_words"]
 
 _JOINERS = ("|", ";", ",", "/", "\n")
 _ANY_JOINER = re.compile(r"[|;,/+&\n\t\\]| and ")
+_WORDS = re.compile(r"[\W_]+")
 _LIST = re.compile(r"\[(.*)\]|\((.*)\)|\{(.*)\}", re.DOTALL)
 _QUOTES = " '\"`\u2018\u2019\u201c\u201d"
 _NONE = ("no finding", "no findings", "normal", "no abnormality", "no abnormalities")
@@ -62,6 +63,7 @@ class FindingReader:
         heads = column_of(header)
         self.columns = tuple(heads.get(plain(name), name) for name in self.findings)
         self._known = {plain(name): name for name in self.findings}
+        self._spaced = [_WORDS.sub(" ", form).strip() for form in self._known]
         self._joiner = ""
         self._unclear: Counter[tuple[str, str]] = Counter()
         self._others: Counter[str] = Counter()
@@ -111,6 +113,8 @@ class FindingReader:
             return (), "says 'No Finding' beside findings"
         others = [(n, f) for n, f in zip(names, forms, strict=True) if f not in self._known and f not in none]
         if any(plain(part.strip(_QUOTES)) in self._known for _, f in others for part in _ANY_JOINER.split(f)):
+            return (), "lists findings joined in another way than the other cases"
+        if any(sum(f" {known} " in f" {_WORDS.sub(' ', f)} " for known in self._spaced) > 1 for _, f in others):
             return (), "lists findings joined in another way than the other cases"
         self._others.update(name for name, _ in others)
         present = {self._known.get(form) for form in forms}

@@ -10,7 +10,7 @@ from pathlib import Path
 from medharden.data.formats.files import looks_like_image, read_case
 from medharden.data.formats.image import StoredImage
 from medharden.data.formats.limits import Hold
-from medharden.data.sources.companions import chosen, refuse_companions
+from medharden.data.sources.companions import chosen, refuse_companions, refuse_folders_of_files
 from medharden.errors import DataError, Problem
 from medharden.protocol import Protocol
 from medharden.record import Finding
@@ -107,6 +107,7 @@ def list_folder(root: Path, protocol: Protocol, name: Callable[[str], str]) -> L
             "expected a folder for each class (below train, val and test if the data are split), a CSV with a path and "
             "a label column, or a MedMNIST .npz file; found no class folders"
         )
+    refuse_folders_of_files(c.name for _, c in places)
     entries, problems, ignored, unchosen = [], [], 0, 0
     below: list[tuple[str, str]] = []
     for split, folder in places:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from medharden.data.formats.files import looks_like_image, read_case
 from medharden.data.sources.columns import GUESSED, Row, one_hot_of, read_joined, read_table, roles_of, splits_of
-from medharden.data.sources.companions import chosen
+from medharden.data.sources.companions import chosen, refuse_companions
 from medharden.data.sources.findings import FindingReader
 from medharden.data.sources.folder import Entry, Listing, sorted_classes, unchosen_files
 from medharden.data.sources.labels import Classes
@@ -108,6 +108,7 @@ def list_manifest(table: Path, protocol: Protocol, name: Callable[[str], str]) -
             "folders below, with an ending added and in other capitals: is the manifest in the data's folder, and "
             "columns.path the right column?"
         )
+    refuse_companions([(_beside_class(entry), "") for entry in listed], protocol.cases, modalities=False)
     entries, contradicting, repeated = _once(root, listed, name)
     findings = [*labels.noted(), *_found_elsewhere(places), *unchosen_files(unchosen), *_repeated(repeated)]
     findings += left_aside(series.aside) if series is not None else ()
@@ -223,6 +224,11 @@ def _contradiction(rows: list[Entry]) -> str:
         "splits": len({row.split for row in rows}),
     }
     return " and ".join(what for what, count in ways.items() if count > 1)
+
+
+def _beside_class(entry: Entry) -> str:
+    """A case's path without the folder that is named as its class."""
+    return "/".join(part for part in entry.text.split("/") if part != entry.label)
 
 
 def _unlisted(root: Path, listed: set[Path], rule: Cases) -> list[Finding]:
