@@ -154,19 +154,29 @@ def check_classifier(model: Classifier, inputs: Tensor, classes: tuple[str, ...]
 
 
 def _answers_probabilities(model: Classifier, inputs: Tensor) -> bool:
-    """Whether answers stay within [0, 1] however large the last layer's become, to either side: logits would not."""
-    for factor in (-_FAR, _FAR):
-        network = copy.deepcopy(model.network)
-        last = [part for part in network.modules() if getattr(getattr(part, "weight", None), "ndim", 0) >= 2]
-        if not last:
-            return False
-        for tensor in last[-1].parameters(recurse=False):
-            tensor.mul_(factor)
-        answers = Classifier(network, model.record)(inputs)
-        answers = answers[:, 1:] if model.record.one_logit else answers
-        if not (float(answers.min()) >= 0.0 and float(answers.max()) <= 1.0):
-            return False
-    return True
+    """Whether answers stay within [0, 1] however large the layer's become that makes them: logits would not.
+
+    Which layer that is, its outputs tell; one that plays no part in the answer says nothing.
+    """
+    before = model(inputs)
+    outputs = 1 if model.record.one_logit else before.shape[1]
+    layers = [
+        name
+        for name, part in model.network.named_modules()
+        if isinstance(weight := getattr(part, "weight", None), Tensor) and weight.ndim >= 2 and len(weight) == outputs
+    ]
+    bounded = False
+    for name in reversed(layers):
+        for factor in (-_FAR, _FAR):
+            network = copy.deepcopy(model.network)
+            for tensor in network.get_submodule(name).parameters(recurse=False):
+                tensor.mul_(factor)
+            answers = Classifier(network, model.record)(inputs)
+            answered = answers[:, 1:] if model.record.one_logit else answers
+            if not (float(answered.min()) >= 0.0 and float(answered.max()) <= 1.0):
+                return False
+            bounded = bounded or not torch.equal(answers, before)
+    return bounded
 
 
 @torch.no_grad()
