@@ -66,7 +66,7 @@ def _window(image: StoredImage, spec: Input, after: bool) -> Window:
         if image.window is None:
             raise DataError(
                 "holds values without a known range and no window of its own; "
-                "set input.intensity to mode 'window', 'percentile', 'minmax' or 'max'"
+                "set input.intensity to mode 'window' or 'percentile', or to 'minmax' or 'max'"
             )
         return image.window
     if intensity.mode == "window":
