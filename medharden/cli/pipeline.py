@@ -19,7 +19,7 @@ from medharden.errors import DataError, Interrupted, ModelError, OutputError, Ru
 from medharden.evaluating import evaluate
 from medharden.gating import gate
 from medharden.hardening import harden
-from medharden.models import Classifier, load_classifier, load_hardened
+from medharden.models import Classifier, check_classifier, load_classifier, load_hardened
 from medharden.protocol import Protocol, load_protocol
 from medharden.record import Evaluation, HardenRecord, Progress
 from medharden.reporting import render
@@ -52,11 +52,11 @@ class Job:
 
 def run_all(job: Job) -> int:
     """Load, harden, evaluate, gate, report; returns the gate's exit code."""
-    require_sources(job)
     protocol = load_protocol(job.protocol)
+    threat = protocol.input_threat
+    require_sources(job)
     job = prepare(job)
     with ranks.joined(job.device), interruptible(job.run), audited(job.run, "run", writes=_writes()):
-        threat = protocol.input_threat
         out.say(f"protocol: {protocol.name}, {threat.norm} eps {threat.eps:.4g} of the input range")
         with stage_progress() as progress:
             original = _load_original(job, protocol)
@@ -131,7 +131,7 @@ def require_sources(job: Job) -> None:
             f"there is no model file {job.model.name}; expected a checkpoint, a state dict, or a MONAI bundle's folder"
         )
     if not job.data.exists():
-        raise DataError("there is nothing at the path given as data; expected a folder, a CSV or an .npz")
+        raise DataError("there is nothing at the path given as data; expected a folder, a CSV, .json or .npz")
 
 
 def prepare(job: Job) -> Job:
@@ -197,6 +197,8 @@ def _say_what_comes(job: Job, original: Classifier, cohort: Cohort, protocol: Pr
     """The stages that are ahead and how long each will take, on what was measured; nothing where training is over."""
     if out.json or out.quiet or (job.run / "harden.json").is_file():
         return
+    inputs, _ = cohort.batch(cohort.indices("train")[:2])
+    check_classifier(original, inputs, cohort.classes, multilabel=protocol.task.multilabel)
     seconds = foretell(original, cohort, protocol, job.device)
     out.say(announce(seconds))
     progress.expect(seconds)

@@ -81,7 +81,7 @@ class HardenedClassifier(nn.Module):
         """Names of the outputs, in their order.
 
         Raises:
-            ModelError: the model doesn't know them.
+            AttributeError: the model doesn't know them.
         """
         return self._known().classes
 
@@ -90,7 +90,7 @@ class HardenedClassifier(nn.Module):
         """The view: how a file's stored values become the input that was gated on.
 
         Raises:
-            ModelError: the model doesn't know it.
+            AttributeError: the model doesn't know it.
         """
         return self._known().input
 
@@ -99,13 +99,19 @@ class HardenedClassifier(nn.Module):
         """`argmax`, or the probability from which a class or finding is answered; `decision_bias` carries it.
 
         Raises:
-            ModelError: the model doesn't know it.
+            AttributeError: the model doesn't know it.
         """
         return self._known().decision
 
+    def __getattr__(self, name: str) -> Any:
+        """Where a property has no value, why; else as any module."""
+        if name in ("classes", "input", "decision"):
+            self._known()
+        return super().__getattr__(name)
+
     def _known(self) -> Contract:
         if self.contract is None:
-            raise ModelError(
+            raise AttributeError(
                 "this model doesn't know its classes and input: they come with the run directory that "
                 "`medharden harden` writes; harden again, or give a contract"
             )

@@ -430,4 +430,4 @@ def test_hardening_refuses_a_threat_on_stored_values_before_it_reads_anything(sh
     )
     with pytest.raises(ProtocolError, match=r"threat.space is stored.*`medharden attack`"):
         run_all(job)
-    assert [p.name for p in (tmp_path / "run").iterdir()] == ["audit.jsonl"]
+    assert not (tmp_path / "run").exists()

@@ -129,6 +129,8 @@ def test_nothing_else_prints() -> None:
             continue
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             name = node.attr if isinstance(node, ast.Attribute) else node.id if isinstance(node, ast.Name) else ""
+            if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+                continue  # a field of that name, such as an MR volume's echo, is no door
             assert name not in doors, f"{path.name}:{node.lineno} {name}"
             of_a_child = isinstance(node, ast.Attribute) and ast.unparse(node.value) == "process"
             assert of_a_child or name not in ("stdout", "stderr"), f"{path.name}:{node.lineno} {name}"

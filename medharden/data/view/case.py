@@ -65,13 +65,22 @@ def _window(image: StoredImage, spec: Input, after: bool) -> Window:
     if intensity.mode == "file":
         if image.window is None:
             raise DataError(
-                "holds values without a known range and no window of its own; "
+                image.window_problem
+                or "holds values without a known range and no window of its own; "
                 "set input.intensity to mode 'window' or 'percentile', or to 'minmax' or 'max'"
             )
         return image.window
     if intensity.mode == "window":
         return Window(float(intensity.low or 0.0), float(intensity.high or 0.0))
+    return _own_range(image, spec, after)
+
+
+def _own_range(image: StoredImage, spec: Input, after: bool) -> Window:
+    """The range that a case's own values give: percentiles without what is marked as padding, or their extremes."""
+    intensity = spec.intensity
     values = image.values
+    if intensity.mode == "percentile" and image.padding is not None:
+        values = _without_padding(values, image.padding, mixed=after and bool(spec.spatial))
     if after and spec.spatial:
         with torch.no_grad():
             values = spatial(torch.from_numpy(values), spec.spatial, image.affine).numpy()
@@ -88,6 +97,18 @@ def _window(image: StoredImage, spec: Input, after: bool) -> Window:
     if not low < high:
         raise DataError("has one value only where input.intensity takes the case's own range")
     return Window(low, high)
+
+
+def _without_padding(values: Floats, padding: npt.NDArray[np.bool_], *, mixed: bool) -> Floats:
+    if mixed:
+        raise DataError(
+            "marks values as padding, which spatial steps mix with others before percentiles are taken; set "
+            "input.intensity.when to before"
+        )
+    shown: Floats = values[:, ~padding]
+    if not shown.size:
+        raise DataError("is padding alone")
+    return shown
 
 
 def case_of(image: StoredImage, spec: Input) -> tuple[ReadCase, Floats]:
