@@ -145,16 +145,21 @@ def settled(setting: Setting, attacked: int | None) -> Protocol:
 
 
 def train_original(setting: Setting, cohort: Cohort, protocol: Protocol, file: Path, progress: Progress) -> None:
-    """Fine-tunes every weight on the clean training split and prints validation accuracy."""
+    """Fine-tunes every weight on the clean training split and prints validation accuracy.
+
+    The file has its name when training is over: what it starts from lies beside it until then.
+    """
     torch.manual_seed(protocol.seed)
-    write_start(file, protocol.model, len(cohort.classes))
-    classifier = load_classifier(file, spec=protocol.model, dims=protocol.input.dims)
+    start = file.with_name(f"untrained-{file.name}")
+    write_start(start, protocol.model, len(cohort.classes))
+    classifier = load_classifier(start, spec=protocol.model, dims=protocol.input.dims)
     fine_tune(classifier, cohort, setting.original, seed=protocol.seed, progress=progress)
     inputs, labels = cohort.batch(cohort.indices("val"))
     with torch.no_grad():
         logits = logits_in_batches(DecisionView(classifier, torch.zeros(len(cohort.classes))), inputs, 64)
     print(f"original: validation accuracy {float((logits.argmax(1) == labels).float().mean()):.3f} of {len(labels)}")
     write_atomic(file, state_file(classifier.network.state_dict()))
+    start.unlink()
 
 
 def variant(base: Protocol, run: str) -> Protocol:
