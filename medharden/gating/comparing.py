@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
-from scipy.stats import rankdata
+import numpy.typing as npt
 
 from medharden._version import __version__
 from medharden.errors import ProtocolError
@@ -195,10 +195,16 @@ def _row(
 def _ranked(cases: CaseTable) -> CaseTable:
     """The same order of scores in (0, 1], which is all that an AUROC asks."""
     subjects = {
-        name: replace(s, probabilities=rankdata(s.probabilities, axis=0) / len(cases.case))
+        name: replace(s, probabilities=np.stack([_places(of) for of in s.probabilities.T], axis=1))
         for name, s in cases.subjects.items()
     }
     return replace(cases, subjects=subjects)
+
+
+def _places(scores: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """The place of each score among all that differ, in (0, 1]."""
+    values, places = np.unique(scores, return_inverse=True)
+    return (places + 1.0) / len(values)
 
 
 def _auroc(protocol: Protocol, classes: tuple[str, ...], cases: CaseTable, name: str) -> float:

@@ -201,7 +201,7 @@ def test_the_foreign_ultrasound_weights_load_through_a_class_the_user_names(
     model = load_classifier(path, arch="python:foreign_networks:BreastCnn", spec=spec)
     assert model.record.channels == 1
     assert model(torch.rand(2, 1, 28, 28)).shape == (2, 2)
-    sys.modules.pop("foreign_networks", None)
+    monkeypatch.delitem(sys.modules, "foreign_networks")
     with pytest.raises(ModelError, match="can't name Python code"):
         load_classifier(path, spec=ModelSpec(arch="python:foreign_networks:BreastCnn"))
 
