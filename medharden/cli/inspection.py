@@ -72,7 +72,8 @@ def run_location(data: Path, protocol_name: str, case: str, max_decoded: int, ke
 
 
 def _show_problems(error: DataError) -> None:
-    table = Table("case", "problem", title=f"{len(error.problems)} cases can't be used")
+    count = len(error.problems)
+    table = Table("case", "problem", title=f"{count} case{'' if count == 1 else 's'} can't be used")
     for problem in error.problems:
         table.add_row(problem.case, problem.reason)
     problems = [{"case": p.case, "reason": p.reason} for p in error.problems]

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import io
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -13,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from medharden.delimited import BrokenRowError, delimited
 from medharden.errors import DataError
 from medharden.patients import folded, patient_identity
 from medharden.record import CaseTable, SubjectTable
@@ -175,14 +174,11 @@ def _read(part: str, path: Path, asked: AnswerColumns) -> _File:
 
 
 def _cells(part: str, text: str) -> tuple[list[str], list[list[str]]]:
-    first = text.split("\n", 1)[0]
-    delimiter = max(",;\t", key=first.count)
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     try:
-        header = [cell.strip() for cell in next(reader, [])]
-        rows = [[cell.strip() for cell in cells] for cells in reader if any(cell.strip() for cell in cells)]
-    except csv.Error:
-        raise DataError(f"the {part} file is not readable as CSV near line {reader.line_num}") from None
+        header, found = delimited(text)
+    except BrokenRowError as error:
+        raise DataError(f"the {part} file is not readable as CSV near line {error.line}") from None
+    rows = [cells for _, cells in found if any(cells)]
     odd = sum(len(cells) != len(header) for cells in rows)
     if odd:
         raise DataError(f"{odd} rows of the {part} file have not the {len(header)} fields that its first line has")

@@ -32,7 +32,8 @@ from medharden.record import (
     SanityPoint,
     SubjectOutcome,
 )
-from medharden.stats import Estimate
+from medharden.reporting.matrix import ThreatRow
+from medharden.reporting.usefulness import UsefulAt
 
 __all__ = ["record_schemas", "write_schemas"]
 
@@ -86,40 +87,6 @@ class ReportedArticle(TypedDict):
     name: str
     tested: bool
     note: str
-
-
-class ReportedUsefulness(TypedDict):
-    """Predictive values and net benefit at one prevalence."""
-
-    population: str
-    prevalence: float
-    positive: dict[str, Estimate | None]
-    negative: dict[str, Estimate | None]
-    threshold: float
-    net_benefit: Estimate | None
-
-
-class ReportedEvidence(TypedDict):
-    """A value, and the record's field that holds it (JSON pointer)."""
-
-    file: str
-    field: str
-    value: str | int | float | bool
-
-
-class ReportedThreat(TypedDict):
-    """One row of the matrix of threats, mitigations and tests."""
-
-    threat: str
-    name: str
-    terms: str
-    scope: str
-    mitigation: str
-    test: str
-    result: str
-    tester: str
-    residual_risk: str
-    evidence: list[ReportedEvidence]
 
 
 class Environments(TypedDict):
@@ -181,7 +148,7 @@ class Report(TypedDict):
     subjects: list[ReportedSubject]
     by_finding: NotRequired[list[dict[str, Any]]]
     artefacts: NotRequired[list[ReportedArtefact]]
-    usefulness: list[ReportedUsefulness]
+    usefulness: list[UsefulAt]
     sanity: list[SanityPoint]
     identity: Identity
     threat: str
@@ -195,7 +162,7 @@ class Report(TypedDict):
     seed: int
     cohort: ReportedCohort
     findings: list[Finding]
-    threats: list[ReportedThreat]
+    threats: list[ThreatRow]
     article_15_5: list[ReportedArticle]
     not_tested: list[str]
     environment: Environments

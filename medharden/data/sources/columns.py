@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import re
 from pathlib import Path
 
@@ -11,6 +9,7 @@ from medharden.data.sources.datalist import read_datalist
 from medharden.data.sources.findings import has_finding_columns
 from medharden.data.sources.folder import SPLIT_NAMES
 from medharden.data.sources.labels import one_hot_columns, plain
+from medharden.delimited import BrokenRowError, delimited
 from medharden.errors import DataError, Problem
 from medharden.protocol import Columns, Protocol
 
@@ -46,23 +45,17 @@ def read_table(table: Path) -> tuple[list[str], dict[int, Row], list[Problem]]:
         text = table.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"the manifest can't be read as UTF-8 text ({type(error).__name__})") from None
-    first = text.split("\n", 1)[0]
-    delimiter = max(",;\t", key=first.count)
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    try:
+        header, found = delimited(text)
+    except BrokenRowError as error:
+        raise DataError(f"the manifest is not readable as CSV near line {error.line}") from None
     rows: dict[int, Row] = {}
     problems = []
-    try:
-        header = [cell.strip() for cell in next(reader, [])]
-        for cells in reader:
-            if not cells:
-                continue
-            if len(cells) != len(header):
-                reason = f"has {len(cells)} fields, expected {len(header)}"
-                problems.append(Problem(f"row {reader.line_num}", reason))
-                continue
-            rows[reader.line_num] = dict(zip(header, (cell.strip() for cell in cells), strict=True))
-    except csv.Error:
-        raise DataError(f"the manifest is not readable as CSV near line {reader.line_num}") from None
+    for line, cells in found:
+        if len(cells) == len(header):
+            rows[line] = dict(zip(header, cells, strict=True))
+        else:
+            problems.append(Problem(f"row {line}", f"has {len(cells)} fields, expected {len(header)}"))
     if len(set(header)) != len(header):
         raise DataError(f"the manifest names a column twice; {_shown(header)}")
     return header, rows, problems
