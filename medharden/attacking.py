@@ -17,15 +17,15 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from medharden.attacks import Aim
+from medharden.attacks import Criterion
 from medharden.attacks.stored import Lattice, StoredResult, attack_stored
 from medharden.attacks.victim import attackable, refers
 from medharden.audit import describe_environment, guarded, write_atomic, write_record
 from medharden.audit.screening import screen_words
 from medharden.data import Case, Cohort
-from medharden.data.stored.carrier import Carrier, budget_in_counts, input_of, movable_values, to_input
-from medharden.data.stored.carrying import StoredCases, read_back
+from medharden.data.stored.cases import StoredCases, read_back
 from medharden.data.stored.dicom_writing import Marks
+from medharden.data.stored.values import StoredValues, budget_in_counts, input_of, movable_values, to_input
 from medharden.errors import DataError, OutputError, Problem, RunError
 from medharden.protocol import Protocol, protocol_yaml
 from medharden.record import AttackedCase, AttackOutcome, AttackRecord, Finding, Progress
@@ -189,8 +189,8 @@ def _usable(setting: _Setting, rows: list[int]) -> tuple[list[int], int]:
     problems: dict[int, str] = {}
     for row in rows:
         try:
-            carrier = setting.files.carrier(setting.cohort.cases[row])
-            budget_in_counts(carrier, setting.protocol.threat, setting.protocol.input)
+            stored_values = setting.files.stored_values(setting.cohort.cases[row])
+            budget_in_counts(stored_values, setting.protocol.threat, setting.protocol.input)
         except DataError as error:
             problems[row] = str(error)
     kept = [row for row in rows if row not in problems]
@@ -208,30 +208,30 @@ def _attack_case(setting: _Setting, row: int, number: int) -> tuple[AttackedCase
     protocol, view, device = setting.protocol, setting.target.view, setting.device
     case = setting.cohort.cases[row]
     inputs, label = (t.to(device) for t in setting.cohort.batch([row]))
-    carrier = setting.files.carrier(case)
-    counts = budget_in_counts(carrier, protocol.threat, protocol.input)
+    stored_values = setting.files.stored_values(case)
+    counts = budget_in_counts(stored_values, protocol.threat, protocol.input)
     channels = inputs.shape[1]
     lattice = Lattice(
-        stored=torch.from_numpy(carrier.stored).double().to(device),
-        movable=torch.from_numpy(movable_values(carrier, counts, protocol.input)).to(device),
+        stored=torch.from_numpy(stored_values.stored).double().to(device),
+        movable=torch.from_numpy(movable_values(stored_values, counts, protocol.input)).to(device),
         counts=counts,
-        lowest=carrier.lowest,
-        highest=carrier.highest,
-        to_input=to_input(carrier, protocol.input, channels),
+        lowest=stored_values.lowest,
+        highest=stored_values.highest,
+        to_input=to_input(stored_values, protocol.input, channels),
     )
     seed = int.from_bytes(hashlib.sha256(f"{protocol.seed}/{case.case}".encode()).digest()[:4], "big")
     result = attack_stored(view, lattice, label, suite=protocol.suite.attacks, seed=seed, device=device)
-    aim = Aim(label, refers=refers(view))
-    clean, _ = _answer(view, aim, lattice.to_input(lattice.stored)[None])
-    search, found = _answer(view, aim, lattice.to_input(result.stored.double().to(device))[None])
-    moved = (result.stored.numpy() - carrier.stored).__abs__()
+    criterion = Criterion(label, refers=refers(view))
+    clean, _ = _answer(view, criterion, lattice.to_input(lattice.stored)[None])
+    search, found = _answer(view, criterion, lattice.to_input(result.stored.double().to(device))[None])
+    moved = (result.stored.numpy() - stored_values.stored).__abs__()
     name = digest = ""
     file, difference = search, 0.0
     if clean:
-        name, digest = _write(setting, case, carrier, result, counts, number)
+        name, digest = _write(setting, case, stored_values, result, counts, number)
         written = read_back(setting.folder / name, protocol.input.dims, setting.files.room)
         again = input_of(written, protocol.input, channels)
-        file, seen = _answer(view, aim, again[None].to(device))
+        file, seen = _answer(view, criterion, again[None].to(device))
         difference = float((seen - found).abs().max())
     return AttackedCase(
         case=case.case,
@@ -250,14 +250,14 @@ def _attack_case(setting: _Setting, row: int, number: int) -> tuple[AttackedCase
 
 
 @torch.no_grad()
-def _answer(view: nn.Module, aim: Aim, inputs: Tensor) -> tuple[bool, Tensor]:
+def _answer(view: nn.Module, criterion: Criterion, inputs: Tensor) -> tuple[bool, Tensor]:
     """Whether the model answers one case rightly or refers it, and its columns."""
     columns: Tensor = view(inputs)
-    return not bool(aim.won(columns).item()), columns
+    return not bool(criterion.won(columns).item()), columns
 
 
 def _write(
-    setting: _Setting, case: Case, carrier: Carrier, result: StoredResult, counts: int, number: int
+    setting: _Setting, case: Case, stored_values: StoredValues, result: StoredResult, counts: int, number: int
 ) -> tuple[str, str]:
     """Writes one image; returns its name below the folder and its digest."""
     marks = Marks(
@@ -268,7 +268,7 @@ def _write(
         key=setting.files.key,
         origin=f"{setting.target.digest}/{setting.protocol.digest}",
     )
-    written = setting.files.written(case, carrier, result.stored.numpy(), marks)
+    written = setting.files.written(case, stored_values, result.stored.numpy(), marks)
     name = f"{_IMAGES}/{case.case}{written.suffix}"
     screen_words(Path(name).name, written.words)
     return name, write_atomic(setting.folder / name, written.data)

@@ -1,7 +1,8 @@
 """White-box and black-box attacks for any class count, several findings, any channel count and dimension; the suite."""
 
-from medharden.attacks.aims import Aim, Sought, wrong_findings
 from medharden.attacks.apgd import apgd
+from medharden.attacks.criterion import Criterion, Objective, wrong_findings
+from medharden.attacks.dispatch import passes
 from medharden.attacks.fab import fab
 from medharden.attacks.losses import cross_entropy, margin, safe_columns, succeeded
 from medharden.attacks.pgd import pgd
@@ -10,15 +11,14 @@ from medharden.attacks.soundness import Signs
 from medharden.attacks.soundness import findings as suite_findings
 from medharden.attacks.square import square
 from medharden.attacks.state import Keep, SuiteState
-from medharden.attacks.strikes import passes
 from medharden.attacks.suite import SuiteResult, run_suite
 from medharden.attacks.targeted import apgd_targeted
 
 __all__ = [
-    "Aim",
+    "Criterion",
     "Keep",
+    "Objective",
     "Signs",
-    "Sought",
     "SuiteResult",
     "SuiteState",
     "apgd",

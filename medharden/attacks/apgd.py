@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from medharden.attacks.aims import Aim, Sought
+from medharden.attacks.criterion import Criterion, Objective
 from medharden.attacks.projections import per_case, project, random_start, steepest
 from medharden.attacks.victim import Strongest, Victim, attackable, check_cases, check_counts, climb_from, refers
 from medharden.protocol import ThreatModel
@@ -28,7 +28,7 @@ def apgd(
     restarts: int,
     loss: str,
     generator: torch.Generator,
-    finding: Sought = "any",
+    finding: Objective = "any",
 ) -> Tensor:
     """Climbs the loss from random starts on the ball's surface, halving each case's step where it stalls.
 
@@ -54,7 +54,7 @@ def apgd(
     """
     check_cases(inputs, labels, threat, finding)
     check_counts(steps, restarts)
-    victim = Victim(model, Aim(labels, finding, refers(model)), loss)
+    victim = Victim(model, Criterion(labels, finding, refers(model)), loss)
     starts = (random_start(inputs.shape, threat, [generator], surface=True) for _ in range(restarts))
     with attackable(model):
         return climb_from(climb, victim, inputs, starts, threat=threat, steps=steps).points

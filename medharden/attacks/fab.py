@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from medharden.attacks.aims import Aim, Sought
+from medharden.attacks.criterion import Criterion, Objective
 from medharden.attacks.projections import lengths, per_case, reach
 from medharden.attacks.victim import Strongest, Victim, attackable, check_cases, check_counts, refers
 from medharden.protocol import ThreatModel
@@ -25,7 +25,7 @@ def fab(
     threat: ThreatModel,
     steps: int,
     targets: int = 9,
-    finding: Sought = "any",
+    finding: Objective = "any",
 ) -> tuple[Tensor, Tensor]:
     """Walks along the decision boundary towards the clean input, and keeps the nearest wrong answer.
 
@@ -52,15 +52,15 @@ def fab(
     """
     check_cases(inputs, labels, threat, finding)
     check_counts(steps, 1)
-    victim = Victim(model, Aim(labels, finding, refers(model)), "margin")
+    victim = Victim(model, Criterion(labels, finding, refers(model)), "margin")
     inputs = inputs.detach()
     nearest = _Nearest(inputs, threat.norm)
     rows = torch.arange(len(inputs), device=inputs.device)
     with attackable(model):
-        for aimed in toward_nearest(victim, inputs, threat, targets):
+        for targeted in toward_nearest(victim, inputs, threat, targets):
             at = inputs
             for step in range(steps + 1):
-                margins, gradient, won = aimed.slope(at, rows)
+                margins, gradient, won = targeted.slope(at, rows)
                 nearest.offer(at, won)
                 at = _move(at, inputs, margins, gradient, threat, step / steps)
     return nearest.points, nearest.distances
@@ -75,7 +75,7 @@ def toward_nearest(victim: Victim, inputs: Tensor, threat: ThreatModel, targets:
         threat: whose norm measures.
         targets: the most targets a case; of more than 20 classes or findings, the 20 nearest by logit compete.
     """
-    rivals = victim.aim.rivals(victim.logits(inputs), max(targets, _COMPETING))
+    rivals = victim.criterion.rivals(victim.logits(inputs), max(targets, _COMPETING))
     if rivals.shape[1] == 0:
         return [victim]
     rows, distances = torch.arange(len(inputs), device=inputs.device), []

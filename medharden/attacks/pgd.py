@@ -7,7 +7,7 @@ from itertools import chain
 import torch
 from torch import Tensor, nn
 
-from medharden.attacks.aims import Aim, Sought
+from medharden.attacks.criterion import Criterion, Objective
 from medharden.attacks.projections import project, random_start, steepest
 from medharden.attacks.victim import Strongest, Victim, attackable, check_cases, check_counts, climb_from, refers
 from medharden.protocol import ThreatModel
@@ -27,7 +27,7 @@ def pgd(
     restarts: int,
     loss: str,
     generator: torch.Generator,
-    finding: Sought = "any",
+    finding: Objective = "any",
     start: Tensor | None = None,
 ) -> Tensor:
     """Climbs the loss with fixed steps from random starts in the ball, or from what was found before.
@@ -58,7 +58,7 @@ def pgd(
     """
     check_cases(inputs, labels, threat, finding)
     check_counts(steps, restarts)
-    victim = Victim(model, Aim(labels, finding, refers(model)), loss)
+    victim = Victim(model, Criterion(labels, finding, refers(model)), loss)
     given = [] if start is None else [start - inputs]
     drawn = (random_start(inputs.shape, threat, [generator], surface=False) for _ in range(restarts - len(given)))
     with attackable(model):

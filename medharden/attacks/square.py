@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from medharden.attacks.aims import Aim, Sought
+from medharden.attacks.criterion import Criterion, Objective
 from medharden.attacks.projections import lengths, per_case, project
 from medharden.attacks.victim import Strongest, Victim, attackable, check_cases, check_counts, refers
 from medharden.protocol import ThreatModel
@@ -50,7 +50,7 @@ def square(
     threat: ThreatModel,
     queries: int,
     generator: torch.Generator,
-    finding: Sought = "any",
+    finding: Objective = "any",
 ) -> Tensor:
     """Keeps random local changes that raise the margin; windows shrink as queries go by.
 
@@ -78,7 +78,7 @@ def square(
     """
     check_cases(inputs, labels, threat, finding)
     check_counts(queries, 1)
-    victim = Victim(model, Aim(labels, finding, refers(model)), "margin")
+    victim = Victim(model, Criterion(labels, finding, refers(model)), "margin")
     strongest = Strongest(inputs.detach())
     draws = draw(inputs.shape, queries, threat.norm, [generator] * len(inputs))
     with attackable(model):

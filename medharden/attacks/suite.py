@@ -9,12 +9,12 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from medharden.attacks.aims import Aim, Sought, wrong_findings
+from medharden.attacks.criterion import Criterion, Objective, wrong_findings
+from medharden.attacks.dispatch import dispatch, passes, recipe
 from medharden.attacks.projections import within
 from medharden.attacks.searching import searched, with_surrogate_slopes
 from medharden.attacks.soundness import Signs, climbs, findings, look_like_probabilities, repeats, slopes_repeat
 from medharden.attacks.state import Keep, SuiteState
-from medharden.attacks.strikes import passes, recipe, strike
 from medharden.attacks.victim import Strongest, Victim, attackable, check_cases, refers
 from medharden.errors import RangeError
 from medharden.protocol import Attack, Precision, ThreatModel
@@ -60,7 +60,7 @@ class _Run:
 
     model: nn.Module
     inputs: Cases
-    aim: Aim
+    criterion: Criterion
     threat: ThreatModel
     seed: int
     batch_size: int
@@ -75,12 +75,12 @@ class _Run:
     def batches(self, rows: Tensor) -> tuple[Tensor, ...]:
         return torch.split(rows, self.batch_size) if len(rows) else ()
 
-    def aim_of(self, rows: Tensor) -> Aim:
-        aim = self.aim.of(rows)
-        return Aim(aim.labels.to(self.device), aim.finding, aim.refers)
+    def criterion_of(self, rows: Tensor) -> Criterion:
+        criterion = self.criterion.of(rows)
+        return Criterion(criterion.labels.to(self.device), criterion.finding, criterion.refers)
 
     def victim(self, rows: Tensor, loss: str, model: nn.Module | None = None) -> Victim:
-        return Victim(self.model if model is None else model, self.aim_of(rows), loss, self.state.signs.tally)
+        return Victim(self.model if model is None else model, self.criterion_of(rows), loss, self.state.signs.tally)
 
 
 def run_suite(
@@ -92,7 +92,7 @@ def run_suite(
     suite: tuple[Attack, ...],
     seed: int,
     batch_size: int,
-    finding: Sought = "any",
+    finding: Objective = "any",
     device: str = "cpu",
     precision: Precision = "float32",
     progress: Progress | None = None,
@@ -146,7 +146,7 @@ def run_suite(
     run = _Run(
         model=model,
         inputs=inputs.detach() if isinstance(inputs, Tensor) else inputs,
-        aim=Aim(labels.detach(), finding, refers(model)),
+        criterion=Criterion(labels.detach(), finding, refers(model)),
         threat=threat,
         seed=seed,
         batch_size=batch_size,
@@ -185,8 +185,8 @@ def _confirmed(run: _Run) -> bool:
     won = torch.tensor([row for row, name in enumerate(state.won_by) if name], dtype=torch.int64)
     for rows in run.batches(won):
         inputs, points = run.inputs[rows].to(run.device), state.adversarial[rows].to(run.device)
-        victim = Victim(run.model, run.aim_of(rows), "margin")
-        if not bool(within(points, inputs, run.threat).all() and victim.aim.won(victim.logits(points)).all()):
+        victim = Victim(run.model, run.criterion_of(rows), "margin")
+        if not bool(within(points, inputs, run.threat).all() and victim.criterion.won(victim.logits(points)).all()):
             return False
     return True
 
@@ -196,19 +196,19 @@ def _answer_twice(run: _Run) -> None:
     inputs = run.inputs[: run.batch_size].to(run.device)
     victim = run.victim(torch.arange(len(inputs)), "margin")
     logits = victim.logits(inputs)
-    run.rivals = victim.aim.rivals(logits, logits.shape[1]).shape[1]
+    run.rivals = victim.criterion.rivals(logits, logits.shape[1]).shape[1]
     run.state.signs.repeatable = repeats(logits, victim.logits(inputs))
 
 
 def _answer_clean(run: _Run) -> None:
     """Marks the cases whose clean answer is wrong, and notes every case's clean margin loss."""
-    state, alike = run.state, not run.aim.multilabel
+    state, alike = run.state, not run.criterion.multilabel
     for rows in run.batches(torch.arange(len(run.inputs))):
         victim = run.victim(rows, "margin")
         logits = victim.logits(run.inputs[rows].to(run.device))
-        state.margins[rows] = victim.aim.margin(logits).to(state.margins)
+        state.margins[rows] = victim.criterion.margin(logits).to(state.margins)
         alike &= look_like_probabilities(logits)
-        for row in rows[victim.aim.won(logits).cpu()].tolist():
+        for row in rows[victim.criterion.won(logits).cpu()].tolist():
             state.won_by[row] = CLEAN
     state.signs.probabilities = alike
 
@@ -221,7 +221,7 @@ def _look_at_gradients(run: _Run, suite: tuple[Attack, ...]) -> None:
     if suite and signs.looked_at:
         rows = right.nonzero().squeeze(1)[: run.batch_size]
         signs.slopes_repeat = slopes_repeat(
-            Victim(run.model, run.aim_of(rows), "margin"), run.inputs[rows].to(run.device)
+            Victim(run.model, run.criterion_of(rows), "margin"), run.inputs[rows].to(run.device)
         )
     blind, misled = _without_a_way_up(run, run.model, right & bool(suite), suite)
     # Where there is no gradient nothing rises: the blind are among the misled, and are said to be blind.
@@ -293,7 +293,7 @@ def _attack_batch(run: _Run, on: nn.Module, place: int, attack: Attack, rows: Te
     inputs, victim = run.inputs[rows].to(run.device), run.victim(rows, attack.loss)
     best = _strike(run, on, place, attack, rows)
     logits = victim.logits(best.points)
-    missed = best.fallen & ~victim.aim.won(logits)
+    missed = best.fallen & ~victim.criterion.won(logits)
     if on is not run.model and bool(missed.any()):
         # What the copy's rounding alone let fall is sought on the model itself.
         again = _strike(run, run.model, place, attack, rows[missed.cpu()])
@@ -301,7 +301,7 @@ def _attack_batch(run: _Run, on: nn.Module, place: int, attack: Attack, rows: Te
         logits = victim.logits(best.points)
     # A point outside the threat would be a mistake of ours; leaving it uncounted would flatter the model.
     assert bool(within(best.points, inputs, run.threat).all()), "an attack left the threat model"  # noqa: S101
-    won, margins = victim.aim.won(logits), victim.aim.margin(logits).to(run.state.margins)
+    won, margins = victim.criterion.won(logits), victim.criterion.margin(logits).to(run.state.margins)
     state = run.state
     state.signs.refuted += int((best.fallen & ~won).sum())
     stronger = won.cpu() | (margins > state.margins[rows])
@@ -317,18 +317,18 @@ def _strike(run: _Run, on: nn.Module, place: int, attack: Attack, rows: Tensor) 
     """One attack on some cases, searched on a model or a copy of it."""
     numbers = rows if run.numbers is None else run.numbers[rows]
     generators = [_generator(run.seed, place, number) for number in numbers.tolist()]
-    return strike(run.victim(rows, attack.loss, on), run.inputs[rows].to(run.device), generators, run.threat, attack)
+    return dispatch(run.victim(rows, attack.loss, on), run.inputs[rows].to(run.device), generators, run.threat, attack)
 
 
 def _wrong_findings(run: _Run) -> Tensor | None:
     """(N, L) which findings are wrong at the strongest points; null for classes."""
-    if not run.aim.multilabel:
+    if not run.criterion.multilabel:
         return None
     found = []
     for rows in run.batches(torch.arange(len(run.inputs))):
-        aim = run.aim_of(rows)
+        criterion = run.criterion_of(rows)
         logits = run.victim(rows, "margin").logits(run.state.adversarial[rows].to(run.device))
-        found.append(wrong_findings(logits[:, : aim.labels.shape[1]], aim.labels).cpu())
+        found.append(wrong_findings(logits[:, : criterion.labels.shape[1]], criterion.labels).cpu())
     return torch.cat(found)
 
 

@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor, nn
 
-from medharden.attacks.aims import Aim, Sought
 from medharden.attacks.apgd import climb
+from medharden.attacks.criterion import Criterion, Objective
 from medharden.attacks.projections import random_start
 from medharden.attacks.victim import Strongest, Victim, attackable, check_cases, check_counts, climb_from, refers
 from medharden.errors import RangeError
@@ -28,7 +28,7 @@ def apgd_targeted(
     loss: str,
     targets: int,
     generator: torch.Generator,
-    finding: Sought = "any",
+    finding: Objective = "any",
 ) -> Tensor:
     """Climbs towards each of the other classes, or of the findings, from its own random starts, nearest first.
 
@@ -58,7 +58,7 @@ def apgd_targeted(
     check_counts(steps, restarts)
     if targets < 1:
         raise RangeError(f"targets must be at least 1, got {targets}")
-    victim = Victim(model, Aim(labels, finding, refers(model)), loss)
+    victim = Victim(model, Criterion(labels, finding, refers(model)), loss)
 
     def starts() -> Iterator[Tensor]:
         return (random_start(inputs.shape, threat, [generator], surface=True) for _ in range(restarts))
@@ -86,11 +86,11 @@ def climb_targets(
         steps: gradient steps a restart.
         targets: the most targets a case.
     """
-    rivals = victim.aim.rivals(victim.logits(inputs.detach()), targets)
-    aims = [victim.toward(rivals[:, rank]) for rank in range(rivals.shape[1])] or [victim]
+    rivals = victim.criterion.rivals(victim.logits(inputs.detach()), targets)
+    victims = [victim.toward(rivals[:, rank]) for rank in range(rivals.shape[1])] or [victim]
     strongest = Strongest(inputs.detach())
-    for aimed in aims:
-        climb_from(climb, aimed, inputs, starts(), threat=threat, steps=steps, strongest=strongest)
+    for targeted in victims:
+        climb_from(climb, targeted, inputs, starts(), threat=threat, steps=steps, strongest=strongest)
         if len(strongest.standing) == 0:
             break
     return strongest

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from medharden.attacks.aims import Aim, Sought, check_sought
+from medharden.attacks.criterion import Criterion, Objective, check_objective
 from medharden.attacks.projections import project
 from medharden.errors import RangeError
 from medharden.protocol import ThreatModel
@@ -82,7 +82,7 @@ def attackable(model: nn.Module) -> Iterator[Held]:
                 setattr(module, name, buffer)
 
 
-def check_cases(inputs: Cases, labels: Tensor, threat: ThreatModel, finding: Sought = "any") -> None:
+def check_cases(inputs: Cases, labels: Tensor, threat: ThreatModel, finding: Objective = "any") -> None:
     """Refuses what can't be attacked.
 
     Args:
@@ -109,7 +109,7 @@ def check_cases(inputs: Cases, labels: Tensor, threat: ThreatModel, finding: Sou
         )
     if findings and not bool(((labels == 0) | (labels == 1)).all()):
         raise RangeError("labels of several findings must be 0 or 1; leave out cases whose findings are unknown")
-    check_sought(labels, finding)
+    check_objective(labels, finding)
     if len(inputs) != len(labels):
         raise RangeError(f"inputs and labels must have the same length, got {len(inputs)} and {len(labels)}")
     low, high = threat.bounds
@@ -149,7 +149,7 @@ def _checked(output: Any, cases: int) -> Tensor:
     return output if output.dtype in (torch.float32, torch.float64) else output.float()
 
 
-LOSSES = {"ce": Aim.cross_entropy, "margin": Aim.margin, "dlr": Aim.dlr}
+LOSSES = {"ce": Criterion.cross_entropy, "margin": Criterion.margin, "dlr": Criterion.dlr}
 
 
 @dataclass
@@ -166,7 +166,7 @@ class Victim:
 
     Attributes:
         model: in eval mode (`attackable`).
-        aim: the labels, on the model's device, and what counts as a success.
+        criterion: the labels, on the model's device, and what counts as a success.
         loss: what to raise: `ce`, `margin` or `dlr`.
         tally: counts non-finite gradients, which are taken as zero.
 
@@ -175,7 +175,7 @@ class Victim:
     """
 
     model: nn.Module
-    aim: Aim
+    criterion: Criterion
     loss: str
     tally: Tally = field(default_factory=Tally)
 
@@ -186,7 +186,7 @@ class Victim:
 
     def toward(self, targets: Tensor) -> Victim:
         """The same victim with losses that push towards (N,) classes or findings."""
-        return replace(self, aim=self.aim.toward(targets))
+        return replace(self, criterion=self.criterion.toward(targets))
 
     def logits(self, points: Tensor) -> Tensor:
         """Logits (n, columns) at points, without gradient."""
@@ -195,8 +195,8 @@ class Victim:
 
     def value(self, points: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
         """Loss (n,) and success (n,) at points, without gradient; `rows` (n,) are the victim's cases."""
-        logits, aim = self.logits(points), self.aim.of(rows)
-        return self._loss(aim, logits), aim.won(logits)
+        logits, criterion = self.logits(points), self.criterion.of(rows)
+        return self._loss(criterion, logits), criterion.won(logits)
 
     def slope(self, points: Tensor, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Loss, input gradient and success at points.
@@ -214,8 +214,8 @@ class Victim:
         points = points.detach().requires_grad_()
         # A copy, for a model may normalise its input in place.
         logits = _checked(self.model(points.clone()), len(points))
-        aim = self.aim.of(rows)
-        losses = self._loss(aim, logits)
+        criterion = self.criterion.of(rows)
+        losses = self._loss(criterion, logits)
         gradient = torch.zeros_like(points)
         # A model may cut its graph (argmax, no_grad): no gradient then means a zero one.
         if losses.requires_grad:
@@ -224,10 +224,10 @@ class Victim:
         self.tally.asked += len(points)
         self.tally.broken += int(broken.sum())
         gradient = gradient.nan_to_num(nan=0.0, posinf=0.0, neginf=0.0).detach()
-        return losses.detach(), gradient, aim.won(logits.detach())
+        return losses.detach(), gradient, criterion.won(logits.detach())
 
-    def _loss(self, aim: Aim, logits: Tensor) -> Tensor:
-        return LOSSES[self.loss](aim, logits)
+    def _loss(self, criterion: Criterion, logits: Tensor) -> Tensor:
+        return LOSSES[self.loss](criterion, logits)
 
 
 class Strongest:

@@ -14,7 +14,7 @@ from medharden.audit import RunFiles
 from medharden.cli.console import marked, out, stage_progress
 from medharden.cli.runtime import device_of
 from medharden.data import Cohort, load_cohort, load_pseudonym_key
-from medharden.data.stored.carrying import stored_cases
+from medharden.data.stored.cases import stored_cases
 from medharden.errors import Interrupted, OutputError, ProtocolError, RunError
 from medharden.hardening.run import decision_bias
 from medharden.models import Classifier, DecisionView, check_classifier, load_classifier, load_hardened, state_digest

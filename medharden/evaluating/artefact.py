@@ -19,8 +19,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from medharden.attacks import Aim, SuiteResult
-from medharden.attacks.strikes import recipe, strike
+from medharden.attacks import Criterion, SuiteResult
+from medharden.attacks.dispatch import dispatch, recipe
 from medharden.attacks.victim import Victim
 from medharden.audit import (
     RunFiles,
@@ -238,15 +238,15 @@ def _attacked(
 ) -> SuiteResult:
     """What the suite found on the composite, tried on the artefact, then Square on what stands."""
     started, view = time.perf_counter(), exported.view
-    aim = Aim(labels, refers=bool(view.refers))
-    clean = aim.won(logits_in_batches(view, inputs, batch_size))
+    criterion = Criterion(labels, refers=bool(view.refers))
+    clean = criterion.won(logits_in_batches(view, inputs, batch_size))
     won = ["clean" if wrong else "" for wrong in clean.tolist()]
     adversarial, stood = copy_of(found["composite"].adversarial), int((~clean).sum())
     for row in clean.nonzero().flatten().tolist():
         adversarial[row : row + 1] = inputs[row : row + 1]
     for name in ("composite", "robust_branch", "original"):
         points = found[name].adversarial
-        beaten = aim.won(logits_in_batches(view, points, batch_size))
+        beaten = criterion.won(logits_in_batches(view, points, batch_size))
         for row in [row for row, by in enumerate(won) if not by and bool(beaten[row])]:
             won[row] = _REPLAY
             adversarial[row : row + 1] = points[row : row + 1]
@@ -266,15 +266,15 @@ def _attacked(
         rows = torch.tensor(standing[at : at + batch_size], device=labels.device)
         if progress is not None:
             progress("attack artefact", at, len(standing))
-        victim = Victim(view, aim.of(rows), "margin")
-        best = strike(
+        victim = Victim(view, criterion.of(rows), "margin")
+        best = dispatch(
             victim,
             inputs[rows],
             [_generator(protocol.seed, row) for row in rows.tolist()],
             protocol.input_threat,
             attack,
         )
-        fallen = aim.of(rows).won(victim.logits(best.points))
+        fallen = criterion.of(rows).won(victim.logits(best.points))
         for place in fallen.nonzero().flatten().tolist():
             row = int(rows[place])
             won[row] = attack.name

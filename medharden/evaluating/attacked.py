@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from medharden._version import __version__
-from medharden.attacks import Aim, SuiteResult, SuiteState, run_suite
+from medharden.attacks import Criterion, SuiteResult, SuiteState, run_suite
 from medharden.attacks.victim import refers
 from medharden.errors import RunError
 from medharden.evaluating.resuming import Partial, key_of
@@ -135,7 +135,7 @@ def with_transfer(
     for source in ("original", "robust_branch"):
         candidates = results[source].adversarial
         logits = logits_in_batches(composite.view, candidates, batch_size)
-        lost = Aim(labels, refers=refers(composite.view)).won(logits)
+        lost = Criterion(labels, refers=refers(composite.view)).won(logits)
         tried = [i for i, name in enumerate(won) if name == ""]
         for i in tried:
             if bool(lost[i]):

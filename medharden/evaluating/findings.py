@@ -13,9 +13,9 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from medharden.attacks import Aim, SuiteResult
-from medharden.attacks.pushing import push_finding, wrongness
+from medharden.attacks import Criterion, SuiteResult
 from medharden.attacks.victim import refers
+from medharden.attacks.worst_finding import worst_finding, wrongness
 from medharden.evaluating.subjects import Subject
 from medharden.models import logits_in_batches
 from medharden.protocol import Protocol
@@ -126,7 +126,7 @@ class _Tried:
 
     def wins(self, points: Cases) -> Tensor:
         """(n,) bool: some finding is wrong there, and the case is not referred."""
-        return Aim(self._labels, refers=self.refers).won(self.answers(points))
+        return Criterion(self._labels, refers=self.refers).won(self.answers(points))
 
     @property
     def refers(self) -> bool:
@@ -157,7 +157,7 @@ def _push(
         torch.split(labels, batch_size),
         strict=True,
     ):
-        found[at : at + batch_size] = push_finding(
+        found[at : at + batch_size] = worst_finding(
             subject.view,
             part,
             truth,

@@ -27,13 +27,13 @@ from medharden.errors import OutputError, RunError
 from medharden.files import open_plain, read_at, write_at
 from medharden.rows import Rows
 
-__all__ = ["Carrying", "TwoFiles"]
+__all__ = ["PerturbationFiles", "TwoFiles"]
 
 _MAC = 32
 
 
 @dataclass(frozen=True)
-class Carrying:
+class PerturbationFiles:
     """Where a run's perturbations lie.
 
     Attributes:
@@ -63,8 +63,8 @@ class Carrying:
 class TwoFiles(Rows):
     """(N, ...) int8, on the CPU; rows that were never written are not to be read."""
 
-    def __init__(self, shape: Sequence[int], name: str, where: Carrying) -> None:
-        """Opens the files, or makes them; see `Carrying.of`."""
+    def __init__(self, shape: Sequence[int], name: str, where: PerturbationFiles) -> None:
+        """Opens the files, or makes them; see `PerturbationFiles.of`."""
         super().__init__(shape, torch.int8)
         self._values = math.prod(self.shape[1:])
         self._name, self._where, self._turn = name, where, 0

@@ -15,7 +15,7 @@ from medharden.data import Cohort
 from medharden.hardening.adversary import CarriedAdversary
 from medharden.hardening.choosing import gated_parts
 from medharden.hardening.dealing import dealt_logits
-from medharden.hardening.perturbations import Carrying
+from medharden.hardening.perturbations import PerturbationFiles
 from medharden.models import Classifier, DecisionView, answered_rightly, answers, task_loss
 from medharden.protocol import Protocol
 from medharden.rows import read_ahead, select
@@ -76,7 +76,7 @@ class Probe:
         protocol: Protocol,
         bias: Tensor,
         device: str,
-        carrying: Carrying | None = None,
+        perturbation_files: PerturbationFiles | None = None,
     ) -> None:
         """Draws the sample and runs the original once.
 
@@ -86,7 +86,7 @@ class Probe:
             protocol: threat, seed, `probe_steps`, `probe_cases`, batch size.
             bias: (K,) decision bias.
             device: where the models are.
-            carrying: where its perturbations lie; null keeps them in memory.
+            perturbation_files: where its perturbations lie; null keeps them in memory.
         """
         self._protocol, self._bias, self._device = protocol, bias, device
         self._multilabel = protocol.task.multilabel
@@ -102,7 +102,7 @@ class Probe:
         self._original = self._answers(original)
         self.original = self._result(self._original, self._original[self._sample])
         shape = (len(rows), *self._inputs.shape[1:])
-        self._codes = None if carrying is None else carrying.of("harden.probe", shape)
+        self._codes = None if perturbation_files is None else perturbation_files.of("harden.probe", shape)
         self._adversary = CarriedAdversary(
             shape, threat=protocol.input_threat, step=_STEP, regulate=False, codes=self._codes
         )

@@ -39,7 +39,7 @@ from medharden.hardening.assumptions import model_findings
 from medharden.hardening.branch import branch_record, check_form, check_gradient, make_branch
 from medharden.hardening.calibration import calibrate
 from medharden.hardening.clean import clean_epoch_seconds
-from medharden.hardening.perturbations import Carrying
+from medharden.hardening.perturbations import PerturbationFiles
 from medharden.hardening.probe import Probe
 from medharden.hardening.state import EpochState
 from medharden.hardening.training import BranchTraining
@@ -229,9 +229,11 @@ def _prepare(
     check_gradient(branch, cohort.batch(cohort.indices("train")[:1])[0].to(device))
     binding = {"protocol": protocol.digest, "cohort": cohort_digest, "model": clean_path.record.file}
     said = digest_bytes(canonical_json(binding))
-    carrying = Carrying(run if cohort.seal else None, cohort.seal, said)  # without a seal no process goes on from them
-    probe = Probe(clean_path, cohort, protocol, bias, device, carrying)
-    return BranchTraining(clean_path, branch, cohort, protocol, probe, device, carrying, precision), binding
+    perturbation_files = PerturbationFiles(
+        run if cohort.seal else None, cohort.seal, said
+    )  # without a seal no process goes on from them
+    probe = Probe(clean_path, cohort, protocol, bias, device, perturbation_files)
+    return BranchTraining(clean_path, branch, cohort, protocol, probe, device, perturbation_files, precision), binding
 
 
 @dataclass

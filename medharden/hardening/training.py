@@ -21,7 +21,7 @@ from medharden.errors import HardeningError, RunError
 from medharden.hardening.adversary import CarriedAdversary
 from medharden.hardening.baselines import FreeAdversary, FreshAdversary
 from medharden.hardening.branch import merge, trained_state
-from medharden.hardening.perturbations import Carrying, TwoFiles
+from medharden.hardening.perturbations import PerturbationFiles, TwoFiles
 from medharden.hardening.probe import Probe, ProbeResult, collapsed
 from medharden.hardening.schedule import epochs_and_batches, learning_rate, radius_share
 from medharden.hardening.state import EpochState, StepsSeen
@@ -54,7 +54,7 @@ class BranchTraining:
         protocol: Protocol,
         probe: Probe,
         device: str,
-        carrying: Carrying | None = None,
+        perturbation_files: PerturbationFiles | None = None,
         precision: str = "fp32",
     ) -> None:
         """Prepares the optimiser, the carried adversary and, where there is a teacher, its logits.
@@ -66,7 +66,7 @@ class BranchTraining:
             protocol: the settings.
             probe: measures each epoch on validation.
             device: where both models are.
-            carrying: where perturbations lie; null keeps them in memory.
+            perturbation_files: where perturbations lie; null keeps them in memory.
             precision: of the branch's layers in training, see `Steps`.
 
         Raises:
@@ -78,7 +78,7 @@ class BranchTraining:
         self.rows = cohort.indices("train")
         self.optimiser = torch.optim.AdamW(self._groups(), lr=1.0)
         self._codes: TwoFiles | None = None
-        self.adversary = self._adversary(carrying)
+        self.adversary = self._adversary(perturbation_files)
         self.epochs, self.batches = epochs_and_batches(self.settings, len(self.rows))
         self.teacher = self._teacher_logits(clean_path) if self.settings.teacher.weight > 0 else None
         self._require_dealable()
@@ -86,11 +86,11 @@ class BranchTraining:
         self.state, self._seen = EpochState(good=trained_state(branch)), StepsSeen([], [])
         self.trained_parameters = sum(p.numel() for p in branch.parameters() if p.requires_grad)
 
-    def _adversary(self, carrying: Carrying | None) -> Adversary:
+    def _adversary(self, perturbation_files: PerturbationFiles | None) -> Adversary:
         if self.settings.method == "carried":
             shape = (len(self.rows), *self.cohort.inputs.shape[1:])
             step, regulate = self.settings.step, self.settings.regulate
-            self._codes = None if carrying is None else carrying.of("harden.carried", shape)
+            self._codes = None if perturbation_files is None else perturbation_files.of("harden.carried", shape)
             return CarriedAdversary(shape, threat=self.threat, step=step, regulate=regulate, codes=self._codes)
         kind = FreeAdversary if self.settings.method == "free" else FreshAdversary
         return kind(self.threat, self.settings)

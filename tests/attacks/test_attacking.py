@@ -31,8 +31,8 @@ from medharden.cli.attacked import AttackJob, run_attack
 from medharden.cli.console import out
 from medharden.cli.pipeline import Job, run_all
 from medharden.data import Cohort, load_cohort, write_phantom_cohort
-from medharden.data.stored.carrier import input_of
-from medharden.data.stored.carrying import StoredCases, read_back, stored_cases
+from medharden.data.stored.cases import StoredCases, read_back, stored_cases
+from medharden.data.stored.values import input_of
 from medharden.errors import DataError, OutputError, PrivacyError, ProtocolError, RunError
 from medharden.models import (
     Classifier,
@@ -118,7 +118,7 @@ def test_stored_values_move_by_the_budget_at_most_and_some_do(done, shop: Path) 
     record = read_record(shop / "out" / "attack.json", AttackRecord)
     cases = {case.case: case for case in cohort.cases}
     for case in record.cases:
-        before = files.carrier(cases[case.case]).stored[0]
+        before = files.stored_values(cases[case.case]).stored[0]
         after = pydicom.dcmread(shop / "out" / case.name).pixel_array.astype(np.int64)
         assert np.abs(after - before).max() == case.largest <= case.counts == 4
         assert (after != before).sum() == case.changed > 0

@@ -7,7 +7,7 @@ import torch
 from attack_models import Convolutional, Linear, generator, threat, uniform
 from torch import Tensor, nn
 
-from medharden.attacks import Aim, Sought, apgd, apgd_targeted, fab, pgd, run_suite, square, wrong_findings
+from medharden.attacks import Criterion, Objective, apgd, apgd_targeted, fab, pgd, run_suite, square, wrong_findings
 from medharden.errors import RangeError
 from medharden.protocol import Attack
 
@@ -81,7 +81,7 @@ def test_any_finding_falls_exactly_where_some_finding_is_within_reach(norm: str)
 
 @pytest.mark.parametrize("norm", ["linf", "l2"])
 @pytest.mark.parametrize("finding", ["any", 0, 3])
-def test_fab_finds_the_distance_of_a_finding(norm: str, finding: Sought) -> None:
+def test_fab_finds_the_distance_of_a_finding(norm: str, finding: Objective) -> None:
     model, inputs, labels, distances, _ = _far_cases(norm)
     points, found = fab(model, inputs, labels, threat=threat(norm), steps=20, finding=finding)
     expected = distances.amin(1) if finding == "any" else distances[:, finding]
@@ -89,7 +89,7 @@ def test_fab_finds_the_distance_of_a_finding(norm: str, finding: Sought) -> None
     free = (points - 0.5).flatten(1).abs().amax(1) < 0.5 - 1e-6
     assert free.any(), "some distance must be one that no bound clips"
     assert (found[free] <= expected[free] * 1.01).all()
-    assert Aim(labels, finding).won(model(points).detach()).all()
+    assert Criterion(labels, finding).won(model(points).detach()).all()
 
 
 def test_all_findings_fall_together_or_the_case_stands() -> None:
@@ -109,7 +109,7 @@ def test_all_findings_fall_together_or_the_case_stands() -> None:
 
 
 @pytest.mark.parametrize("finding", ["any", 1])
-def test_a_case_is_robust_only_if_all_that_is_sought_stays_right(finding: Sought) -> None:
+def test_a_case_is_robust_only_if_all_that_is_sought_stays_right(finding: Objective) -> None:
     model = Convolutional(1, FINDINGS).eval()
     inputs = uniform(40, 1, 9, 9, seed=1)
     with torch.no_grad():
@@ -135,35 +135,35 @@ def test_a_case_is_robust_only_if_all_that_is_sought_stays_right(finding: Sought
 
 def test_the_answer_at_a_logit_of_zero_is_absent_whatever_the_label() -> None:
     labels = torch.tensor([[0.0], [1.0]])
-    assert Aim(labels).won(torch.zeros(2, 1)).tolist() == [False, True]
+    assert Criterion(labels).won(torch.zeros(2, 1)).tolist() == [False, True]
     assert wrong_findings(torch.zeros(2, 1), labels).tolist() == [[False], [True]]
 
 
 def test_a_referral_protects_every_finding() -> None:
-    aim = Aim(torch.tensor([[0.0, 1.0]] * 3), refers=True)
+    criterion = Criterion(torch.tensor([[0.0, 1.0]] * 3), refers=True)
     logits = torch.tensor([[1.0, 1.0, -1.0], [1.0, 1.0, 1.0], [-1.0, 1.0, -1.0]])
-    assert aim.won(logits).tolist() == [True, False, False]
-    assert aim.margin(logits).tolist() == [1.0, -1.0, -1.0]
+    assert criterion.won(logits).tolist() == [True, False, False]
+    assert criterion.margin(logits).tolist() == [1.0, -1.0, -1.0]
 
 
 @pytest.mark.parametrize("finding", ["any", "all", 2])
 @pytest.mark.parametrize("refers", [False, True])
 @pytest.mark.parametrize("loss", ["margin", "cross_entropy", "dlr"])
-def test_gradients_of_losses_agree_with_finite_differences(finding: Sought, refers: bool, loss: str) -> None:
+def test_gradients_of_losses_agree_with_finite_differences(finding: Objective, refers: bool, loss: str) -> None:
     labels = (uniform(5, 3, seed=2) > 0.5).double()
     logits = torch.randn((5, 3 + refers), generator=generator(1), dtype=torch.float64).requires_grad_()
-    aim = Aim(labels, finding, refers)
-    assert torch.autograd.gradcheck(lambda z: getattr(aim, loss)(z), logits)
-    assert torch.autograd.gradcheck(lambda z: getattr(aim.toward(torch.tensor([0, 1, 2, 0, 1])), loss)(z), logits)
+    criterion = Criterion(labels, finding, refers)
+    assert torch.autograd.gradcheck(lambda z: getattr(criterion, loss)(z), logits)
+    assert torch.autograd.gradcheck(lambda z: getattr(criterion.toward(torch.tensor([0, 1, 2, 0, 1])), loss)(z), logits)
 
 
 def test_binary_cross_entropy_is_the_usual_one() -> None:
     labels, logits = (uniform(6, 3) > 0.5).float(), torch.randn((6, 3), generator=generator())
     usual = nn.functional.binary_cross_entropy_with_logits(logits, labels, reduction="none")
-    torch.testing.assert_close(Aim(labels).cross_entropy(logits), usual.sum(1))
-    torch.testing.assert_close(Aim(labels, 2).cross_entropy(logits), usual[:, 2])
+    torch.testing.assert_close(Criterion(labels).cross_entropy(logits), usual.sum(1))
+    torch.testing.assert_close(Criterion(labels, 2).cross_entropy(logits), usual[:, 2])
     flipped = nn.functional.binary_cross_entropy_with_logits(logits, 1 - labels, reduction="none")
-    torch.testing.assert_close(Aim(labels, "all").cross_entropy(logits), -flipped.sum(1))
+    torch.testing.assert_close(Criterion(labels, "all").cross_entropy(logits), -flipped.sum(1))
 
 
 def test_square_changes_a_finding_without_gradients() -> None:

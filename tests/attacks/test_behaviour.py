@@ -8,9 +8,9 @@ from attack_models import Convolutional, Linear, Wrapped, answers, generator, th
 from torch import Tensor, nn
 
 from medharden.attacks import apgd, margin, pgd, safe_columns, succeeded
-from medharden.attacks.aims import Aim
 from medharden.attacks.apgd import checkpoints
 from medharden.attacks.apgd import climb as climb_apgd
+from medharden.attacks.criterion import Criterion
 from medharden.attacks.pgd import climb as climb_pgd
 from medharden.attacks.projections import project, random_start, steepest
 from medharden.attacks.victim import Strongest, Victim, attackable, climb_from
@@ -119,7 +119,7 @@ def test_a_batch_gives_what_its_cases_give_one_by_one(attack: str, norm: str) ->
 
 def _from_start(attack: str, model: nn.Module, inputs: Tensor, labels: Tensor, start: Tensor, limits) -> Tensor:
     with attackable(model):
-        victim = Victim(model, Aim(labels), "ce")
+        victim = Victim(model, Criterion(labels), "ce")
         return climb_from(CLIMBS[attack], victim, inputs, [start[None]], threat=limits, steps=12).points
 
 

@@ -50,14 +50,14 @@ def run(tmp_path: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def shelf(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_run(tmp_path_factory.mktemp("shelf") / "run")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_run(tmp_path_factory.mktemp("made") / "run")
 
 
 @pytest.fixture
-def whole(shelf: Path, tmp_path: Path) -> Path:
+def whole(made: Path, tmp_path: Path) -> Path:
     """A run directory with a verdict and reports."""
-    shutil.copytree(shelf, tmp_path / "run")
+    shutil.copytree(made, tmp_path / "run")
     return tmp_path / "run"
 
 

@@ -37,9 +37,9 @@ from sklearn.datasets import load_digits
 from torch import Tensor, nn
 
 from medharden.attacking import Target, attack
-from medharden.attacks import Aim, pgd, run_suite
+from medharden.attacks import Criterion, pgd, run_suite
 from medharden.data import Cohort, load_cohort
-from medharden.data.stored.carrying import StoredCases, stored_cases
+from medharden.data.stored.cases import StoredCases, stored_cases
 from medharden.protocol import Attack, Protocol, Suite, ThreatModel
 
 SEED, CASES, EPOCHS, BATCH = 0, 200, 12, 100
@@ -107,8 +107,8 @@ def confirmed(
     moved = (points - inputs).flatten(1)
     size = moved.abs().amax(1) if threat.norm == "linf" else moved.norm(dim=1)
     within = (size <= threat.eps + 1e-5) & (points.flatten(1).amin(1) >= 0) & (points.flatten(1).amax(1) <= 1)
-    wrong = Aim(labels).won(model(inputs))
-    return wrong, wrong | (within & Aim(labels).won(model(points))), ~within
+    wrong = Criterion(labels).won(model(inputs))
+    return wrong, wrong | (within & Criterion(labels).won(model(points))), ~within
 
 
 def said(watch: Stopwatch, wrong: Tensor, lost: Tensor, outside: Tensor) -> dict:

@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from medharden.data.formats.image import StoredImage
 from medharden.data.formats.window import Window
-from medharden.data.stored.carrier import input_of, plain_carrier, to_input
+from medharden.data.stored.values import input_of, plain_values, to_input
 from medharden.data.view.spatial import spatial
 from medharden.errors import DataError
 from medharden.protocol import Input, Intensity, Step
@@ -32,7 +32,7 @@ def test_the_way_from_stored_values_gives_the_loader_s_input_and_a_gradient(inte
     steps = (Step(step="transpose"), Step(step="foreground"), Step(step="pad", size=(12, 12)), RESIZED)
     spec, image = Input(spatial=steps, intensity=intensity), picture()
     stored = torch.from_numpy(image.values).double().requires_grad_()
-    unit = to_input(plain_carrier(image, 0, 255), spec, 1)(stored)
+    unit = to_input(plain_values(image, 0, 255), spec, 1)(stored)
     assert torch.equal(unit, input_of(image, spec, 1))
     unit.sum().backward()
     assert stored.grad is not None
@@ -42,9 +42,9 @@ def test_the_way_from_stored_values_gives_the_loader_s_input_and_a_gradient(inte
 def test_a_change_of_spacing_is_refused_where_a_gradient_is_asked_for() -> None:
     step = Step(step="spacing", mm=(2.0, 2.0, 2.0))
     image = StoredImage(np.ones((1, 4, 4, 4), np.float32), Window(0, 255), "nifti", "", affine=EYE)
-    carrier = plain_carrier(image, 0, 255)
+    stored_values = plain_values(image, 0, 255)
     with pytest.raises(DataError, match="no gradient"):
-        to_input(carrier, Input(dims=3, spatial=(step,)), 1)
+        to_input(stored_values, Input(dims=3, spatial=(step,)), 1)
     with pytest.raises(DataError, match="no position in space"):
         spatial(torch.ones(1, 4, 4, 4), (step,), None)
     with pytest.raises(DataError, match="voxels at the spacing"):

@@ -22,10 +22,10 @@ from medharden.data.formats.image import quiet_readers
 from medharden.data.formats.limits import Room
 from medharden.data.pseudonyms import keyed_digest
 from medharden.data.sources.folder import Entry, Listing
-from medharden.data.stored.carrier import Carrier, budget_in_counts, input_of, movable_values, to_input
-from medharden.data.stored.carrying import StoredCases, read_back
-from medharden.data.stored.dicom_writing import Marks, dicom_bytes, dicom_carrier
-from medharden.data.stored.nifti_writing import nifti_bytes, nifti_carrier
+from medharden.data.stored.cases import StoredCases, read_back
+from medharden.data.stored.dicom_writing import Marks, dicom_bytes, dicom_values
+from medharden.data.stored.nifti_writing import nifti_bytes, nifti_values
+from medharden.data.stored.values import StoredValues, budget_in_counts, input_of, movable_values, to_input
 from medharden.errors import DataError
 from medharden.protocol import Input, Intensity, ThreatModel
 
@@ -33,14 +33,14 @@ MARKS = Marks(case="c0ffee00c0ffee00", patient="beef0000beef0000", number=3, cha
 HU4 = ThreatModel(space="stored", eps=4, unit="HU")
 
 
-def carrier_of(path: Path, dims: int = 2) -> Carrier:
+def values_of(path: Path, dims: int = 2) -> StoredValues:
     with quiet_readers(), Room().file() as hold:
-        return dicom_carrier(path, dims, hold)
+        return dicom_values(path, dims, hold)
 
 
-def volume_of(path: Path) -> Carrier:
+def volume_of(path: Path) -> StoredValues:
     with quiet_readers(), Room().file() as hold:
-        return nifti_carrier(path, hold)
+        return nifti_values(path, hold)
 
 
 def volume_bytes(path: Path, stored: np.ndarray) -> bytes:
@@ -48,9 +48,13 @@ def volume_bytes(path: Path, stored: np.ndarray) -> bytes:
         return nifti_bytes(path, stored, hold)
 
 
-def moved(carrier: Carrier, counts: int, seed: int = 0) -> np.ndarray:
-    step = np.random.default_rng(seed).integers(-counts, counts + 1, carrier.stored.shape)
-    return np.where(carrier.padding, carrier.stored, np.clip(carrier.stored + step, carrier.lowest, carrier.highest))
+def moved(stored_values: StoredValues, counts: int, seed: int = 0) -> np.ndarray:
+    step = np.random.default_rng(seed).integers(-counts, counts + 1, stored_values.stored.shape)
+    return np.where(
+        stored_values.padding,
+        stored_values.stored,
+        np.clip(stored_values.stored + step, stored_values.lowest, stored_values.highest),
+    )
 
 
 def rewritten(path: Path, stored: np.ndarray, to: Path, dims: int = 2) -> Path:
@@ -78,9 +82,9 @@ def test_stored_values_come_back_from_the_file_as_they_were_written(tmp_path, dt
         tmp_path / "a.dcm", stored, PhotometricInterpretation=photometric, RescaleSlope="0.5", RescaleIntercept="-7",
         WindowCenter=["3", "5"], WindowWidth=["20", "40"],
     )  # fmt: skip
-    carrier = carrier_of(source)
-    assert (carrier.lowest, carrier.highest) == (info.min, info.max)
-    changed = moved(carrier, 3)
+    stored_values = values_of(source)
+    assert (stored_values.lowest, stored_values.highest) == (info.min, info.max)
+    changed = moved(stored_values, 3)
     ds = pydicom.dcmread(rewritten(source, changed, tmp_path / "b.dcm"))
     np.testing.assert_array_equal(ds.pixel_array, changed[0])
     assert ds.pixel_array.dtype == dtype
@@ -89,15 +93,15 @@ def test_stored_values_come_back_from_the_file_as_they_were_written(tmp_path, dt
         assert ds[name].value == pydicom.dcmread(source)[name].value
     spec = Input(size=(5, 5))
     again = input_of(read_back(tmp_path / "b.dcm", 2), spec, 1)
-    assert torch.equal(again, to_input(carrier, spec, 1)(torch.from_numpy(changed).double()))
+    assert torch.equal(again, to_input(stored_values, spec, 1)(torch.from_numpy(changed).double()))
 
 
 def test_bits_stored_bound_the_values_and_not_the_bytes(tmp_path):
     stored = np.array([[0, 4095], [1, 4094]], dtype=np.uint16)
     source = dicom(tmp_path / "a.dcm", stored, BitsStored=12, HighBit=11)
-    carrier = carrier_of(source)
-    assert (carrier.lowest, carrier.highest) == (0, 4095)
-    ds = pydicom.dcmread(rewritten(source, carrier.stored, tmp_path / "b.dcm"))
+    stored_values = values_of(source)
+    assert (stored_values.lowest, stored_values.highest) == (0, 4095)
+    ds = pydicom.dcmread(rewritten(source, stored_values.stored, tmp_path / "b.dcm"))
     assert (ds.BitsAllocated, ds.BitsStored, ds.HighBit) == (16, 12, 11)
 
 
@@ -108,7 +112,7 @@ def test_a_budget_in_hu_is_rounded_down_to_whole_counts(tmp_path, slope, eps, co
     path = dicom(tmp_path / "a.dcm", np.arange(16, dtype=np.int16).reshape(4, 4), RescaleSlope=slope,
                  RescaleIntercept="0")  # fmt: skip
     threat = ThreatModel(space="stored", eps=eps, unit="HU")
-    assert budget_in_counts(carrier_of(path), threat, Input()) == counts
+    assert budget_in_counts(values_of(path), threat, Input()) == counts
     assert counts * abs(float(slope)) <= eps + 1e-9
 
 
@@ -121,9 +125,9 @@ def test_budgets_in_counts_and_in_input_units_are_translated_by_the_file(tmp_pat
         (ThreatModel(eps=0.02), 4),
         (ThreatModel(eps=5.1, unit="1/255"), 4),
     ):
-        assert budget_in_counts(carrier_of(path), threat, spec) == counts
+        assert budget_in_counts(values_of(path), threat, spec) == counts
     with pytest.raises(DataError, match="larger than the budget"):
-        budget_in_counts(carrier_of(path), ThreatModel(space="stored", eps=1, unit="HU"), spec)
+        budget_in_counts(values_of(path), ThreatModel(space="stored", eps=1, unit="HU"), spec)
 
 
 def test_padding_is_never_moved_even_if_its_value_was_written_as_unsigned(tmp_path):
@@ -133,19 +137,19 @@ def test_padding_is_never_moved_even_if_its_value_was_written_as_unsigned(tmp_pa
         ds = pydicom.dcmread(path)
         ds.add_new("PixelPaddingValue", vr, value)
         ds.save_as(path)
-        np.testing.assert_array_equal(carrier_of(path).padding[0], stored == -2000)
+        np.testing.assert_array_equal(values_of(path).padding[0], stored == -2000)
 
 
 def test_only_values_that_the_window_can_show_are_movable(tmp_path):
     stored = np.array([[-200, -163], [0, 243], [245, 900]], dtype=np.int16)
     path = dicom(tmp_path / "a.dcm", stored, RescaleSlope="1", RescaleIntercept="0")
-    movable = movable_values(carrier_of(path), 4, Input(intensity=window(-160, 240)))
+    movable = movable_values(values_of(path), 4, Input(intensity=window(-160, 240)))
     np.testing.assert_array_equal(movable[0], [[False, True], [True, True], [False, False]])
 
 
 def test_the_gradient_pulls_values_in_from_beyond_the_window(tmp_path):
     path = dicom(tmp_path / "a.dcm", np.array([[-162, 0]], dtype=np.int16), RescaleSlope="2", RescaleIntercept="0")
-    way = to_input(carrier_of(path), Input(intensity=window(-200, 200)), 1)
+    way = to_input(values_of(path), Input(intensity=window(-200, 200)), 1)
     stored = torch.tensor([[[-162.0, 0.0]]], dtype=torch.float64, requires_grad=True)
     (gradient,) = torch.autograd.grad(way(stored).sum(), stored)
     torch.testing.assert_close(gradient, torch.full_like(gradient, 2 / 400), rtol=1e-5, atol=0)
@@ -155,14 +159,14 @@ def test_the_way_to_the_input_is_the_loaders_in_every_intensity_mode(tmp_path):
     stored = np.random.default_rng(2).integers(-900, 900, (40, 30), dtype=np.int16)
     path = dicom(tmp_path / "a.dcm", stored, RescaleSlope="1.3", RescaleIntercept="-7.5", WindowCenter="0",
                  WindowWidth="900", VOILUTFunction="SIGMOID", PhotometricInterpretation="MONOCHROME1")  # fmt: skip
-    carrier = carrier_of(path)
-    changed = moved(carrier, 5)
+    stored_values = values_of(path)
+    changed = moved(stored_values, 5)
     file = rewritten(path, changed, tmp_path / "b.dcm")
     for intensity in (Intensity(), window(-300, 300), Intensity(mode="percentile", low=5, high=90)):
         for fit in ("stretch", "pad"):
             spec = Input(size=(16, 16), fit=fit, intensity=intensity)
             expected = input_of(read_back(file, 2), spec, 3)
-            assert torch.equal(to_input(carrier, spec, 3)(torch.from_numpy(changed).double()), expected)
+            assert torch.equal(to_input(stored_values, spec, 3)(torch.from_numpy(changed).double()), expected)
 
 
 def canary(ds: Dataset) -> list[str]:
@@ -193,7 +197,7 @@ def test_nothing_of_who_the_patient_is_stands_in_the_written_file(tmp_path):
     ds = pydicom.dcmread(path)
     planted = canary(ds)
     ds.save_as(path, enforce_file_format=True)
-    written = rewritten(path, moved(carrier_of(path), 2), tmp_path / "b.dcm").read_bytes().lower()
+    written = rewritten(path, moved(values_of(path), 2), tmp_path / "b.dcm").read_bytes().lower()
     assert [word for word in planted if word.encode() in written] == []
 
 
@@ -201,10 +205,10 @@ def test_the_written_file_says_that_it_is_derived_deidentified_and_no_patients_i
     path = dicom(tmp_path / "a.dcm", np.arange(64, dtype=np.int16).reshape(8, 8), ImageType=["ORIGINAL", "PRIMARY",
                  "AXIAL"], StudyInstanceUID="1.2.3", SeriesInstanceUID="1.2.4", LossyImageCompression="01",
                  LossyImageCompressionRatio="8", LossyImageCompressionMethod="ISO_10918_1")  # fmt: skip
-    carrier = carrier_of(path)
-    first = pydicom.dcmread(rewritten(path, moved(carrier, 2), tmp_path / "b.dcm"))
-    again = pydicom.dcmread(rewritten(path, moved(carrier, 2), tmp_path / "c.dcm"))
-    other = pydicom.dcmread(rewritten(path, moved(carrier, 2, seed=9), tmp_path / "d.dcm"))
+    stored_values = values_of(path)
+    first = pydicom.dcmread(rewritten(path, moved(stored_values, 2), tmp_path / "b.dcm"))
+    again = pydicom.dcmread(rewritten(path, moved(stored_values, 2), tmp_path / "c.dcm"))
+    other = pydicom.dcmread(rewritten(path, moved(stored_values, 2, seed=9), tmp_path / "d.dcm"))
     assert list(first.ImageType) == ["DERIVED", "SECONDARY", "AXIAL"]
     assert first.DerivationDescription == "moved"
     assert first.SourceImageSequence[0].ReferencedSOPClassUID == first.SOPClassUID
@@ -225,14 +229,14 @@ def test_a_written_ct_slice_has_no_error_that_its_source_has_not(test_data, tmp_
     if shutil.which("dciodvfy") is None:
         pytest.skip("dciodvfy is not installed: apt-get install dicom3tools")
     source = next((test_data / "ct_contrast_dicom").glob(f"{vendor}*.dcm"))
-    carrier = carrier_of(source)
-    counts = budget_in_counts(carrier, HU4, Input())
-    written = rewritten(source, moved(carrier, counts), tmp_path / "b.dcm")
+    stored_values = values_of(source)
+    counts = budget_in_counts(stored_values, HU4, Input())
+    written = rewritten(source, moved(stored_values, counts), tmp_path / "b.dcm")
     assert not conformance(written) - conformance(source)
     now, then = (pydicom.dcmread(p).pixel_array.astype(int) for p in (written, source))
-    assert 0 < np.abs(now - then).max() * abs(carrier.slope) <= 4
+    assert 0 < np.abs(now - then).max() * abs(stored_values.slope) <= 4
     padding = pydicom.dcmread(source).get("PixelPaddingValue")
-    assert padding is None or (now[carrier.padding[0]] == then[carrier.padding[0]]).all()
+    assert padding is None or (now[stored_values.padding[0]] == then[stored_values.padding[0]]).all()
 
 
 @pytest.mark.parametrize(
@@ -242,10 +246,10 @@ def test_other_kinds_and_encodings_come_back_uncompressed_and_conformant(tmp_pat
     found = get_testdata_file(name, download=False)
     if found is None:
         pytest.skip(f"pydicom ships no {name}")
-    carrier = carrier_of(Path(found))
-    changed = moved(carrier, 2)
+    stored_values = values_of(Path(found))
+    changed = moved(stored_values, 2)
     written = rewritten(Path(found), changed, tmp_path / "b.dcm")
-    np.testing.assert_array_equal(carrier_of(written).stored, changed)
+    np.testing.assert_array_equal(values_of(written).stored, changed)
     if shutil.which("dciodvfy"):
         assert not conformance(written) - conformance(Path(found))
 
@@ -254,7 +258,7 @@ def test_what_was_compressed_with_loss_says_so_when_it_is_written(tmp_path):
     found = get_testdata_file("SC_rgb_jpeg_dcmtk.dcm", download=False)
     if found is None:
         pytest.skip("pydicom ships no SC_rgb_jpeg_dcmtk.dcm")
-    ds = pydicom.dcmread(rewritten(Path(found), carrier_of(Path(found)).stored, tmp_path / "b.dcm"))
+    ds = pydicom.dcmread(rewritten(Path(found), values_of(Path(found)).stored, tmp_path / "b.dcm"))
     assert (ds.LossyImageCompression, ds.LossyImageCompressionMethod) == ("01", "ISO_10918_1")
     assert ds.PhotometricInterpretation == "RGB"
 
@@ -277,7 +281,7 @@ def table() -> Sequence:
 def test_what_can_not_be_written_back_is_refused_with_its_reason(tmp_path, fields, reason):
     path = dicom(tmp_path / "a.dcm", np.arange(16, dtype=np.uint16).reshape(4, 4), **fields)
     with pytest.raises(DataError, match=reason):
-        carrier_of(path)
+        values_of(path)
 
 
 # --- NIfTI and pictures ------------------------------------------------------------------------------------------
@@ -294,9 +298,9 @@ def test_a_volume_comes_back_in_its_own_orientation_scaling_and_type(tmp_path, k
     image.header.extensions.append(nib.nifti1.Nifti1Extension("comment", b"KANARIE"))
     path, written = tmp_path / "KANARIE.nii", tmp_path / "b.nii.gz"
     nib.save(image, path)
-    carrier = volume_of(path)
-    assert (carrier.lowest, carrier.highest, carrier.slope) == (-32768, 32767, 0.25)
-    changed = moved(carrier, 3)
+    stored_values = volume_of(path)
+    assert (stored_values.lowest, stored_values.highest, stored_values.slope) == (-32768, 32767, 0.25)
+    changed = moved(stored_values, 3)
     written.write_bytes(volume_bytes(path, changed))
     np.testing.assert_array_equal(volume_of(written).stored, changed)
     one, two = nib.load(path), nib.load(written)
@@ -304,17 +308,17 @@ def test_a_volume_comes_back_in_its_own_orientation_scaling_and_type(tmp_path, k
     assert one.get_data_dtype() == two.get_data_dtype()
     assert np.abs(np.asanyarray(one.dataobj) - np.asanyarray(two.dataobj)).max() == 3 * 0.25
     assert b"KANARIE" not in nib.openers.Opener(str(written)).read()
-    assert budget_in_counts(carrier, ThreatModel(space="stored", eps=1, unit="HU"), Input(dims=3)) == 4
+    assert budget_in_counts(stored_values, ThreatModel(space="stored", eps=1, unit="HU"), Input(dims=3)) == 4
 
 
 def test_a_real_volume_keeps_its_geometry(test_data, tmp_path):
     path = test_data / "cdi_fdgpet" / "AD1.nii.gz"
-    carrier = volume_of(path)
+    stored_values = volume_of(path)
     written = tmp_path / "b.nii.gz"
-    written.write_bytes(volume_bytes(path, moved(carrier, 5)))
+    written.write_bytes(volume_bytes(path, moved(stored_values, 5)))
     spec = Input(dims=3, size=(16, 16, 16), intensity=Intensity(mode="percentile", low=1, high=99))
-    changed = torch.from_numpy(moved(carrier, 5)).double()
-    assert torch.equal(input_of(read_back(written, 3), spec, 1), to_input(carrier, spec, 1)(changed))
+    changed = torch.from_numpy(moved(stored_values, 5)).double()
+    assert torch.equal(input_of(read_back(written, 3), spec, 1), to_input(stored_values, spec, 1)(changed))
     np.testing.assert_array_equal(nib.load(path).affine, nib.load(written).affine)
 
 
@@ -338,15 +342,15 @@ def test_pictures_come_back_as_png_with_the_values_that_were_written(tmp_path, m
     path = tmp_path / f"a{suffix}"
     (picture.convert("P") if mode == "P" else picture).save(path)
     files, case = cases_of(path, read_back(path, 2).pixels)
-    carrier = files.carrier(case)
-    changed = moved(carrier, 2)
-    written = files.written(case, carrier, changed, MARKS)
+    stored_values = files.stored_values(case)
+    changed = moved(stored_values, 2)
+    written = files.written(case, stored_values, changed, MARKS)
     assert written.suffix == ".png"
     (tmp_path / "b.png").write_bytes(written.data)
     np.testing.assert_array_equal(read_back(tmp_path / "b.png", 2).values, changed)
     spec = protocol().input
     assert torch.equal(
-        input_of(read_back(tmp_path / "b.png", 2), spec, 3), to_input(carrier, spec, 3)(torch.from_numpy(changed))
+        input_of(read_back(tmp_path / "b.png", 2), spec, 3), to_input(stored_values, spec, 3)(torch.from_numpy(changed))
     )
 
 
@@ -354,4 +358,4 @@ def test_a_file_that_changed_since_the_cohort_was_read_is_refused(tmp_path):
     path = dicom(tmp_path / "a.dcm", np.arange(16, dtype=np.int16).reshape(4, 4))
     files, case = cases_of(path, "other pixels")
     with pytest.raises(DataError, match="changed since it was read first"):
-        files.carrier(case)
+        files.stored_values(case)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from medharden.attacks.pushing import push_finding, wrongness
+from medharden.attacks.worst_finding import worst_finding, wrongness
 from medharden.protocol import ThreatModel
 
 EPS = 0.05
@@ -37,7 +37,7 @@ def cases(n: int = 12) -> tuple[Tensor, Tensor]:
 def pushed(model: nn.Module, inputs: Tensor, labels: Tensor, finding: int, seed: int = 0) -> Tensor:
     generators = [torch.Generator().manual_seed(seed + row) for row in range(len(inputs))]
     threat = ThreatModel(eps=EPS)
-    return push_finding(model, inputs, labels, finding=finding, threat=threat, steps=20, generators=generators)
+    return worst_finding(model, inputs, labels, finding=finding, threat=threat, steps=20, generators=generators)
 
 
 @pytest.mark.parametrize("finding", [0, 1, 2])
@@ -53,7 +53,7 @@ def test_a_push_within_the_sphere_reaches_a_linear_finding_s_optimum() -> None:
     model, (inputs, labels) = Linear(), cases()
     generators = [torch.Generator().manual_seed(row) for row in range(len(inputs))]
     threat = ThreatModel(norm="l2", eps=EPS)
-    points = push_finding(model, inputs, labels, finding=1, threat=threat, steps=20, generators=generators)
+    points = worst_finding(model, inputs, labels, finding=1, threat=threat, steps=20, generators=generators)
     move = (model(points) - model(inputs))[:, 1] * (1 - 2 * labels[:, 1])
     share = move / (EPS * model.weight[1].norm())
     assert (share > 0.99).all()

@@ -24,7 +24,7 @@ from medharden.hardening.augmentation import Changes, augment
 from medharden.hardening.baselines import FreshAdversary
 from medharden.hardening.branch import check_form, classifier_layer, make_branch, merge
 from medharden.hardening.calibration import calibrate, fit_temperature
-from medharden.hardening.perturbations import Carrying, TwoFiles
+from medharden.hardening.perturbations import PerturbationFiles, TwoFiles
 from medharden.hardening.probe import Probe, ProbeResult, collapsed
 from medharden.hardening.run import decision_bias
 from medharden.hardening.schedule import learning_rate, radius_share
@@ -581,4 +581,4 @@ def test_perturbations_in_files_are_those_in_memory() -> None:
             adversary.update(rows, inputs, attacked, torch.ones_like(inputs), torch.ones(4), 0.1)
         return adversary.codes[rows]
 
-    assert torch.equal(carried(Carrying().of("carried", (4, 1, 8, 8))), carried(None))
+    assert torch.equal(carried(PerturbationFiles().of("carried", (4, 1, 8, 8))), carried(None))

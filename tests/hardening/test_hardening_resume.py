@@ -18,7 +18,7 @@ from tiny import tiny_cohort, tiny_model, tiny_protocol
 from medharden.data import Cohort
 from medharden.errors import OutputError, RunError
 from medharden.hardening import harden
-from medharden.hardening.perturbations import Carrying
+from medharden.hardening.perturbations import PerturbationFiles
 from medharden.models import Classifier
 from medharden.protocol import Protocol
 
@@ -232,7 +232,7 @@ def test_the_checkpoint_does_not_grow_with_the_cases(
 
 
 def test_rows_are_read_as_the_turn_before_left_them_and_only_under_their_seal(tmp_path: Path) -> None:
-    where = Carrying(tmp_path, b"a seal", "this run")
+    where = PerturbationFiles(tmp_path, b"a seal", "this run")
     codes, one = where.of("carried", (3, 1, 2, 2)), torch.tensor([1])
     first, second = torch.full((1, 1, 2, 2), 5, dtype=torch.int8), torch.full((1, 1, 2, 2), -7, dtype=torch.int8)
     codes.turn(1)
@@ -248,7 +248,10 @@ def test_rows_are_read_as_the_turn_before_left_them_and_only_under_their_seal(tm
     assert again.holds(2, [1])
     assert not again.holds(3, [1])
     assert not again.holds(1, [0])
-    for other in (Carrying(tmp_path, b"another", "this run"), Carrying(tmp_path, b"a seal", "another run")):
+    for other in (
+        PerturbationFiles(tmp_path, b"another", "this run"),
+        PerturbationFiles(tmp_path, b"a seal", "another run"),
+    ):
         assert not other.of("carried", (3, 1, 2, 2)).holds(2, [1])
     again.turn(3)
     again.carry([1])

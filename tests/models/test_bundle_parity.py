@@ -18,7 +18,7 @@ from torch import nn
 from medharden.audit import canonical_json
 from medharden.data.formats.files import read_file
 from medharden.data.formats.limits import Room
-from medharden.data.stored.carrier import input_of
+from medharden.data.stored.values import input_of
 from medharden.errors import ModelError
 from medharden.models import (
     Classifier,

@@ -23,9 +23,9 @@ SECOND = Signatory("Grace Hopper", "clinical lead", "review", "annual review")
 
 
 @pytest.fixture(scope="module")
-def shelf(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, Path]:
+def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, Path]:
     """A run directory that two signed, and both public keys."""
-    folder = tmp_path_factory.mktemp("shelf")
+    folder = tmp_path_factory.mktemp("made")
     run, _, first = make_signed(folder)
     key, second = make_key(folder, "second.key")
     sign(run, key, SECOND, render=report_files)
@@ -33,9 +33,9 @@ def shelf(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, Path]:
 
 
 @pytest.fixture
-def signed(shelf: tuple[Path, Path, Path], tmp_path: Path) -> tuple[Path, Path, Path]:
-    shutil.copytree(shelf[0], tmp_path / "run")
-    return tmp_path / "run", shelf[1], shelf[2]
+def signed(made: tuple[Path, Path, Path], tmp_path: Path) -> tuple[Path, Path, Path]:
+    shutil.copytree(made[0], tmp_path / "run")
+    return tmp_path / "run", made[1], made[2]
 
 
 def required(run: Path, *keys: Path) -> Verification:

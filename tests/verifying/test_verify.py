@@ -21,17 +21,17 @@ from medharden.verifying.records import protocol_faults
 
 
 @pytest.fixture(scope="module")
-def shelf(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """A signed run directory, not to be touched, and the public key."""
-    run, _, public = make_signed(tmp_path_factory.mktemp("shelf"))
+    run, _, public = make_signed(tmp_path_factory.mktemp("made"))
     return run, public
 
 
 @pytest.fixture
-def signed(shelf: tuple[Path, Path], tmp_path: Path) -> tuple[Path, Path]:
+def signed(made: tuple[Path, Path], tmp_path: Path) -> tuple[Path, Path]:
     """A copy of it."""
-    shutil.copytree(shelf[0], tmp_path / "run")
-    return tmp_path / "run", shelf[1]
+    shutil.copytree(made[0], tmp_path / "run")
+    return tmp_path / "run", made[1]
 
 
 def wrong(run: Path, *public: Path) -> set[str]:
@@ -45,8 +45,8 @@ def every_file(run: Path) -> list[Path]:
 # --- what is whole -----------------------------------------------------------------------------------------------
 
 
-def test_a_signed_directory_is_verified_and_says_who_signed_as_what_and_why(shelf: tuple[Path, Path]) -> None:
-    run, public = shelf
+def test_a_signed_directory_is_verified_and_says_who_signed_as_what_and_why(made: tuple[Path, Path]) -> None:
+    run, public = made
     found = verify(run, public_keys=[public], require_signature=True)
     assert (found.verified, found.signed, found.faults, found.uncovered, found.notes) == (True, True, (), (), ())
     (signature,) = found.signatures
@@ -74,8 +74,8 @@ def test_an_unsigned_directory_is_consistent_and_says_that_digests_are_all_it_re
     assert {f.file for f in verify(run, require_signature=True).faults} == {"signatures"}
 
 
-def test_signatures_that_no_key_was_given_for_are_not_called_verified(shelf: tuple[Path, Path], tmp_path: Path) -> None:
-    run, _ = shelf
+def test_signatures_that_no_key_was_given_for_are_not_called_verified(made: tuple[Path, Path], tmp_path: Path) -> None:
+    run, _ = made
     found = verify(run)
     assert found.whole
     assert not found.signed
@@ -259,7 +259,7 @@ def test_several_people_sign_one_after_the_other_and_each_is_verified(
         sign(run, key, WHO, render=None)
 
 
-def test_one_key_signs_a_state_once(signed: tuple[Path, Path], shelf: tuple[Path, Path]) -> None:
+def test_one_key_signs_a_state_once(signed: tuple[Path, Path], made: tuple[Path, Path]) -> None:
     from medharden.audit.keys import load_signing_key
 
     run, public = signed
@@ -394,10 +394,10 @@ def test_a_key_of_another_kind_is_refused(tmp_path: Path) -> None:
         load_public_key(path)
 
 
-def test_verification_imports_no_torch(shelf: tuple[Path, Path]) -> None:
+def test_verification_imports_no_torch(made: tuple[Path, Path]) -> None:
     code = (
         "import sys\nfrom pathlib import Path\nfrom medharden.verifying import verify\n"
-        f"assert verify(Path({str(shelf[0])!r}), public_keys=[Path({str(shelf[1])!r})]).signed\n"
+        f"assert verify(Path({str(made[0])!r}), public_keys=[Path({str(made[1])!r})]).signed\n"
         "assert 'torch' not in sys.modules and 'pandas' not in sys.modules\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)

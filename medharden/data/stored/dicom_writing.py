@@ -27,11 +27,11 @@ from medharden._version import __version__
 from medharden.data.formats.dicom import open_dicom, padding_of, rescale_of, stored_range
 from medharden.data.formats.limits import Hold
 from medharden.data.formats.placing import functional_groups
-from medharden.data.stored.carrier import Carrier
 from medharden.data.stored.dicom_kept import kept_elements
+from medharden.data.stored.values import StoredValues
 from medharden.errors import DataError
 
-__all__ = ["Marks", "dicom_bytes", "dicom_carrier"]
+__all__ = ["Marks", "dicom_bytes", "dicom_values"]
 
 _LOSSY = {
     JPEGBaseline8Bit: "ISO_10918_1",
@@ -70,7 +70,7 @@ class Marks:
     origin: str
 
 
-def dicom_carrier(path: Path, dims: int, hold: Hold) -> Carrier:
+def dicom_values(path: Path, dims: int, hold: Hold) -> StoredValues:
     """The stored values of a DICOM image.
 
     Raises:
@@ -83,7 +83,7 @@ def dicom_carrier(path: Path, dims: int, hold: Hold) -> Carrier:
     planes = np.moveaxis(stored, -1, 0) if int(ds.SamplesPerPixel) == 3 else stored[None]
     planes = planes[: image.values.shape[0]].astype(np.int64)
     slope, intercept = (1.0, 0.0) if int(ds.SamplesPerPixel) == 3 else (float(v[0]) for v in rescale_of(ds))
-    return Carrier(planes, low, high, slope, intercept, padding_of(ds, planes), image)
+    return StoredValues(planes, low, high, slope, intercept, padding_of(ds, planes), image)
 
 
 def _check_writable(ds: Dataset) -> None:
@@ -110,7 +110,7 @@ def dicom_bytes(
     Args:
         path: the source.
         dims: as `read_dicom` takes it.
-        stored: (C, *spatial) as `dicom_carrier` gives it, within what the bits hold.
+        stored: (C, *spatial) as `dicom_values` gives it, within what the bits hold.
         marks: what the file says of itself.
         hold: the memory that may be taken.
 
@@ -118,7 +118,7 @@ def dicom_bytes(
         The file, its ending, and every text in its header but the UIDs, all of which are new or the standard's.
 
     Raises:
-        DataError: as `dicom_carrier`.
+        DataError: as `dicom_values`.
     """
     source, _, before = open_dicom(path, dims, hold)
     _check_writable(source)

@@ -12,17 +12,17 @@ from nibabel.orientations import apply_orientation, io_orientation, ornt_transfo
 
 from medharden.data.formats.limits import Hold
 from medharden.data.formats.nifti import open_nifti
-from medharden.data.stored.carrier import Carrier
+from medharden.data.stored.values import StoredValues
 from medharden.errors import DataError
 
-__all__ = ["nifti_bytes", "nifti_carrier"]
+__all__ = ["nifti_bytes", "nifti_values"]
 
 _TEXT = ("data_type", "db_name", "aux_file", "intent_name", "unused_str")
 _WARNING = b"adversarial test image, not for clinical use"
 _CANONICAL = np.array([[0.0, 1.0], [1.0, 1.0], [2.0, 1.0]])
 
 
-def nifti_carrier(path: Path, hold: Hold) -> Carrier:
+def nifti_values(path: Path, hold: Hold) -> StoredValues:
     """The stored values of a NIfTI volume, axes as the loader turns them.
 
     Raises:
@@ -38,7 +38,7 @@ def nifti_carrier(path: Path, hold: Hold) -> Carrier:
     stored = apply_orientation(array, io_orientation(header.get_best_affine()))[None].astype(np.int64)
     low, high = int(np.iinfo(dtype).min), int(np.iinfo(dtype).max)
     none = np.zeros(stored.shape, dtype=np.bool_)
-    return Carrier(stored, low, high, float(slope or 1.0), float(intercept or 0.0), none, image)
+    return StoredValues(stored, low, high, float(slope or 1.0), float(intercept or 0.0), none, image)
 
 
 def nifti_bytes(path: Path, stored: npt.NDArray[np.int64], hold: Hold) -> bytes:
@@ -46,11 +46,11 @@ def nifti_bytes(path: Path, stored: npt.NDArray[np.int64], hold: Hold) -> bytes:
 
     Args:
         path: the source.
-        stored: (1, D, H, W) as `nifti_carrier` gives it, within the data type's range.
+        stored: (1, D, H, W) as `nifti_values` gives it, within the data type's range.
         hold: the memory that may be taken.
 
     Raises:
-        DataError: as `nifti_carrier`.
+        DataError: as `nifti_values`.
     """
     _, header, array = open_nifti(path, hold)
     back = ornt_transform(_CANONICAL, io_orientation(header.get_best_affine()))

@@ -22,7 +22,7 @@ Floats = npt.NDArray[np.float32]
 
 @dataclass(frozen=True)
 class ReadCase:
-    """What is kept of a case once its input lies on the shelf.
+    """What is kept of a case once its input lies in the decoded store.
 
     Attributes:
         shape: of its model input (C, *spatial), before colour is decided for the cohort.

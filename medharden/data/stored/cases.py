@@ -17,9 +17,9 @@ from medharden.data.formats.image import MALFORMED, StoredImage, quiet_readers
 from medharden.data.formats.limits import Hold, Room
 from medharden.data.pseudonyms import keyed_digest, pseudonym
 from medharden.data.sources.folder import Entry, Listing
-from medharden.data.stored.carrier import Carrier, plain_carrier
-from medharden.data.stored.dicom_writing import Marks, dicom_bytes, dicom_carrier
-from medharden.data.stored.nifti_writing import nifti_bytes, nifti_carrier
+from medharden.data.stored.dicom_writing import Marks, dicom_bytes, dicom_values
+from medharden.data.stored.nifti_writing import nifti_bytes, nifti_values
+from medharden.data.stored.values import StoredValues, plain_values
 from medharden.errors import DataError
 from medharden.protocol import Protocol
 from medharden.sizes import MAX_DECODED
@@ -57,7 +57,7 @@ class StoredCases:
     key: bytes = field(repr=False)
     room: Room = field(default_factory=lambda: Room(value_bytes=_VALUE_BYTES))
 
-    def carrier(self, case: Case) -> Carrier:
+    def stored_values(self, case: Case) -> StoredValues:
         """The stored values of a case.
 
         Raises:
@@ -66,37 +66,37 @@ class StoredCases:
         """
         with quiet_readers(), self.room.file() as hold:
             try:
-                carrier = _carrier(self.listing, self.entries[case.case], self.dims, hold)
+                stored_values = _stored_values(self.listing, self.entries[case.case], self.dims, hold)
             except KeyError:
                 raise DataError("is no case of these data") from None
             except MALFORMED as error:
                 raise DataError(f"can't be taken apart: its header is malformed ({type(error).__name__})") from None
-        if keyed_digest(self.key, "pixels", carrier.image.pixels) != case.pixels:
+        if keyed_digest(self.key, "pixels", stored_values.image.pixels) != case.pixels:
             raise DataError("changed since it was read first")
-        return carrier
+        return stored_values
 
-    def written(self, case: Case, carrier: Carrier, stored: npt.NDArray[np.int64], marks: Marks) -> Written:
+    def written(self, case: Case, stored_values: StoredValues, stored: npt.NDArray[np.int64], marks: Marks) -> Written:
         """The case's file with other stored values: DICOM as DICOM, NIfTI as NIfTI, every picture as PNG.
 
         Args:
             case: which.
-            carrier: what `carrier` gave for it.
-            stored: (C, *spatial) within the carrier's range.
+            stored_values: what `stored_values` gave for it.
+            stored: (C, *spatial) within the range of those.
             marks: what a DICOM file says of itself.
 
         Raises:
             DataError: the source can't be written back.
         """
-        assert stored.min() >= carrier.lowest, "below what the file holds"  # noqa: S101
-        assert stored.max() <= carrier.highest, "above what the file holds"  # noqa: S101
+        assert stored.min() >= stored_values.lowest, "below what the file holds"  # noqa: S101
+        assert stored.max() <= stored_values.highest, "above what the file holds"  # noqa: S101
         path = self.entries[case.case].path
         with quiet_readers(), self.room.file() as hold:
             try:
-                if path is not None and carrier.image.format == "dicom":
+                if path is not None and stored_values.image.format == "dicom":
                     return Written(*dicom_bytes(path, self.dims, stored, marks, hold))
-                if path is not None and carrier.image.format == "nifti":
+                if path is not None and stored_values.image.format == "nifti":
                     return Written(nifti_bytes(path, stored, hold), ".nii.gz")
-                return Written(_png(stored, carrier.highest), ".png")
+                return Written(_png(stored, stored_values.highest), ".png")
             except MALFORMED as error:
                 raise DataError(f"can't be written back: its header is malformed ({type(error).__name__})") from None
 
@@ -137,23 +137,23 @@ def read_back(path: Path, dims: int, room: Room | None = None) -> StoredImage:
         return read_file(path, dims, hold)
 
 
-def _carrier(listing: Listing, entry: Entry, dims: int, hold: Hold) -> Carrier:
+def _stored_values(listing: Listing, entry: Entry, dims: int, hold: Hold) -> StoredValues:
     if entry.slices:
         raise DataError(
             f"is read from {len(entry.slices)} files, which are not written back; give it as one NIfTI file to attack "
             "its stored values"
         )
     if entry.path is None:
-        return _picture_carrier(listing.read(entry, hold))
+        return _picture_values(listing.read(entry, hold))
     kind = sniff(entry.path)
     if kind == "dicom":
-        return dicom_carrier(entry.path, dims, hold)
+        return dicom_values(entry.path, dims, hold)
     if kind == "nifti":
-        return nifti_carrier(entry.path, hold)
-    return _picture_carrier(read_file(entry.path, dims, hold))
+        return nifti_values(entry.path, hold)
+    return _picture_values(read_file(entry.path, dims, hold))
 
 
-def _picture_carrier(image: StoredImage) -> Carrier:
+def _picture_values(image: StoredImage) -> StoredValues:
     if image.values.ndim != 3:
         raise DataError("is a volume of an archive; give volumes as NIfTI or DICOM files to have them written back")
     top = None if image.window is None else image.window.high
@@ -161,7 +161,7 @@ def _picture_carrier(image: StoredImage) -> Carrier:
         raise DataError(
             "has values that PNG can't hold in the same way; expected grey of 8 or 16 bits, or 8-bit colour"
         )
-    return plain_carrier(image, 0, int(top))
+    return plain_values(image, 0, int(top))
 
 
 def _png(stored: npt.NDArray[np.int64], highest: int) -> bytes:

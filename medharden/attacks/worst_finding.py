@@ -16,12 +16,12 @@ from medharden.attacks.projections import per_case, project, random_start, steep
 from medharden.attacks.victim import attackable, refers
 from medharden.protocol import ThreatModel
 
-__all__ = ["push_finding", "wrongness"]
+__all__ = ["worst_finding", "wrongness"]
 
 _FAR = 1e3  # what is referred scores below every logit
 
 
-def push_finding(
+def worst_finding(
     model: nn.Module,
     inputs: Tensor,
     labels: Tensor,

@@ -18,14 +18,14 @@ from torch.nn import functional
 from medharden.attacks.losses import cross_entropy, margin, safe_columns, spread, succeeded
 from medharden.errors import RangeError
 
-__all__ = ["Aim", "Sought", "check_sought", "wrong_findings"]
+__all__ = ["Criterion", "Objective", "check_objective", "wrong_findings"]
 
-Sought = int | Literal["any", "all"]
+Objective = int | Literal["any", "all"]
 """Which finding of a multi-label model is to be changed; `any` for multi-class models."""
 
 
 @dataclass(frozen=True)
-class Aim:
+class Criterion:
     """Labels, and what an attack wants of the answers to them.
 
     Attributes:
@@ -37,7 +37,7 @@ class Aim:
     """
 
     labels: Tensor
-    finding: Sought = "any"
+    finding: Objective = "any"
     refers: bool = False
     targets: Tensor | None = None
 
@@ -46,12 +46,12 @@ class Aim:
         """Whether each case has several findings."""
         return self.labels.dim() == 2
 
-    def of(self, rows: Tensor) -> Aim:
-        """The same aim for some of the cases."""
+    def of(self, rows: Tensor) -> Criterion:
+        """The same criterion for some of the cases."""
         return replace(self, labels=self.labels[rows], targets=None if self.targets is None else self.targets[rows])
 
-    def toward(self, targets: Tensor) -> Aim:
-        """The same aim with losses that push towards (N,) classes or findings."""
+    def toward(self, targets: Tensor) -> Criterion:
+        """The same criterion with losses that push towards (N,) classes or findings."""
         return replace(self, targets=targets)
 
     def won(self, logits: Tensor) -> Tensor:
@@ -152,7 +152,7 @@ def wrong_findings(logits: Tensor, labels: Tensor) -> Tensor:
     return (logits > 0) != (labels > 0.5)
 
 
-def check_sought(labels: Tensor, finding: Sought) -> None:
+def check_objective(labels: Tensor, finding: Objective) -> None:
     """Refuses a finding that the labels have not.
 
     Raises:

@@ -18,14 +18,14 @@ from medharden.attacks.targeted import climb_targets
 from medharden.attacks.victim import Strongest, Victim, climb_from
 from medharden.protocol import Attack, ThreatModel
 
-__all__ = ["passes", "recipe", "strike"]
+__all__ = ["dispatch", "passes", "recipe"]
 
-Strike = Callable[[Victim, Tensor, Sequence[torch.Generator], ThreatModel, Attack], Strongest]
+Attacker = Callable[[Victim, Tensor, Sequence[torch.Generator], ThreatModel, Attack], Strongest]
 
 _LOSSES = {"ce": "cross-entropy", "margin": "difference of logits", "dlr": "difference of logits ratio"}
 
 
-def strike(
+def dispatch(
     victim: Victim, inputs: Tensor, generators: Sequence[torch.Generator], threat: ThreatModel, attack: Attack
 ) -> Strongest:
     """Runs one attack of a suite on a batch.
@@ -37,7 +37,7 @@ def strike(
         threat: norm, eps in input units, bounds.
         attack: which one.
     """
-    return _STRIKES[attack.attack](victim, inputs, generators, threat, attack)
+    return _DISPATCH[attack.attack](victim, inputs, generators, threat, attack)
 
 
 def recipe(attack: Attack, threat: ThreatModel, seed: int) -> str:
@@ -110,8 +110,8 @@ def _fab(
         yield from _starts(inputs, generators, threat, attack.restarts - 1, surface=False)
 
     strongest = Strongest(inputs)
-    for aimed in toward_nearest(victim, inputs, threat, attack.targets):
-        climb_from(climb_fab, aimed, inputs, starts(), threat=threat, steps=attack.steps, strongest=strongest)
+    for targeted in toward_nearest(victim, inputs, threat, attack.targets):
+        climb_from(climb_fab, targeted, inputs, starts(), threat=threat, steps=attack.steps, strongest=strongest)
     return strongest
 
 
@@ -127,4 +127,4 @@ def _square(
     return strongest
 
 
-_STRIKES: dict[str, Strike] = {"pgd": _pgd, "apgd": _apgd, "apgd-t": _targeted, "fab": _fab, "square": _square}
+_DISPATCH: dict[str, Attacker] = {"pgd": _pgd, "apgd": _apgd, "apgd-t": _targeted, "fab": _fab, "square": _square}

@@ -19,13 +19,13 @@ from medharden.data.view.preprocessing import preprocess
 from medharden.errors import DataError
 from medharden.protocol import Input, ThreatModel
 
-__all__ = ["Carrier", "budget_in_counts", "input_of", "movable_values", "plain_carrier", "to_input"]
+__all__ = ["StoredValues", "budget_in_counts", "input_of", "movable_values", "plain_values", "to_input"]
 
 _ROUNDING = 1e-9  # 0.3 / 0.1 is 2.9999999999999996 in floating point, and means 3
 
 
 @dataclass(frozen=True, eq=False)
-class Carrier:
+class StoredValues:
     """One image as its file's integers.
 
     Attributes:
@@ -49,8 +49,8 @@ class Carrier:
         assert np.array_equal(again, self.image.values), "the integers do not give the image"  # noqa: S101
 
 
-def plain_carrier(image: StoredImage, lowest: int, highest: int) -> Carrier:
-    """The carrier of an image whose stored values are its rescaled ones, such as a picture.
+def plain_values(image: StoredImage, lowest: int, highest: int) -> StoredValues:
+    """The values of an image whose stored values are its rescaled ones, such as a picture.
 
     Raises:
         DataError: the values are no integers of that range.
@@ -58,12 +58,12 @@ def plain_carrier(image: StoredImage, lowest: int, highest: int) -> Carrier:
     stored = image.values.astype(np.int64)
     if not np.array_equal(stored, image.values) or stored.min() < lowest or stored.max() > highest:
         raise DataError(f"holds values that are no integers from {lowest} to {highest}")
-    return Carrier(stored, lowest, highest, 1.0, 0.0, np.zeros(stored.shape, dtype=np.bool_), image)
+    return StoredValues(stored, lowest, highest, 1.0, 0.0, np.zeros(stored.shape, dtype=np.bool_), image)
 
 
-def rescaled(stored: Tensor, carrier: Carrier) -> Tensor:
+def rescaled(stored: Tensor, stored_values: StoredValues) -> Tensor:
     """Stored values to rescaled units, in the reader's own precision: float64, then float32."""
-    return (stored.double() * carrier.slope + carrier.intercept).float()
+    return (stored.double() * stored_values.slope + stored_values.intercept).float()
 
 
 def input_of(image: StoredImage, spec: Input, channels: int) -> Tensor:
@@ -72,7 +72,7 @@ def input_of(image: StoredImage, spec: Input, channels: int) -> Tensor:
     return unit.expand(channels, *unit.shape[1:])
 
 
-def to_input(carrier: Carrier, spec: Input, channels: int) -> Callable[[Tensor], Tensor]:
+def to_input(stored_values: StoredValues, spec: Input, channels: int) -> Callable[[Tensor], Tensor]:
     """The differentiable way from stored values to model input, with the very values that `input_of` gives.
 
     Where a linear window clips, the gradient passes as if it did not: a value outside the window but within the
@@ -80,7 +80,7 @@ def to_input(carrier: Carrier, spec: Input, channels: int) -> Callable[[Tensor],
     the loader takes them, and count as constant for the gradient.
 
     Args:
-        carrier: the case.
+        stored_values: the case.
         spec: the protocol's input.
         channels: of the cohort's inputs.
 
@@ -92,11 +92,11 @@ def to_input(carrier: Carrier, spec: Input, channels: int) -> Callable[[Tensor],
     """
     if any(step.step == "spacing" for step in spec.spatial):
         raise DataError("is resampled to another spacing (input.spatial), through which no gradient is taken")
-    fixed = None if spec.intensity.of_case else recipe_for(carrier.image, spec)
+    fixed = None if spec.intensity.of_case else recipe_for(stored_values.image, spec)
 
     def apply(stored: Tensor) -> Tensor:
-        values = rescaled(stored, carrier)
-        recipe = fixed or recipe_for(_with_values(carrier.image, values), spec)
+        values = rescaled(stored, stored_values)
+        recipe = fixed or recipe_for(_with_values(stored_values.image, values), spec)
         window = recipe.window
         if window.kind == "linear" and window.high > window.low and not recipe.after:
             values = values.detach().clamp(window.low, window.high) + (values - values.detach())
@@ -117,7 +117,7 @@ def _with_values(image: StoredImage, values: Tensor) -> StoredImage:
     )
 
 
-def budget_in_counts(carrier: Carrier, threat: ThreatModel, spec: Input) -> int:
+def budget_in_counts(stored_values: StoredValues, threat: ThreatModel, spec: Input) -> int:
     """How many stored counts a value may move: the budget rounded down to the file's lattice.
 
     In HU, floor(eps / |slope|). A budget in units of the input is that share of the width of the case's window.
@@ -128,28 +128,28 @@ def budget_in_counts(carrier: Carrier, threat: ThreatModel, spec: Input) -> int:
     if threat.unit == "counts":
         counts = threat.eps
     elif threat.unit == "HU":
-        counts = threat.eps / abs(carrier.slope)
+        counts = threat.eps / abs(stored_values.slope)
     else:
-        window = recipe_for(carrier.image, spec).window
+        window = recipe_for(stored_values.image, spec).window
         if window.kind != "linear" or window.high <= window.low:
             raise DataError("has a window that is not linear, so a budget in input units has no fixed size in counts")
         share = threat.eps / 255 if threat.unit == "1/255" else threat.eps
-        counts = share * (window.high - window.low) / abs(carrier.slope)
+        counts = share * (window.high - window.low) / abs(stored_values.slope)
     whole = math.floor(counts + _ROUNDING)
     if whole < 1:
         raise DataError(f"stores steps larger than the budget: eps is {counts:.3g} of one stored count")
     return whole
 
 
-def movable_values(carrier: Carrier, counts: int, spec: Input) -> npt.NDArray[np.bool_]:
+def movable_values(stored_values: StoredValues, counts: int, spec: Input) -> npt.NDArray[np.bool_]:
     """(C, *spatial) bool: values that are image and whose move by the budget a model could see through the window."""
-    movable: npt.NDArray[np.bool_] = ~carrier.padding
+    movable: npt.NDArray[np.bool_] = ~stored_values.padding
     if spec.intensity.of_case or spec.intensity.when == "after":
         return movable
-    window: Window = recipe_for(carrier.image, spec).window
+    window: Window = recipe_for(stored_values.image, spec).window
     if window.kind == "sigmoid":
         return movable
-    reach = counts * abs(carrier.slope)
-    values: npt.NDArray[Any] = carrier.image.values
+    reach = counts * abs(stored_values.slope)
+    values: npt.NDArray[Any] = stored_values.image.values
     movable &= (values + reach > window.low) & (values - reach < window.high)
     return movable
