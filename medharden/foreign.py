@@ -15,6 +15,7 @@ _LIBRARIES = tuple(
     for name in ("stdlib", "platstdlib", "purelib", "platlib")
     if (path := sysconfig.get_path(name))
 )
+_NO_FILE = ("<frozen", "<string>")  # the import's own, and code made of text
 
 
 def own_place(error: BaseException) -> str:
@@ -28,7 +29,7 @@ def own_place(error: BaseException) -> str:
         path = os.path.realpath(frame.filename)
         if path.startswith(_HERE):  # what called medharden is not what it called
             return ""
-        if not path.startswith(_LIBRARIES) and not frame.filename.startswith("<frozen"):
+        if not path.startswith(_LIBRARIES) and not frame.filename.startswith(_NO_FILE):
             return _said(error, frame)
     return ""
 
