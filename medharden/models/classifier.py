@@ -18,6 +18,7 @@ from medharden.models.origins import require_order
 from medharden.models.outputs import named_output
 from medharden.record import ModelRecord
 from medharden.rows import Cases, parts
+from medharden.shortage import shortage
 from medharden.text import neutral
 
 __all__ = ["Classifier", "check_classifier", "logits_in_batches", "state_digest"]
@@ -157,10 +158,10 @@ class Classifier(nn.Module):
     def _answer(self, inputs: Tensor) -> Any:
         try:
             return self.network(inputs)
-        except (MedHardenError, torch.OutOfMemoryError):
+        except MedHardenError:
             raise
         except Exception as error:  # the user's own code may raise anything
-            place = own_place(error) if self.record.source == "python" and "memory" not in str(error) else ""
+            place = own_place(error) if self.record.source == "python" and shortage(error) is None else ""
             if not place:
                 raise
             said = neutral((str(error).splitlines() or [""])[0])[:200]

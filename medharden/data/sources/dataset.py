@@ -20,6 +20,7 @@ from medharden.errors import DataError, ProtocolError
 from medharden.foreign import place_of
 from medharden.protocol import Protocol
 from medharden.record import Finding
+from medharden.shortage import shortage
 
 __all__ = ["Item", "Items", "SizedDataset"]
 
@@ -152,6 +153,8 @@ class Items:
         try:
             return self._dataset[row]
         except Exception as error:  # the user's own code may raise anything
+            if shortage(error) is not None:
+                raise
             raise DataError(f"can't be had: the dataset's own code stopped with {place_of(error)}") from error
 
     def _label(self, label: Any) -> str | tuple[str, ...]:
