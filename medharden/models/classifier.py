@@ -25,6 +25,8 @@ __all__ = ["Classifier", "check_classifier", "logits_in_batches", "state_digest"
 
 
 _FAR = 1e4
+# what layers raise on inputs that don't fit them
+_UNFIT = (RuntimeError, ValueError, AssertionError, TypeError, LookupError, AttributeError)
 
 
 class Classifier(nn.Module):
@@ -246,12 +248,17 @@ def _tried(model: Classifier, inputs: Tensor) -> Tensor:
     """The model's answer on its first inputs, or what it lacks."""
     try:
         return model(inputs)  # type: ignore[no-any-return]
-    except (RuntimeError, ValueError, AssertionError, TypeError, LookupError, AttributeError) as error:
-        said = (str(error).splitlines() or [type(error).__name__])[0]
+    except (ModelError, *_UNFIT) as error:
+        cause = error.__cause__ if isinstance(error, ModelError) else error
+        if not isinstance(cause, _UNFIT):
+            raise
+        place = own_place(cause)
+        said = (str(cause).splitlines() or [""])[0][:200]
+        told = f"{said} ({place})" if said and place else said or place or type(cause).__name__
         raise ModelError(
-            f"the model ({model.record.arch}) does not accept inputs of shape {tuple(inputs.shape[1:])}: "
-            f"{said[:200]}; set input.size in the protocol to the size it was trained at"
-        ) from error
+            f"the model ({model.record.arch}) does not accept inputs of shape {tuple(inputs.shape[1:])}: {told}; "
+            "set input.size in the protocol to the size it was trained at"
+        ) from cause
 
 
 def _answers_probabilities(model: Classifier, inputs: Tensor) -> bool:
