@@ -248,8 +248,8 @@ def evaluate(
     ledger: Ledger = None,
     artefact: Artefact = None,
     independent: Independent = False,
-    by: By = "",
-    role: ByRole = "",
+    by: By = None,
+    role: ByRole = None,
     key: TesterKey = None,
     supersede: Annotated[
         bool, typer.Option("--supersede", help="With --artefact or --independent: evaluate in a signed run.")
@@ -270,7 +270,7 @@ def evaluate(
     if independent:
         from medharden.cli.independent import run_independent
 
-        run_independent(job, by, role, key, supersede)
+        run_independent(job, by or "", role or "", key, supersede)
         return
     run_evaluation(job)
 

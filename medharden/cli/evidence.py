@@ -36,9 +36,9 @@ Independent = Annotated[
         help="Test a release that was evaluated again, apart from those who made it.",
     ),
 ]
-By = Annotated[str, typer.Option("--by", rich_help_panel=_INDEPENDENT, help="Who tests, in print.")]
+By = Annotated[str | None, typer.Option("--by", rich_help_panel=_INDEPENDENT, help="Who tests, in print.")]
 ByRole = Annotated[
-    str, typer.Option("--role", rich_help_panel=_INDEPENDENT, help="As what, such as 'test laboratory'.")
+    str | None, typer.Option("--role", rich_help_panel=_INDEPENDENT, help="As what, such as 'test laboratory'.")
 ]
 TesterKey = Annotated[
     Path | None,
