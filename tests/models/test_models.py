@@ -292,7 +292,7 @@ def test_a_network_that_fails_without_a_word_or_lacks_a_package_is_a_model_error
     fussy = load_classifier(tmp_path / "m.pt", arch="python:foreign_networks:Fussy")
     with pytest.raises(
         ModelError,
-        match=r"does not accept inputs of shape .*: TypeError at foreign_networks.py, line \d+, in forward; set input\.size",
+        match=r"not accept inputs of shape .*: TypeError at foreign_networks.py, line \d+, in forward; set input\.size",
     ):
         check_classifier(fussy, torch.rand(2, 1, 16, 16), ("a", "b"))
 
