@@ -63,7 +63,7 @@ def desk(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def export(tmp_path: Path) -> Path:
-    """A folder with CT series as they are exported, a table, the weights of a 3D network, and the page's own protocol."""
+    """CT series as they are exported, a table, the weights of a 3D network, and the page's own protocol."""
     rng = np.random.default_rng(0)
     rows = ["path,label,patient"]
     for number in range(40):
