@@ -31,6 +31,7 @@ class Entry:
     Attributes:
         text: what names the case below the data's root; stays private, only its pseudonym is shown.
         label: the class's name, or the names of the findings that are there.
+        masked: names of the findings that are left out of this case.
         split: `train`, `val`, `test`, or "" where the data do not say.
         patient: the patient identifier that the data give, or "".
         path: its file; the first of a series.
@@ -46,6 +47,7 @@ class Entry:
     path: Path | None = None
     slices: tuple[Path, ...] = ()
     row: int = 0
+    masked: tuple[str, ...] = ()
 
     @property
     def paths(self) -> tuple[Path, ...]:

@@ -81,7 +81,7 @@ def list_manifest(table: Path, protocol: Protocol, name: Callable[[str], str]) -
     lost = unchosen = 0
     for number, row in rows.items():
         found = places.find(row[roles["path"]], series)
-        label, unlabelled = labels.of(row)
+        label, masked, unlabelled = labels.of(row)
         split, known = splits.get(number, ""), None if unlabelled else label
         lost += found.problem == MISSING
         if not row[roles["path"]]:
@@ -90,7 +90,7 @@ def list_manifest(table: Path, protocol: Protocol, name: Callable[[str], str]) -
             unchosen += 1
         elif reason := found.problem or unlabelled:
             apart = left_out if not found.problem and labels.excludes(reason) else problems
-            apart.append(Problem(name(found.text), reason, known, split))
+            apart.append(Problem(name(found.text), reason, known, split, masked=masked))
         else:
             entry = Entry(
                 text=found.text,
@@ -99,6 +99,7 @@ def list_manifest(table: Path, protocol: Protocol, name: Callable[[str], str]) -
                 patient=row[roles["patient"]] if "patient" in roles else "",
                 attributes={c: v for c, v in row.items() if c not in taken and v},
                 path=root / found.text,
+                masked=masked,
             )
             listed.append(as_case(entry, found.slices) if found.slices else entry)
     if lost and lost == len(rows):
@@ -151,14 +152,14 @@ class _Labels:
                 )
                 self._guess.append(Finding("data.label_column", "info", message))
 
-    def of(self, row: Row) -> tuple[str | tuple[str, ...], str]:
-        """A case's label, and why it can't be used, or ""."""
+    def of(self, row: Row) -> tuple[str | tuple[str, ...], tuple[str, ...], str]:
+        """A case's label, the findings that are left out of it, and why it can't be used, or ""."""
         if self._reader is not None:
             return self._reader.from_names(row[self._column]) if self._column else self._reader.from_cells(row)
         if self._words is None or self._column is None:
-            return next(name for column, name in self._one_hot.items() if float(row[column]) == 1.0), ""
+            return next(name for column, name in self._one_hot.items() if float(row[column]) == 1.0), (), ""
         label = self._words.of(row[self._column])
-        return label, "" if label else "has no label"
+        return label, (), "" if label else "has no label"
 
     def excludes(self, reason: str) -> bool:
         """Whether the protocol leaves cases out for this."""
@@ -201,7 +202,7 @@ def _once(
     kept, problems, repeated = [], [], []
     for rows in same.values():
         if apart := _contradiction(rows):
-            labels, splits = {row.label for row in rows}, {row.split for row in rows}
+            labels, splits = {(row.label, row.masked) for row in rows}, {row.split for row in rows}
             said = f"is listed {len(rows)} times, with different {apart}"
             label, split = (rows[0].label if len(labels) == 1 else None), (rows[0].split if len(splits) == 1 else "")
             # one case, under several rows
@@ -212,14 +213,16 @@ def _once(
         for row in rows:
             if row is not chosen:
                 other = f", as {name(chosen.text)} too" if row.text != chosen.text else ""
-                repeated.append(Problem(name(row.text), f"is listed twice{other}", row.label, row.split, True))
+                repeated.append(
+                    Problem(name(row.text), f"is listed twice{other}", row.label, row.split, True, row.masked)
+                )
     return kept, problems, repeated
 
 
 def _contradiction(rows: list[Entry]) -> str:
     """What rows of one file say differently of it, or nothing."""
     ways = {
-        "labels": len({row.label for row in rows}),
+        "labels": len({(row.label, row.masked) for row in rows}),
         "patients": len({patient_identity(row.patient) for row in rows} - {""}),
         "splits": len({row.split for row in rows}),
     }
