@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from medharden.protocol.base import Strict
+from medharden.protocol.sourcing import FilePattern
 
-__all__ = ["Input", "Intensity", "Step", "Volume"]
+__all__ = ["Channel", "Input", "Intensity", "Step", "Volume"]
 
 _TAKES: dict[str, set[str]] = {  # what each step needs
     "transpose": set(),
@@ -96,6 +97,31 @@ class Step(Strict):
 
 
 _Number = Annotated[int, Field(ge=1)]
+_MOST_CHANNELS = 64
+
+
+class Channel(Strict):
+    """One channel of a case that is stacked of several images.
+
+    Attributes:
+        name: what it is, such as `flair`.
+        files: which files are it, by a pattern.
+    """
+
+    name: Annotated[str, Field(min_length=1, max_length=100, pattern=r"^[^\x00-\x1f]+$")]
+    files: FilePattern
+
+
+def _in_order(given: Any) -> Any:
+    """A mapping as a list: canonical JSON, of which digests are made, sorts the keys of a mapping."""
+    if isinstance(given, dict):
+        return tuple({"name": name, "files": files} for name, files in given.items())
+    return tuple(given) if isinstance(given, list) else given
+
+
+Channels = Annotated[
+    tuple[Channel, ...], BeforeValidator(_in_order, json_schema_input_type=dict[str, str] | tuple[Channel, ...])
+]
 
 
 class Volume(Strict):
@@ -134,6 +160,8 @@ class Input(Strict):
     Attributes:
         dims: spatial dimensions, 2 or 3.
         channels: `gray`, `rgb`, or `auto`: colour only where some case has channels that differ.
+        channels_from: the modalities of one examination, stacked as channels in this order: name to pattern of the
+            files, as `cases.include` has them. Empty where a case is one image.
         size: (H, W) or (D, H, W) that every case is resampled to; null keeps the native size, which must then be
             the same for all.
         fit: `stretch` resamples each axis to the size; `pad` keeps the aspect ratio and pads with the lowest value.
@@ -144,6 +172,7 @@ class Input(Strict):
 
     dims: Literal[2, 3] = 2
     channels: Literal["auto", "gray", "rgb"] = "auto"
+    channels_from: Channels = ()
     size: tuple[Annotated[int, Field(ge=1)], ...] | None = None
     fit: Literal["stretch", "pad"] = "stretch"
     intensity: Intensity = Intensity()
@@ -153,6 +182,12 @@ class Input(Strict):
 
     @model_validator(mode="after")
     def _consistent(self) -> Input:
+        if len(self.channels_from) == 1 or len(self.channels_from) > _MOST_CHANNELS:
+            raise ValueError(f"input.channels_from names 2 to {_MOST_CHANNELS} channels, got {len(self.channels_from)}")
+        if len({channel.name for channel in self.channels_from}) < len(self.channels_from):
+            raise ValueError("input.channels_from names a channel twice")
+        if self.channels_from and self.channels == "rgb":
+            raise ValueError("input.channels: rgb is of colour; input.channels_from stacks grey images")
         if self.size is not None and len(self.size) != self.dims:
             raise ValueError(f"input.size has {len(self.size)} numbers; input.dims is {self.dims}")
         if self.spatial and (self.size is not None or self.fit != "stretch"):

@@ -6,10 +6,12 @@ import csv
 import json
 from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 import pytest
 import torch
-from foreign_networks import TinyNet
+from dicom_volumes import positions, series
+from foreign_networks import TinyNet, TinyVolumes
 from PIL import Image
 from tiny import ARCH, KEY
 
@@ -35,7 +37,9 @@ def run(folder: Path, data: Path, protocol: str, network: torch.nn.Module, arch:
     (folder / "protocol.yaml").write_text(HEAD + protocol + REST)
     torch.save(network.state_dict(), folder / "model.pt")
     files = {"model": folder / "model.pt", "data": data, "protocol": str(folder / "protocol.yaml")}
-    job = Job(**files, run=folder / "run", arch=arch, device="cpu", batch_size=32, workers=1, key_file=None, pictures=False)
+    job = Job(
+        **files, run=folder / "run", arch=arch, device="cpu", batch_size=32, workers=1, key_file=None, pictures=False
+    )
     assert run_all(job) in (0, 3, 4)
     outcome = verify(folder / "run")
     assert not outcome.faults, outcome.faults
@@ -92,3 +96,76 @@ endpoints:
     counts = report["cohort"]["counts"]
     assert sum(row["masked"] for row in counts) == len(masked)
     assert "not known, left out" in (done / "report.html").read_text()
+
+
+def test_a_folder_of_ct_series_as_volumes(tmp_path: Path) -> None:
+    """A file a slice, without endings, in shuffled order; a bright block is what the class is told by."""
+    for n in range(60):
+        random = np.random.default_rng(n)
+        frames = random.normal(40, 30, (5, 8, 8)).clip(-100, 300)
+        frames[1:4, 2:6, 2:6] += 120 * (n % 2)
+        names = [f"IM{k:04d}" for k in random.permutation(5)]
+        series(
+            tmp_path / "data" / ("none", "haemorrhage")[n % 2] / f"PA{n:03d}" / "SE01",
+            (frames + 1024).astype(np.int16),
+            positions(5),
+            uid=f"1.2.840.1.{n}",
+            names=names,
+            PatientID=f"P{n:03d}",
+            RescaleIntercept=-1024,
+            RescaleSlope=1,
+        )
+    done = run(
+        tmp_path,
+        tmp_path / "data",
+        """
+task: {positive: haemorrhage}
+input: {dims: 3, size: [8, 8, 8], intensity: {mode: window, low: -100, high: 300}}
+splits: {near_duplicate_bits: null, similar_bits: null}
+""",
+        TinyVolumes(),
+        "python:foreign_networks:TinyVolumes",
+    )
+    cohort = json.loads((done / "cohort.json").read_text())
+    assert len(cohort["cases"]) == 60
+    assert cohort["shape"] == [1, 8, 8, 8]
+    assert cohort["formats"] == {"dicom": 60}
+    assert cohort["grouped_by"] == "patient"
+    assert any(f["code"] == "data.series" and f["message"].startswith("300 files") for f in cohort["findings"])
+
+
+def test_a_datalist_of_two_modalities_as_channels(tmp_path: Path) -> None:
+    """The class is told by what the two modalities differ in, so that each alone says nothing."""
+    parts: dict[str, list[dict[str, object]]] = {"training": [], "validation": [], "test": []}
+    (tmp_path / "data" / "imagesTr").mkdir(parents=True)
+    for n in range(60):
+        random = np.random.default_rng(n)
+        both = random.normal(500, 30, (2, 8, 8, 8))
+        block = random.random() < 0.5
+        both[int(block), 2:6, 2:6, 2:6] += 300
+        image = []
+        for place, what in enumerate(("t1", "flair")):
+            image.append(f"imagesTr/case{n:02d}_{what}.nii.gz")
+            volume = nib.Nifti1Image(both[place].astype(np.int16), np.diag([1.0, 1.0, 2.0, 1.0]))
+            nib.save(volume, tmp_path / "data" / image[-1])
+        split = "training" if n < 36 else "validation" if n < 46 else "test"
+        parts[split].append({"image": image, "label": int(block), "patient": f"case{n:02d}"})
+    (tmp_path / "data" / "datalist.json").write_text(json.dumps(parts))
+    done = run(
+        tmp_path,
+        tmp_path / "data" / "datalist.json",
+        """
+input:
+  dims: 3
+  channels_from: {t1: "*_t1.nii.gz", flair: "*_flair.nii.gz"}
+  intensity: {mode: minmax}
+splits: {near_duplicate_bits: null, similar_bits: null}
+""",
+        TinyVolumes(in_channels=2),
+        "python:foreign_networks:TinyVolumes",
+    )
+    cohort, harden = (json.loads((done / f"{name}.json").read_text()) for name in ("cohort", "harden"))
+    assert cohort["shape"] == [2, 8, 8, 8]
+    assert harden["original"]["channels"] == 2
+    assert any(f["code"] == "data.stacked_channels" and "t1, flair" in f["message"] for f in cohort["findings"])
+    assert "60 cases are stacked of 2 images each" in (done / "report.html").read_text()

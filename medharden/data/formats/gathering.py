@@ -186,7 +186,7 @@ def _examinations(series: Sequence[_Series]) -> list[list[_Series]]:
 def _units(root: Path, members: list[_Series], spec: Input, aside: Counter[str], shared: Counter[Path]) -> list[Unit]:
     """The cases of one examination."""
     kept = members
-    rule = spec.volume.series
+    rule = "each" if spec.channels_from else spec.volume.series
     if len(kept) > 1 and rule == "largest":
         most = max(len(one.files) for one in kept)
         largest = [one for one in kept if len(one.files) == most]

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from medharden.data.sources.archive import list_archive
+from medharden.data.sources.channels import ChannelPatterns, in_channels
 from medharden.data.sources.folder import Listing, list_folder
 from medharden.data.sources.manifest import find_manifest, list_manifest, why_no_manifest
 from medharden.data.sources.patient_paths import named_by_path
@@ -65,4 +66,6 @@ def _list_folder(source: Path, protocol: Protocol, name: Callable[[str], str]) -
         reasons = why_no_manifest(source, protocol)
         raise DataError(f"{error}; {reasons}" if reasons else str(error)) from None
     listing = in_series(listing, source, protocol.input, name)
+    if protocol.input.channels_from:
+        listing = in_channels(listing, ChannelPatterns(protocol.input.channels_from), name)
     return replace(listing, entries=tuple(sorted(listing.entries, key=lambda e: e.text)))

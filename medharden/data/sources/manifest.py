@@ -5,15 +5,28 @@ from __future__ import annotations
 import os
 from collections import defaultdict
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
-from medharden.data.formats.files import looks_like_image, read_case
-from medharden.data.sources.columns import GUESSED, Row, one_hot_of, read_joined, read_table, roles_of, splits_of
+from medharden.data.formats.channels import read_parts
+from medharden.data.formats.files import looks_like_image
+from medharden.data.sources.channels import stacked_finding
+from medharden.data.sources.columns import (
+    GUESSED,
+    Row,
+    one_hot_of,
+    path_columns,
+    read_joined,
+    read_table,
+    roles_of,
+    splits_of,
+)
 from medharden.data.sources.companions import chosen, refuse_companions
 from medharden.data.sources.findings import FindingReader
 from medharden.data.sources.folder import Entry, Listing, sorted_classes, unchosen_files
 from medharden.data.sources.labels import Classes
 from medharden.data.sources.places import MISSING, Places
+from medharden.data.sources.row_images import RowImages
 from medharden.data.sources.series import SeriesBelow, as_case, left_aside
 from medharden.errors import DataError, Problem
 from medharden.patients import patient_identity
@@ -73,14 +86,16 @@ def list_manifest(table: Path, protocol: Protocol, name: Callable[[str], str]) -
     roles = roles_of(header, rows, protocol)
     labels = _Labels(header, rows, roles, protocol)
     splits = splits_of(rows, roles, protocol.columns)
-    taken = {*roles.values(), *labels.columns}
+    paths = path_columns(table, header, roles, protocol.columns)
+    taken = {*roles.values(), *labels.columns, *paths}
     places = Places(root)
     series = SeriesBelow(root, protocol.input) if protocol.input.dims == 3 else None
+    images = RowImages(places, series, protocol.input, paths)
     listed: list[Entry] = []
     left_out: list[Problem] = []
     lost = unchosen = 0
     for number, row in rows.items():
-        found = places.find(row[roles["path"]], series)
+        found = images.of(row)
         label, masked, unlabelled = labels.of(row)
         split, known = splits.get(number, ""), None if unlabelled else label
         lost += found.problem == MISSING
@@ -101,7 +116,10 @@ def list_manifest(table: Path, protocol: Protocol, name: Callable[[str], str]) -
                 path=root / found.text,
                 masked=masked,
             )
-            listed.append(as_case(entry, found.slices) if found.slices else entry)
+            if found.channels:
+                listed.append(replace(entry, path=found.channels[0][0], channels=found.channels))
+            else:
+                listed.append(as_case(entry, found.slices) if found.slices else entry)
     if lost and lost == len(rows):
         raise DataError(
             f"not one of the {lost} files that the manifest lists is there; below its folder lie {places.images} files "
@@ -113,12 +131,13 @@ def list_manifest(table: Path, protocol: Protocol, name: Callable[[str], str]) -
     entries, contradicting, repeated = _once(root, listed, name)
     findings = [*labels.noted(), *_found_elsewhere(places), *unchosen_files(unchosen), *_repeated(repeated)]
     findings += left_aside(series.aside) if series is not None else ()
+    findings += stacked_finding(entries, images.names)
     findings += _unlisted(root, {path for entry in listed for path in entry.paths}, protocol.cases)
     return Listing(
         source="manifest",
         classes=labels.classes,
         entries=tuple(sorted(entries, key=lambda e: e.text)),
-        read=lambda entry, hold: read_case(entry.paths, protocol.input, hold),
+        read=lambda entry, hold: read_parts(entry.parts, protocol.input, hold),
         problems=(*problems, *contradicting),
         findings=tuple(findings),
         left_out=(*left_out, *repeated),

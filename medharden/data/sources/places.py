@@ -15,7 +15,7 @@ from medharden.data.formats.gathering import Unit
 from medharden.data.sources.folder import outside
 from medharden.data.sources.series import SeriesBelow
 
-__all__ = ["MISSING", "Found", "Places"]
+__all__ = ["FOLDER", "MISSING", "Found", "Places"]
 
 _LEAVES = "has a path that leaves the manifest's folder"
 _LINK = "is a link that leaves the manifest's folder"
@@ -35,11 +35,13 @@ class Found:
         text: its path below the root; what the row says where there is no such file.
         problem: why it can't be used, or "".
         slices: the files of the series that the row names.
+        channels: the files of each channel, where the row names several images.
     """
 
     text: str
     problem: str = ""
     slices: tuple[Path, ...] = ()
+    channels: tuple[tuple[Path, ...], ...] = ()
 
 
 def _found(unit: Unit) -> Found:
