@@ -312,7 +312,7 @@ def _excluded(problem: Problem, classes: tuple[str, ...]) -> ExcludedCase:
 
 def _member(entry: Entry, case: ReadCase, label: Label, masked: tuple[int, ...], group: str) -> Member:
     """A case without a patient stands for itself, under a name that no patient has."""
-    patient = f"patient\0{group}" if group else f"{NAMELESS}{entry.text}"
+    patient = f"patient\0{group}" if group else f"{NAMELESS}{entry.whole}"
     return Member(patient, label, case.pixels, entry.split, masked)
 
 

@@ -10,7 +10,7 @@ from pydantic import BeforeValidator, Field, model_validator
 from medharden.protocol.base import Strict
 from medharden.protocol.sourcing import FilePattern
 
-__all__ = ["Channel", "Input", "Intensity", "Step", "Volume"]
+__all__ = ["Channel", "Frames", "Input", "Intensity", "Step", "Volume"]
 
 _TAKES: dict[str, set[str]] = {  # what each step needs
     "transpose": set(),
@@ -100,6 +100,9 @@ _Number = Annotated[int, Field(ge=1)]
 _MOST_CHANNELS = 64
 
 
+Frames = Literal["one", "all", "first", "middle"] | _Number
+
+
 class Channel(Strict):
     """One channel of a case that is stacked of several images.
 
@@ -167,6 +170,8 @@ class Input(Strict):
         fit: `stretch` resamples each axis to the size; `pad` keeps the aspect ratio and pads with the lowest value.
         spatial: steps in their order, in the place of `size` and `fit`.
         volume: which slices are the volume, where files hold several.
+        frames: of a DICOM file of several frames, where `dims` is 2: `one` refuses it, `first`, `middle` or a number
+            from 1 takes that frame in the order stored, `all` makes each frame a case of the same patient.
         unusable: `refuse` stops at corrupt cases and lists them all; `exclude` leaves them out and records it.
     """
 
@@ -178,10 +183,17 @@ class Input(Strict):
     intensity: Intensity = Intensity()
     spatial: tuple[Step, ...] = ()
     volume: Volume = Volume()
+    frames: Frames = "one"
     unusable: Literal["refuse", "exclude"] = "refuse"
 
     @model_validator(mode="after")
     def _consistent(self) -> Input:
+        if self.frames != "one" and self.dims == 3:
+            raise ValueError("input.frames is of pictures; input.dims is 3, where frames are the slices of a volume")
+        if self.frames == "all" and self.channels_from:
+            raise ValueError(
+                "input.frames: all makes each frame a case; input.channels_from stacks images of one frame"
+            )
         if len(self.channels_from) == 1 or len(self.channels_from) > _MOST_CHANNELS:
             raise ValueError(f"input.channels_from names 2 to {_MOST_CHANNELS} channels, got {len(self.channels_from)}")
         if len({channel.name for channel in self.channels_from}) < len(self.channels_from):
@@ -199,6 +211,10 @@ class Input(Strict):
             if self.dims == 2 and step.step in ("orientation", "spacing"):
                 raise ValueError(f"input.spatial: {step.step} is of volumes; input.dims is 2")
         return self
+
+    def at_frame(self, number: int) -> Input:
+        """The same view of one frame of a file, from 1; of 0 the view itself."""
+        return self.model_copy(update={"frames": number}) if number else self
 
     @property
     def largest(self) -> int:

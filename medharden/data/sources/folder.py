@@ -16,7 +16,16 @@ from medharden.errors import DataError, Problem
 from medharden.protocol import Protocol
 from medharden.record import Finding
 
-__all__ = ["SPLIT_NAMES", "Entry", "Listing", "list_folder", "outside", "sorted_classes", "unchosen_files"]
+__all__ = [
+    "SPLIT_NAMES",
+    "Entry",
+    "Listing",
+    "frame_suffix",
+    "list_folder",
+    "outside",
+    "sorted_classes",
+    "unchosen_files",
+]
 
 SPLIT_NAMES = {
     **dict.fromkeys(("train", "training"), "train"),
@@ -38,6 +47,7 @@ class Entry:
         path: its file; the first of a series.
         slices: the files of a series, or a header and its image; empty for a case of one file.
         channels: the files of each channel, where several images are stacked; empty for one image.
+        frame: which frame of its file it is, from 1; 0 where it is the file.
         row: place in an archive's split.
     """
 
@@ -50,6 +60,7 @@ class Entry:
     slices: tuple[Path, ...] = ()
     row: int = 0
     channels: tuple[tuple[Path, ...], ...] = ()
+    frame: int = 0
     masked: tuple[str, ...] = ()
 
     @property
@@ -58,10 +69,20 @@ class Entry:
         return tuple(path for files in self.parts for path in files)
 
     @property
+    def whole(self) -> str:
+        """What names the file, of which it may be a frame."""
+        return self.text.removesuffix(frame_suffix(self.frame)) if self.frame else self.text
+
+    @property
     def parts(self) -> tuple[tuple[Path, ...], ...]:
         """The files of each channel, or those of the one image that it is; none of an archive's case."""
         own = self.slices or (() if self.path is None else (self.path,))
         return self.channels or ((own,) if own else ())
+
+
+def frame_suffix(number: int) -> str:
+    """What stands behind a file's path in the name of one of its frames."""
+    return f"#{number}"
 
 
 @dataclass(frozen=True)
@@ -142,7 +163,7 @@ def list_folder(root: Path, protocol: Protocol, name: Callable[[str], str]) -> L
         source="folder",
         classes=sorted_classes({c.name for _, c in places}),
         entries=tuple(sorted(entries, key=lambda e: e.text)),
-        read=lambda entry, hold: read_parts(entry.parts, protocol.input, hold),
+        read=lambda entry, hold: read_parts(entry.parts, protocol.input.at_frame(entry.frame), hold),
         problems=tuple(problems),
         findings=(*_ignored(ignored), *unchosen_files(unchosen)),
     )

@@ -9,6 +9,7 @@ from pathlib import Path
 from medharden.data.sources.archive import list_archive
 from medharden.data.sources.channels import ChannelPatterns, in_channels
 from medharden.data.sources.folder import Listing, list_folder
+from medharden.data.sources.frames import in_frames
 from medharden.data.sources.manifest import find_manifest, list_manifest, why_no_manifest
 from medharden.data.sources.patient_paths import named_by_path
 from medharden.data.sources.series import in_series
@@ -53,6 +54,8 @@ def list_source(
         )
     if not listing.entries and not listing.problems:
         raise DataError("found no DICOM, NIfTI, PNG, JPEG or TIFF file in the data")
+    if protocol.input.frames == "all":
+        listing = in_frames(listing)
     if protocol.splits.patient_from is not None and listing.source != "npz":
         listing = replace(listing, entries=tuple(named_by_path(listing.entries, protocol.splits.patient_from)))
     return listing

@@ -137,7 +137,7 @@ def list_manifest(table: Path, protocol: Protocol, name: Callable[[str], str]) -
         source="manifest",
         classes=labels.classes,
         entries=tuple(sorted(entries, key=lambda e: e.text)),
-        read=lambda entry, hold: read_parts(entry.parts, protocol.input, hold),
+        read=lambda entry, hold: read_parts(entry.parts, protocol.input.at_frame(entry.frame), hold),
         problems=(*problems, *contradicting),
         findings=tuple(findings),
         left_out=(*left_out, *repeated),

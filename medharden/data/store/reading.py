@@ -161,7 +161,7 @@ def _stamped(read: Callable[[Entry], Made | str], lasting: bool) -> Callable[[En
         if not lasting or not entry.paths:
             return "", read(entry)
         try:
-            before, digest = [stamp_of(path) for path in entry.paths], _parts_digest(entry.parts)
+            before, digest = [stamp_of(path) for path in entry.paths], _content_digest(entry)
             made = read(entry)
             if [stamp_of(path) for path in entry.paths] != before:
                 made = "changed while it was read; run the command again once nothing writes to it"
@@ -183,7 +183,7 @@ def _decoders(spec: Input, room: Room, workers: int) -> Iterator[Callable[[Entry
     def decode(entry: Entry) -> Made | str:
         decoder = free.get()
         try:
-            return decoder.decode(entry.parts)
+            return decoder.decode(entry.parts, entry.frame)
         finally:
             free.put(decoder)
 
@@ -196,14 +196,15 @@ def _decoders(spec: Input, room: Room, workers: int) -> Iterator[Callable[[Entry
 
 def _digest(listing: Listing, entry: Entry) -> str:
     if entry.paths:
-        return _parts_digest(entry.parts)
+        return _content_digest(entry)
     return listing.digest(entry) if listing.digest is not None else ""
 
 
-def _parts_digest(parts: Sequence[Sequence[Path]]) -> str:
-    """What names the content of a case: that of its image, or of each of its channels in their order."""
-    each = [_files_digest(files) for files in parts]
-    return each[0] if len(each) == 1 else hashlib.sha256("\n".join(each).encode()).hexdigest() + ".channels"
+def _content_digest(entry: Entry) -> str:
+    """What names the content of a case: that of its image, of each of its channels in their order, of its frame."""
+    each = [_files_digest(files) for files in entry.parts]
+    whole = each[0] if len(each) == 1 else hashlib.sha256("\n".join(each).encode()).hexdigest() + ".channels"
+    return f"{whole}.frame{entry.frame}" if entry.frame else whole
 
 
 def _files_digest(paths: Sequence[Path]) -> str:

@@ -66,7 +66,7 @@ def main() -> None:
 
 def _decoded(task: dict[str, Any], channel: Channel) -> Made | str:
     """The case, or why it can't be used."""
-    spec = Input.model_validate_json(task["spec"])
+    spec = Input.model_validate_json(task["spec"]).at_frame(int(task["frame"]))
     try:
         with _AskedRoom(channel, task["room"]).file() as hold:
             parts = [[Path(path) for path in files] for files in task["parts"]]
@@ -88,29 +88,29 @@ class Decoder:
         self._spec, self._room = spec, room
         self._process: subprocess.Popen[bytes] | None = None
 
-    def decode(self, parts: Parts) -> Made | str:
-        """The case, or why it can't be used.
+    def decode(self, parts: Parts, frame: int = 0) -> Made | str:
+        """The case, or why it can't be used; `frame` is which one of its file it is, from 1, or 0.
 
         A decoder's defect that ends the process ends no more than that: the file is tried again in a process of its
         own, and where that ends too, the file is one that can't be read.
         """
         try:
-            return self._answer(parts)
+            return self._answer(parts, frame)
         except (EOFError, OSError, KeyError, TypeError, ValueError):
             self.close()
         try:
-            return self._answer(parts)
+            return self._answer(parts, frame)
         except (EOFError, OSError, KeyError, TypeError, ValueError):
             self.close()
             return "can't be read: the process that decoded it ended without a word, twice"
 
-    def _answer(self, parts: Parts) -> Made | str:
+    def _answer(self, parts: Parts, frame: int) -> Made | str:
         process = self._process or self._started()
         assert process.stdin is not None and process.stdout is not None, "made with pipes"  # noqa: S101, PT018
         channel = Channel(process.stdout, process.stdin)  # type: ignore[arg-type]
         room = self._room.limits
         files = [[str(path.absolute()) for path in part] for part in parts]
-        channel.send({"parts": files, "spec": self._spec.model_dump_json(), "room": room})
+        channel.send({"parts": files, "frame": frame, "spec": self._spec.model_dump_json(), "room": room})
         held = 0
         try:
             while True:

@@ -152,6 +152,8 @@ def _stored_values(listing: Listing, entry: Entry, dims: int, hold: Hold) -> Sto
     if entry.path is None:
         return _picture_values(listing.read(entry, hold))
     kind = sniff(entry.path)
+    if entry.frame:
+        raise DataError("is one frame of a file of several, which is not written back; give it as a file of its own")
     if kind == "dicom":
         return dicom_values(entry.path, dims, hold)
     if kind == "nifti":
