@@ -108,11 +108,11 @@ class Channel(Strict):
 
     Attributes:
         name: what it is, such as `flair`.
-        files: which files are it, by a pattern.
+        files: which files are it, by a pattern; null takes images in the order in which a manifest lists them.
     """
 
     name: Annotated[str, Field(min_length=1, max_length=100, pattern=r"^[^\x00-\x1f]+$")]
-    files: FilePattern
+    files: FilePattern | None = None
 
 
 def _in_order(given: Any) -> Any:
@@ -123,7 +123,7 @@ def _in_order(given: Any) -> Any:
 
 
 Channels = Annotated[
-    tuple[Channel, ...], BeforeValidator(_in_order, json_schema_input_type=dict[str, str] | tuple[Channel, ...])
+    tuple[Channel, ...], BeforeValidator(_in_order, json_schema_input_type=dict[str, str | None] | tuple[Channel, ...])
 ]
 
 
@@ -198,6 +198,8 @@ class Input(Strict):
             raise ValueError(f"input.channels_from names 2 to {_MOST_CHANNELS} channels, got {len(self.channels_from)}")
         if len({channel.name for channel in self.channels_from}) < len(self.channels_from):
             raise ValueError("input.channels_from names a channel twice")
+        if len({channel.files is None for channel in self.channels_from}) > 1:
+            raise ValueError("input.channels_from gives patterns for some channels and not for others")
         if self.channels_from and self.channels == "rgb":
             raise ValueError("input.channels: rgb is of colour; input.channels_from stacks grey images")
         if self.size is not None and len(self.size) != self.dims:
@@ -211,6 +213,11 @@ class Input(Strict):
             if self.dims == 2 and step.step in ("orientation", "spacing"):
                 raise ValueError(f"input.spatial: {step.step} is of volumes; input.dims is 2")
         return self
+
+    @property
+    def patterned(self) -> bool:
+        """Whether channels are told by the patterns of their files, and not by the order in which they are listed."""
+        return any(channel.files is not None for channel in self.channels_from)
 
     def at_frame(self, number: int) -> Input:
         """The same view of one frame of a file, from 1; of 0 the view itself."""

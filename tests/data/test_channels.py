@@ -25,7 +25,7 @@ LPS = np.diag([-1.0, -1.5, 2.0, 1.0])
 SHAPE = (6, 5, 4)
 
 
-def rules(channels: dict[str, str] | None = None, dims: int = 3, **fields: Any) -> Protocol:
+def rules(channels: dict[str, str | None] | None = None, dims: int = 3, **fields: Any) -> Protocol:
     mode = (
         {"intensity": Intensity(mode="minmax")} if "intensity" not in fields else {"intensity": fields.pop("intensity")}
     )
@@ -120,10 +120,13 @@ def test_a_datalist_lists_the_images_of_a_case_in_their_order(tmp_path: Path) ->
         image = [f"imagesTr/p{n}_flair.nii.gz", f"imagesTr/p{n}_t1.nii.gz"]
         parts[list(parts)[n % 3]].append({"image": image, "label": n // 3 % 2})
     (tmp_path / "datalist.json").write_text(json.dumps(parts))
-    cohort = load_cohort(tmp_path / "datalist.json", rules(), key=KEY)
+    with pytest.raises(DataError, match=r"lists up to 2 images a case, input\.channels_from of the protocol names 0"):
+        load_cohort(tmp_path / "datalist.json", rules(), key=KEY)
+    listed = rules({"flair": None, "t1": None})
+    cohort = load_cohort(tmp_path / "datalist.json", listed, key=KEY)
     assert cohort.record.shape == (2, *SHAPE)
     assert not cohort.record.excluded
-    assert "in the order in which the manifest lists them" in next(
+    assert "as channels: flair, t1." in next(
         f.message for f in cohort.record.findings if f.code == "data.stacked_channels"
     )
     flair = {scaled(canonical(path)).astype("f4").tobytes() for path in (tmp_path / "imagesTr").glob("*_flair*")}
@@ -136,7 +139,7 @@ def test_a_datalist_lists_the_images_of_a_case_in_their_order(tmp_path: Path) ->
     parts["test"][0]["image"] = ["imagesTr/p2_t1.nii.gz"]
     (tmp_path / "datalist.json").write_text(json.dumps(parts))
     with pytest.raises(DataError, match="names 1 of 2 images"):
-        load_cohort(tmp_path / "datalist.json", rules(), key=KEY)
+        load_cohort(tmp_path / "datalist.json", listed, key=KEY)
 
 
 def test_a_table_has_a_column_for_each_channel_or_names_the_folder(tmp_path: Path) -> None:
@@ -153,7 +156,8 @@ def test_a_table_has_a_column_for_each_channel_or_names_the_folder(tmp_path: Pat
         for f in folders
     ]
     manifest(tmp_path, rows)
-    by_column = load_cohort(tmp_path, rules(columns=Columns(path=("T1", "FLAIR"))), key=KEY)
+    two = {"t1": None, "flair": None}
+    by_column = load_cohort(tmp_path, rules(two, columns=Columns(path=("T1", "FLAIR"))), key=KEY)
     by_folder = load_cohort(tmp_path, rules(BRATS, columns=Columns(path="folder")), key=KEY)
     assert by_column.record.shape == by_folder.record.shape == (2, *SHAPE)
     pixels = [{c.pixels for c in cohort.cases} for cohort in (by_column, by_folder)]
@@ -161,11 +165,13 @@ def test_a_table_has_a_column_for_each_channel_or_names_the_folder(tmp_path: Pat
     with pytest.raises(DataError, match=r"names one file, where input\.channels_from stacks several"):
         load_cohort(tmp_path, rules(BRATS, columns=Columns(path="T1")), key=KEY)
     with pytest.raises(DataError, match=r"columns.path names \['T2'\], which the manifest lacks"):
-        load_cohort(tmp_path, rules(columns=Columns(path=("T1", "T2"))), key=KEY)
+        load_cohort(tmp_path, rules(two, columns=Columns(path=("T1", "T2"))), key=KEY)
     rows[0]["FLAIR"] = rows[0]["T1"]
     manifest(tmp_path, rows)
     with pytest.raises(DataError, match="names one image for two channels"):
-        load_cohort(tmp_path, rules(columns=Columns(path=("T1", "FLAIR"))), key=KEY)
+        load_cohort(tmp_path, rules(two, columns=Columns(path=("T1", "FLAIR"))), key=KEY)
+    with pytest.raises(DataError, match=r"each row of the manifest names one file"):
+        load_cohort(tmp_path, rules(two, columns=Columns(path="T1")), key=KEY)
 
 
 def test_modalities_in_folders_of_their_own_are_told_by_the_whole_path(tmp_path: Path) -> None:
@@ -187,6 +193,8 @@ def test_a_case_without_a_modality_or_with_two_files_of_it_can_not_be_used(tmp_p
         "has no file for the channel 'flair' of input.channels_from",
         "has several files for the channel 't1' of input.channels_from",
     ]
+    with pytest.raises(DataError, match=r"input\.channels_from gives no patterns, which folders need"):
+        load_cohort(tmp_path, rules({"t1": None, "flair": None}), key=KEY)
     with pytest.raises(DataError, match="fits the patterns of the channels 't1' and 'any'"):
         load_cohort(tmp_path, rules({"t1": "*_t1.nii.gz", "any": "*.nii.gz"}), key=KEY)
     with pytest.raises(DataError, match=r"none of the .* images fits a pattern of input\.channels_from"):
@@ -320,6 +328,8 @@ def test_channels_that_can_not_be_meant_are_errors_of_the_protocol() -> None:
     ):
         with pytest.raises(ValueError, match=said):
             Input(channels_from=channels)
+    with pytest.raises(ValueError, match="gives patterns for some channels and not for others"):
+        Input(channels_from={"t1": "*", "flair": None})
     with pytest.raises(ValueError, match="channels_from stacks grey images"):
         Input(channels="rgb", channels_from=BRATS)
     text = protocol_yaml(rules(BRATS))

@@ -17,8 +17,13 @@ from tiny import ARCH, KEY
 
 from medharden.audit import read_cases
 from medharden.cli.pipeline import Job, run_all
+from medharden.data import load_cohort, pseudonym
+from medharden.models import load_hardened
+from medharden.predicting import predict, read_case
+from medharden.protocol import load_protocol
 from medharden.verifying import verify
 
+VOLUMES = "python:foreign_networks:TinyVolumes"
 REST = """
 threat: {eps: 0.05}
 hardening: {branch: full, epochs: 2, min_steps: 1, batch_size: 20, learning_rate: 0.01, probe_cases: 12, probe_steps: 2}
@@ -98,6 +103,17 @@ endpoints:
     assert "not known, left out" in (done / "report.html").read_text()
 
 
+def assert_predicted_as_gated(done: Path, data: Path, paths: list[Path], text: str) -> None:
+    """What `predict` reads of a case is the input that the cohort has of it, and it answers."""
+    model = load_hardened(done, arch=VOLUMES)
+    cohort = load_cohort(data, load_protocol(done / "protocol.yaml"), key=KEY)
+    row = next(n for n, c in enumerate(cohort.cases) if c.case == pseudonym(KEY, "case", text))
+    assert torch.equal(read_case(paths, model)[0], cohort.batch([row])[0][0])
+    [answer] = predict(model, paths)
+    assert not answer.refused
+    assert answer.answer[0] in cohort.classes
+
+
 def test_a_folder_of_ct_series_as_volumes(tmp_path: Path) -> None:
     """A file a slice, without endings, in shuffled order; a bright block is what the class is told by."""
     for n in range(60):
@@ -124,7 +140,7 @@ input: {dims: 3, size: [8, 8, 8], intensity: {mode: window, low: -100, high: 300
 splits: {near_duplicate_bits: null, similar_bits: null}
 """,
         TinyVolumes(),
-        "python:foreign_networks:TinyVolumes",
+        VOLUMES,
     )
     cohort = json.loads((done / "cohort.json").read_text())
     assert len(cohort["cases"]) == 60
@@ -132,6 +148,7 @@ splits: {near_duplicate_bits: null, similar_bits: null}
     assert cohort["formats"] == {"dicom": 60}
     assert cohort["grouped_by"] == "patient"
     assert any(f["code"] == "data.series" and f["message"].startswith("300 files") for f in cohort["findings"])
+    assert_predicted_as_gated(done, tmp_path / "data", [tmp_path / "data" / "none" / "PA000"], "none/PA000/SE01")
 
 
 def test_a_datalist_of_two_modalities_as_channels(tmp_path: Path) -> None:
@@ -162,10 +179,12 @@ input:
 splits: {near_duplicate_bits: null, similar_bits: null}
 """,
         TinyVolumes(in_channels=2),
-        "python:foreign_networks:TinyVolumes",
+        VOLUMES,
     )
     cohort, harden = (json.loads((done / f"{name}.json").read_text()) for name in ("cohort", "harden"))
     assert cohort["shape"] == [2, 8, 8, 8]
     assert harden["original"]["channels"] == 2
     assert any(f["code"] == "data.stacked_channels" and "t1, flair" in f["message"] for f in cohort["findings"])
     assert "60 cases are stacked of 2 images each" in (done / "report.html").read_text()
+    files = [tmp_path / "data" / "imagesTr" / f"case50_{what}.nii.gz" for what in ("flair", "t1")]
+    assert_predicted_as_gated(done, tmp_path / "data" / "datalist.json", files, "imagesTr/case50_t1.nii.gz")

@@ -28,7 +28,8 @@ class ChannelPatterns:
     def __init__(self, channels: Sequence[Channel]) -> None:
         """Takes the channels with their patterns; one with `/` is held against the whole path."""
         self.names = tuple(channel.name for channel in channels)
-        self._forms = [("/" in channel.files, _form(channel.files)) for channel in channels]
+        given = [channel.files for channel in channels]
+        self._forms = [("/" in pattern, _form(pattern)) for pattern in given if pattern is not None]
 
     def place(self, text: str) -> tuple[int, tuple[str, ...]] | None:
         """Number of the channel that a path is, and what is alike of all channels of its case; null if it is none.
@@ -109,8 +110,7 @@ def stacked_finding(entries: Iterable[Entry], names: Sequence[str]) -> tuple[Fin
     counts = [len(entry.channels) for entry in entries if entry.channels]
     if not counts:
         return ()
-    order = ", ".join(names) if names else "in the order in which the manifest lists them"
-    message = f"{len(counts)} cases are stacked of {max(counts)} images each as channels: {order}."
+    message = f"{len(counts)} cases are stacked of {max(counts)} images each as channels: {', '.join(names)}."
     return (Finding("data.stacked_channels", "info", message),)
 
 

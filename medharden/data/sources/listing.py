@@ -69,6 +69,11 @@ def _list_folder(source: Path, protocol: Protocol, name: Callable[[str], str]) -
         reasons = why_no_manifest(source, protocol)
         raise DataError(f"{error}; {reasons}" if reasons else str(error)) from None
     listing = in_series(listing, source, protocol.input, name)
+    if protocol.input.channels_from and not protocol.input.patterned:
+        raise DataError(
+            "input.channels_from gives no patterns, which folders need to tell the channels apart, such as "
+            "{t1: '*_t1.nii.gz'}; without them channels are taken as a manifest or datalist lists them"
+        )
     if protocol.input.channels_from:
         listing = in_channels(listing, ChannelPatterns(protocol.input.channels_from), name)
     return replace(listing, entries=tuple(sorted(listing.entries, key=lambda e: e.text)))

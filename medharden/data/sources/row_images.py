@@ -9,6 +9,7 @@ from medharden.data.sources.channels import ChannelPatterns
 from medharden.data.sources.columns import Row
 from medharden.data.sources.places import FOLDER, Found, Places
 from medharden.data.sources.series import SeriesBelow
+from medharden.errors import DataError
 from medharden.protocol import Input
 
 __all__ = ["RowImages"]
@@ -20,18 +21,30 @@ _ONE_FILE = (
 
 
 class RowImages:
-    """Finds what the rows of one manifest name."""
+    """Finds what the rows of one manifest name.
+
+    Attributes:
+        names: of the channels that a case is stacked of; none where it is one image.
+    """
 
     def __init__(self, places: Places, series: SeriesBelow | None, spec: Input, columns: Sequence[str]) -> None:
-        """Takes the places below the root, the series there (of volumes), the input, and the columns of paths."""
-        self._places, self._series, self._columns = places, series, tuple(columns)
-        self._patterns = ChannelPatterns(spec.channels_from) if spec.channels_from else None
-        self._folders = series or (SeriesBelow(places.root, spec) if spec.channels_from else None)
+        """Takes the places below the root, the series there (of volumes), the input, and the columns of paths.
 
-    @property
-    def names(self) -> tuple[str, ...]:
-        """Of the channels, where the protocol names them."""
-        return () if self._patterns is None else self._patterns.names
+        Raises:
+            DataError: rows list several images of which the protocol doesn't say what they are, or another number.
+        """
+        self.names = tuple(channel.name for channel in spec.channels_from)
+        if len(columns) > 1 and len(columns) != len(self.names):
+            raise DataError(
+                f"the manifest lists up to {len(columns)} images a case, input.channels_from of the protocol names "
+                f"{len(self.names)}; say what they are, such as {{t1: null, flair: null}} for the order in which they "
+                "are listed, or a pattern for each"
+            )
+        if len(columns) == 1 and self.names and not spec.patterned:
+            raise DataError(f"each row of the manifest {_ONE_FILE}, and give input.channels_from patterns for that")
+        self._places, self._series, self._columns = places, series, tuple(columns)
+        self._patterns = ChannelPatterns(spec.channels_from) if spec.patterned else None
+        self._folders = series or (SeriesBelow(places.root, spec) if self.names else None)
 
     def of(self, row: Row) -> Found:
         """Where the row's image lies, or its channels."""
