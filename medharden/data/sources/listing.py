@@ -1,4 +1,4 @@
-"""The one door to the sources: whatever is given as data, a list of its cases."""
+"""What a source of any kind holds, and where a pseudonym's case lies in it."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+from medharden.data.pseudonyms import pseudonym
 from medharden.data.sources.archive import list_archive
 from medharden.data.sources.channels import ChannelPatterns, in_channels
 from medharden.data.sources.folder import Listing, list_folder
@@ -17,7 +18,46 @@ from medharden.errors import DataError
 from medharden.protocol import Protocol
 from medharden.sizes import MAX_DECODED
 
-__all__ = ["list_source"]
+__all__ = ["list_source", "locate_case"]
+
+
+def locate_case(
+    source: Path,
+    protocol: Protocol,
+    *,
+    key: bytes,
+    case: str,
+    memory_limit: int = 4 * 2**30,
+    max_decoded: int = MAX_DECODED,
+) -> str:
+    """Where a pseudonym's case lies, for whoever holds data and key; the answer is patient data.
+
+    Args:
+        source: as `load_cohort` takes it.
+        protocol: as `load_cohort` takes it.
+        key: the key that made the pseudonym.
+        case: the pseudonym.
+        memory_limit: as `load_cohort` takes it.
+        max_decoded: as `load_cohort` takes it.
+
+    Returns:
+        The path below the data's root, or the split and row of an archive.
+
+    Raises:
+        DataError: no case has this pseudonym under this key.
+    """
+    known: dict[str, str] = {}
+
+    def name(text: str) -> str:
+        alias = pseudonym(key, "case", text)
+        known[alias] = text
+        return alias
+
+    for entry in list_source(source, protocol, name, memory_limit, max_decoded).entries:
+        name(entry.text)
+    if case not in known:
+        raise DataError("no case of these data has that pseudonym under this key; were key and data the same then?")
+    return known[case]
 
 
 def list_source(
