@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from medharden.data.formats.dicomdir import DICOMDIR, series_of_dicomdir
 from medharden.data.formats.files import looks_like_image
 from medharden.data.formats.gathering import Unit, gather
 from medharden.data.sources.channels import ChannelPatterns
@@ -53,7 +54,9 @@ def given_cases(paths: Sequence[Path], spec: Input) -> list[Given]:
             below = _cases(path, list(_images(path)), spec)
             named = [Given(_joined(path, case.name), case.parts, case.frame, case.problem) for case in below]
             cases += named or [Given(str(path), (), problem="is a folder without an image")]
-    files = [path for path in paths if not path.is_dir()]
+        elif path.name.upper() == DICOMDIR and path.is_file():
+            cases += _of_directory(path, spec)
+    files = [path for path in paths if not path.is_dir() and not (path.name.upper() == DICOMDIR and path.is_file())]
     return cases + _of_files(files, spec)
 
 
@@ -80,6 +83,16 @@ def _of_files(files: Sequence[Path], spec: Input) -> list[Given]:
         for case in _cases(root, list(given), spec)
     ]
     return found + missing
+
+
+def _of_directory(path: Path, spec: Input) -> list[Given]:
+    """The images that the records of a DICOMDIR name."""
+    try:
+        files = [file for members in series_of_dicomdir(path).values() for file in members]
+    except DataError as error:
+        return [Given(str(path), (), problem=f"can't be used: {error}")]
+    below = _cases(path.parent, files, spec)
+    return [Given(_joined(path.parent, case.name), case.parts, case.frame, case.problem) for case in below]
 
 
 def _as_given(case: Given, given: dict[Path, str], root: Path) -> str:

@@ -2,8 +2,8 @@
 
     python tests/benchmarks/listing.py [SLICES]
 
-Makes so many tiny slices (10 000) in series of 100 below a temporary folder, and lists the first eighth, quarter, half and
-all of them: as class folders, as a manifest that names each folder, each UID, or one file of each series. Time that
+Makes so many tiny slices (10 000) in series of 100 below a temporary folder, and lists the first eighth, quarter, half
+and all of them: as class folders, as a manifest that names each folder, each UID, or one file of each series. Time that
 grows faster than the number of slices would show from line to line.
 """
 
@@ -75,7 +75,9 @@ def main(slices: int) -> None:
                 table.unlink()
             count = len(chosen) * _SLICES
             first, *others = seconds
-            print(f"{count:6d}   {first:10.1f}  {1000 * first / count:13.3f}   " + "   ".join(f"{s:9.1f}" for s in others))
+            print(
+                f"{count:6d}   {first:10.1f}  {1000 * first / count:13.3f}   " + "   ".join(f"{s:9.1f}" for s in others)
+            )
 
 
 def _timed(source: Path, wanted: Protocol, cases: int) -> float:

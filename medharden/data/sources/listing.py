@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+from medharden.data.formats.dicomdir import DICOMDIR
 from medharden.data.pseudonyms import pseudonym
 from medharden.data.sources.archive import list_archive
 from medharden.data.sources.channels import ChannelPatterns, in_channels
@@ -78,6 +79,11 @@ def list_source(
             listing = list_manifest(table, protocol, name) if table else _list_folder(source, protocol, name)
         elif not source.is_file():
             raise DataError("there is nothing at the path given as data; expected a folder, a CSV, .json or .npz file")
+        elif source.name.upper() == DICOMDIR:
+            raise DataError(
+                "a DICOMDIR has no labels: give a CSV in its folder as data, with a row a series (a column with the "
+                "SeriesInstanceUID, named in columns.path, and one with the label); its records then say which files"
+            )
         elif source.suffix.lower() == ".npz":
             listing = list_archive(source, protocol, name, memory_limit, max_decoded)
         elif source.suffix.lower() in (".csv", ".tsv", ".json"):

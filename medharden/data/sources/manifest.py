@@ -27,7 +27,7 @@ from medharden.data.sources.folder import Entry, Listing, sorted_classes, unchos
 from medharden.data.sources.labels import Classes
 from medharden.data.sources.places import MISSING, Places
 from medharden.data.sources.row_images import RowImages
-from medharden.data.sources.series import SeriesBelow, as_case, left_aside
+from medharden.data.sources.series import SeriesBelow, as_case, found_in_directory, left_aside
 from medharden.errors import DataError, Problem
 from medharden.patients import patient_identity
 from medharden.protocol import Cases, Protocol
@@ -130,7 +130,7 @@ def list_manifest(table: Path, protocol: Protocol, name: Callable[[str], str]) -
     refuse_companions([(_beside_class(entry), "") for entry in listed], protocol.cases, modalities=False)
     entries, contradicting, repeated = _once(root, listed, name)
     findings = [*labels.noted(), *_found_elsewhere(places), *unchosen_files(unchosen), *_repeated(repeated)]
-    findings += left_aside(series.aside) if series is not None else ()
+    findings += (*left_aside(series.aside), *found_in_directory(series)) if series is not None else ()
     findings += stacked_finding(entries, images.names)
     findings += _unlisted(root, {path for entry in listed for path in entry.paths}, protocol.cases)
     return Listing(
