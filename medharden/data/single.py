@@ -10,7 +10,7 @@ from torch import Tensor
 from medharden.data.formats.channels import read_parts
 from medharden.data.formats.image import MALFORMED, quiet_readers
 from medharden.data.formats.limits import room_for
-from medharden.data.given import Given
+from medharden.data.sources.given import Given
 from medharden.data.view.case import case_of
 from medharden.errors import DataError
 from medharden.protocol import Input
