@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from medharden.errors import ModelError, RangeError
 from medharden.models.origins import require_order
 from medharden.models.outputs import named_output
+from medharden.models.source_view import SourceView
 from medharden.record import ModelRecord
 from medharden.rows import Cases, parts
 
@@ -35,6 +36,8 @@ class Classifier(nn.Module):
         super().__init__()
         self.network = network
         self.record = record
+        self.view: SourceView | None = None
+        """How its source makes its inputs, where that says so in a way that can be followed."""
         shape = (1, record.channels) + (1,) * record.dims
         self.register_buffer("mean", _per_channel(record.mean, record.channels).view(shape))
         self.register_buffer("std", _per_channel(record.std, record.channels).view(shape))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from medharden.models.bundles import bundle_inputs, network_definition
 from medharden.models.classifier import Classifier, state_digest
 from medharden.models.naming import Naming
 from medharden.models.origins import origins
-from medharden.models.source_view import require_fed
+from medharden.models.source_view import SourceView, require_fed
 from medharden.models.timm_config import (
     CONFIG_FILE,
     TimmConfig,
@@ -114,13 +115,15 @@ def _load_timm(
 ) -> Classifier:
     """A classifier of which timm says how its inputs are made."""
     arch = replace(arch, arguments=config.arguments | arch.arguments)
-    view = timm_view(config, arch.name) if spec.view == "source" else None
-    if view is not None and fed is not None:
+    view = _followed(spec, lambda: timm_view(config, arch.name))
+    held = view is not None and spec.view == "source"
+    if view is not None and held and fed is not None:
         require_fed(spec, view, fed)
-    mean, std = normaliser(config) if view is None else (view.mean, view.std)
+    mean, std = (view.mean, view.std) if view is not None and held else normaliser(config)
     told = replace(weights, mean=mean or weights.mean, std=std or weights.std)
     classifier = _assemble(told, arch, "", spec, dims, multilabel)
-    if view is None:
+    classifier.view = view
+    if view is None or not held:
         return classifier
     record = classifier.record
     origin = record.origins | {"input": f"{view.source}: {' > '.join(view.steps)}"}
@@ -128,6 +131,20 @@ def _load_timm(
     assumed = record.assumed if fed is not None else (*record.assumed, unheld)
     classifier.record = replace(record, origins=origin, assumed=assumed)
     return classifier
+
+
+def _followed(spec: ModelSpec, read: Callable[[], SourceView | None]) -> SourceView | None:
+    """A source's view; null where it can't be followed and the protocol answers for it.
+
+    Raises:
+        ModelError: it can't be followed, and nobody answers for it.
+    """
+    try:
+        return read()
+    except ModelError:
+        if spec.view == "source":
+            raise
+        return None
 
 
 def _choose_arch(name: str, weights: Weights, arch: str | None, spec: ModelSpec) -> Architecture:
@@ -225,13 +242,15 @@ def _load_bundle(
             f"the bundle's network_def names {neutral(target)[:80]!r}; expected one of monai.networks.nets or timm"
         )
     dims = arguments.get("spatial_dims", dims)
-    view = bundle_inputs(path, dims) if spec.view == "source" and dims in (2, 3) else None
-    spec = spec if view is None else require_fed(spec, view, fed)
+    view = _followed(spec, lambda: bundle_inputs(path, dims)) if dims in (2, 3) else None
+    held = view is not None and spec.view == "source"
+    spec = require_fed(spec, view, fed) if view is not None and held else spec
     for name in ("model.safetensors", "model.pt", "model.pth"):
         if (path / "models" / name).is_file():
             weights = read_weights(path / "models" / name, spec.weights)
             classifier = _assemble(weights, architecture, "bundle", spec, dims, multilabel)
-            if view is not None:
+            classifier.view = view
+            if view is not None and held:
                 said = classifier.record.origins | {"mean": "bundle", "std": "bundle", "input": " > ".join(view.steps)}
                 classifier.record = replace(classifier.record, origins=said)
             return classifier

@@ -9,7 +9,7 @@ from typing import Any
 from medharden.errors import ModelError
 from medharden.protocol import Input, ModelSpec
 
-__all__ = ["SourceView", "require_fed", "view_lines"]
+__all__ = ["SourceView", "require_fed", "view_fields", "view_lines"]
 
 _ROUNDED = 1e-4  # an average that was copied to four digits
 
@@ -94,12 +94,16 @@ def _normaliser(view: SourceView) -> dict[str, Any]:
 
 
 def view_lines(view: SourceView) -> str:
-    """The lines of a protocol that state the view, in YAML's flow style."""
-    lines = f"input: {{dims: {view.input.dims}, spatial: ["
-    lines += ", ".join(_flow(s.model_dump(exclude_defaults=True)) for s in view.input.spatial) + "]"
+    """What a protocol states of the view, in YAML's flow style and one line."""
+    return f"input: {{dims: {view.input.dims}, {', '.join(f'{k}: {v}' for k, v in view_fields(view).items())}}}"
+
+
+def view_fields(view: SourceView) -> dict[str, str]:
+    """By field of the protocol's `input` that the source speaks of, its value in YAML's flow style."""
+    fields = {"spatial": f"[{', '.join(_flow(s.model_dump(exclude_defaults=True)) for s in view.input.spatial)}]"}
     if "intensity" in view.held:
-        lines += f", intensity: {_flow(view.input.intensity.model_dump(exclude_defaults=True))}"
-    return lines + "}"
+        fields["intensity"] = _flow(view.input.intensity.model_dump(exclude_defaults=True))
+    return fields
 
 
 def _flow(part: Mapping[str, Any]) -> str:

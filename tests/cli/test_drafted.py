@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 from command import assert_clear, medharden
 from PIL import Image
+from safetensors.torch import save_file
 from tiny import ARCH, tiny_cohort, tiny_model, tiny_protocol
 
+from medharden.models import timm_module
 from medharden.protocol import load_protocol
 
 
@@ -47,6 +49,26 @@ def test_a_protocol_is_written_from_pictures_with_what_is_seen_and_what_is_to_be
     assert "TO DO" in text
     assert "# needs 1,067 test cases, " in text
     assert str(pictures) not in text
+
+
+def test_how_the_model_s_source_feeds_it_is_written_and_inspect_takes_it(pictures: Path, tmp_path: Path) -> None:
+    network = timm_module().create_model("test_resnet", num_classes=2, in_chans=1)
+    save_file(network.state_dict(), tmp_path / "model.safetensors")
+    trained = {"input_size": [1, 32, 32], "crop_pct": 0.8, "interpolation": "bilinear", "mean": [0.4], "std": [0.3]}
+    config = {"architecture": "test_resnet", "pretrained_cfg": trained, "label_names": ["normal", "opacity"]}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    code, said = new(pictures, tmp_path / "mine.yaml", "--model", "model.safetensors")
+    assert code == 0, said
+    resize, crop = load_protocol(tmp_path / "mine.yaml").input.spatial
+    assert (resize.size, resize.mode, resize.fit, crop.size) == ((40, 40), "bilinear", "shortest", (32, 32))
+    assert "# As the model's config.json says: resize shortest 40x40 bilinear" in (tmp_path / "mine.yaml").read_text()
+    inspect = ("inspect", "model.safetensors", "--data", pictures, "--json", "--protocol")
+    seen = medharden(*inspect, "mine.yaml", cwd=tmp_path)
+    assert seen.returncode == 0, seen.stdout + seen.stderr
+    assert json.loads(seen.stdout)["model"]["assumed"] == []
+    other = medharden(*inspect, "default", cwd=tmp_path)
+    assert other.returncode == 1
+    assert "says how its inputs are made" in json.loads(other.stdout)["error"]
 
 
 def test_no_protocol_is_overwritten(pictures: Path, tmp_path: Path) -> None:
