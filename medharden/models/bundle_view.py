@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+import torch
 from pydantic import ValidationError
 
 from medharden.errors import ModelError
@@ -76,7 +77,7 @@ def bundle_view(transforms: Any, config: Mapping[str, Any], dims: int) -> Source
             listed = resolved(listed.get("transforms", []), config)
     if not isinstance(listed, list):
         raise _unfollowed("its list of transforms")
-    reading, names = _Reading(dims), []
+    reading, names, pipeline = _Reading(dims), [], []
     for given in listed:
         transform = resolved(given, config)
         if not isinstance(transform, dict):
@@ -87,7 +88,18 @@ def bundle_view(transforms: Any, config: Mapping[str, Any], dims: int) -> Source
             continue
         if _take(reading, name, arguments):
             names.append(name)
-    return _view(reading, tuple(names))
+            pipeline.append((name, _as_monai_takes(arguments)))
+    return replace(_view(reading, tuple(names)), pipeline=tuple(pipeline))
+
+
+def _as_monai_takes(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments that a transform on the image alone is made with; a type by its name, as a type of torch."""
+    kept = {name: value for name, value in arguments.items() if name not in _BESIDE and name != "source_key"}
+    if "source_key" in arguments:
+        kept["source_key"] = "image"
+    if isinstance(kept.get("dtype"), str):
+        kept["dtype"] = getattr(torch, kept["dtype"].rpartition(".")[2])
+    return kept
 
 
 def _take(reading: _Reading, name: str, arguments: dict[str, Any]) -> bool:

@@ -65,12 +65,20 @@ class Classifier(nn.Module):
         channels = self.record.channels
         if inputs.shape[1] == 1 and channels > 1:
             inputs = inputs.expand(-1, channels, *inputs.shape[2:])
-        logits = named_output(self.network(self.normalised(inputs)), self.record.output)
+        return self.answered(self.normalised(inputs))
+
+    def answered(self, prepared: Tensor) -> Tensor:
+        """Logits, as `forward` gives them, of what the network itself takes.
+
+        Args:
+            prepared: (N, channels, *spatial) float32, normalised.
+        """
+        logits = named_output(self.network(prepared), self.record.output)
         if self.record.one_logit:
-            if logits.shape[1:].numel() != 1 or logits.shape[0] != inputs.shape[0]:
+            if logits.shape[1:].numel() != 1 or logits.shape[0] != prepared.shape[0]:
                 raise ModelError(
                     f"the network's last layer has one output, the network answers {tuple(logits.shape)} for "
-                    f"{len(inputs)} cases; set the number of classes in model.arguments, such as num_classes"
+                    f"{len(prepared)} cases; set the number of classes in model.arguments, such as num_classes"
                 )
             logits = logits.reshape(-1, 1)  # as many as there are cases, in a traced graph too
             return torch.cat([torch.zeros_like(logits), logits], dim=1)

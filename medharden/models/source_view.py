@@ -27,6 +27,7 @@ class SourceView:
         source: who says so: `bundle`, `config.json` or `checkpoint`.
         mean, std: in the place of range and zscore; null where the source has none.
         held: which parts of `input` the source speaks of.
+        pipeline: the team's own, by name with plain arguments: a bundle's transforms, or timm's `create_transform`.
     """
 
     input: Input
@@ -38,6 +39,7 @@ class SourceView:
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
     held: tuple[str, ...] = ("dims", "spatial", "intensity", "size", "fit")
+    pipeline: tuple[tuple[str, Mapping[str, Any]], ...] = ()
 
     @property
     def whose(self) -> str:

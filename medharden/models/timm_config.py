@@ -189,6 +189,7 @@ def _view(config: TimmConfig, found: Mapping[str, Any]) -> SourceView:
         mean=mean,
         std=std,
         held=("dims", "spatial", "size", "fit"),
+        pipeline=(("create_transform", dict(found)),),
     )
 
 

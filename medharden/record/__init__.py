@@ -22,10 +22,12 @@ from medharden.record.evaluation import (
 from medharden.record.export import ARTEFACTS, EXPORTS, ExportRecord, Parity
 from medharden.record.gate import Endpoint, GateDecision
 from medharden.record.hardening import BranchRecord, CostRecord, EpochRecord, FrontierPoint, FusionRecord, HardenRecord
+from medharden.record.parity import PARITY_TOLERANCE, SourceParity
 
 __all__ = [
     "ARTEFACTS",
     "EXPORTS",
+    "PARITY_TOLERANCE",
     "AlikePair",
     "AttackOutcome",
     "AttackRecord",
@@ -56,6 +58,7 @@ __all__ = [
     "Parity",
     "Progress",
     "SanityPoint",
+    "SourceParity",
     "SubjectOutcome",
     "SubjectTable",
     "Verdict",

@@ -63,9 +63,12 @@ def test_how_the_model_s_source_feeds_it_is_written_and_inspect_takes_it(picture
     assert (resize.size, resize.mode, resize.fit, crop.size) == ((40, 40), "bilinear", "shortest", (32, 32))
     assert "# As the model's config.json says: resize shortest 40x40 bilinear" in (tmp_path / "mine.yaml").read_text()
     inspect = ("inspect", "model.safetensors", "--data", pictures, "--json", "--protocol")
-    seen = medharden(*inspect, "mine.yaml", cwd=tmp_path)
+    seen = medharden(*inspect, "mine.yaml", "--parity", 2, cwd=tmp_path)
     assert seen.returncode == 0, seen.stdout + seen.stderr
-    assert json.loads(seen.stdout)["model"]["assumed"] == []
+    told = json.loads(seen.stdout)
+    assert told["model"]["assumed"] == []
+    assert (told["parity"]["shown"], told["parity"]["cases"]) == (True, 2)
+    assert told["parity"]["difference"] < 1e-4
     other = medharden(*inspect, "default", cwd=tmp_path)
     assert other.returncode == 1
     assert "says how its inputs are made" in json.loads(other.stdout)["error"]
@@ -94,6 +97,10 @@ def test_harden_runs_with_what_was_written_once_its_settings_are_small(tmp_path:
     done = medharden("harden", "model.pt", *options, cwd=tmp_path)
     assert done.returncode in (0, 3, 4), done.stdout + done.stderr
     assert json.loads(done.stdout)["verdict"] in ("PASS", "FAIL", "INCONCLUSIVE")
+    record = json.loads((tmp_path / "run" / "harden.json").read_text())
+    assert record["parity"]["why"] == "its file names no pipeline that medharden knows"
+    assert [f["severity"] for f in record["findings"] if f["code"] == "model.parity"] == ["info"]
+    assert "is not shown: its file names no pipeline" in (tmp_path / "run" / "report.html").read_text()
 
 
 @pytest.mark.parametrize(
