@@ -7,6 +7,7 @@ them, and names and shapes are held against the weights before the network takes
 from __future__ import annotations
 
 import math
+import re
 import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -137,6 +138,7 @@ def require_fit(network: nn.Module, state: Mapping[str, Tensor], name: str, *, t
             + "; ".join(parts)
             + ". Is this the architecture the weights were trained with, with the same model.arguments?"
             + _size_hint(expected, state)
+            + _channel_hint(name, shapes)
         )
 
 
@@ -155,6 +157,18 @@ def _size_hint(expected: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> s
                 f"{{img_size: {size}}}, and input.size: [{size}, {size}]."
             )
     return " Position embeddings grow with the image: state model.arguments: {img_size: ...} as it was trained."
+
+
+def _channel_hint(name: str, shapes: list[str]) -> str:
+    """Torchvision's builders take colour alone."""
+    source, _, network = name.partition(":")
+    if (
+        source != "torchvision"
+        or len(shapes) != 1
+        or not re.search(r"expected \((\d+), 3, .*found \(\1, 1, ", shapes[0])
+    ):
+        return ""
+    return f" torchvision's networks take three channels; of one channel, timm:{network} may have the same layers."
 
 
 class _Meter(TorchFunctionMode):

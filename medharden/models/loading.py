@@ -26,6 +26,7 @@ from medharden.models.timm_config import (
     weights_of_folder,
 )
 from medharden.models.weights import Weights, read_weights
+from medharden.models.xray_vision import xray_vision_range
 from medharden.protocol import Input, ModelSpec
 from medharden.record import ModelRecord
 from medharden.text import neutral
@@ -166,11 +167,14 @@ def _choose_arch(name: str, weights: Weights, arch: str | None, spec: ModelSpec)
 def _assemble(
     weights: Weights, arch: Architecture, source: str, spec: ModelSpec, dims: int, multilabel: bool
 ) -> Classifier:
+    of_xrays, beside = xray_vision_range(weights, spec)
     network, found = build_network(arch, weights.state, dims, Naming(spec.prefix, spec.rename))
     network.load_state_dict(found.state, strict=True)
     outputs, channels = network_size(network, found.state, arch)
     network.float().requires_grad_(True)
-    origin = origins(network, weights, found, spec, channels)
+    origin = origins(network, weights, found, of_xrays, channels)
+    if of_xrays is not spec:
+        origin.said.update(dict.fromkeys(("mean", "std"), "torchxrayvision's range, [-1024, 1024] (op_threshs)"))
     record = ModelRecord(
         source=source or arch.source,
         arch=arch.text if source else arch.name,
@@ -187,7 +191,7 @@ def _assemble(
         output=spec.output,
         class_names=weights.classes,
         origins=origin.said,
-        assumed=origin.assumed,
+        assumed=(*origin.assumed, *beside),
         zscore=spec.zscore,
         zscore_nonzero=spec.zscore_nonzero,
     )

@@ -15,6 +15,7 @@ from medharden.protocol import ModelSpec
 
 __all__ = ["Origins", "origins", "require_order"]
 
+_XRAYS = ", or model.range: [-1024, 1024] if it is one of torchxrayvision's"
 Numbers = tuple[float, ...]
 
 
@@ -74,6 +75,7 @@ def origins(network: nn.Module, weights: Weights, found: Matched, spec: ModelSpe
         assumed.append(
             f"{shown}: the file does not say what the model was trained with, and another normalisation is another "
             f"model; state {keys} in the protocol"
+            + (_XRAYS if channels == 1 and "features.conv0.weight" in network.state_dict() else "")
         )
     return Origins(values["mean"], values["std"], said, tuple(assumed))
 
