@@ -9,11 +9,11 @@ from pathlib import Path
 
 import numpy as np
 
-from medharden.data.cohort import list_source
 from medharden.data.formats.limits import room_for
 from medharden.data.pseudonyms import pseudonym
 from medharden.data.sampled import split_sizes
 from medharden.data.sources.folder import Listing
+from medharden.data.sources.listing import list_source
 from medharden.data.store.keeping import Kept, Store
 from medharden.data.store.reading import read_cases
 from medharden.data.view.case import ReadCase
