@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 from medharden.data.view.pillow import resized_by_pillow
 from medharden.data.view.spatial import spatial
+from medharden.errors import DataError
 from medharden.models import timm_module
 from medharden.protocol import PILLOW_MODES, Input, Intensity, Step
 
@@ -97,3 +98,8 @@ def test_pillow_s_modes_come_after_the_intensity() -> None:
     with pytest.raises(ValidationError, match="works on"):
         Input(spatial=steps, intensity=Intensity(mode="minmax", when="after"))
     Input(spatial=steps, intensity=Intensity(mode="minmax"))
+
+
+def test_a_sliver_is_refused_before_it_takes_memory() -> None:
+    with pytest.raises(DataError, match="so oblong that it would be 256x25600000"):
+        spatial(torch.zeros(1, 1, 100_000), (Step(step="resize", size=(256, 256), mode="box", fit="shortest"),), None)

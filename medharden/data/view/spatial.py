@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -22,6 +23,7 @@ Affine = tuple[tuple[float, ...], ...]
 """4 x 4: voxel indices to millimetres (RAS+)."""
 
 _MOST_VOXELS = 2**27
+_MOST_PIXELS = 2**25
 Placed = npt.NDArray[np.float64]
 _LINEAR = {2: "bilinear", 3: "trilinear"}
 
@@ -79,13 +81,23 @@ def _on_grid(values: Tensor, step: Step) -> Tensor:
 
 
 def _fitted(have: tuple[int, ...], size: tuple[int, ...], fit: str) -> tuple[int, ...]:
-    """The grid of a resize to `size`, as torchvision's `Resize` and timm's `ResizeKeepRatio` find it."""
+    """The grid of a resize to `size`, as torchvision's `Resize` and timm's `ResizeKeepRatio` find it.
+
+    Raises:
+        DataError: a sliver of an image, which would become huge.
+    """
     if fit == "stretch":
         return size
     if len(set(size)) == 1:
-        return tuple(int(size[0] * now / min(have)) for now in have)
-    ratio = min(now / then for now, then in zip(have, size, strict=True))
-    return tuple(round(now / ratio) for now in have)
+        grid = tuple(int(size[0] * now / min(have)) for now in have)
+    else:
+        ratio = min(now / then for now, then in zip(have, size, strict=True))
+        grid = tuple(round(now / ratio) for now in have)
+    if math.prod(grid) > _MOST_PIXELS:
+        raise DataError(
+            f"is so oblong that it would be {'x'.join(map(str, grid))} where its shorter side fits input.spatial"
+        )
+    return grid
 
 
 def _resized(values: Tensor, size: tuple[int, ...], step: Step) -> Tensor:
