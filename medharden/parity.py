@@ -33,6 +33,8 @@ PARITY_CASES = 4
 
 _ON_THE_GRID = ("Orientationd", "Spacingd", "CropForegroundd", "CenterSpatialCropd", "SpatialPadd", "Resized")
 _ON_THE_VALUES = ("ScaleIntensityd", "ScaleIntensityRanged", "NormalizeIntensityd")
+_VOLUME = 4  # axes of (C, *spatial)
+_ONE_WAY = (Step(step="orientation", axes="RAS"),)
 _FAULTS = (*MALFORMED, AssertionError, ImportError, MemoryError)
 
 
@@ -173,13 +175,17 @@ def _where(pipeline: _Pipeline, path: Path, spec: Input, view: SourceView | None
     for name, apply, steps in pipeline.stages:
         if steps is not None and not read:
             read = True
-            if not _same(pipeline.tensor(state), pipeline.read(image)):
+            theirs, ours = pipeline.tensor(state), pipeline.read(image)
+            if theirs.ndim == _VOLUME:  # readers differ in the order of axes, and say so in the affine
+                theirs = spatial(theirs, _ONE_WAY, pipeline.affine(state))
+                ours = spatial(ours, _ONE_WAY, image.affine)
+            if not _same(theirs, ours):
                 return "reading the file"
         made = spatial(pipeline.tensor(state), steps, pipeline.affine(state)) if steps else None
         state = apply(state)
         if made is not None and not _same(made, pipeline.tensor(state)):
             return name
-    return "intensity, mean and std"
+    return "channels, intensity or normaliser"
 
 
 def _same(one: Tensor, other: Tensor) -> bool:
@@ -235,7 +241,7 @@ def _monai(view: SourceView) -> _Pipeline:
             steps = ()
         stages.append((name, getattr(known, name)(keys=[key], **arguments), steps))
     return _Pipeline(
-        name="MONAI's Compose of the bundle",
+        name="the bundle's own MONAI transforms",
         start=lambda path: {key: str(path)},
         stages=tuple(stages),
         tensor=lambda state: torch.as_tensor(getattr(state[key], "array", state[key])).float(),

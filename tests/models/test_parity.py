@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import nibabel as nib
 import numpy as np
 import pytest
 import torch
@@ -66,18 +67,23 @@ def timm_model(folder: Path, **trained: Any) -> Path:
     return folder / "model.safetensors"
 
 
-def bundle(folder: Path, *more: dict[str, Any]) -> Path:
+def bundle(folder: Path, *, transforms: list[dict[str, Any]] | None = None, dims: int = 2) -> Path:
     keys = {"keys": ["image", "label"], "allow_missing_keys": True}
-    transforms = [
+    transforms = transforms or [
         {"_target_": "LoadImaged", **keys},
         {"_target_": "EnsureChannelFirstd", **keys},
         {"_target_": "Resized", **keys, "spatial_size": [32, 32], "mode": "bilinear"},
         {"_target_": "CastToTyped", **keys, "dtype": "$torch.float32"},
         {"_target_": "NormalizeIntensityd", **keys, "nonzero": True, "channel_wise": True},
         {"_target_": "Resized", "keys": "label", "spatial_size": [8, 8], "mode": "nearest"},
-        *more,
     ]
-    arguments = {"spatial_dims": 2, "in_channels": 3, "out_channels": 2, "init_features": 4, "growth_rate": 2}
+    arguments = {
+        "spatial_dims": dims,
+        "in_channels": 3 if dims == 2 else 1,
+        "out_channels": 2,
+        "init_features": 4,
+        "growth_rate": 2,
+    }
     arguments |= {"block_config": [1, 1]}
     network = _densenet(arguments)
     (folder / "configs").mkdir()
@@ -121,8 +127,9 @@ def test_a_model_that_is_fed_as_its_source_says_is_shown_to_be(tmp_path: Path, k
     ("text", "model", "step"),
     [
         ("input: {channels: rgb, size: [32, 32]}", {}, "input.spatial, of which the source says otherwise"),
-        (TIMM, {"mean": [0.1], "std": [0.2]}, "intensity, mean and std"),
-        (f"{TIMM}  intensity: {{mode: percentile, low: 10, high: 90}}", {}, "intensity, mean and std"),
+        (TIMM, {"mean": [0.1], "std": [0.2]}, "channels, intensity or normaliser"),
+        (TIMM.replace("rgb", "gray"), {}, "channels, intensity or normaliser"),
+        (f"{TIMM}  intensity: {{mode: percentile, low: 10, high: 90}}", {}, "channels, intensity or normaliser"),
     ],
 )
 def test_a_model_that_is_fed_otherwise_is_a_finding_and_where_it_arises_is_said(
@@ -164,6 +171,56 @@ def test_pixels_that_are_read_otherwise_are_named_as_such(tmp_path: Path, monkey
     monkeypatch.setattr(module, "read_file", inverted)
     shown = show_parity(model, cohort, lambda: stored_cases(data, protocol, key=KEY), protocol, cases=1)
     assert shown.step == "reading the file"
+
+
+VOLUMES = """
+input:
+  dims: 3
+  spatial:
+    - {step: orientation, axes: RAS}
+    - {step: spacing, mm: [2.0, 2.0, 2.0]}
+    - {step: foreground}
+    - {step: resize, size: [16, 16, 16], mode: linear}
+  intensity: {mode: max, inverted: never}
+"""
+
+
+def volumes(folder: Path) -> tuple[Path, Path]:
+    """Twelve NIfTI volumes, turned and stretched, and a bundle of a volume pipeline."""
+    rng = np.random.default_rng(0)
+    for n in range(24):
+        place = folder / "data" / ("ill", "well")[n % 2]
+        place.mkdir(parents=True, exist_ok=True)
+        values = rng.integers(1, 900, (12, 14, 10)).astype(np.int16)
+        values[:2] = 0
+        nib.save(nib.Nifti1Image(values, np.diag([-3.0, 3.0, 4.0, 1.0])), place / f"{n}.nii.gz")
+    keys = {"keys": "image"}
+    transforms = [
+        {"_target_": "LoadImaged", **keys},
+        {"_target_": "EnsureChannelFirstd", **keys},
+        {"_target_": "Orientationd", **keys, "axcodes": "RAS"},
+        {"_target_": "Spacingd", **keys, "pixdim": [2.0, 2.0, 2.0], "mode": "bilinear"},
+        {"_target_": "CropForegroundd", **keys, "source_key": "image"},
+        {"_target_": "Resized", **keys, "spatial_size": [16, 16, 16], "mode": "trilinear"},
+        {"_target_": "NormalizeIntensityd", **keys, "nonzero": True},
+    ]
+    return folder / "data", bundle(folder, transforms=transforms, dims=3)
+
+
+def test_volumes_are_held_against_their_bundle_and_the_step_that_differs_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import medharden.data.view.spatial as module
+
+    data, path = volumes(tmp_path)
+    protocol = protocol_of(VOLUMES)
+    model = load_classifier(path, dims=3, fed=protocol.input, spec=protocol.model)
+    shown, _ = compared(model, data, protocol, cases=2)
+    assert shown.shown, shown
+    exact = module._foreground
+    monkeypatch.setattr(module, "_foreground", lambda values: exact(values)[:, 1:])
+    shown, _ = compared(model, data, protocol, cases=2)
+    assert shown.step == "CropForegroundd"
 
 
 def test_what_can_t_be_shown_is_said_with_its_reason(tmp_path: Path) -> None:
