@@ -22,7 +22,7 @@ from medharden.models.timm_config import (
     CONFIG_FILE,
     TimmConfig,
     config_beside,
-    config_of_training,
+    config_of_checkpoint,
     normaliser,
     timm_view,
     weights_of_folder,
@@ -73,7 +73,7 @@ def load_classifier(
     if config is not None:
         weights = _with_config(weights, config)
     architecture = _choose_arch(path.name, weights, arch, spec)
-    config = config or config_of_training(weights.arch, weights.arguments)
+    config = config or config_of_checkpoint(weights.arch, weights.trained, weights.arguments)
     if config is None or config.arch is None:
         return _assemble(weights, architecture, "", spec, dims, multilabel)
     if architecture.source != "timm" or _base(architecture.name) != _base(config.arch):

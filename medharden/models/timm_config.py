@@ -21,7 +21,7 @@ __all__ = [
     "CONFIG_FILE",
     "TimmConfig",
     "config_beside",
-    "config_of_training",
+    "config_of_checkpoint",
     "normaliser",
     "timm_view",
     "weights_of_folder",
@@ -47,6 +47,7 @@ class TimmConfig:
         data: `input_size`, `interpolation`, `crop_pct`, `crop_mode`, `mean` and `std`, as far as it states them.
         classes: names of the outputs, in their order.
         left: what of it was not followed.
+        arguments_of_training: whether `data` are those, which stand before the architecture's defaults.
     """
 
     source: str
@@ -55,6 +56,7 @@ class TimmConfig:
     arguments: dict[str, Any] = field(default_factory=dict)
     classes: tuple[str, ...] = ()
     left: tuple[str, ...] = ()
+    arguments_of_training: bool = False
 
 
 def config_beside(weights: Path, *, code: bool = False) -> TimmConfig | None:
@@ -115,17 +117,25 @@ def _of_transformers(kind: str, config: Mapping[str, Any]) -> ModelError:
     )
 
 
-def config_of_training(arch: str | None, arguments: Mapping[str, Any]) -> TimmConfig | None:
-    """What the arguments of timm's training say, with which it evaluated too; null where they are of another training.
+def config_of_checkpoint(
+    arch: str | None, trained: Mapping[str, Any], arguments: Mapping[str, Any]
+) -> TimmConfig | None:
+    """What a checkpoint says in timm's words: its `pretrained_cfg`, or the arguments of timm's training, with which it
+    evaluated too; null where it has neither.
 
     Args:
         arch: that the checkpoint names.
+        trained: its `pretrained_cfg`.
         arguments: its `args`, plain values.
     """
-    if arch is None or ":" in arch or not all(name in arguments for name in _TRAINING):
+    if arch is None or ":" in arch:
+        return None
+    if data := {name: trained[name] for name in _KEPT if trained.get(name) is not None}:
+        return TimmConfig("checkpoint", arch, data)
+    if not all(name in arguments for name in _TRAINING):
         return None
     data = {name: arguments[name] for name in _KEPT if arguments.get(name) is not None}
-    return TimmConfig("checkpoint", arch, data)
+    return TimmConfig("checkpoint", arch, data, arguments_of_training=True)
 
 
 def normaliser(config: TimmConfig) -> tuple[tuple[float, ...] | None, tuple[float, ...] | None]:
@@ -150,10 +160,10 @@ def timm_view(config: TimmConfig, arch: str) -> SourceView | None:
     Raises:
         ModelError: a value that can't be one, or a way of making inputs that can't be followed; named.
     """
-    if config.source == CONFIG_FILE and not config.data:
+    if not config.arguments_of_training and not config.data:
         return None
     timm = timm_module()
-    if config.source == CONFIG_FILE:
+    if not config.arguments_of_training:
         given: dict[str, Any] = {"pretrained_cfg": _plain(config.data)}
     else:
         known = timm.get_pretrained_cfg(arch) if timm.is_model(arch.split(".")[0]) else None

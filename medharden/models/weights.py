@@ -52,6 +52,7 @@ class Weights:
         said: what was chosen among several, and what was left out.
         file: SHA-256 of the bytes that all of it was read from.
         arguments: that the training was called with, as far as the file keeps them.
+        trained: its `pretrained_cfg`, where it keeps timm's.
         source: who names mean, std and classes: `checkpoint`, or a file beside it.
     """
 
@@ -63,6 +64,7 @@ class Weights:
     classes: tuple[str, ...] = ()
     said: tuple[str, ...] = ()
     arguments: Mapping[str, Any] = field(default_factory=dict)
+    trained: Mapping[str, Any] = field(default_factory=dict)
     source: str = "checkpoint"
 
 
@@ -98,7 +100,7 @@ def read_weights(path: Path, chosen: str | None = None) -> Weights:
         raise ModelError(
             f"{name} can't be read: it is {reason}; expected a state dict (.pt, .pth, .safetensors)"
         ) from None
-    arguments = content.get("args")
+    arguments, trained = content.get("args"), content.get("pretrained_cfg")
     extra = arguments.values if isinstance(arguments, Fields) else content
     arch = content.get("arch")
     return Weights(
@@ -110,6 +112,7 @@ def read_weights(path: Path, chosen: str | None = None) -> Weights:
         classes=class_names(content),
         said=(*said, *_left_out(file)),
         arguments=arguments.values if isinstance(arguments, Fields) else {},
+        trained=trained if isinstance(trained, dict) else {},
     )
 
 

@@ -133,6 +133,19 @@ def test_a_checkpoint_of_timm_s_training_is_fed_as_it_evaluates(tmp_path: Path) 
     assert (theirs(network, data, file) - ours(model, spec, file)).abs().max() < 1e-4
 
 
+def test_a_configuration_within_a_checkpoint_is_read_as_one_beside_it(tmp_path: Path) -> None:
+    network = network_of("test_resnet")
+    trained = {"input_size": (3, 64, 64), "crop_pct": 0.8, "mean": (0.1, 0.2, 0.3), "std": (0.5, 0.5, 0.5)}
+    content = {"arch": "test_resnet", "state_dict": network.state_dict(), "pretrained_cfg": trained}
+    torch.save(content, tmp_path / "m.pt")
+    spec = fed_as_refused(tmp_path / "m.pt")
+    model = load_classifier(tmp_path / "m.pt", fed=spec)
+    assert (model.record.mean, model.record.origins["mean"]) == ((0.1, 0.2, 0.3), "checkpoint")
+    data = importlib.import_module("timm.data").resolve_data_config(pretrained_cfg=trained)
+    file = pictures(tmp_path)[0]
+    assert (theirs(network, data, file) - ours(model, spec, file)).abs().max() < 1e-4
+
+
 def test_weights_are_read_with_the_config_beside_them_and_its_names_held_against_the_data(tmp_path: Path) -> None:
     network = network_of("test_vit", img_size=96)
     folder = saved(
