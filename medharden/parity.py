@@ -97,8 +97,9 @@ def show_parity(
     entries = files().entries
     compared, reasons = [], []
     for row in chosen:
-        path = getattr(entries.get(cohort.cases[row].case), "path", None)
-        if path is None or entries[cohort.cases[row].case].slices:
+        entry = entries.get(cohort.cases[row].case)
+        path = None if entry is None or entry.slices or entry.channels or entry.frame else entry.path
+        if path is None:
             reasons.append("the cases are no files of their own")
             continue
         fed, _ = cohort.batch([row])

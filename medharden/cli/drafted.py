@@ -58,9 +58,9 @@ def run_new(job: Draft) -> None:
     key = load_pseudonym_key(job.key_file)
     seen = survey(job.data, base, key=key, workers=job.workers, max_decoded=job.max_decoded)
     out.say(_said(seen))
-    record, view = _model(job, seen)
+    record, view = _model(job, seen, base.model)
     choices = _asked(seen, view, job.target.stem) if _may_ask(job) else _proposed(seen, job.target.stem)
-    text = draft(seen, record, choices, view)
+    text = draft(seen, record, choices, _spec(job, base.model), view)
     write_atomic(job.target, text.encode())
     protocol = parse_protocol(text, job.target.name)
     todo = text.count("TO DO")
@@ -76,12 +76,19 @@ def _may_ask(job: Draft) -> bool:
     return not job.yes and not out.json and sys.stdin.isatty() and out.terminal
 
 
-def _model(job: Draft, seen: Survey) -> tuple[ModelRecord | None, SourceView | None]:
+def _model(job: Draft, seen: Survey, like: ModelSpec) -> tuple[ModelRecord | None, SourceView | None]:
     if job.model is None:
         return None, None
-    spec = ModelSpec(view="protocol")  # a source's own input is held against the protocol by the commands that feed it
+    # a source's own input is held against the protocol by the commands that feed it
+    spec = like.model_copy(update={"view": "protocol"})
     model = load_classifier(job.model, arch=job.arch, spec=spec, dims=seen.dims, multilabel=seen.multilabel)
     return model.record, model.view
+
+
+def _spec(job: Draft, like: ModelSpec) -> ModelSpec:
+    """What the protocol is to say of the model; a `python:` architecture runs code, and no protocol may name one."""
+    named = job.arch is not None and not job.arch.startswith("python:")
+    return like.model_copy(update={"arch": job.arch}) if named else like
 
 
 def _said(seen: Survey) -> str:
