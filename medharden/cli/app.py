@@ -214,6 +214,9 @@ def inspect(
     locate: Annotated[
         str | None, typer.Option("--locate", help="Print where the case of this pseudonym lies, and nothing else.")
     ] = None,
+    parity: Annotated[
+        int, typer.Option("--parity", metavar="N", min=0, help="Hold the team's own pipeline against ours on N files.")
+    ] = 0,
     workers: Workers = 2,
     max_decoded: MaxDecoded = MAX_DECODED,
     cache: Cache = None,
@@ -227,7 +230,7 @@ def inspect(
     if locate is not None:
         run_location(data, protocol, locate, max_decoded, key_file)
         return
-    raise typer.Exit(run_inspection(model, data, protocol, arch, workers, max_decoded, key_file, cache))
+    raise typer.Exit(run_inspection(model, data, protocol, arch, workers, max_decoded, key_file, cache, parity))
 
 
 @app.command()

@@ -26,6 +26,7 @@ from medharden.models.hardened import (
 )
 from medharden.models.loading import load_classifier
 from medharden.models.runtime import RuntimeModel, open_onnx, read_onnx
+from medharden.models.source_view import SourceView, view_fields
 from medharden.models.storage import hardened_bytes, load_hardened
 from medharden.models.timm_import import timm_module
 
@@ -37,6 +38,7 @@ __all__ = [
     "HardenedClassifier",
     "Normaliser",
     "RuntimeModel",
+    "SourceView",
     "answered_rightly",
     "answers",
     "assess",
@@ -62,4 +64,5 @@ __all__ = [
     "support",
     "task_loss",
     "timm_module",
+    "view_fields",
 ]

@@ -2,7 +2,7 @@
 
 from medharden.protocol.attacking import Attack, Precision, Suite, ThreatModel
 from medharden.protocol.deciding import CO_PRIMARY, Bound, ClassFloor, Endpoints, Margin, Robustness, Subgroups
-from medharden.protocol.imaging import Channel, Frames, Input, Intensity, Step, Volume
+from medharden.protocol.imaging import PILLOW_MODES, Channel, Frames, Input, Intensity, Step, Volume
 from medharden.protocol.loading import (
     DEFAULT_PROTOCOL,
     content_digest,
@@ -31,6 +31,7 @@ from medharden.protocol.tasking import Task
 __all__ = [
     "CO_PRIMARY",
     "DEFAULT_PROTOCOL",
+    "PILLOW_MODES",
     "TESTED",
     "Attack",
     "Bound",

@@ -34,12 +34,14 @@ from medharden.record.evaluation import (
 from medharden.record.export import ARTEFACTS, EXPORTS, ExportRecord, Parity
 from medharden.record.gate import Endpoint, GateDecision, IndependentTest
 from medharden.record.hardening import BranchRecord, CostRecord, EpochRecord, FrontierPoint, FusionRecord, HardenRecord
+from medharden.record.parity import PARITY_TOLERANCE, SourceParity
 
 __all__ = [
     "ARTEFACTS",
     "EXPORTS",
     "INDEPENDENT",
     "MASKED",
+    "PARITY_TOLERANCE",
     "AlikePair",
     "AttackOutcome",
     "AttackRecord",
@@ -72,6 +74,7 @@ __all__ = [
     "Parity",
     "Progress",
     "SanityPoint",
+    "SourceParity",
     "SubjectOutcome",
     "SubjectTable",
     "Verdict",

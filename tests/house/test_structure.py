@@ -24,6 +24,7 @@ LAYERS = (
         "strength",
         "attacking",
         "predicting",
+        "parity",
     ),
     ("models", "attacks", "data", "stats", "audit", "codes"),
     ("protocol", "record"),
