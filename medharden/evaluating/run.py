@@ -31,6 +31,7 @@ from medharden.evaluating.findings import Pushed, push_all
 from medharden.evaluating.fitting import fitting_batch
 from medharden.evaluating.looking import open_test_split, require_places
 from medharden.evaluating.merging import merged_identity, merged_pushes, merged_results, merged_subjects
+from medharden.evaluating.operating import operating_thresholds
 from medharden.evaluating.outcomes import case_table, findings_of, outcome_of
 from medharden.evaluating.resuming import clear
 from medharden.evaluating.sanity import few_cases, sanity_curves, sanity_findings
@@ -162,6 +163,7 @@ def evaluate(
                 *smaller,
             ),
             sanity=sanity,
+            operating_points=operating_thresholds(reference, model, cohort, protocol, batch_size, device),
         )
         written = write_record(run / "evaluation.json", record)
         log.append("evaluate.recorded", cases=cases_digest, record=written, files=files, ledger=head)

@@ -2,6 +2,7 @@
 
 from medharden.protocol.attacking import Attack, Precision, Suite, ThreatModel
 from medharden.protocol.deciding import CO_PRIMARY, Bound, ClassFloor, Endpoints, Margin, Robustness, Subgroups
+from medharden.protocol.further import OperatingPoint, WorstGroup
 from medharden.protocol.imaging import Input, Intensity, Step, Volume
 from medharden.protocol.loading import (
     DEFAULT_PROTOCOL,
@@ -45,6 +46,7 @@ __all__ = [
     "Intensity",
     "Margin",
     "ModelSpec",
+    "OperatingPoint",
     "Patients",
     "Precision",
     "Protocol",
@@ -64,6 +66,7 @@ __all__ = [
     "ThreatModel",
     "ThreatName",
     "Volume",
+    "WorstGroup",
     "content_digest",
     "load_protocol",
     "parse_content",

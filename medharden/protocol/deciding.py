@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from medharden.protocol.base import Fraction, OpenFraction, Strict
+from medharden.protocol.further import OperatingPoint, WorstGroup
 
 __all__ = [
     "CO_PRIMARY",
@@ -186,6 +187,8 @@ class Endpoints(Strict):
         noninferiority: clean endpoints; accuracy and recall must be there, so that no other metric decides alone. A
             protocol without `brier` holds calibration against nothing, and every verdict says so.
         robustness: attacked endpoints.
+        operating_points: sensitivity where specificity is fixed on validation, and the reverse; two classes.
+        worst_group: limits that every group of `subgroups.columns` must reach.
     """
 
     alpha: Annotated[float, Field(gt=0, le=LARGEST_ALPHA)] = 0.025
@@ -198,6 +201,8 @@ class Endpoints(Strict):
         Margin(metric="brier", margin=0.02),
     )
     robustness: Robustness = Robustness()
+    operating_points: tuple[OperatingPoint, ...] = ()
+    worst_group: tuple[WorstGroup, ...] = ()
 
     @property
     def alpha_per_look(self) -> float:
@@ -212,6 +217,12 @@ class Endpoints(Strict):
                 "endpoints.noninferiority must hold accuracy and recall, and no metric twice: an accuracy that is kept "
                 f"by trading one class for another is a clinical loss; got {metrics}"
             )
+        for what, keys in (
+            ("operating_points", [point.key for point in self.operating_points]),
+            ("worst_group", [wanted.metric for wanted in self.worst_group]),
+        ):
+            if len(set(keys)) != len(keys):
+                raise ValueError(f"endpoints.{what} must hold nothing twice; got {keys}")
         for name, bound in ((name, bound) for m in self.noninferiority for name, bound in m.bounds.items()):
             if bound.margin > LARGEST_BARE_MARGIN and not (bound.justification or "").strip():
                 raise ValueError(

@@ -85,6 +85,8 @@ class Splits(Strict):
         reviewed: pairs that are no copies though they look so.
         excluded_limit: largest share of the test split, and of each class in it, that may be left out as unusable; with
             more a verdict is INCONCLUSIVE at best.
+        excluded_worst_case: `reported`, what would be had the release lost every case that was left out; `must_pass`,
+            a verdict is INCONCLUSIVE at best where an endpoint would then not pass.
     """
 
     train: OpenFraction = 0.6
@@ -96,6 +98,7 @@ class Splits(Strict):
     similar_bits: Annotated[int, Field(ge=0, le=64)] | None = 40
     reviewed: tuple[Reviewed, ...] = ()
     excluded_limit: Fraction = 0.05
+    excluded_worst_case: Literal["reported", "must_pass"] = "reported"
 
     @model_validator(mode="after")
     def _consistent(self) -> Splits:
@@ -294,6 +297,20 @@ class Protocol(Strict):
     def _prevalence_of_the_positive(self) -> Protocol:
         if self.report.prevalence is not None and (self.task.multilabel or self.task.positive is None):
             raise ValueError("report.prevalence is of the positive one of two classes: name it in task.positive")
+        return self
+
+    @model_validator(mode="after")
+    def _further_endpoints(self) -> Protocol:
+        task, wanted = self.task, self.endpoints
+        if wanted.operating_points and (task.multilabel or task.positive is None):
+            raise ValueError("endpoints.operating_points are of two classes: name the positive one in task.positive")
+        columns = set(self.subgroups.columns)
+        for one in wanted.worst_group:
+            if not columns or not set(one.columns or ()) <= columns:
+                raise ValueError(
+                    f"endpoints.worst_group: {one.metric} is of groups that subgroups.columns declares; it has "
+                    f"{sorted(columns)}"
+                )
         return self
 
     def _check_class_keys(self) -> None:

@@ -17,12 +17,13 @@ from medharden.record.evaluation import (
     FindingTable,
     Identity,
     IndependentTester,
+    OperatingThreshold,
     SanityPoint,
     SubjectOutcome,
     SubjectTable,
 )
 from medharden.record.export import ARTEFACTS, EXPORTS, ExportRecord, Parity
-from medharden.record.gate import Endpoint, GateDecision, IndependentTest
+from medharden.record.gate import Endpoint, GateDecision, IndependentTest, MissingRow
 from medharden.record.hardening import BranchRecord, CostRecord, EpochRecord, FrontierPoint, FusionRecord, HardenRecord
 
 __all__ = [
@@ -57,7 +58,9 @@ __all__ = [
     "IndependentTest",
     "IndependentTester",
     "Label",
+    "MissingRow",
     "ModelRecord",
+    "OperatingThreshold",
     "Parity",
     "Progress",
     "SanityPoint",

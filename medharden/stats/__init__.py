@@ -21,6 +21,7 @@ from medharden.stats.hypotheses import clustered_mcnemar, holm, mcnemar
 from medharden.stats.influence import influence_limits, unseen_share
 from medharden.stats.means import brier_difference, cluster_t_difference, finding_brier_difference
 from medharden.stats.noninferiority import NonInferiority, noninferiority_test
+from medharden.stats.operating import threshold_at
 from medharden.stats.paired import newcombe_interval, tango_interval, tango_statistic
 from medharden.stats.power import cases_needed, fewest_cases, joint_power, power_to_show, smallest_margin
 from medharden.stats.proportions import clopper_pearson_interval, wilson_interval
@@ -70,6 +71,7 @@ __all__ = [
     "smallest_margin",
     "tango_interval",
     "tango_statistic",
+    "threshold_at",
     "unseen_share",
     "wilson_interval",
 ]
