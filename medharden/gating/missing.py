@@ -84,8 +84,8 @@ def worst_case_reason(protocol: Protocol, supposed: tuple[Endpoint, ...]) -> str
     if not fallen:
         return ""
     return (
-        f"exclusions: had the release lost every case that was left out and the original none, {', '.join(fallen)} would "
-        "not pass, and splits.excluded_worst_case asks that they do"
+        f"exclusions: had the release lost every case that was left out and the original none, {', '.join(fallen)} "
+        "would not pass, and splits.excluded_worst_case asks that they do"
     )
 
 

@@ -68,14 +68,15 @@ def _endpoint(
 ) -> Endpoint:
     rows = positive if side == "sensitivity" else ~positive
     name = f"{side}_at_{point.key}"
-    title = (
-        f"{name} (thresholds from validation: original {at.original:.4g}, release {at.composite:.4g}; on test "
-        f"{float(np.mean(right[0][rows])):.3f} and {float(np.mean(right[1][rows])):.3f})"
-    )
     alpha = protocol.endpoints.alpha_per_look
     bound = Bound(margin=margin, justification=point.justification)
     pair = compare(right[0], right[1], rows, cases, margin, alpha)
-    return replace(on_enough_units(noninferiority(name, title, pair, alpha, bound)), role=point.role)
+    endpoint = on_enough_units(noninferiority(name, name, pair, alpha, bound))
+    method = (
+        f"{endpoint.method}; thresholds from validation, original {at.original:.4g} and release {at.composite:.4g}, "
+        f"where {side} on test is {float(np.mean(right[0][rows])):.3f} and {float(np.mean(right[1][rows])):.3f}"
+    )
+    return replace(endpoint, method=method, role=point.role)
 
 
 def _right(name: str, limit: float, k: int, positive: Flags, protocol: Protocol, cases: CaseTable) -> Flags:

@@ -28,6 +28,7 @@ __all__ = [
     "paired_tables",
     "subgroup_rows",
     "summary",
+    "worst_case_rows",
 ]
 
 _SUBGROUP = re.compile(r"(?P<group>.+?=.*?)(?::(?P<metric>(?:robust_|sensitivity|specificity|recall|referral).*))?")
@@ -113,6 +114,11 @@ def endpoint_rows(records: RunRecords) -> tuple[EndpointRow, ...]:
 def subgroup_rows(records: RunRecords) -> tuple[EndpointRow, ...]:
     """The change of accuracy in every subgroup, formatted, in the decision's order."""
     return tuple(_endpoint_row(endpoint, records) for endpoint in records.decision.subgroups)
+
+
+def worst_case_rows(records: RunRecords) -> tuple[EndpointRow, ...]:
+    """The endpoints under each worst case of what was left out, formatted."""
+    return tuple(_endpoint_row(endpoint, records) for endpoint in records.decision.worst_case)
 
 
 def _endpoint_row(e: Endpoint, records: RunRecords) -> EndpointRow:

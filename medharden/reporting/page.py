@@ -11,7 +11,14 @@ from medharden.record import Finding
 from medharden.reporting.accuracy import unit_table
 from medharden.reporting.artefacts import artefact_rows
 from medharden.reporting.charts import forest_chart, frontier_chart, robustness_chart, training_chart
-from medharden.reporting.clean import all_findings, endpoint_rows, paired_tables, subgroup_rows, summary
+from medharden.reporting.clean import (
+    all_findings,
+    endpoint_rows,
+    paired_tables,
+    subgroup_rows,
+    summary,
+    worst_case_rows,
+)
 from medharden.reporting.excluded import excluded_rows
 from medharden.reporting.findings import finding_figures, finding_rows
 from medharden.reporting.matrix import threat_matrix
@@ -114,6 +121,8 @@ def html_report(records: RunRecords) -> bytes:
         data=data_rows(records),
         flow=cohort_flow(records.cohort),
         excluded=excluded_rows(records.cohort),
+        missing=decision.missing,
+        worst_case=worst_case_rows(records),
         counts_agree=agree,
         counts=counts,
         threat=threat_rows(protocol),

@@ -29,6 +29,7 @@ from medharden.record import (
     HardenRecord,
     Identity,
     IndependentTest,
+    MissingRow,
     ModelRecord,
     SanityPoint,
     SubjectOutcome,
@@ -149,6 +150,8 @@ class Report(TypedDict):
     subjects: list[ReportedSubject]
     by_finding: NotRequired[list[dict[str, Any]]]
     artefacts: NotRequired[list[ReportedArtefact]]
+    missing: NotRequired[list[MissingRow]]
+    worst_case: NotRequired[list[Endpoint]]
     independent: NotRequired[list[IndependentTest]]
     usefulness: list[UsefulAt]
     sanity: list[SanityPoint]
