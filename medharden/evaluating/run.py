@@ -120,7 +120,7 @@ def evaluate(
         subjects = merged_subjects(subjects_of(reference, model, answered, batch_size), asked)
         attacked, truth = select(inputs, sample[mine.to(device)]), labels[sample[mine.to(device)]]
         own = attack_all(subjects, attacked, truth, protocol, batch_size, device, progress, run, cohort.seal, mine)
-        own["composite"] = with_transfer(subjects[-1], own, attacked, truth, batch_size)
+        own["composite"] = with_transfer(subjects[-1], own, attacked, truth, batch_size, protocol.suite.moved_grades)
         pushed: dict[str, Pushed] = {}
         if protocol.task.multilabel:
             pushed, own = push_all(subjects, own, attacked, truth, protocol, batch_size, progress, mine)

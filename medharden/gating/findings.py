@@ -35,6 +35,12 @@ def right_answers(metric: str, cases: CaseTable) -> tuple[Flags, Flags, CaseTabl
     """
     if metric == "accuracy":
         return cases.right("original"), cases.right("composite"), cases
+    if metric == "within_one_grade":
+        near = [
+            (cases.subjects[name].predicted >= 0) & (np.abs(cases.subjects[name].predicted - cases.label) < 2)
+            for name in ("original", "composite")
+        ]
+        return near[0], near[1], cases
     before, after = (cases.subjects[name].predicted == cases.label for name in ("original", "composite"))
     owners = tuple(np.repeat(np.asarray(cases.patient), cases.label.shape[1]).tolist())
     return before.ravel(), after.ravel(), replace(cases, patient=owners)

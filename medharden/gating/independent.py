@@ -28,7 +28,7 @@ from medharden.record import (
 __all__ = ["Held", "held_tests", "in_place", "unfinished_tests", "with_test", "worse_of"]
 
 _GRAVITY = (Verdict.PASS, Verdict.INCONCLUSIVE, Verdict.FAIL, Verdict.INVALID)
-_UPPER = ("referral", "brier", "subgroup_referral")
+_UPPER = ("referral", "brier", "grade_error", "subgroup_referral")
 """Kinds whose upper limit decides."""
 
 

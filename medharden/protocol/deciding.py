@@ -13,6 +13,7 @@ from medharden.protocol.further import OperatingPoint, WorstGroup
 __all__ = [
     "CO_PRIMARY",
     "FINDING_METRICS",
+    "GRADE_METRICS",
     "Bound",
     "ClassFloor",
     "Endpoints",
@@ -21,6 +22,9 @@ __all__ = [
     "Subgroups",
     "unknown_keys",
 ]
+
+GRADE_METRICS = ("quadratic_kappa", "grade_error", "within_one_grade")
+"""Metrics of ordinal tasks alone."""
 
 FINDING_METRICS = ("finding_accuracy", "finding_auroc")
 """Metrics of multi-label tasks alone."""
@@ -91,7 +95,9 @@ class Margin(Bound):
             `brier` (squared error summed over classes, in [0, 2]; its margin is on the increase). Of a multilabel
             task `accuracy` asks for every finding of a case, `recall` is sensitivity and specificity of each finding,
             `auroc` and `brier` are means over findings, `finding_accuracy` is the mean share of findings answered
-            rightly, and `finding_auroc` one AUROC endpoint a finding.
+            rightly, and `finding_auroc` one AUROC endpoint a finding. Of an ordinal task `quadratic_kappa` weighs
+            errors by the square of the grades between, `grade_error` is the mean of these grades (its margin is on the
+            increase, in grades), and `within_one_grade` the share answered rightly or one grade off.
         findings: of a multilabel task, of which findings `recall` or `finding_auroc` is asked; null asks it of all. The
             others are in the report and decide nothing.
         by_class: other margins of `recall` or `finding_auroc`, each with its own justification, by `sensitivity` or
@@ -100,7 +106,18 @@ class Margin(Bound):
             release must both be shown to reach; null asks for none.
     """
 
-    metric: Literal["accuracy", "recall", "balanced_accuracy", "auroc", "brier", "finding_accuracy", "finding_auroc"]
+    metric: Literal[
+        "accuracy",
+        "recall",
+        "balanced_accuracy",
+        "auroc",
+        "brier",
+        "finding_accuracy",
+        "finding_auroc",
+        "quadratic_kappa",
+        "grade_error",
+        "within_one_grade",
+    ]
     findings: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
     by_class: dict[ClassKey, Bound] = {}
     floor: OpenFraction | None = None

@@ -12,7 +12,7 @@ from pydantic import Field, model_validator
 from medharden.errors import ProtocolError
 from medharden.protocol.attacking import Suite, ThreatModel
 from medharden.protocol.base import Fraction, OpenFraction, Strict
-from medharden.protocol.deciding import FINDING_METRICS, Endpoints, Subgroups, unknown_keys
+from medharden.protocol.deciding import FINDING_METRICS, GRADE_METRICS, Endpoints, Subgroups, unknown_keys
 from medharden.protocol.imaging import Input
 from medharden.protocol.modelling import ModelSpec
 from medharden.protocol.reported import Statements
@@ -277,7 +277,8 @@ class Protocol(Strict):
     @model_validator(mode="after")
     def _endpoints_of_the_task(self) -> Protocol:
         asked = {m.metric for m in self.endpoints.noninferiority}
-        unfit = sorted(asked & ({"balanced_accuracy"} if self.task.multilabel else set(FINDING_METRICS)))
+        foreign = {"balanced_accuracy"} if self.task.multilabel else set(FINDING_METRICS)
+        unfit = sorted(asked & (foreign if self.task.ordinal else foreign | set(GRADE_METRICS)))
         if unfit:
             raise ValueError(f"endpoints.noninferiority: {', '.join(unfit)} is not for task.kind {self.task.kind}")
         named = {name for m in self.endpoints.noninferiority for name in m.findings or ()}
@@ -297,6 +298,16 @@ class Protocol(Strict):
     def _prevalence_of_the_positive(self) -> Protocol:
         if self.report.prevalence is not None and (self.task.multilabel or self.task.positive is None):
             raise ValueError("report.prevalence is of the positive one of two classes: name it in task.positive")
+        return self
+
+    @model_validator(mode="after")
+    def _grades_moved(self) -> Protocol:
+        moved, grades = self.suite.moved_grades, len(self.task.classes or ())
+        if moved > 1 and not (self.task.ordinal and grades >= 2 * moved):
+            raise ValueError(
+                f"suite.moved_grades {moved} is for task.kind ordinal with {2 * moved} grades or more, so that each "
+                f"has another {moved} away"
+            )
         return self
 
     @model_validator(mode="after")

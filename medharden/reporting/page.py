@@ -21,6 +21,7 @@ from medharden.reporting.clean import (
 )
 from medharden.reporting.excluded import excluded_rows
 from medharden.reporting.findings import finding_figures, finding_rows
+from medharden.reporting.grades import grade_rows
 from medharden.reporting.matrix import threat_matrix
 from medharden.reporting.numbers import moment
 from medharden.reporting.pictures import gallery
@@ -60,7 +61,7 @@ from medharden.text import neutral_lines
 
 __all__ = ["environment", "html_report"]
 
-_CLEAN_KINDS = ("noninferiority", "brier", "identity", "clean_floor", "referral")
+_CLEAN_KINDS = ("noninferiority", "brier", "grade_error", "kappa", "identity", "clean_floor", "referral")
 
 
 @functools.cache
@@ -122,6 +123,7 @@ def html_report(records: RunRecords) -> bytes:
         flow=cohort_flow(records.cohort),
         excluded=excluded_rows(records.cohort),
         missing=decision.missing,
+        grades=grade_rows(records),
         worst_case=worst_case_rows(records),
         counts_agree=agree,
         counts=counts,

@@ -56,6 +56,8 @@ KINDS = {
     "subgroup_floor": "subgroup, descriptive",
     "subgroup_referral": "subgroup, descriptive",
     "brier": "non-inferiority, lower is better",
+    "grade_error": "non-inferiority in grades, lower is better",
+    "kappa": "non-inferiority",
 }
 
 _PREFIXES = {
@@ -74,6 +76,9 @@ LABELS = {
     "auroc": "AUROC",
     "finding_accuracy": "Accuracy, mean over findings",
     "brier": "Brier score",
+    "quadratic_kappa": "Quadratic kappa",
+    "grade_error": "Mean absolute error in grades",
+    "within_one_grade": "Right or one grade off",
     "robust_floor": "Robust accuracy, released",
     "robust_gain": "Robust gain over original",
     "robust_gain_where_right": "Robust gain where the original is right",

@@ -1,4 +1,4 @@
-"""One-sided errors at operating points fixed on validation, and of the worst of several groups."""
+"""One-sided errors at operating points fixed on validation, of the worst of several groups, and of ordered grades."""
 
 from __future__ import annotations
 
@@ -7,13 +7,27 @@ from collections.abc import Iterator
 import numpy as np
 from many_runs import released, shown_on
 from scipy.stats import norm
+from simulated_cases import names
 from validation_cells import Cells, Rows, share, simulated
 
-from medharden.stats import threshold_at
+from medharden.stats import (
+    grade_error_difference,
+    quadratic_kappa,
+    quadratic_kappa_difference,
+    threshold_at,
+)
 
 Draw = np.random.Generator
 
-__all__ = ["groups_table", "operating_error", "operating_table", "worst_group_error"]
+__all__ = [
+    "graded_error",
+    "graded_truth",
+    "grades_table",
+    "groups_table",
+    "operating_error",
+    "operating_table",
+    "worst_group_error",
+]
 
 _LEAST = 0.02
 
@@ -135,4 +149,78 @@ def groups_table(cells: Cells, scale: float) -> Iterator[Rows]:
         if others == 0.0:
             cells.note("worst group", f"{len(sizes)} groups, the worst of {sizes[0]} cases", error)
         rows.append([", ".join(map(str, sizes)), f"{margin:g}", f"{others:g}", share(error), share(pooled)])
+    yield rows
+
+
+def graded_draw(rng: Draw, patients: int, each: int, grades: int, related: float) -> tuple[np.ndarray, np.ndarray]:
+    """(2, patients * each) grades answered by the old and by a worse new model, and the true ones.
+
+    A case's severity is normal, its true grade a band of it; answers are bands of the severity with noise of .45 and
+    .75, of which half is common to both models, and `related` of a patient's own.
+    """
+    edges = norm.ppf(np.arange(1, grades) / grades)
+    shape = (patients, each)
+    severity = np.sqrt(0.5) * rng.normal(size=(patients, 1)) + np.sqrt(0.5) * rng.normal(size=shape)
+    severity = severity if each > 1 else rng.normal(size=shape)
+    common = np.sqrt(related) * rng.normal(size=(patients, 1)) + np.sqrt(1.0 - related) * rng.normal(size=shape)
+    noise = (common + rng.normal(size=(2, *shape))) / np.sqrt(2.0)
+    seen = severity + noise * np.array([0.45, 0.75])[:, None, None]
+    return np.digitize(seen, edges).reshape(2, -1), np.digitize(severity, edges).ravel()
+
+
+def graded_error(
+    rng: Draw, runs: int, patients: int, each: int, grades: int, related: float, truth: list[float]
+) -> list[float]:
+    """How often each metric's limit passes a margin that is exactly what is lost: kappa, and mean absolute error.
+
+    Args:
+        rng: draws.
+        runs: how many.
+        patients: in the test split.
+        each: cases of each.
+        grades: how many.
+        related: share of the noise that is a patient's own.
+        truth: what is lost of kappa, and gained in error.
+    """
+    owners, passed = names(patients, each), np.zeros(2)
+    for _ in range(runs):
+        (old, new), labels = graded_draw(rng, patients, each, grades, related)
+        kappa = quadratic_kappa_difference(new, old, labels, grades, patients=owners)
+        error = grade_error_difference(new, old, labels, grades, patients=owners)
+        passed += [kappa.interval[0] > -truth[0], error.interval[1] < truth[1]]
+    return (passed / runs).tolist()
+
+
+def graded_truth(rng: Draw, grades: int, each: int, related: float) -> list[float]:
+    """What is lost of kappa and gained in mean absolute error in two million cases."""
+    (old, new), labels = graded_draw(rng, 2_000_000 // each, each, grades, related)
+    kappas = [quadratic_kappa(answers, labels, grades)[0] for answers in (old, new)]
+    errors = [np.abs(answers - labels).mean() for answers in (old, new)]
+    return [float(kappas[0] - kappas[1]), float(errors[1] - errors[0])]
+
+
+def grades_table(cells: Cells, scale: float) -> Iterator[Rows]:
+    """Ordered grades."""
+    rows = [["patients x cases", "grades", "kappa lost", "error", "grades more off", "error"]]
+    for patients, each, grades, related in (
+        (200, 1, 5, 0.0),
+        (400, 1, 5, 0.0),
+        (1000, 1, 5, 0.0),
+        (400, 1, 3, 0.0),
+        (1000, 1, 8, 0.0),
+        (200, 3, 5, 0.3),
+        (400, 5, 5, 0.3),
+    ):
+        runs = max(200, round(8000 * scale))
+        key = f"{grades} {each} {related}"
+        truth = cells(f"graded truth {key}", lambda rng, g=grades, e=each, r=related: graded_truth(rng, g, e, r))
+        kappa, error = cells(
+            f"graded {patients} {key} {runs}",
+            lambda rng, p=patients, e=each, g=grades, r=related, t=truth, n=runs: graded_error(rng, n, p, e, g, r, t),
+        )
+        where = f"{patients} x {each}, {grades} grades"
+        cells.note("quadratic kappa", where, kappa)
+        cells.note("mean absolute grade error", where, error)
+        figures = (f"{truth[0]:.3f}", share(kappa), f"{truth[1]:.3f}", share(error))
+        rows.append([f"{patients} x {each}", str(grades), *figures])
     yield rows
