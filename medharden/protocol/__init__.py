@@ -1,6 +1,7 @@
 """Frozen, strict protocols: every scientific choice of a run, and its digest."""
 
 from medharden.protocol.attacking import Attack, Precision, Suite, ThreatModel
+from medharden.protocol.changing import ChangeControl, Modification
 from medharden.protocol.deciding import CO_PRIMARY, Bound, ClassFloor, Endpoints, Margin, Robustness, Subgroups
 from medharden.protocol.further import OperatingPoint, WorstGroup
 from medharden.protocol.imaging import Input, Intensity, Step, Volume
@@ -36,6 +37,7 @@ __all__ = [
     "Attack",
     "Bound",
     "Cases",
+    "ChangeControl",
     "ClassFloor",
     "Columns",
     "Endpoints",
@@ -46,6 +48,7 @@ __all__ = [
     "Intensity",
     "Margin",
     "ModelSpec",
+    "Modification",
     "OperatingPoint",
     "Patients",
     "Precision",

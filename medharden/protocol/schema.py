@@ -12,6 +12,7 @@ from pydantic import Field, model_validator
 from medharden.errors import ProtocolError
 from medharden.protocol.attacking import Suite, ThreatModel
 from medharden.protocol.base import Fraction, OpenFraction, Strict
+from medharden.protocol.changing import ChangeControl
 from medharden.protocol.deciding import FINDING_METRICS, GRADE_METRICS, Endpoints, Subgroups, unknown_keys
 from medharden.protocol.imaging import Input
 from medharden.protocol.modelling import ModelSpec
@@ -264,6 +265,7 @@ class Protocol(Strict):
     endpoints: Endpoints = Endpoints()
     subgroups: Subgroups = Subgroups()
     report: Statements = Statements()
+    change_control: ChangeControl = ChangeControl()
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 20220413
 
     @model_validator(mode="after")

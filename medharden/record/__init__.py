@@ -23,7 +23,7 @@ from medharden.record.evaluation import (
     SubjectTable,
 )
 from medharden.record.export import ARTEFACTS, EXPORTS, ExportRecord, Parity
-from medharden.record.gate import Endpoint, GateDecision, IndependentTest, MissingRow
+from medharden.record.gate import ChangeRow, Endpoint, GateDecision, IndependentTest, MissingRow
 from medharden.record.hardening import BranchRecord, CostRecord, EpochRecord, FrontierPoint, FusionRecord, HardenRecord
 
 __all__ = [
@@ -37,6 +37,7 @@ __all__ = [
     "BranchRecord",
     "CaseRecord",
     "CaseTable",
+    "ChangeRow",
     "Clusters",
     "CohortRecord",
     "ComparedAnswers",

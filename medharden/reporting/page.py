@@ -123,6 +123,7 @@ def html_report(records: RunRecords) -> bytes:
         flow=cohort_flow(records.cohort),
         excluded=excluded_rows(records.cohort),
         missing=decision.missing,
+        changes=decision.changes,
         grades=grade_rows(records),
         worst_case=worst_case_rows(records),
         counts_agree=agree,

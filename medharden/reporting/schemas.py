@@ -16,6 +16,7 @@ from medharden.protocol import Protocol
 from medharden.record import (
     AttackOutcome,
     BranchRecord,
+    ChangeRow,
     CohortRecord,
     CostRecord,
     Endpoint,
@@ -150,6 +151,7 @@ class Report(TypedDict):
     subjects: list[ReportedSubject]
     by_finding: NotRequired[list[dict[str, Any]]]
     artefacts: NotRequired[list[ReportedArtefact]]
+    changes: NotRequired[list[ChangeRow]]
     missing: NotRequired[list[MissingRow]]
     worst_case: NotRequired[list[Endpoint]]
     independent: NotRequired[list[IndependentTest]]

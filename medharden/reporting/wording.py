@@ -65,6 +65,7 @@ _PREFIXES = {
     "worst_group_floor:": "{}, worst group, floor",
     "referred_wrong:": "{}, referred cases as wrong",
     "referred_right:": "{}, referred cases as right",
+    "plan:": "{}, bar of the change control plan",
     "against_release:": "{}, had the release alone lost them",
     "against_original:": "{}, had the original alone lost them",
     "against_both:": "{}, had both lost them",
