@@ -25,6 +25,7 @@ from medharden.record.evaluation import (
 from medharden.record.export import ARTEFACTS, EXPORTS, ExportRecord, Parity
 from medharden.record.gate import ChangeRow, Endpoint, GateDecision, IndependentTest, MissingRow
 from medharden.record.hardening import BranchRecord, CostRecord, EpochRecord, FrontierPoint, FusionRecord, HardenRecord
+from medharden.record.stability import SeedOutcome, StabilityRecord
 
 __all__ = [
     "ARTEFACTS",
@@ -65,6 +66,8 @@ __all__ = [
     "Parity",
     "Progress",
     "SanityPoint",
+    "SeedOutcome",
+    "StabilityRecord",
     "SubjectOutcome",
     "SubjectTable",
     "Verdict",

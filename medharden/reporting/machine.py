@@ -36,6 +36,7 @@ def machine_report(records: RunRecords) -> dict[str, Any]:
         "subjects": [_subject(records, s) for s in evaluation.subjects],
         **_by_finding(records),
         **_artefacts(records),
+        **({"stability": asdict(records.stability)} if records.stability else {}),
         **({"changes": [asdict(row) for row in decision.changes]} if decision.changes else {}),
         **({"missing": [asdict(row) for row in decision.missing]} if decision.missing else {}),
         **(

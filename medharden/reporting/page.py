@@ -46,6 +46,7 @@ from medharden.reporting.sanity import sanity_checks, sanity_rows
 from medharden.reporting.score_charts import reliability_chart, roc_chart, sanity_chart
 from medharden.reporting.scores import auroc_rows, calibrations, reliability_rows, score_panels
 from medharden.reporting.source import RunRecords
+from medharden.reporting.stability import stability_rows
 from medharden.reporting.statements import (
     NOT_STATED,
     harm_rows,
@@ -123,6 +124,7 @@ def html_report(records: RunRecords) -> bytes:
         flow=cohort_flow(records.cohort),
         excluded=excluded_rows(records.cohort),
         missing=decision.missing,
+        stability=stability_rows(records.stability),
         changes=decision.changes,
         grades=grade_rows(records),
         worst_case=worst_case_rows(records),

@@ -33,6 +33,7 @@ from medharden.record import (
     MissingRow,
     ModelRecord,
     SanityPoint,
+    StabilityRecord,
     SubjectOutcome,
 )
 from medharden.reporting.matrix import ThreatRow
@@ -151,6 +152,7 @@ class Report(TypedDict):
     subjects: list[ReportedSubject]
     by_finding: NotRequired[list[dict[str, Any]]]
     artefacts: NotRequired[list[ReportedArtefact]]
+    stability: NotRequired[StabilityRecord]
     changes: NotRequired[list[ChangeRow]]
     missing: NotRequired[list[MissingRow]]
     worst_case: NotRequired[list[Endpoint]]
@@ -186,6 +188,7 @@ _TYPES: dict[str, Any] = {
     "evaluation": Evaluation,
     "gate": GateDecision,
     "export": ExportRecord,
+    "stability": StabilityRecord,
     "report": Report,
 }
 
