@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter, defaultdict
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,30 +24,39 @@ from medharden.data.checks.patients import patient_findings, patients_seen_in_pa
 from medharden.data.checks.problems import (
     check_classes,
     findings_of,
+    masked_findings,
     pixel_problems,
     refuse,
     shape_problems,
 )
 from medharden.data.checks.splits import NAMELESS, Member, one_patient_an_image
 from medharden.data.formats.limits import room_for
-from medharden.data.pseudonyms import key_id, keyed_digest, pseudonym, seal_key
-from medharden.data.sources.archive import list_archive
+from medharden.data.pseudonyms import key_id, keyed_digest, load_pseudonym_key, pseudonym, seal_key
+from medharden.data.sources.dataset import Items, SizedDataset
 from medharden.data.sources.findings import unclear_words
-from medharden.data.sources.folder import Entry, Listing, list_folder
-from medharden.data.sources.manifest import find_manifest, list_manifest, why_no_manifest
-from medharden.data.sources.patient_paths import named_by_path
-from medharden.data.sources.series import in_series
+from medharden.data.sources.folder import Entry, Listing
+from medharden.data.sources.listing import list_source
 from medharden.data.store.cache import view_folder
 from medharden.data.store.inputs import InputRows, Inputs
 from medharden.data.store.keeping import Kept, Store
 from medharden.data.store.reading import read_cases
+from medharden.data.store.taking import take_items
 from medharden.data.view.case import ReadCase
 from medharden.errors import DataError, OutputError, Problem
 from medharden.protocol import Protocol
-from medharden.record import AlikePair, CaseRecord, CohortRecord, ExcludedCase, Label, Progress, present
+from medharden.record import (
+    MASKED,
+    AlikePair,
+    CaseRecord,
+    CohortRecord,
+    ExcludedCase,
+    Label,
+    Progress,
+    finding_states,
+)
 from medharden.sizes import MAX_DECODED
 
-__all__ = ["Case", "Cohort", "SourceSummary", "list_source", "load_cohort", "locate_case"]
+__all__ = ["Case", "Cohort", "SourceSummary", "load_cohort"]
 
 
 @dataclass(frozen=True)
@@ -64,6 +73,7 @@ class Case:
     label: Label
     pixels: str
     attributes: dict[str, str]
+    masked: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -104,6 +114,47 @@ class Cohort:
     identifiers: Identifiers = field(default_factory=dict, repr=False)
     seal: bytes = field(default=b"", repr=False)
 
+    @classmethod
+    def from_dataset(
+        cls,
+        dataset: SizedDataset,
+        protocol: Protocol,
+        *,
+        classes: Sequence[str] | None = None,
+        patients: Sequence[object] | None = None,
+        splits: Sequence[str | None] | None = None,
+        attributes: Mapping[str, Sequence[object]] | None = None,
+        key: bytes | None = None,
+        scratch: Path | None = None,
+        progress: Progress | None = None,
+    ) -> Cohort:
+        """The items of a torch `Dataset` as a cohort: each is taken once, checked, digested and stored as files are.
+
+        The same items in the same order are the same cohort: an interrupted run goes on with it, and another label,
+        input, patient or split is noticed.
+
+        Args:
+            dataset: gives by number (input, label): the input (C, *spatial) or (*spatial) floating point in [0, 1],
+                a tensor or an array, before any normalisation and augmentation; the label a whole number from 0, or
+                (L,) numbers in {0, 1} of a multi-label task. Several are one as `ConcatDataset([train, val, test])`.
+            protocol: its `input.intensity.mode` is `ready`.
+            classes: names of the labels 0, 1, ...; null takes the protocol's `task.classes`.
+            patients: (N,) whose each item is, as text or number; null in it, or for all, names none.
+            splits: (N,) `train`, `val` or `test` of each item; null has the protocol's splits made, by patient.
+            attributes: column to (N,) values, for the subgroups that the protocol declares.
+            key: secret of the pseudonyms; null takes the user's own, as `load_pseudonym_key`.
+            scratch: as `load_cohort` takes it.
+            progress: called with `("read", done, total)`.
+
+        Raises:
+            DataError: items that can't be used, with every problem found; an item that changes when it is asked for
+                again; arguments of another length.
+            ProtocolError: the protocol says how files become input.
+            OutputError: the disk is full.
+        """
+        items = Items(dataset, protocol, classes=classes, patients=patients, splits=splits, attributes=attributes)
+        return _of_items(items, protocol, load_pseudonym_key() if key is None else key, scratch, progress)
+
     def indices(self, split: str) -> npt.NDArray[np.int64]:
         """Row numbers of one split, in recorded order."""
         return np.array([n for n, c in enumerate(self.cases) if c.split == split], dtype=np.int64)
@@ -111,7 +162,7 @@ class Cohort:
     def batch(self, rows: Sequence[int] | npt.NDArray[np.int64]) -> tuple[torch.Tensor, torch.Tensor]:
         """Copies of some cases: inputs (n, C, *spatial) float32 in [0, 1], and their labels.
 
-        Labels are (n,) int64 classes, or (n, L) float32 in {0, 1} of a multi-label task.
+        Labels are as of `labels`.
         """
         return torch.from_numpy(self.inputs.read(np.asarray(rows, dtype=np.int64))), self.labels(rows)
 
@@ -120,14 +171,16 @@ class Cohort:
         return InputRows(self.inputs, np.asarray(rows, dtype=np.int64).tolist(), device)
 
     def labels(self, rows: Sequence[int] | npt.NDArray[np.int64]) -> torch.Tensor:
-        """(n,) int64 classes of some cases, or (n, L) float32 in {0, 1} of a multi-label task."""
-        said = [self.cases[n].label for n in np.asarray(rows, dtype=np.int64).tolist()]
+        """(n,) int64 classes of some cases, or (n, L) float32 of a multi-label task.
+
+        A finding is 1 where it is there, 0 where it is absent, and NaN where it is left out of its case.
+        """
+        said = [self.cases[n] for n in np.asarray(rows, dtype=np.int64).tolist()]
         if self.record.multilabel:
-            labels = torch.zeros(len(said), len(self.classes))
-            for row, label in enumerate(said):
-                labels[row, list(present(label))] = 1.0
-            return labels
-        return torch.tensor(said, dtype=torch.int64)
+            states = [finding_states(c.label, c.masked, len(self.classes)) for c in said]
+            labels = torch.tensor(states, dtype=torch.float32).reshape(len(said), len(self.classes))
+            return labels.masked_fill(labels == MASKED, torch.nan)
+        return torch.tensor([c.label for c in said], dtype=torch.int64)
 
 
 def load_cohort(
@@ -171,36 +224,71 @@ def load_cohort(
     folder = None if cache is None else view_folder(cache, protocol.input, key)
     with Store(folder, seal_key(key), scratch) as store:
         found = read_cases(listing, protocol.input, store, room=room, workers=workers, progress=progress)
-        results = [r if isinstance(r, str) else r.case for r in found]
-        problems = list(listing.problems)
-        problems += [_problem(e, r, name) for e, r in zip(listing.entries, results, strict=True) if isinstance(r, str)]
-        kept = {n: r for n, r in enumerate(results) if isinstance(r, ReadCase)}
-        shape, bad = shape_problems(kept)
-        problems += [_problem(listing.entries[n], reason, name) for n, reason in bad.items()]
-        kept = {n: r for n, r in kept.items() if n not in bad}
-        labels = [_index(e.label, classes) for e in listing.entries]
-        bad = pixel_problems(kept, labels, listing.entries, name)
-        problems += [_problem(listing.entries[n], reason, name) for n, reason in bad.items()]
-        kept = {n: r for n, r in kept.items() if n not in bad}
-        total = len(listing.entries) + len(listing.problems) + len(listing.left_out)
-        exclude = protocol.input.unusable == "exclude" and bool(kept)
-        refuse(problems, total, exclude=exclude, counted=unclear_words(listing.findings))
-        problems += listing.left_out
-        numbers = list(kept)
-        patients = name_patients([(listing.entries[n].patient, kept[n].patient) for n in numbers])
-        members = [
-            _member(listing.entries[n], kept[n], labels[n], group)
-            for n, group in zip(numbers, patients.groups, strict=True)
-        ]
-        names = [name(listing.entries[n].text) for n in numbers]
-        inputs = Inputs([kept_case for n in numbers if isinstance(kept_case := found[n], Kept)], shape)
-        hashes = [] if farthest(protocol.splits) is None else inputs.hashes()
-        texts = [listing.entries[n].text for n in numbers] if listing.source != "npz" else []
-        given = [member.split for member in members]
-        in_paths = patients_seen_in_paths(patients, texts, given, classes, protocol.splits)
-        division = divide(members, patients, names, classes, hashes, inputs, protocol, in_paths.together)
-        splits = division.splits
-        members = one_patient_an_image(members)
+        return _assembled(source, listing, found, classes, protocol, key)
+
+
+def _of_items(items: Items, protocol: Protocol, key: bytes, scratch: Path | None, progress: Progress | None) -> Cohort:
+    name = partial(pseudonym, key, "case")
+    with Store(None, b"", scratch) as store:
+        listing, found = take_items(items, protocol.input, store, name, progress)
+        classes = check_classes(listing, protocol)
+        require_kind(listing, protocol)
+        try:
+            return _assembled(None, listing, found, classes, protocol, key)
+        except DataError as error:
+            raise items.with_numbers(error, name) from None
+
+
+def _assembled(
+    source: Path | None,
+    listing: Listing,
+    found: Sequence[Kept | str],
+    classes: tuple[str, ...],
+    protocol: Protocol,
+    key: bytes,
+) -> Cohort:
+    """Checks and splits the cases that were read.
+
+    Args:
+        source: where they lie; null where they are no files.
+        listing: what there is.
+        found: of each entry what is kept, or why it can't be used.
+        classes: of the task.
+        protocol: as `load_cohort` takes it.
+        key: as `load_cohort` takes it.
+    """
+    name = partial(pseudonym, key, "case")
+    results = [r if isinstance(r, str) else r.case for r in found]
+    problems = list(listing.problems)
+    problems += [_problem(e, r, name) for e, r in zip(listing.entries, results, strict=True) if isinstance(r, str)]
+    kept = {n: r for n, r in enumerate(results) if isinstance(r, ReadCase)}
+    shape, bad = shape_problems(kept)
+    problems += [_problem(listing.entries[n], reason, name) for n, reason in bad.items()]
+    kept = {n: r for n, r in kept.items() if n not in bad}
+    labels = [_index(e.label, classes) for e in listing.entries]
+    masked = [_indices(e.masked, classes) for e in listing.entries]
+    bad = pixel_problems(kept, labels, masked, listing.entries, name)
+    problems += [_problem(listing.entries[n], reason, name) for n, reason in bad.items()]
+    kept = {n: r for n, r in kept.items() if n not in bad}
+    total = len(listing.entries) + len(listing.problems) + len(listing.left_out)
+    exclude = protocol.input.unusable == "exclude" and bool(kept)
+    refuse(problems, total, exclude=exclude, counted=unclear_words(listing.findings))
+    problems += listing.left_out
+    numbers = list(kept)
+    patients = name_patients([(listing.entries[n].patient, kept[n].patient) for n in numbers])
+    members = [
+        _member(listing.entries[n], kept[n], labels[n], masked[n], group)
+        for n, group in zip(numbers, patients.groups, strict=True)
+    ]
+    names = [name(listing.entries[n].text) for n in numbers]
+    inputs = Inputs([kept_case for n in numbers if isinstance(kept_case := found[n], Kept)], shape)
+    hashes = [] if farthest(protocol.splits) is None else inputs.hashes()
+    texts = [listing.entries[n].text for n in numbers] if source is not None and listing.source != "npz" else []
+    given = [member.split for member in members]
+    in_paths = patients_seen_in_paths(patients, texts, given, classes, protocol.splits)
+    division = divide(members, patients, names, classes, hashes, inputs, protocol, in_paths.together)
+    splits = division.splits
+    members = one_patient_an_image(members)
     cases = tuple(
         _case(listing.entries[n], kept[n], member, identity, split, key)
         for n, member, identity, split in zip(numbers, members, patients.identities, splits, strict=True)
@@ -210,6 +298,7 @@ def load_cohort(
         *patient_findings(patients, names, splits, protocol.splits),
         *([in_paths.finding] if in_paths.finding is not None else []),
         *findings_of(kept, members, protocol, sum(not p.repeated for p in problems)),
+        *masked_findings(members, classes),
         *chain_findings(division),
         *near_duplicate_findings(division.alike, names, splits, protocol.splits, total=division.pairs),
     )
@@ -223,7 +312,7 @@ def load_cohort(
         unnamed=len(names) - patients.named,
         key_id=key_id(key),
         shape=shape,
-        cases=tuple(CaseRecord(c.case, c.patient, c.split, c.label, c.pixels) for c in cases),
+        cases=tuple(CaseRecord(c.case, c.patient, c.split, c.label, c.pixels, c.masked) for c in cases),
         excluded=tuple(_excluded(p, classes) for p in problems),
         preprocessing=_fingerprint(protocol, shape, inputs[splits.index("test")], key),
         findings=findings,
@@ -234,105 +323,20 @@ def load_cohort(
     return Cohort(classes, cases, inputs, record, source_summary, identifiers, seal_key(key))
 
 
-def locate_case(
-    source: Path,
-    protocol: Protocol,
-    *,
-    key: bytes,
-    case: str,
-    memory_limit: int = 4 * 2**30,
-    max_decoded: int = MAX_DECODED,
-) -> str:
-    """Where a pseudonym's case lies, for whoever holds data and key; the answer is patient data.
-
-    Args:
-        source: as `load_cohort` takes it.
-        protocol: as `load_cohort` takes it.
-        key: the key that made the pseudonym.
-        case: the pseudonym.
-        memory_limit: as `load_cohort` takes it.
-        max_decoded: as `load_cohort` takes it.
-
-    Returns:
-        The path below the data's root, or the split and row of an archive.
-
-    Raises:
-        DataError: no case has this pseudonym under this key.
-    """
-    known: dict[str, str] = {}
-
-    def name(text: str) -> str:
-        alias = pseudonym(key, "case", text)
-        known[alias] = text
-        return alias
-
-    for entry in list_source(source, protocol, name, memory_limit, max_decoded).entries:
-        name(entry.text)
-    if case not in known:
-        raise DataError("no case of these data has that pseudonym under this key; were key and data the same then?")
-    return known[case]
-
-
-def list_source(
-    source: Path,
-    protocol: Protocol,
-    name: Callable[[str], str],
-    memory_limit: int,
-    max_decoded: int = MAX_DECODED,
-) -> Listing:
-    """What a source of any kind holds, before anything is read; `name` gives a case's pseudonym.
-
-    Raises:
-        DataError: there is nothing, or nothing that could be cases.
-    """
-    try:
-        if source.is_dir():
-            table = find_manifest(source, protocol)
-            listing = list_manifest(table, protocol, name) if table else _list_folder(source, protocol, name)
-        elif not source.is_file():
-            raise DataError("there is nothing at the path given as data; expected a folder, a CSV, .json or .npz file")
-        elif source.suffix.lower() == ".npz":
-            listing = list_archive(source, protocol, name, memory_limit, max_decoded)
-        elif source.suffix.lower() in (".csv", ".tsv", ".json"):
-            listing = list_manifest(source, protocol, name)
-        else:
-            raise DataError(
-                f"expected a folder, a CSV, .json or .npz file as data, found a {source.suffix or 'plain'} file"
-            )
-    except OSError as error:
-        raise DataError(f"the data can't be read: {error.strerror}") from None
-    if not listing.entries and not listing.problems and listing.left_out:
-        raise DataError(
-            f"all {len(listing.left_out)} cases are left out by the protocol (task.uncertain, task.missing)"
-        )
-    if not listing.entries and not listing.problems:
-        raise DataError("found no DICOM, NIfTI, PNG, JPEG or TIFF file in the data")
-    if protocol.splits.patient_from is not None and listing.source != "npz":
-        listing = replace(listing, entries=tuple(named_by_path(listing.entries, protocol.splits.patient_from)))
-    return listing
-
-
-def _list_folder(source: Path, protocol: Protocol, name: Callable[[str], str]) -> Listing:
-    """Class folders; where there are none, the error says of each CSV file why it is no manifest."""
-    try:
-        listing = list_folder(source, protocol, name)
-    except DataError as error:
-        reasons = why_no_manifest(source, protocol)
-        raise DataError(f"{error}; {reasons}" if reasons else str(error)) from None
-    listing = in_series(listing, source, protocol.input, name)
-    return replace(listing, entries=tuple(sorted(listing.entries, key=lambda e: e.text)))
-
-
 def _named(pairs: Sequence[NearPair], names: Sequence[str]) -> tuple[AlikePair, ...]:
     return tuple(AlikePair(names[p.first], names[p.second], p.bits) for p in pairs)
 
 
 def _index(label: str | tuple[str, ...], classes: tuple[str, ...]) -> Label:
-    return classes.index(label) if isinstance(label, str) else tuple(classes.index(name) for name in label)
+    return classes.index(label) if isinstance(label, str) else _indices(label, classes)
+
+
+def _indices(names: tuple[str, ...], classes: tuple[str, ...]) -> tuple[int, ...]:
+    return tuple(classes.index(name) for name in names)
 
 
 def _problem(entry: Entry, reason: str, name: Callable[[str], str]) -> Problem:
-    return Problem(name(entry.text), reason, entry.label, entry.split)
+    return Problem(name(entry.text), reason, entry.label, entry.split, masked=entry.masked)
 
 
 def _excluded(problem: Problem, classes: tuple[str, ...]) -> ExcludedCase:
@@ -340,12 +344,14 @@ def _excluded(problem: Problem, classes: tuple[str, ...]) -> ExcludedCase:
     names = (problem.label,) if isinstance(problem.label, str) else problem.label
     known = names is not None and set(names) <= set(classes)
     label = _index(problem.label, classes) if known and problem.label is not None else None
-    return ExcludedCase(problem.case, label, problem.split, problem.reason, problem.repeated)
+    masked = _indices(problem.masked, classes) if label is not None else ()
+    return ExcludedCase(problem.case, label, problem.split, problem.reason, problem.repeated, masked)
 
 
-def _member(entry: Entry, case: ReadCase, label: Label, group: str) -> Member:
+def _member(entry: Entry, case: ReadCase, label: Label, masked: tuple[int, ...], group: str) -> Member:
     """A case without a patient stands for itself, under a name that no patient has."""
-    return Member(f"patient\0{group}" if group else f"{NAMELESS}{entry.text}", label, case.pixels, entry.split)
+    patient = f"patient\0{group}" if group else f"{NAMELESS}{entry.whole}"
+    return Member(patient, label, case.pixels, entry.split, masked)
 
 
 def _case(entry: Entry, read: ReadCase, member: Member, identity: str, split: str, key: bytes) -> Case:
@@ -358,6 +364,7 @@ def _case(entry: Entry, read: ReadCase, member: Member, identity: str, split: st
         label=member.label,
         pixels=keyed_digest(key, "pixels", read.pixels),
         attributes={**entry.attributes, **header},
+        masked=member.masked,
     )
 
 

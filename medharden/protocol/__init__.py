@@ -4,7 +4,7 @@ from medharden.protocol.attacking import Attack, Precision, Suite, ThreatModel
 from medharden.protocol.changing import ChangeControl, Modification
 from medharden.protocol.deciding import CO_PRIMARY, Bound, ClassFloor, Endpoints, Margin, Robustness, Subgroups
 from medharden.protocol.further import OperatingPoint, WorstGroup
-from medharden.protocol.imaging import Input, Intensity, Step, Volume
+from medharden.protocol.imaging import Channel, Frames, Input, Intensity, Step, Volume
 from medharden.protocol.loading import (
     DEFAULT_PROTOCOL,
     content_digest,
@@ -38,9 +38,11 @@ __all__ = [
     "Bound",
     "Cases",
     "ChangeControl",
+    "Channel",
     "ClassFloor",
     "Columns",
     "Endpoints",
+    "Frames",
     "Fusion",
     "Hardening",
     "Hazard",

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import functools
+import re
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup, escape
 
 from medharden.codes import all_codes
 from medharden.record import Finding
-from medharden.reporting.accuracy import unit_table
 from medharden.reporting.artefacts import artefact_rows
 from medharden.reporting.charts import forest_chart, frontier_chart, robustness_chart, training_chart
 from medharden.reporting.clean import (
@@ -68,13 +69,20 @@ _CLEAN_KINDS = ("noninferiority", "brier", "grade_error", "kappa", "identity", "
 @functools.cache
 def environment() -> Environment:
     """The templates, with escaping always on; a name that nobody filled is an error."""
-    return Environment(
+    made = Environment(
         loader=PackageLoader("medharden.reporting", "templates"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    made.filters["typed"] = _typed
+    return made
+
+
+def _typed(text: str) -> Markup:
+    """A text, escaped, in which commands of medharden between backticks are set as what is typed."""
+    return Markup(re.sub(r"`(medharden [^`<>]*)`", r"<code>\1</code>", str(escape(text))))  # noqa: S704
 
 
 def html_report(records: RunRecords) -> bytes:
@@ -105,7 +113,7 @@ def html_report(records: RunRecords) -> bytes:
         todo=_todo,
         preprocessing=preprocessing_rows(protocol, records.cohort),
         roc=roc_chart(panels),
-        auroc=auroc_rows(panels, unit_table(records)),
+        auroc=auroc_rows(panels),
         reliability=reliability_chart(predicted, calibrated),
         reliability_rows=reliability_rows(calibrated),
         calibration=calibrated,

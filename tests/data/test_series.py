@@ -10,10 +10,10 @@ import pytest
 from data_helpers import KEY, codes, dicom, manifest, protocol, window
 
 from medharden.data import load_cohort
-from medharden.data.cohort import list_source
 from medharden.data.formats.files import read_case
 from medharden.data.formats.image import StoredImage, quiet_readers
 from medharden.data.formats.limits import Room
+from medharden.data.sources.listing import list_source
 from medharden.data.store.worker import Decoder
 from medharden.errors import DataError
 from medharden.protocol import Input, Splits, Volume
@@ -74,7 +74,7 @@ def test_a_series_is_kept_in_the_store_under_all_its_files_and_decoded_in_a_proc
     with quiet_readers():
         decoder = Decoder(SPEC, Room())
         try:
-            made = decoder.decode(sorted(case.iterdir()))
+            made = decoder.decode([sorted(case.iterdir())])
         finally:
             decoder.close()
     np.testing.assert_array_equal(made.planes, ((read_all(case).values + 1000) / 3000).clip(0, 1).astype(np.float32))
