@@ -38,11 +38,19 @@ def missing_rows(cohort: CohortRecord, cases: CaseTable) -> tuple[MissingRow, ..
     """
     counted: Counter[tuple[str, str, str, str, str]] = Counter()
     for case in cohort.lost:
-        kind = "uncertain" if any(word in case.reason for word in _LABEL_REASONS) else "unusable"
-        counted[kind, case.reason, _named(cohort, case.label), case.split or "not split yet", "both"] += 1
+        unclear = any(word in case.reason for word in _LABEL_REASONS)
+        counted[
+            "uncertain" if unclear else "unusable",
+            case.reason,
+            _named(cohort, case.label),
+            case.split or "not split yet",
+            "both",
+        ] += 1
     released = cases.subjects["composite"]
     for row in released.referred.nonzero()[0].tolist():
-        label: Label = tuple(cases.label[row].nonzero()[0].tolist()) if cases.multilabel else int(cases.label[row])
+        label: Label = (
+            tuple((cases.label[row] == 1).nonzero()[0].tolist()) if cases.multilabel else int(cases.label[row])
+        )
         counted["referred", "referred to a reader", _named(cohort, label), "test", "release"] += 1
     rows = [MissingRow(*key, cases=count) for key, count in counted.items()]
     return tuple(sorted(rows, key=lambda r: (-r.cases, r.kind, r.reason, r.label, r.split)))
