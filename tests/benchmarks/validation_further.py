@@ -113,7 +113,7 @@ def operating_table(cells: Cells, scale: float) -> Iterator[Rows]:
         (1000, 1, 400, 0.8, 0.0),
         (200, 5, 400, 0.9, 0.3),
     ):
-        runs = max(200, round(20_000 * scale))
+        runs = max(20, round(20_000 * scale))
         error, _ = simulated(
             cells,
             f"operating {patients} {each} {validation} {at} {related}",
@@ -138,7 +138,7 @@ def groups_table(cells: Cells, scale: float) -> Iterator[Rows]:
         ((300, 300, 300), 0.1, 0.1),
         ((1000, 1000), 0.05, 0.0),
     ):
-        runs = max(200, round(40_000 * scale))
+        runs = max(20, round(40_000 * scale))
         error, pooled = simulated(
             cells,
             f"worst group {sizes} {margin} {others}",
@@ -191,9 +191,9 @@ def graded_error(
     return (passed / runs).tolist()
 
 
-def graded_truth(rng: Draw, grades: int, each: int, related: float) -> list[float]:
-    """What is lost of kappa and gained in mean absolute error in two million cases."""
-    (old, new), labels = graded_draw(rng, 2_000_000 // each, each, grades, related)
+def graded_truth(rng: Draw, cases: int, grades: int, each: int, related: float) -> list[float]:
+    """What is lost of kappa and gained in mean absolute error in so many cases."""
+    (old, new), labels = graded_draw(rng, cases // each, each, grades, related)
     kappas = [quadratic_kappa(answers, labels, grades)[0] for answers in (old, new)]
     errors = [np.abs(answers - labels).mean() for answers in (old, new)]
     return [float(kappas[0] - kappas[1]), float(errors[1] - errors[0])]
@@ -211,9 +211,13 @@ def grades_table(cells: Cells, scale: float) -> Iterator[Rows]:
         (200, 3, 5, 0.3),
         (400, 5, 5, 0.3),
     ):
-        runs = max(200, round(8000 * scale))
+        runs = max(20, round(8000 * scale))
         key = f"{grades} {each} {related}"
-        truth = cells(f"graded truth {key}", lambda rng, g=grades, e=each, r=related: graded_truth(rng, g, e, r))
+        many = 2_000_000 if scale >= 0.1 else 20_000
+        truth = cells(
+            f"graded truth {key} {many}",
+            lambda rng, m=many, g=grades, e=each, r=related: graded_truth(rng, m, g, e, r),
+        )
         kappa, error = cells(
             f"graded {patients} {key} {runs}",
             lambda rng, p=patients, e=each, g=grades, r=related, t=truth, n=runs: graded_error(rng, n, p, e, g, r, t),
