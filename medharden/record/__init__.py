@@ -27,14 +27,16 @@ from medharden.record.evaluation import (
     FindingTable,
     Identity,
     IndependentTester,
+    OperatingThreshold,
     SanityPoint,
     SubjectOutcome,
     SubjectTable,
 )
 from medharden.record.export import ARTEFACTS, EXPORTS, ExportRecord, Parity
-from medharden.record.gate import Endpoint, GateDecision, IndependentTest
+from medharden.record.gate import ChangeRow, Endpoint, GateDecision, IndependentTest, MissingRow
 from medharden.record.hardening import BranchRecord, CostRecord, EpochRecord, FrontierPoint, FusionRecord, HardenRecord
 from medharden.record.parity import PARITY_TOLERANCE, SourceParity
+from medharden.record.stability import SeedOutcome, StabilityRecord
 
 __all__ = [
     "ARTEFACTS",
@@ -49,6 +51,7 @@ __all__ = [
     "BranchRecord",
     "CaseRecord",
     "CaseTable",
+    "ChangeRow",
     "Clusters",
     "CohortRecord",
     "ComparedAnswers",
@@ -70,11 +73,15 @@ __all__ = [
     "IndependentTest",
     "IndependentTester",
     "Label",
+    "MissingRow",
     "ModelRecord",
+    "OperatingThreshold",
     "Parity",
     "Progress",
     "SanityPoint",
+    "SeedOutcome",
     "SourceParity",
+    "StabilityRecord",
     "SubjectOutcome",
     "SubjectTable",
     "Verdict",
