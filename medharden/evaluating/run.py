@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -34,10 +35,11 @@ from medharden.evaluating.merging import merged_identity, merged_pushes, merged_
 from medharden.evaluating.outcomes import case_table, findings_of, outcome_of
 from medharden.evaluating.resuming import clear
 from medharden.evaluating.sanity import few_cases, sanity_curves, sanity_findings
+from medharden.evaluating.shifted import answers_under_shift
 from medharden.evaluating.subjects import identity_of, subjects_of
 from medharden.models import Classifier, HardenedClassifier, describe_hardened, hardened_bytes
 from medharden.protocol import Protocol
-from medharden.record import Evaluation, HardenRecord, Progress
+from medharden.record import Evaluation, HardenRecord, Progress, point_of
 from medharden.rows import select
 from medharden.stats.sampling import stratified_sample
 
@@ -77,7 +79,8 @@ def evaluate(
         ledger: a file that counts looks over several run directories; null counts in this one alone. The look is in it,
             and in the run's log, before the test split is opened, and stays there if the evaluation fails. Opening it
             again for the same weights, protocol and cohort goes on with that look until an evaluation is recorded.
-        progress: called with `attack original`, `attack branch`, `attack release`, `attack findings`, `sanity curves`.
+        progress: called with `attack original`, `attack branch`, `attack release`, `attack findings`, `sanity curves`,
+            `corruptions`.
 
     Raises:
         RunError: the cohort is not the one the run was locked to, the protocol's looks are used up, or the ledger is
@@ -130,6 +133,8 @@ def evaluate(
         referred = referred_under_attack(model, own["composite"], batch_size, device)
         referred = None if referred is None else ranks.in_order(torch.from_numpy(referred), mine).numpy()
         table = case_table(cohort, protocol, subjects, results, labels, sample, pushed, referred)
+        shift, begun_anew = answers_under_shift(reference, model, inputs, cohort, protocol, batch_size, run, progress)
+        table = replace(table, shift=shift)
         pictures = None
         if with_examples and not protocol.task.multilabel:
             pictures = examples_of(subjects, results, *everything, mine)
@@ -160,8 +165,10 @@ def evaluate(
                 *sanity_findings(sanity, outcomes),
                 *few_cases(sanity, protocol, len(sample)),
                 *smaller,
+                *begun_anew,
             ),
             sanity=sanity,
+            shift=tuple(point_of(answers, table) for answers in shift),
         )
         written = write_record(run / "evaluation.json", record)
         log.append("evaluate.recorded", cases=cases_digest, record=written, files=files, ledger=head)

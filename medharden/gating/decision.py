@@ -23,6 +23,7 @@ from medharden.gating.looks import history_problems, ledger_problems, look_findi
 from medharden.gating.records import record_problems
 from medharden.gating.referrals import as_answered, referral_endpoints
 from medharden.gating.robustness import REPORTED, never_won, robust_endpoints
+from medharden.gating.shifts import shift_endpoints, shift_problems
 from medharden.gating.subgroups import subgroup_endpoints, subgroup_findings
 from medharden.gating.table import content_problems, shape_problems
 from medharden.gating.units import unit_findings, unnamed_reason
@@ -86,6 +87,7 @@ def decide(
         or tuple(record_problems(protocol, cohort, harden, evaluation))
         or tuple(shape_problems(cohort, evaluation, cases))
         or tuple(content_problems(protocol, cohort, evaluation, cases))
+        or tuple(shift_problems(protocol, evaluation, cases, len(cohort.classes)))
         or (tuple(release_problems(cohort, evaluation, release)) if release else ())
         or (tuple(ledger_problems(protocol, cohort, harden, digests, history, ledger)) if ledger else ())
     )
@@ -101,6 +103,7 @@ def decide(
         *clean_endpoints(protocol, cohort.classes, cases),
         *floor_endpoints(protocol, cohort.classes, cases),
         *robust_endpoints(protocol, cohort.classes, cases),
+        *shift_endpoints(protocol, cohort.classes, cases),
         *beside,
     ]
     if harden.fusion.mode == "guarded":

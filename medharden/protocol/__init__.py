@@ -25,10 +25,12 @@ from medharden.protocol.schema import (
     Splits,
     Teacher,
 )
+from medharden.protocol.shifting import CORRUPTIONS, Corruption, Shift
 from medharden.protocol.sourcing import Cases, Columns
 from medharden.protocol.tasking import Task
 
 __all__ = [
+    "CORRUPTIONS",
     "CO_PRIMARY",
     "DEFAULT_PROTOCOL",
     "TESTED",
@@ -37,6 +39,7 @@ __all__ = [
     "Cases",
     "ClassFloor",
     "Columns",
+    "Corruption",
     "Endpoints",
     "Fusion",
     "Hardening",
@@ -51,6 +54,7 @@ __all__ = [
     "Referred",
     "Reviewed",
     "Robustness",
+    "Shift",
     "Signatory",
     "Splits",
     "StatedThreat",

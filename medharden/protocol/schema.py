@@ -16,6 +16,7 @@ from medharden.protocol.deciding import FINDING_METRICS, Endpoints, Subgroups, u
 from medharden.protocol.imaging import Input
 from medharden.protocol.modelling import ModelSpec
 from medharden.protocol.reported import Statements
+from medharden.protocol.shifting import Shift
 from medharden.protocol.sourcing import Cases, Columns, PatientPattern
 from medharden.protocol.tasking import Task
 
@@ -259,6 +260,7 @@ class Protocol(Strict):
     fusion: Fusion = Fusion()
     suite: Suite = Suite()
     endpoints: Endpoints = Endpoints()
+    shift: Shift = Shift()
     subgroups: Subgroups = Subgroups()
     report: Statements = Statements()
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 20220413
@@ -352,6 +354,7 @@ class Protocol(Strict):
         """The margins and floors that carry none, in words."""
         robustness = self.endpoints.robustness
         bounds = [(name, b) for m in self.endpoints.noninferiority for name, b in m.bounds.items()]
+        bounds += [(f"shift {name}", bound) for name, bound in self.shift.bounds.items()]
         bare = [f"{name} margin {bound.margin:g}" for name, bound in bounds if not bound.justification]
         if not robustness.justification:
             bare.append(f"robustness floor {robustness.floor:g}")

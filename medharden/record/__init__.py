@@ -16,12 +16,15 @@ from medharden.record.evaluation import (
     FindingTable,
     Identity,
     SanityPoint,
+    ShiftedAnswers,
+    ShiftPoint,
     SubjectOutcome,
     SubjectTable,
 )
 from medharden.record.export import ARTEFACTS, EXPORTS, ExportRecord, Parity
 from medharden.record.gate import Endpoint, GateDecision
 from medharden.record.hardening import BranchRecord, CostRecord, EpochRecord, FrontierPoint, FusionRecord, HardenRecord
+from medharden.record.shifted import point_of, under
 
 __all__ = [
     "ARTEFACTS",
@@ -56,11 +59,15 @@ __all__ = [
     "Parity",
     "Progress",
     "SanityPoint",
+    "ShiftPoint",
+    "ShiftedAnswers",
     "SubjectOutcome",
     "SubjectTable",
     "Verdict",
     "by_unit",
     "clusters_of",
     "joined",
+    "point_of",
     "present",
+    "under",
 ]

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 
 from medharden.record.cohort import CohortRecord
-from medharden.record.evaluation import CaseTable, FindingTable, SubjectTable
+from medharden.record.evaluation import CaseTable, FindingTable, ShiftedAnswers, SubjectTable
 
 __all__ = ["Clusters", "by_unit", "clusters_of", "joined"]
 
@@ -83,7 +83,8 @@ def by_unit(cases: CaseTable, cohort: CohortRecord, clusters: Clusters) -> CaseT
     """The table with each image once, and each case's cluster in the place of its patient.
 
     Of cases with the same pixels and label the first of the cohort's stays. It was attacked if any of them was, stands
-    only where all that were attacked stand, with each finding too, and was referred if any was.
+    only where all that were attacked stand, with each finding too, and was referred if any was. (Under a corruption,
+    what is drawn is drawn from the pixels, so that equal images stay equal.)
     """
     row = {case: n for n, case in enumerate(cases.case)}
     same: dict[tuple[str, object], list[int]] = defaultdict(list)
@@ -99,6 +100,16 @@ def by_unit(cases: CaseTable, cohort: CohortRecord, clusters: Clusters) -> CaseT
         attacked=np.array([cases.attacked[rows].any() for rows in sets]),
         subjects=subjects,
         groups={name: tuple(values[n] for n in kept) for name, values in cases.groups.items()},
+        shift=tuple(_shift_once(answers, kept) for answers in cases.shift),
+    )
+
+
+def _shift_once(answers: ShiftedAnswers, kept: list[int]) -> ShiftedAnswers:
+    return replace(
+        answers,
+        original=answers.original[kept],
+        composite=answers.composite[kept],
+        referred=answers.referred[kept],
     )
 
 

@@ -16,6 +16,8 @@ __all__ = [
     "FindingTable",
     "Identity",
     "SanityPoint",
+    "ShiftPoint",
+    "ShiftedAnswers",
     "SubjectOutcome",
     "SubjectTable",
 ]
@@ -103,6 +105,26 @@ class SanityPoint:
 
 
 @dataclass(frozen=True)
+class ShiftPoint:
+    """One corruption at one severity: of `cases`, how many are right, and how many only one of both answers rightly.
+
+    Attributes:
+        corruption, severity: as in the protocol's `shift`.
+        original_correct: cases that the original answers rightly.
+        gained, lost: cases that only the composite, or only the original, answers rightly.
+        referred: cases that `guarded` refers; 0 for the others. Its answer counts here whether or not it refers.
+    """
+
+    corruption: str
+    severity: int
+    cases: int
+    original_correct: int
+    gained: int
+    lost: int
+    referred: int
+
+
+@dataclass(frozen=True)
 class Evaluation:
     """Clean and attacked outcome of every subject (`evaluation.json`; per case in `cases.parquet`).
 
@@ -112,6 +134,7 @@ class Evaluation:
         decision_threshold: probability from which the positive class is answered (two classes), or `argmax`.
         artefact: SHA-256 of the exported model that was evaluated (`artefacts/ID`); empty where the composite was.
         sanity: robust accuracy against budget and steps on a few cases; empty where the protocol asks for none.
+        shift: clean answers under each corruption and severity of the protocol's `shift`; empty where it has none.
     """
 
     protocol: str
@@ -130,6 +153,7 @@ class Evaluation:
     findings: tuple[Finding, ...] = ()
     sanity: tuple[SanityPoint, ...] = ()
     artefact: str = ""
+    shift: tuple[ShiftPoint, ...] = ()
 
     def subject(self, name: str) -> SubjectOutcome:
         """The outcome of one subject.
@@ -182,6 +206,23 @@ class SubjectTable:
 
 
 @dataclass(frozen=True)
+class ShiftedAnswers:
+    """What the test cases were answered under one corruption at one severity; rows as in the `CaseTable` that holds it.
+
+    Attributes:
+        corruption, severity: as in the protocol's `shift`.
+        original, composite: (N,) the answered class, or (N, L) in {0, 1} of findings, as `SubjectTable.predicted`.
+        referred: (N,) flagged for referral (`guarded` only).
+    """
+
+    corruption: str
+    severity: int
+    original: npt.NDArray[np.int64]
+    composite: npt.NDArray[np.int64]
+    referred: npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
 class CaseTable:
     """Per-case outcomes on the evaluated split (`cases.parquet`).
 
@@ -191,6 +232,7 @@ class CaseTable:
         attacked: (N,) whether the case was in the attacked sample.
         subjects: by name: `original`, `robust_branch`, `composite`.
         groups: by declared column: (N,) the case's group, such as `F` or `40 to 59`.
+        shift: the answers under each corruption and severity of the protocol's `shift`.
     """
 
     case: tuple[str, ...]
@@ -199,6 +241,7 @@ class CaseTable:
     attacked: npt.NDArray[np.bool_]
     subjects: dict[str, SubjectTable]
     groups: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    shift: tuple[ShiftedAnswers, ...] = ()
 
     @property
     def multilabel(self) -> bool:

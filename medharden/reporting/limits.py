@@ -15,7 +15,7 @@ from medharden.reporting.numbers import (
 
 __all__ = ["endpoint_numbers"]
 
-_DIFFERENCES = ("noninferiority", "robust_gain", "robust_change", "subgroup")
+_DIFFERENCES = ("noninferiority", "robust_gain", "robust_change", "subgroup", "shift")
 _BUDGETS = ("referral", "subgroup_referral")
 
 

@@ -38,6 +38,7 @@ def machine_report(records: RunRecords) -> dict[str, Any]:
         **_artefacts(records),
         "usefulness": [asdict(at) for at in usefulness(records)],
         "sanity": [asdict(p) for p in evaluation.sanity],
+        "shift": [asdict(p) for p in evaluation.shift],
         "identity": asdict(evaluation.identity),
         "threat": evaluation.threat,
         "decision_threshold": evaluation.decision_threshold,

@@ -37,6 +37,7 @@ from medharden.reporting.robust import (
 from medharden.reporting.sanity import sanity_checks, sanity_rows
 from medharden.reporting.score_charts import reliability_chart, roc_chart, sanity_chart
 from medharden.reporting.scores import auroc_rows, calibrations, reliability_rows, score_panels
+from medharden.reporting.shifts import shift_rows
 from medharden.reporting.source import RunRecords
 from medharden.reporting.statements import (
     NOT_STATED,
@@ -84,7 +85,8 @@ def html_report(records: RunRecords) -> bytes:
         decided=moment(decision.decided),
         endpoints=rows,
         clean_endpoints=[row for row, kind in zip(rows, kinds, strict=True) if kind in _CLEAN_KINDS],
-        robust_endpoints=[row for row, kind in zip(rows, kinds, strict=True) if kind not in _CLEAN_KINDS],
+        robust_endpoints=[row for row, kind in zip(rows, kinds, strict=True) if kind not in (*_CLEAN_KINDS, "shift")],
+        shift=shift_rows(records),
         paired=paired_tables(records, "noninferiority"),
         paired_attacked=paired_tables(records, "robust_gain"),
         forest=forest_chart(decision.endpoints, tuple(row.label for row in rows)),

@@ -55,6 +55,7 @@ KINDS = {
     "subgroup_floor": "subgroup, descriptive",
     "subgroup_referral": "subgroup, descriptive",
     "brier": "non-inferiority, lower is better",
+    "shift": "non-inferiority under a corruption",
 }
 
 LABELS = {
@@ -207,11 +208,18 @@ def untested(protocol: Protocol) -> tuple[str, ...]:
     return (
         f"Other budgets than {eps_text(protocol.threat.eps, protocol.threat.unit)}, {other}, patches and rotations.",
         f"Black-box attacks: {'' if queries else 'query-based, and '}transferred from other models.",
-        "Physical and acquisition-chain attacks (scanner, positioning, PACS), and natural noise or artefacts.",
+        _ordinary(protocol),
         "Poisoned data, poisoned or back-doored weights, model extraction, membership inference.",
         "Populations, sites, scanners and prevalences other than those of the test split, and subgroups within it.",
         "The reference standard: labels are taken as supplied.",
     )
+
+
+def _ordinary(protocol: Protocol) -> str:
+    attacks = "Physical and acquisition-chain attacks (scanner, positioning, PACS)"
+    if not protocol.shift.corruptions:
+        return f"{attacks}, and natural noise or artefacts."
+    return f"{attacks}; natural artefacts other than simulated {', '.join(protocol.shift.corruptions)}."
 
 
 def endpoint_label(name: str, classes: tuple[str, ...], positive: str | None) -> str:
@@ -221,6 +229,9 @@ def endpoint_label(name: str, classes: tuple[str, ...], positive: str | None) ->
     if name.startswith("original_"):
         return f"{endpoint_label(name.removeprefix('original_'), classes, positive)}, original"
     metric, _, subject = name.partition(":")
+    if metric == "shift":
+        corruption, _, inner = subject.partition(":")
+        return f"{endpoint_label(inner, classes, positive)} under {corruption.replace('-', ' ')}"
     if metric == "referral":
         return f"Referral of clean cases, {subject}"
     for end, said in (("_change", "{}, against the original"), ("_floor", "{}, floor")):
