@@ -51,6 +51,8 @@ def write_cases(path: Path, table: CaseTable) -> str:
         columns[f"{name}.referred"] = subject.referred
         if subject.referred_attacked is not None:
             columns[f"{name}.referred_attacked"] = subject.referred_attacked
+        if subject.withstands is not None:
+            columns[f"{name}.withstands"] = subject.withstands
         if subject.findings is not None:
             columns |= _spread(f"{name}.finding_robust", subject.findings.robust)
             columns |= _spread(f"{name}.attacked_probability", subject.findings.attacked_probabilities)
@@ -152,7 +154,7 @@ def _subject(name: str, columns: dict[str, Any]) -> SubjectTable:
             robust=_gathered(f"{name}.finding_robust", columns, np.bool_),
             attacked_probabilities=_gathered(f"{name}.attacked_probability", columns, np.float64),
         )
-    under_attack = f"{name}.referred_attacked"
+    under_attack, curve = f"{name}.referred_attacked", f"{name}.withstands"
     return SubjectTable(
         predicted=_gathered(f"{name}.predicted", columns, np.int64),
         probabilities=_gathered(f"{name}.probability", columns, np.float64),
@@ -161,6 +163,7 @@ def _subject(name: str, columns: dict[str, Any]) -> SubjectTable:
         referred=_gathered(f"{name}.referred", columns, np.bool_),
         findings=findings,
         referred_attacked=_gathered(under_attack, columns, np.bool_) if under_attack in columns else None,
+        withstands=_gathered(curve, columns, np.float64) if curve in columns else None,
     )
 
 

@@ -47,6 +47,7 @@ def foretell(original: Classifier, cohort: Cohort, protocol: Protocol, device: s
         "attack branch": clean + suite,
         "attack release": 2 * (clean + suite),
         "sanity curves": _SANITY_SHARE * 4 * suite if protocol.suite.sanity_cases else 0.0,
+        "accuracy curve": 4 * attacked * protocol.suite.curve_steps * gradient,
         "corruptions": corrupted * sizes["test"] * (3 * forward + _CORRUPTING),
         "report": _REPORT,
     }

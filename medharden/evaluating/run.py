@@ -27,6 +27,7 @@ from medharden.audit import (
 from medharden.data import Cohort
 from medharden.errors import RunError
 from medharden.evaluating.attacked import attack_all, referred_under_attack, with_transfer
+from medharden.evaluating.curve import curve_points, withstood
 from medharden.evaluating.examples import examples_of
 from medharden.evaluating.findings import Pushed, push_all
 from medharden.evaluating.fitting import fitting_batch
@@ -80,7 +81,7 @@ def evaluate(
             and in the run's log, before the test split is opened, and stays there if the evaluation fails. Opening it
             again for the same weights, protocol and cohort goes on with that look until an evaluation is recorded.
         progress: called with `attack original`, `attack branch`, `attack release`, `attack findings`, `sanity curves`,
-            `corruptions`.
+            `accuracy curve`, `corruptions`.
 
     Raises:
         RunError: the cohort is not the one the run was locked to, the protocol's looks are used up, or the ledger is
@@ -127,12 +128,14 @@ def evaluate(
         if protocol.task.multilabel:
             pushed, own = push_all(subjects, own, attacked, truth, protocol, batch_size, progress, mine)
         everything = select(inputs, sample), labels[sample]
+        stands = withstood(subjects, own, attacked, truth, protocol, batch_size, device, progress)
+        stands = {name: ranks.in_order(values, mine) for name, values in stands.items()}
         results, pushed = merged_results(own, mine), merged_pushes(pushed, mine)
         work = _gradients_taken(results, protocol, len(cohort.classes))
         sanity = sanity_curves(subjects, *everything, protocol, batch_size, device, progress, work)
         referred = referred_under_attack(model, own["composite"], batch_size, device)
         referred = None if referred is None else ranks.in_order(torch.from_numpy(referred), mine).numpy()
-        table = case_table(cohort, protocol, subjects, results, labels, sample, pushed, referred)
+        table = case_table(cohort, protocol, subjects, results, labels, sample, pushed, referred, stands)
         shift, begun_anew = answers_under_shift(reference, model, inputs, cohort, protocol, batch_size, run, progress)
         table = replace(table, shift=shift)
         pictures = None
@@ -168,6 +171,7 @@ def evaluate(
                 *begun_anew,
             ),
             sanity=sanity,
+            curve=curve_points(table, protocol),
             shift=tuple(point_of(answers, table) for answers in shift),
         )
         written = write_record(run / "evaluation.json", record)

@@ -15,6 +15,7 @@ from medharden.gating.authorised import (
     binding_problems,
     release_problems,
 )
+from medharden.gating.curve import curve_problems
 from medharden.gating.digests import RunDigests, mismatches
 from medharden.gating.endpoints import ALTERNATIVE, clean_endpoints, family_verdict
 from medharden.gating.exclusions import excluded_reasons, worst_case_findings
@@ -87,6 +88,7 @@ def decide(
         or tuple(record_problems(protocol, cohort, harden, evaluation))
         or tuple(shape_problems(cohort, evaluation, cases))
         or tuple(content_problems(protocol, cohort, evaluation, cases))
+        or tuple(curve_problems(evaluation, cases))
         or tuple(shift_problems(protocol, evaluation, cases, len(cohort.classes)))
         or (tuple(release_problems(cohort, evaluation, release)) if release else ())
         or (tuple(ledger_problems(protocol, cohort, harden, digests, history, ledger)) if ledger else ())

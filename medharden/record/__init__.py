@@ -9,6 +9,7 @@ from medharden.record.clusters import Clusters, by_unit, clusters_of, joined
 from medharden.record.cohort import AlikePair, CaseRecord, CohortRecord, ExcludedCase, Label, ModelRecord, present
 from medharden.record.common import Environment, Finding, Progress, Verdict
 from medharden.record.compared import ComparedAnswers, ComparedRow
+from medharden.record.curve import CURVE_RATIOS, CurvePoint
 from medharden.record.evaluation import (
     AttackOutcome,
     CaseTable,
@@ -28,6 +29,7 @@ from medharden.record.shifted import point_of, under
 
 __all__ = [
     "ARTEFACTS",
+    "CURVE_RATIOS",
     "EXPORTS",
     "AlikePair",
     "AttackOutcome",
@@ -41,6 +43,7 @@ __all__ = [
     "ComparedAnswers",
     "ComparedRow",
     "CostRecord",
+    "CurvePoint",
     "Endpoint",
     "Environment",
     "EpochRecord",

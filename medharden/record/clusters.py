@@ -127,7 +127,13 @@ def _once(subject: SubjectTable, attacked: Flags, sets: list[list[int]]) -> Subj
         referred=np.array([subject.referred[rows].any() for rows in sets]),
         findings=None if subject.findings is None else _findings_once(subject.findings, attacked, sets),
         referred_attacked=None if under_attack is None else np.array([under_attack[rows].any() for rows in sets]),
+        withstands=None if subject.withstands is None else _least(subject.withstands, attacked, sets),
     )
+
+
+def _least(withstands: npt.NDArray[np.float64], attacked: Flags, sets: list[list[int]]) -> npt.NDArray[np.float64]:
+    """Of each set, what that attacked one withstands which falls first; -1 where none was attacked."""
+    return np.array([min((withstands[n] for n in rows if attacked[n]), default=-1.0) for rows in sets])
 
 
 def _findings_once(found: FindingTable, attacked: Flags, sets: list[list[int]]) -> FindingTable:

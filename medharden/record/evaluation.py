@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from medharden.record.common import Environment, Finding
+from medharden.record.curve import CurvePoint
 
 __all__ = [
     "AttackOutcome",
@@ -134,6 +135,8 @@ class Evaluation:
         decision_threshold: probability from which the positive class is answered (two classes), or `argmax`.
         artefact: SHA-256 of the exported model that was evaluated (`artefacts/ID`); empty where the composite was.
         sanity: robust accuracy against budget and steps on a few cases; empty where the protocol asks for none.
+        curve: of the attacked cases, how many stand at budgets below and above the protocol's; empty where the protocol
+            asks for none.
         shift: clean answers under each corruption and severity of the protocol's `shift`; empty where it has none.
     """
 
@@ -154,6 +157,7 @@ class Evaluation:
     sanity: tuple[SanityPoint, ...] = ()
     artefact: str = ""
     shift: tuple[ShiftPoint, ...] = ()
+    curve: tuple[CurvePoint, ...] = ()
 
     def subject(self, name: str) -> SubjectOutcome:
         """The outcome of one subject.
@@ -194,6 +198,9 @@ class SubjectTable:
         findings: of a multi-label task, each finding under attack.
         referred_attacked: (N,) flagged for referral at the strongest input that the attacks found (`guarded` only, else
             null); False where the case was not attacked.
+        withstands: (N,) the largest budget of the accuracy curve that the case withstands, in multiples of the
+            protocol's (`CURVE_RATIOS`): 0 where it falls at the smallest, -1 where it is wrong without an attack or was
+            not attacked; null where no curve was measured.
     """
 
     predicted: npt.NDArray[np.int64]
@@ -203,6 +210,7 @@ class SubjectTable:
     referred: npt.NDArray[np.bool_]
     findings: FindingTable | None = None
     referred_attacked: npt.NDArray[np.bool_] | None = None
+    withstands: npt.NDArray[np.float64] | None = None
 
 
 @dataclass(frozen=True)

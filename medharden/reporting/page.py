@@ -12,6 +12,7 @@ from medharden.reporting.accuracy import unit_table
 from medharden.reporting.artefacts import artefact_rows
 from medharden.reporting.charts import forest_chart, frontier_chart, robustness_chart, training_chart
 from medharden.reporting.clean import all_findings, endpoint_rows, paired_tables, subgroup_rows, summary
+from medharden.reporting.curve import area_rows, curve_chart, curve_rows
 from medharden.reporting.excluded import excluded_rows
 from medharden.reporting.findings import finding_figures, finding_rows
 from medharden.reporting.matrix import threat_matrix
@@ -103,6 +104,9 @@ def html_report(records: RunRecords) -> bytes:
         calibration=calibrated,
         predicted=predicted,
         useful=useful_rows(usefulness(records)),
+        curve=curve_chart(records),
+        curve_rows=curve_rows(records),
+        area_rows=area_rows(records),
         sanity=sanity_chart(evaluation.sanity),
         sanity_rows=sanity_rows(evaluation.sanity),
         sanity_checks=sanity_checks(evaluation),

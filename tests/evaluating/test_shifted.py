@@ -111,6 +111,12 @@ def test_gate_and_report_show_each_corruption(run: Path) -> None:
     assert "Under ordinary changes of image quality" in page
     assert "Contrast down" in page
     assert [(p["corruption"], p["severity"]) for p in machine["shift"]] == WAYS
+    assert "A curve is not the verdict" in page
+    points = {(p["subject"], p["ratio"]): p["standing"] for p in machine["curve"]["points"]}
+    composite = next(s for s in machine["subjects"] if s["name"] == "composite")
+    assert points["composite", 1.0] == composite["robust_correct"]
+    for each in machine["curve"]["expected_robustness"]:
+        assert each["composite"]["lower"] <= each["composite"]["estimate"] <= each["composite"]["upper"]
 
 
 def test_batches_change_no_answer(run: Path, cohort: Cohort, protocol: Protocol, tmp_path: Path) -> None:
