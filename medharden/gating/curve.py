@@ -19,7 +19,7 @@ def curve_problems(evaluation: Evaluation, cases: CaseTable) -> Iterator[str]:
     if evaluation.artefact:
         return
     counted = {(p.subject, p.ratio): (p.cases, p.standing) for p in evaluation.curve}
-    found = {}
+    found: dict[tuple[str, float], tuple[int, int]] = {}
     for name in COMPARED:
         table = cases.subjects[name]
         if table.withstands is None:
