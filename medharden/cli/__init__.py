@@ -11,6 +11,7 @@ from types import FrameType
 
 from medharden.errors import Interrupted, MedHardenError
 from medharden.extras import missing
+from medharden.shortage import shortage
 
 __all__ = ["main"]
 
@@ -28,11 +29,13 @@ def _stop(_signal: int, _frame: FrameType | None) -> None:
 
 
 def _complete(app: Callable[[], object]) -> None:
-    """Runs the command; a package that an extra brings is asked for by that extra."""
+    """Runs the command; a package that an extra brings is asked for by it, and what the machine ran out of is said."""
     try:
         app()
-    except ModuleNotFoundError as error:
-        lacking = missing(error)
+    except MedHardenError:
+        raise
+    except Exception as error:
+        lacking = missing(error) if isinstance(error, ModuleNotFoundError) else shortage(error)
         if lacking is None:
             raise
         raise lacking from error

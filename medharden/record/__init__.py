@@ -11,11 +11,13 @@ from medharden.record.common import Environment, Finding, Progress, Verdict
 from medharden.record.compared import ComparedAnswers, ComparedRow
 from medharden.record.curve import CURVE_RATIOS, CurvePoint
 from medharden.record.evaluation import (
+    INDEPENDENT,
     AttackOutcome,
     CaseTable,
     Evaluation,
     FindingTable,
     Identity,
+    IndependentTester,
     SanityPoint,
     ShiftedAnswers,
     ShiftPoint,
@@ -23,7 +25,7 @@ from medharden.record.evaluation import (
     SubjectTable,
 )
 from medharden.record.export import ARTEFACTS, EXPORTS, ExportRecord, Parity
-from medharden.record.gate import Endpoint, GateDecision
+from medharden.record.gate import Endpoint, GateDecision, IndependentTest
 from medharden.record.hardening import BranchRecord, CostRecord, EpochRecord, FrontierPoint, FusionRecord, HardenRecord
 from medharden.record.shifted import point_of, under
 
@@ -31,6 +33,7 @@ __all__ = [
     "ARTEFACTS",
     "CURVE_RATIOS",
     "EXPORTS",
+    "INDEPENDENT",
     "AlikePair",
     "AttackOutcome",
     "AttackRecord",
@@ -57,6 +60,8 @@ __all__ = [
     "GateDecision",
     "HardenRecord",
     "Identity",
+    "IndependentTest",
+    "IndependentTester",
     "Label",
     "ModelRecord",
     "Parity",

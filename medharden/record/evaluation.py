@@ -11,17 +11,44 @@ from medharden.record.common import Environment, Finding
 from medharden.record.curve import CurvePoint
 
 __all__ = [
+    "INDEPENDENT",
     "AttackOutcome",
     "CaseTable",
     "Evaluation",
     "FindingTable",
     "Identity",
+    "IndependentTester",
     "SanityPoint",
     "ShiftPoint",
     "ShiftedAnswers",
     "SubjectOutcome",
     "SubjectTable",
 ]
+
+
+INDEPENDENT = "independent"
+"""Folder of a run directory that holds a folder for each independent test: evaluation, cases, the tester's statement.
+
+It is named by the first 16 digits of the tester's key.
+"""
+
+
+@dataclass(frozen=True)
+class IndependentTester:
+    """Who evaluated a release again, apart from those who made it.
+
+    Attributes:
+        name, role: as the tester states them.
+        key: SHA-256 of the public key under which the test is signed.
+        public_key: that key, PEM.
+        seed: of the tester's own draw: which cases are attacked, and from where.
+    """
+
+    name: str
+    role: str
+    key: str
+    public_key: str
+    seed: int
 
 
 @dataclass(frozen=True)
@@ -138,6 +165,7 @@ class Evaluation:
         curve: of the attacked cases, how many stand at budgets below and above the protocol's; empty where the protocol
             asks for none.
         shift: clean answers under each corruption and severity of the protocol's `shift`; empty where it has none.
+        tester: who evaluated independently (`independent/KEY`); null of the run's own evaluation.
     """
 
     protocol: str
@@ -158,6 +186,7 @@ class Evaluation:
     artefact: str = ""
     shift: tuple[ShiftPoint, ...] = ()
     curve: tuple[CurvePoint, ...] = ()
+    tester: IndependentTester | None = None
 
     def subject(self, name: str) -> SubjectOutcome:
         """The outcome of one subject.

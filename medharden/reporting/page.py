@@ -48,6 +48,7 @@ from medharden.reporting.statements import (
     sign_rows,
     stated_rows,
 )
+from medharden.reporting.tested import tested_rows
 from medharden.reporting.usefulness import useful_rows, usefulness
 from medharden.reporting.wording import ATTACKS, LOSSES, article_15, threat_rows, untested
 from medharden.text import neutral_lines
@@ -138,6 +139,7 @@ def html_report(records: RunRecords) -> bytes:
         gallery=None if records.examples is None else gallery(records.examples, evaluation.classes),
         findings=all_findings(records),
         threats=threat_matrix(records),
+        tested=tested_rows(evaluation, records.tests, decision, protocol.report.tester, protocol.seed),
         article=article_15(protocol, evaluation.subject("composite").attacked),
         untested=untested(protocol),
         digests=digest_rows(records),
