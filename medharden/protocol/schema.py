@@ -148,7 +148,9 @@ class Hardening(Strict):
         learning_rate: the schedule's peak; left out, that of the branch form.
         min_steps: epochs are added until at least this many steps are taken (small cohorts need more passes).
         warmup: share of the schedule in which the learning rate rises.
-        ramp: share of the schedule in which the radius rises from 0 to eps.
+        margin_step: by how much the margin of a case grows, as a share of eps (`ima`).
+        hold: share of the schedule at radius 0, before the ramp; .25 under `eps-scheduling` unless stated.
+        ramp: share of the schedule in which the radius then rises from 0 to eps.
         step: the carried perturbation's step, as a fraction of the case's radius.
         regulate: whether each case's radius follows the branch's own outcome, from 0.5 to 1.5 of the common one.
         clean_share: share of each batch left clean.
@@ -163,16 +165,18 @@ class Hardening(Strict):
 
     branch: Literal["full", "norm", "lora"] = "full"
     rank: Annotated[int, Field(ge=1)] = 8
-    method: Literal["carried", "pgd", "trades", "n-fgsm", "fgsm-rs", "free"] = "carried"
+    method: Literal["carried", "pgd", "trades", "n-fgsm", "fgsm-rs", "free", "eps-scheduling", "ima"] = "carried"
     attack_steps: Annotated[int, Field(ge=1)] = 10
     replays: Annotated[int, Field(ge=1)] = 4
     trades_beta: Annotated[float, Field(ge=0)] = 6.0
+    margin_step: Annotated[float, Field(gt=0, le=1)] = 0.1
     epochs: Annotated[int, Field(ge=1)] = 24
     min_steps: Annotated[int, Field(ge=1)] = 600
     batch_size: Annotated[int, Field(ge=2)] = 32
     learning_rate: Annotated[float, Field(gt=0)] = 5e-4
     weight_decay: Annotated[float, Field(ge=0)] = 1e-4
     warmup: OpenFraction = 0.25
+    hold: Fraction = 0.0
     ramp: Fraction = 0.5
     step: Annotated[float, Field(gt=0, le=2)] = 1.0
     regulate: bool = True
@@ -188,11 +192,22 @@ class Hardening(Strict):
     @model_validator(mode="before")
     @classmethod
     def _rated(cls, given: Any) -> Any:
-        """A branch form brings its learning rate."""
+        """A branch form brings its learning rate, and eps-scheduling its time without an attack."""
+        if isinstance(given, dict) and given.get("method") == "eps-scheduling":
+            given = {"hold": 0.25, **given}
         branch = given.get("branch") if isinstance(given, dict) else None
         if isinstance(branch, str) and branch in RATES:
             return {"learning_rate": RATES[branch], **given}
         return given
+
+    @model_validator(mode="after")
+    def _scheduled(self) -> Hardening:
+        if self.hold + self.ramp > 1:
+            raise ValueError(
+                f"hardening: hold {self.hold:g} and ramp {self.ramp:g} are more than the whole schedule, so eps would "
+                "never be reached; expected a sum of 1 at most"
+            )
+        return self
 
 
 class Referred(Strict):
