@@ -16,7 +16,7 @@ from medharden import ranks
 from medharden._version import __version__
 from medharden.audit import open_sealed, write_sealed
 from medharden.data import Cohort
-from medharden.data.corruptions import corrupted, draw_of
+from medharden.data.view.corruptions import corrupted, draw_of
 from medharden.errors import RunError
 from medharden.evaluating.resuming import key_of
 from medharden.models import Classifier, HardenedClassifier, answers, state_digest

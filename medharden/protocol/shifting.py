@@ -31,7 +31,7 @@ class Shift(Strict):
     """Clean performance of the release against the original's under named corruptions that nobody made on purpose.
 
     Attributes:
-        corruptions: each is applied to all test cases; none measures nothing, and every verdict says so.
+        corruptions: each is applied to all test cases; none measures nothing, and the report says so.
         severities: of each, from 1 to 5 as MedMNIST-C (Di Salvo et al. 2024) has them; all count together.
         margin: non-inferiority margin of accuracy under each corruption, which must then be shown for all; null reports
             the change beside the clean margin and decides nothing.

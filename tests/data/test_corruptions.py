@@ -11,7 +11,7 @@ from PIL import Image, ImageEnhance
 from torch import Tensor
 from torch.nn import functional
 
-from medharden.data.corruptions import corrupted, draw_of
+from medharden.data.view.corruptions import corrupted, draw_of
 from medharden.protocol import CORRUPTIONS
 
 FACTORS = {

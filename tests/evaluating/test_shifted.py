@@ -13,7 +13,7 @@ from tiny import ARCH, EACH_CASE, KEY, tiny_model
 
 from medharden.audit import read_cases, read_record
 from medharden.data import Cohort, load_cohort
-from medharden.data.corruptions import corrupted, draw_of
+from medharden.data.view.corruptions import corrupted, draw_of
 from medharden.evaluating import evaluate
 from medharden.evaluating import shifted as shifted_module
 from medharden.evaluating.shifted import answers_under_shift

@@ -87,10 +87,10 @@ def test_without_a_margin_the_change_is_reported_and_decides_nothing() -> None:
     assert "gate.shift_not_gated" in {f.code for f in decision.findings}
 
 
-def test_a_verdict_says_when_no_corruption_was_measured() -> None:
+def test_a_protocol_without_corruptions_has_no_endpoint_under_them() -> None:
     decision = factory.records().decide()
-    [finding] = [f for f in decision.findings if f.code == "gate.shift_not_measured"]
-    assert finding.message in decision.reasons
+    assert not any(e.kind == "shift" for e in decision.endpoints)
+    assert decision.findings == ()
 
 
 def test_severities_add_no_patients() -> None:
