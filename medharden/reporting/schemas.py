@@ -18,6 +18,7 @@ from medharden.record import (
     BranchRecord,
     CohortRecord,
     CostRecord,
+    CurvePoint,
     Endpoint,
     Environment,
     EpochRecord,
@@ -31,10 +32,12 @@ from medharden.record import (
     IndependentTest,
     ModelRecord,
     SanityPoint,
+    ShiftPoint,
     SubjectOutcome,
 )
 from medharden.reporting.matrix import ThreatRow
 from medharden.reporting.usefulness import UsefulAt
+from medharden.stats import MeanArea
 
 __all__ = ["record_schemas", "write_schemas"]
 
@@ -88,6 +91,22 @@ class ReportedArticle(TypedDict):
     name: str
     tested: bool
     note: str
+
+
+class ExpectedRobustness(TypedDict):
+    """The area under accuracy over budgets from 0 to `upto`, in multiples of the protocol's, divided by it."""
+
+    upto: float
+    original: MeanArea
+    composite: MeanArea
+    change: MeanArea
+
+
+class Curve(TypedDict):
+    """Accuracy of original and release over budgets."""
+
+    points: list[CurvePoint]
+    expected_robustness: list[ExpectedRobustness]
 
 
 class Environments(TypedDict):
@@ -151,6 +170,8 @@ class Report(TypedDict):
     artefacts: NotRequired[list[ReportedArtefact]]
     independent: NotRequired[list[IndependentTest]]
     usefulness: list[UsefulAt]
+    curve: NotRequired[Curve]
+    shift: list[ShiftPoint]
     sanity: list[SanityPoint]
     identity: Identity
     threat: str

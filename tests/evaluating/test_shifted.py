@@ -6,6 +6,7 @@ import json
 import shutil
 from pathlib import Path
 
+import jsonschema
 import numpy as np
 import pytest
 import torch
@@ -23,6 +24,7 @@ from medharden.models import HardenedClassifier, load_classifier, load_hardened
 from medharden.protocol import Protocol, parse_protocol
 from medharden.record import Evaluation, point_of
 from medharden.reporting import render
+from medharden.reporting.schemas import record_schemas
 
 TEXT = (
     """
@@ -112,6 +114,8 @@ def test_gate_and_report_show_each_corruption(run: Path) -> None:
     assert "Contrast down" in page
     assert [(p["corruption"], p["severity"]) for p in machine["shift"]] == WAYS
     assert "A curve is not the verdict" in page
+    for file, schema in (("report.json", "report"), ("evaluation.json", "evaluation")):
+        jsonschema.validate(json.loads((run / file).read_text()), record_schemas()[schema])
     points = {(p["subject"], p["ratio"]): p["standing"] for p in machine["curve"]["points"]}
     composite = next(s for s in machine["subjects"] if s["name"] == "composite")
     assert points["composite", 1.0] == composite["robust_correct"]
