@@ -56,7 +56,8 @@ class Identity:
     """Whether the released clean path still is the original, on every test case.
 
     Attributes:
-        against: `file` where the original was loaded anew, `none` where no file was given.
+        against: `file` where the original was loaded anew, `module` where it was given as a module in Python, `none`
+            where neither was given.
         state_equal: parameters and buffers equal bit for bit.
         logits_equal: `torch.equal` over all test cases, same batches, device and data type.
         max_abs_difference: largest absolute difference of any logit.

@@ -294,7 +294,8 @@ def _tampering(records: RunRecords) -> _Shown | None:
     same = "are equal" if identity.state_equal and identity.logits_equal else "differ"
     return _Shown(
         mitigation=how,
-        test="the clean path against the original's file: weights, and logits of every test case, bit for bit",
+        test=f"the clean path against the original's {identity.against}: weights, and logits of every test case, bit "
+        "for bit",
         result=f"they {same}, on {identity.cases} cases; `medharden verify` checks digests, log and signatures",
         evidence=tuple(
             Evidence("evaluation.json", f"/identity/{part}", getattr(identity, part))

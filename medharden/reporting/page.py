@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import functools
+import re
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup, escape
 
 from medharden.codes import all_codes
 from medharden.record import Finding
@@ -61,13 +63,20 @@ _CLEAN_KINDS = ("noninferiority", "brier", "identity", "clean_floor", "referral"
 @functools.cache
 def environment() -> Environment:
     """The templates, with escaping always on; a name that nobody filled is an error."""
-    return Environment(
+    made = Environment(
         loader=PackageLoader("medharden.reporting", "templates"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    made.filters["typed"] = _typed
+    return made
+
+
+def _typed(text: str) -> Markup:
+    """A text, escaped, in which commands of medharden between backticks are set as what is typed."""
+    return Markup(re.sub(r"`(medharden [^`<>]*)`", r"<code>\1</code>", str(escape(text))))  # noqa: S704
 
 
 def html_report(records: RunRecords) -> bytes:
