@@ -2,7 +2,7 @@
 
 from medharden.protocol.attacking import Attack, Precision, Suite, ThreatModel
 from medharden.protocol.deciding import CO_PRIMARY, Bound, ClassFloor, Endpoints, Margin, Robustness, Subgroups
-from medharden.protocol.imaging import Input, Intensity, Step, Volume
+from medharden.protocol.imaging import Channel, Frames, Input, Intensity, Step, Volume
 from medharden.protocol.loading import (
     DEFAULT_PROTOCOL,
     content_digest,
@@ -37,10 +37,12 @@ __all__ = [
     "Attack",
     "Bound",
     "Cases",
+    "Channel",
     "ClassFloor",
     "Columns",
     "Corruption",
     "Endpoints",
+    "Frames",
     "Fusion",
     "Hardening",
     "Hazard",
