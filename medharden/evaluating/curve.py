@@ -114,10 +114,11 @@ def _stands_to(
             loss="margin",
             generator=torch.Generator(),
             start=points,
+            reach=protocol.suite.moved_grades,
         )
         with torch.no_grad():
             logits = logits_in_batches(subject.view, points, len(points))
-        won = Criterion(labels[open_ones], refers=refers(subject.view)).won(logits)
+        won = Criterion(labels[open_ones], refers=refers(subject.view), reach=protocol.suite.moved_grades).won(logits)
         reached[open_ones[~won].cpu()] = ratio
         going_on = won if fell else ~won
         open_ones, points = open_ones[going_on], points[going_on]

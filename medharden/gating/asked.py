@@ -100,8 +100,8 @@ def significant_losses(endpoints: Iterable[Endpoint]) -> tuple[Finding, ...]:
         for e in endpoints
         if e.verdict is Verdict.PASS
         and (
-            (e.kind in ("noninferiority", "robust_change", "shift") and e.upper < 0.0)
-            or (e.kind == "brier" and e.lower > 0.0)
+            (e.kind in ("noninferiority", "robust_change", "kappa", "shift") and e.upper < 0.0)
+            or (e.kind in ("brier", "grade_error") and e.lower > 0.0)
         )
     ]
     if not shown:

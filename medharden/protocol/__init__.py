@@ -1,7 +1,9 @@
 """Frozen, strict protocols: every scientific choice of a run, and its digest."""
 
 from medharden.protocol.attacking import Attack, Precision, Suite, ThreatModel
+from medharden.protocol.changing import ChangeControl, Modification
 from medharden.protocol.deciding import CO_PRIMARY, Bound, ClassFloor, Endpoints, Margin, Robustness, Subgroups
+from medharden.protocol.further import OperatingPoint, WorstGroup
 from medharden.protocol.imaging import Channel, Frames, Input, Intensity, Step, Volume
 from medharden.protocol.loading import (
     DEFAULT_PROTOCOL,
@@ -37,6 +39,7 @@ __all__ = [
     "Attack",
     "Bound",
     "Cases",
+    "ChangeControl",
     "Channel",
     "ClassFloor",
     "Columns",
@@ -50,6 +53,8 @@ __all__ = [
     "Intensity",
     "Margin",
     "ModelSpec",
+    "Modification",
+    "OperatingPoint",
     "Patients",
     "Precision",
     "Protocol",
@@ -70,6 +75,7 @@ __all__ = [
     "ThreatModel",
     "ThreatName",
     "Volume",
+    "WorstGroup",
     "content_digest",
     "load_protocol",
     "parse_content",

@@ -28,6 +28,7 @@ from medharden.record.evaluation import (
     FindingTable,
     Identity,
     IndependentTester,
+    OperatingThreshold,
     SanityPoint,
     ShiftedAnswers,
     ShiftPoint,
@@ -35,9 +36,10 @@ from medharden.record.evaluation import (
     SubjectTable,
 )
 from medharden.record.export import ARTEFACTS, EXPORTS, ExportRecord, Parity
-from medharden.record.gate import Endpoint, GateDecision, IndependentTest
+from medharden.record.gate import ChangeRow, Endpoint, GateDecision, IndependentTest, MissingRow
 from medharden.record.hardening import BranchRecord, CostRecord, EpochRecord, FrontierPoint, FusionRecord, HardenRecord
 from medharden.record.shifted import point_of, under
+from medharden.record.stability import SeedOutcome, StabilityRecord
 
 __all__ = [
     "ARTEFACTS",
@@ -52,6 +54,7 @@ __all__ = [
     "BranchRecord",
     "CaseRecord",
     "CaseTable",
+    "ChangeRow",
     "Clusters",
     "CohortRecord",
     "ComparedAnswers",
@@ -74,12 +77,16 @@ __all__ = [
     "IndependentTest",
     "IndependentTester",
     "Label",
+    "MissingRow",
     "ModelRecord",
+    "OperatingThreshold",
     "Parity",
     "Progress",
     "SanityPoint",
     "ShiftPoint",
     "ShiftedAnswers",
+    "SeedOutcome",
+    "StabilityRecord",
     "SubjectOutcome",
     "SubjectTable",
     "Verdict",

@@ -19,6 +19,7 @@ __all__ = [
     "FindingTable",
     "Identity",
     "IndependentTester",
+    "OperatingThreshold",
     "SanityPoint",
     "ShiftPoint",
     "ShiftedAnswers",
@@ -70,6 +71,27 @@ class Identity:
     logits_equal: bool
     max_abs_difference: float
     cases: int
+
+
+@dataclass(frozen=True)
+class OperatingThreshold:
+    """Where two models answer so that one side of two classes is as the protocol fixes it, on validation.
+
+    Attributes:
+        fixed: `specificity` or `sensitivity`.
+        at: what it is to be at least.
+        original, composite: probability of the positive class from which each calls it.
+        cases: validation cases of the fixed side.
+        original_reached, composite_reached: what the fixed side came to on these.
+    """
+
+    fixed: str
+    at: float
+    original: float
+    composite: float
+    cases: int
+    original_reached: float
+    composite_reached: float
 
 
 @dataclass(frozen=True)
@@ -167,6 +189,7 @@ class Evaluation:
         curve: of the attacked cases, how many stand at budgets below and above the protocol's; empty where the protocol
             asks for none.
         shift: clean answers under each corruption and severity of the protocol's `shift`; empty where it has none.
+        operating_points: thresholds from validation, where the protocol asks for such endpoints.
         tester: who evaluated independently (`independent/KEY`); null of the run's own evaluation.
     """
 
@@ -189,6 +212,7 @@ class Evaluation:
     shift: tuple[ShiftPoint, ...] = ()
     curve: tuple[CurvePoint, ...] = ()
     tester: IndependentTester | None = None
+    operating_points: tuple[OperatingThreshold, ...] = ()
 
     def subject(self, name: str) -> SubjectOutcome:
         """The outcome of one subject.

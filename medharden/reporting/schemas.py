@@ -16,6 +16,7 @@ from medharden.protocol import Protocol
 from medharden.record import (
     AttackOutcome,
     BranchRecord,
+    ChangeRow,
     CohortRecord,
     CostRecord,
     CurvePoint,
@@ -30,9 +31,11 @@ from medharden.record import (
     HardenRecord,
     Identity,
     IndependentTest,
+    MissingRow,
     ModelRecord,
     SanityPoint,
     ShiftPoint,
+    StabilityRecord,
     SubjectOutcome,
 )
 from medharden.reporting.matrix import ThreatRow
@@ -168,6 +171,10 @@ class Report(TypedDict):
     subjects: list[ReportedSubject]
     by_finding: NotRequired[list[dict[str, Any]]]
     artefacts: NotRequired[list[ReportedArtefact]]
+    stability: NotRequired[StabilityRecord]
+    changes: NotRequired[list[ChangeRow]]
+    missing: NotRequired[list[MissingRow]]
+    worst_case: NotRequired[list[Endpoint]]
     independent: NotRequired[list[IndependentTest]]
     usefulness: list[UsefulAt]
     curve: NotRequired[Curve]
@@ -202,6 +209,7 @@ _TYPES: dict[str, Any] = {
     "evaluation": Evaluation,
     "gate": GateDecision,
     "export": ExportRecord,
+    "stability": StabilityRecord,
     "report": Report,
 }
 
