@@ -15,8 +15,8 @@ from medharden.gating.authorised import (
     binding_problems,
     release_problems,
 )
-from medharden.gating.curve import curve_problems
 from medharden.gating.changes import change_findings, change_rows, held_reason, plan_endpoints
+from medharden.gating.curve import curve_problems
 from medharden.gating.digests import RunDigests, mismatches
 from medharden.gating.endpoints import ALTERNATIVE, clean_endpoints, family_verdict
 from medharden.gating.exclusions import excluded_reasons, worst_case_findings

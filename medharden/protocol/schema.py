@@ -14,6 +14,7 @@ from medharden.protocol.attacking import Suite, ThreatModel
 from medharden.protocol.base import Fraction, OpenFraction, Strict
 from medharden.protocol.changing import ChangeControl
 from medharden.protocol.deciding import FINDING_METRICS, GRADE_METRICS, Endpoints, Subgroups, unknown_keys
+from medharden.protocol.fusing import Fusion, Referred
 from medharden.protocol.imaging import Input
 from medharden.protocol.modelling import ModelSpec
 from medharden.protocol.reported import Statements
@@ -212,47 +213,6 @@ class Hardening(Strict):
                 "never be reached; expected a sum of 1 at most"
             )
         return self
-
-
-class Referred(Strict):
-    """What a case that `guarded` refers counts as, in every clean endpoint on answers.
-
-    Attributes:
-        counts_as: `not_answered`, which is not right (intention to diagnose); `model_answer`, as if the reader left it
-            at the answer that stands beside the flag; `right`, as if the reader made no mistake.
-        reason: how it is known what the reader does on referred cases.
-    """
-
-    counts_as: Literal["not_answered", "model_answer", "right"] = "not_answered"
-    reason: Annotated[str, Field(pattern=r"\S")] | None = None
-
-    @model_validator(mode="after")
-    def _consistent(self) -> Referred:
-        if self.counts_as != "not_answered" and self.reason is None:
-            raise ValueError(
-                f"fusion.referred: counts_as {self.counts_as} needs its reason: what does the reader do on referred "
-                "cases, and how is that known?"
-            )
-        return self
-
-
-class Fusion(Strict):
-    """How the released model answers.
-
-    Attributes:
-        mode: `clean`, `robust`, `mixed` or `guarded`.
-        referral_budget: share of clean cases that `guarded` may refer, of all and of each class.
-        referral_by_class: other budgets, by class or finding.
-        referral_attacked: share of attacked cases that `guarded` may refer; 1 asks for nothing, and every verdict on a
-            `guarded` release says so.
-        referred: what a referred case counts as.
-    """
-
-    mode: Literal["clean", "robust", "mixed", "guarded"] = "mixed"
-    referral_budget: OpenFraction = 0.05
-    referral_by_class: dict[Annotated[str, Field(min_length=1)], OpenFraction] = {}
-    referral_attacked: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
-    referred: Referred = Referred()
 
 
 class Protocol(Strict):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from medharden.protocol import Intensity, Protocol, Step, ThreatModel
+from medharden.protocol import CORRUPTIONS, Intensity, Protocol, Step, ThreatModel
 from medharden.record import Verdict
 from medharden.reporting.numbers import eps_text
 
@@ -242,11 +242,14 @@ def _ordinary(protocol: Protocol) -> str:
     return f"{attacks}; natural artefacts other than simulated {', '.join(protocol.shift.corruptions)}."
 
 
+_CORRUPTED = {f"shift:{name}:": f"{{}} under {name.replace('-', ' ')}" for name in CORRUPTIONS}
+
+
 def endpoint_label(name: str, classes: tuple[str, ...], positive: str | None) -> str:
     """An endpoint's name as a reader says it: `recall:effusion` is "Recall of effusion"."""
     if name in LABELS:
         return LABELS[name]
-    for start, said in _PREFIXES.items():
+    for start, said in (*_PREFIXES.items(), *_CORRUPTED.items()):
         if name.startswith(start):
             return said.format(endpoint_label(name.removeprefix(start), classes, positive))
     if found := _AT_POINT.fullmatch(name):
@@ -255,9 +258,6 @@ def endpoint_label(name: str, classes: tuple[str, ...], positive: str | None) ->
     if name.startswith("original_"):
         return f"{endpoint_label(name.removeprefix('original_'), classes, positive)}, original"
     metric, _, subject = name.partition(":")
-    if metric == "shift":
-        corruption, _, inner = subject.partition(":")
-        return f"{endpoint_label(inner, classes, positive)} under {corruption.replace('-', ' ')}"
     if metric == "referral":
         return f"Referral of clean cases, {subject}"
     for end, said in (("_change", "{}, against the original"), ("_floor", "{}, floor")):
