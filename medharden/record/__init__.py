@@ -19,6 +19,7 @@ from medharden.record.cohort import (
 )
 from medharden.record.common import Environment, Finding, Progress, Verdict
 from medharden.record.compared import ComparedAnswers, ComparedRow
+from medharden.record.curve import CURVE_RATIOS, CurvePoint
 from medharden.record.evaluation import (
     INDEPENDENT,
     AttackOutcome,
@@ -29,6 +30,8 @@ from medharden.record.evaluation import (
     IndependentTester,
     OperatingThreshold,
     SanityPoint,
+    ShiftedAnswers,
+    ShiftPoint,
     SubjectOutcome,
     SubjectTable,
 )
@@ -36,10 +39,12 @@ from medharden.record.export import ARTEFACTS, EXPORTS, ExportRecord, Parity
 from medharden.record.gate import ChangeRow, Endpoint, GateDecision, IndependentTest, MissingRow
 from medharden.record.hardening import BranchRecord, CostRecord, EpochRecord, FrontierPoint, FusionRecord, HardenRecord
 from medharden.record.parity import PARITY_TOLERANCE, SourceParity
+from medharden.record.shifted import point_of, under
 from medharden.record.stability import SeedOutcome, StabilityRecord
 
 __all__ = [
     "ARTEFACTS",
+    "CURVE_RATIOS",
     "EXPORTS",
     "INDEPENDENT",
     "MASKED",
@@ -57,6 +62,7 @@ __all__ = [
     "ComparedAnswers",
     "ComparedRow",
     "CostRecord",
+    "CurvePoint",
     "Endpoint",
     "Environment",
     "EpochRecord",
@@ -80,6 +86,8 @@ __all__ = [
     "Progress",
     "SanityPoint",
     "SeedOutcome",
+    "ShiftPoint",
+    "ShiftedAnswers",
     "SourceParity",
     "StabilityRecord",
     "SubjectOutcome",
@@ -89,5 +97,7 @@ __all__ = [
     "clusters_of",
     "finding_states",
     "joined",
+    "point_of",
     "present",
+    "under",
 ]
