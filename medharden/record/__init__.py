@@ -21,7 +21,15 @@ from medharden.record.evaluation import (
 )
 from medharden.record.export import ARTEFACTS, EXPORTS, ExportRecord, Parity
 from medharden.record.gate import Endpoint, GateDecision
-from medharden.record.hardening import BranchRecord, CostRecord, EpochRecord, FrontierPoint, FusionRecord, HardenRecord
+from medharden.record.hardening import (
+    BranchRecord,
+    CostRecord,
+    EpochRecord,
+    FrontierPoint,
+    FusionRecord,
+    HardenRecord,
+    ValidationRecord,
+)
 
 __all__ = [
     "ARTEFACTS",
@@ -58,6 +66,7 @@ __all__ = [
     "SanityPoint",
     "SubjectOutcome",
     "SubjectTable",
+    "ValidationRecord",
     "Verdict",
     "by_unit",
     "clusters_of",

@@ -1,4 +1,4 @@
-"""Drawing a sample of cases with each class in its share."""
+"""Drawing a sample of cases, or an order of all, with each class in its share."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["stratified_sample"]
+__all__ = ["stratified_order", "stratified_sample"]
 
 
 def stratified_sample(labels: npt.NDArray[Any], cases: int | None, seed: int) -> npt.NDArray[np.int64]:
@@ -23,6 +23,16 @@ def stratified_sample(labels: npt.NDArray[Any], cases: int | None, seed: int) ->
     """
     if cases is None or cases >= len(labels):
         return np.arange(len(labels))
+    return np.sort(stratified_order(labels, seed)[:cases])
+
+
+def stratified_order(labels: npt.NDArray[Any], seed: int) -> npt.NDArray[np.int64]:
+    """All row numbers in an order whose beginnings, of whatever length, are samples with each class in its share.
+
+    Args:
+        labels: (N,) class indices, or (N, L) findings in {0, 1}, of which each combination has its share.
+        seed: of the draw.
+    """
     if labels.ndim == 2:
         labels = np.unique(labels, axis=0, return_inverse=True)[1].reshape(-1)
     random = np.random.default_rng(seed)
@@ -32,4 +42,4 @@ def stratified_sample(labels: npt.NDArray[Any], cases: int | None, seed: int) ->
     for k in np.unique(labels):
         mine = order[labels[order] == k]
         rank[mine] = (np.arange(len(mine)) + random.random()) / len(mine)
-    return np.sort(np.argsort(rank, kind="stable")[:cases])
+    return np.argsort(rank, kind="stable")

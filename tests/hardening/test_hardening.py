@@ -20,6 +20,7 @@ from medharden.data.store.inputs import Inputs
 from medharden.errors import HardeningError, ModelError, RunError
 from medharden.hardening import harden
 from medharden.hardening.adversary import CarriedAdversary
+from medharden.hardening.allotting import Account
 from medharden.hardening.augmentation import Changes, augment
 from medharden.hardening.baselines import FreshAdversary
 from medharden.hardening.branch import check_form, classifier_layer, make_branch, merge
@@ -231,7 +232,7 @@ def test_an_interrupted_run_goes_on_and_ends_with_the_same_weights(
     tmp_path: Path, run: tuple[Path, HardenRecord], cohort: Cohort, original: Classifier
 ) -> None:
     def stop(stage: str, done: int, total: int) -> None:
-        if stage == "harden" and done == 20:
+        if stage == "harden" and done >= 24:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -253,7 +254,7 @@ def test_a_checkpoint_that_is_not_sealed_under_the_key_is_not_taken_up_and_that_
     tmp_path: Path, run: tuple[Path, HardenRecord], cohort: Cohort, original: Classifier, change: str
 ) -> None:
     def stop(stage: str, done: int, total: int) -> None:
-        if stage == "harden" and done == 20:
+        if stage == "harden" and done >= 24:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -338,7 +339,7 @@ def test_only_a_branch_that_answers_has_its_operating_point_set(tmp_path: Path, 
     with torch.no_grad():
         classifier_layer(branch).bias[0] += 1.0
     before = state_digest(branch)
-    calibrate(original, branch, cohort, protocol, torch.zeros(2), device="cpu")
+    calibrate(original, branch, cohort, protocol, torch.zeros(2), device="cpu", account=Account(10**6))
     assert (state_digest(branch) == before) == (mode in ("clean", "guarded"))
 
 
