@@ -11,12 +11,13 @@ from rich.table import Table
 from medharden.attacks import passes
 from medharden.cli.console import out, spoken
 from medharden.cli.pipeline import Job
-from medharden.cli.runtime import device_of, keep_freed_memory
+from medharden.cli.runtime import device_of
 from medharden.data import load_pseudonym_key
 from medharden.data.sampled import SampledCohort, sample_cohort
 from medharden.hardening.allotting import GRADIENT, Allotment, validation_work
 from medharden.hardening.measuring import StepCosts, step_costs
 from medharden.hardening.schedule import epochs_and_batches
+from medharden.heap import keep_freed_memory
 from medharden.models import load_classifier
 from medharden.protocol import Protocol, load_protocol
 from medharden.sizes import shown_bytes

@@ -27,6 +27,7 @@ from medharden.hardening.probe import Probe, ProbeResult, collapsed
 from medharden.hardening.schedule import epochs_and_batches, learning_rate, radius_share
 from medharden.hardening.state import EpochState, StepsSeen
 from medharden.hardening.stepping import Adversary, Steps
+from medharden.heap import give_back_freed_memory
 from medharden.models import Classifier, logits_in_batches
 from medharden.protocol import Protocol
 from medharden.record import EpochRecord, Finding, Progress
@@ -135,7 +136,11 @@ class BranchTraining:
         loss, rate, robust, radius = self._train(progress, after_step, started)
         trained = time.perf_counter()
         finite, measured = bool(np.isfinite(loss)), self.probe.allotment.probed(self.state.epoch)
-        result = self.probe.measure(self.branch) if finite and measured else None
+        result = None
+        if finite and measured:
+            give_back_freed_memory()  # the probe's batches are of other sizes
+            result = self.probe.measure(self.branch)
+            give_back_freed_memory()
         probed = time.perf_counter()
         state = self.state
         reason = "" if finite else "the loss is no longer finite"

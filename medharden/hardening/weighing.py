@@ -15,6 +15,7 @@ from medharden.attacks import pgd, searched
 from medharden.attacks.projections import random_start
 from medharden.hardening.allotting import ANSWER, GRADIENT, LEAST, MOST_SEARCHED, PATHS, Account, Counted
 from medharden.hardening.choosing import LEAST_CHOSEN
+from medharden.heap import give_back_freed_memory
 from medharden.models import DecisionView, HardenedClassifier, answered_rightly, logits_in_batches, mix, mix_findings
 from medharden.protocol import Protocol
 from medharden.record import FrontierPoint, FusionRecord, Progress
@@ -228,6 +229,7 @@ class _Search:
             start = self.inputs[mine] + drawn[self._own[rows].cpu()].to(self.inputs.device)
         answers = self._reached[mine]
         if len(mine):
+            give_back_freed_memory()
             self._tried[mine] = self._pgd(self._branch, mine, start)
             with torch.no_grad():
                 answers = logits_in_batches(self.model.robust_branch, select(self._tried, mine), self._size)
@@ -239,6 +241,7 @@ class _Search:
         """Goes on from what was tried last, against the release at the weight that it has."""
         # a gradient through the release keeps both paths: half as many cases take the memory of a step of training
         for part in torch.split(rows, max(1, self._size // 2)) if len(rows) else ():
+            give_back_freed_memory()
             self._tried[part] = self._pgd(self._release, part, self._tried[part])
 
     def _pgd(self, fast: nn.Module, rows: Tensor, start: Tensor | None) -> Tensor:

@@ -74,10 +74,10 @@ def measure(data: Path, protocol: Path, work: Path, stage: str) -> None:
     """One stage in this process; prints what it took as JSON."""
     import torch
 
-    from medharden.cli.runtime import keep_freed_memory
     from medharden.data import load_cohort
     from medharden.evaluating import evaluate
     from medharden.hardening import fine_tune, harden
+    from medharden.heap import keep_freed_memory
     from medharden.models import load_classifier, load_hardened, timm_module
     from medharden.protocol import Hardening, load_protocol
 
@@ -106,10 +106,10 @@ def evaluate_alone(side: int, cases: int, model: Path, work: Path) -> None:
     """Hardens on few cases and evaluates on many, in this process; prints the peaks as JSON."""
     import torch
 
-    from medharden.cli.runtime import keep_freed_memory
     from medharden.data import load_cohort
     from medharden.evaluating import evaluate
     from medharden.hardening import harden
+    from medharden.heap import keep_freed_memory
     from medharden.models import load_classifier, load_hardened
     from medharden.protocol import parse_protocol
 

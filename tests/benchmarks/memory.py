@@ -123,10 +123,10 @@ def measure(data: Path, protocol: Path, work: Path, network: str, stage: str) ->
     """One command in this process; prints what it took as JSON."""
     import torch
 
-    from medharden.cli.runtime import keep_freed_memory
     from medharden.data import load_cohort
     from medharden.evaluating import evaluate
     from medharden.hardening import harden
+    from medharden.heap import keep_freed_memory
     from medharden.models import load_classifier, load_hardened
     from medharden.protocol import load_protocol
 
