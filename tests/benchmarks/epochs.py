@@ -7,7 +7,8 @@ channels-last images, the training mode of the network, cross-entropy, AdamW, cl
 medharden's, from its store; its probe and calibration are not part of it. Both have the same batches, tones varied, and
 one thread. Epochs of the two alternate; of each the median counts. Seconds are the processor's: on a machine that
 others use too, the wall clock of neither stands for it. Weights are random. A network's peak memory is the kernel's
-high-water mark of resident memory over an epoch, its first excepted. What was measured is kept in WORK, and not measured again.
+high-water mark of resident memory over an epoch, its first excepted. What was measured is kept in WORK, and not
+measured again.
 """
 
 from __future__ import annotations

@@ -242,7 +242,7 @@ def test_an_interrupted_run_goes_on_and_ends_with_the_same_weights(
     again = harden(
         original, cohort, tiny_protocol(), tmp_path, progress=lambda s, d, t: seen.append(d) if s == "harden" else None
     )
-    assert seen[0] == 17, "the third epoch is taken up, not the first"
+    assert seen[0] == 20, "the third epoch is taken up, not the first"
     assert again.hardened == run[1].hardened
     events = [json.loads(line)["event"] for line in (tmp_path / "audit.jsonl").read_text().splitlines()]
     assert "harden.interrupted" in events
