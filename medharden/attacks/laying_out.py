@@ -88,7 +88,7 @@ class _FoldedConv3d(nn.Conv3d):
         if lower or not inputs.requires_grad or inputs.device.type != "cpu" or inputs.dim() != 5:
             return super().forward(inputs)
         padding = cast("tuple[int, int, int]", self.padding)
-        answer: Tensor = _Folded.apply(inputs, self.weight, self.bias, padding)
+        answer: Tensor = _Folded.apply(inputs, self.weight, self.bias, padding)  # type: ignore[no-untyped-call]
         return answer
 
 
@@ -102,7 +102,7 @@ class _Folded(torch.autograd.Function):
         return functional.conv3d(inputs, weight, bias, padding=padding)
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, slope: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None, None]:
         inputs, weight = ctx.saved_tensors
         of_inputs = _folded(slope, weight, ctx.padding, inputs.shape[2:]) if ctx.needs_input_grad[0] else None
