@@ -202,7 +202,7 @@ class _Search:
         """(n,) whether the branch, at its worst, gives the right answer even if the clean path is sure of another."""
         model, worst, labels = self.model, self._reached[rows], self.labels[rows]
         if model.multilabel:
-            said = [_CERTAIN * (1 - 2 * labels)]
+            said = [_CERTAIN * (1 - 2 * labels).nan_to_num(0.0)]  # a masked finding's answer does not matter
         else:
             said = [_CERTAIN * answer.expand_as(worst) for answer in torch.eye(worst.shape[1]).to(worst)]
         blend = mix_findings if model.multilabel else mix
