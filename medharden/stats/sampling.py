@@ -31,7 +31,7 @@ def stratified_order(labels: npt.NDArray[Any], seed: int) -> npt.NDArray[np.int6
     """All row numbers in an order whose beginnings, of whatever length, are samples with each class in its share.
 
     Args:
-        labels: (N,) class indices, or (N, L) findings in {0, 1}, of which each combination has its share.
+        labels: as `stratified_sample` takes them.
         seed: of the draw.
     """
     if labels.ndim == 2:
