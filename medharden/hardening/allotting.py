@@ -45,8 +45,10 @@ _VALIDATION, _PROBES = 1 / 4, 1 / 5  # of training
 
 def passes_a_step(settings: Hardening) -> int:
     """Forward and backward passes of a training step, of which all but one are of the attack."""
-    if settings.method in ("pgd", "trades"):
-        return settings.attack_steps + (2 if settings.method == "trades" else 1)
+    if settings.method in ("pgd", "eps-scheduling", "trades", "ima"):
+        return settings.attack_steps + (
+            2 if settings.method in ("trades", "ima") else 1
+        )  # which answer clean cases too
     return 2 if settings.method in ("n-fgsm", "fgsm-rs") else 1
 
 
