@@ -9,6 +9,7 @@ from medharden.record.common import Environment, Finding
 from medharden.record.parity import SourceParity
 
 __all__ = ["BranchRecord", "CostRecord", "EpochRecord", "FrontierPoint", "FusionRecord", "HardenRecord"]
+__all__ += ["ValidationRecord"]
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,7 @@ class EpochRecord:
         seconds: wall clock of the training steps alone.
         probe_seconds: wall clock of the probe.
         kept: whether this epoch's weights were the best so far.
+        probed: whether validation was measured after it; if not, what stands here is of the epoch measured last.
     """
 
     epoch: int
@@ -39,6 +41,7 @@ class EpochRecord:
     seconds: float
     probe_seconds: float
     kept: bool
+    probed: bool = True
 
 
 @dataclass(frozen=True)
@@ -66,6 +69,35 @@ class CostRecord:
     epoch_seconds: float
     clean_epoch_seconds: float
     peak_memory_mib: float
+
+
+@dataclass(frozen=True)
+class ValidationRecord:
+    """What probes and calibration looked at, and what it took beside training.
+
+    Work is counted in forward passes of one case through one network; a backward pass counts one for the gradient of
+    the inputs and one for that of the weights.
+
+    Attributes:
+        cases: of the validation split.
+        probes: how many there were; each epoch ends in one unless an epoch is a few steps.
+        answered, attacked: by each probe.
+        calibrated: answered by calibration.
+        searched: attacked by it at each weight that may be chosen; 0 where no weight is.
+        shortened: probes whose attack was not gone on with, though accuracy had fallen.
+        work: of probes and calibration.
+        training_work: of training.
+    """
+
+    cases: int
+    probes: int
+    answered: int
+    attacked: int
+    calibrated: int
+    searched: int
+    shortened: int
+    work: int
+    training_work: int
 
 
 @dataclass(frozen=True)
@@ -132,6 +164,7 @@ class HardenRecord:
         clean_state_before, clean_state_after: digests of the clean path's parameters and buffers.
         clean_logits_identical: `torch.equal` of its logits on a fixed batch, before and after.
         parity: whether the model was fed as its source says; null where nobody looked.
+        validation: what probes and calibration looked at; null where a version before this was counted wrote it.
     """
 
     protocol: str
@@ -152,6 +185,7 @@ class HardenRecord:
     finished: str
     findings: tuple[Finding, ...] = ()
     parity: SourceParity | None = None
+    validation: ValidationRecord | None = None
 
     @property
     def epoch_ratio(self) -> float | None:
