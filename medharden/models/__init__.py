@@ -24,6 +24,7 @@ from medharden.models.hardened import (
     support,
 )
 from medharden.models.loading import load_classifier
+from medharden.models.low_rank import LowRank, updated
 from medharden.models.runtime import RuntimeModel, open_onnx, read_onnx
 from medharden.models.storage import hardened_bytes, load_hardened
 from medharden.models.timm_import import timm_module
@@ -34,6 +35,7 @@ __all__ = [
     "Contract",
     "DecisionView",
     "HardenedClassifier",
+    "LowRank",
     "RuntimeModel",
     "answered_rightly",
     "answers",
@@ -60,4 +62,5 @@ __all__ = [
     "support",
     "task_loss",
     "timm_module",
+    "updated",
 ]
