@@ -14,12 +14,14 @@ from torch import Tensor
 
 from medharden.errors import ModelError
 from medharden.exporting.graph import OUTPUTS, Deployed
+from medharden.exporting.sharing import UPDATE
 
 __all__ = ["INPUT", "OPSET", "Runner", "onnx_bytes", "opened_program", "opened_script", "program_bytes", "script_bytes"]
 
 INPUT = "inputs"
 OPSET = 18
 _META = "medharden.json"
+_WRITTEN_AGAIN = ("version", ".data/version", "byteorder", ".data/serialization_id")  # of every archive, by the writer
 _LARGEST_ONNX = 2**31 - 2**20  # a protobuf message ends at 2 GiB
 _EXAMPLES = 2  # cases that a graph is traced on: of one, an exporter takes the axis for a constant
 
@@ -74,7 +76,7 @@ def onnx_bytes(graph: Deployed, shape: tuple[int, ...], metadata: Mapping[str, s
         if program is None:
             raise ModelError("PyTorch exported nothing; the network can't be written as onnx")
         model = program.model
-        optimizer.fold_constants(model)
+        optimizer.fold_constants(model, should_fold=_foldable)
         _drop_zero_biases(model)
         for step in (
             common.InlinePass(),
@@ -101,6 +103,11 @@ def onnx_bytes(graph: Deployed, shape: tuple[int, ...], metadata: Mapping[str, s
     return data
 
 
+def _foldable(node: Any) -> bool | None:
+    """Whatever is constant, but for a frozen weight and its update, whose sum would be the weight once more."""
+    return False if any(value is not None and UPDATE in (value.name or "") for value in node.inputs) else None
+
+
 def _drop_zero_biases(model: Any) -> None:
     """Takes away the zeros that stand for no bias; onnxscript 0.7.2 gives those of 3D convolutions two axes."""
     for node in model.graph:
@@ -115,8 +122,17 @@ def program_bytes(graph: Deployed, shape: tuple[int, ...], metadata: Mapping[str
     batch, written = torch.export.Dim("batch", min=1), io.BytesIO()
     with _quiet(), _known_steps("pt2"):
         program = torch.export.export(graph, (_example(shape),), dynamic_shapes={INPUT: {0: batch}})
+        _drop_traces(program)
         torch.export.save(program, written, extra_files={_META: _as_json(metadata)})
     return written.getvalue()
+
+
+def _drop_traces(program: torch.export.ExportedProgram) -> None:
+    """Takes away where each step was written in this machine's sources, and the cases that it was traced on."""
+    for node in program.graph.nodes:
+        for key in ("stack_trace", "nn_module_stack", "source_fn_stack", "from_node", "torch_fn"):
+            node.meta.pop(key, None)
+    program._example_inputs = None
 
 
 def script_bytes(graph: torch.nn.Module, shape: tuple[int, ...], metadata: Mapping[str, str]) -> bytes:
@@ -127,6 +143,18 @@ def script_bytes(graph: torch.nn.Module, shape: tuple[int, ...], metadata: Mappi
             graph, (_example(shape),), strict=False, check_trace=False
         )
         torch.jit.save(traced, written, _extra_files={_META: _as_json(metadata).encode()})
+    return _without_sources(written.getvalue())
+
+
+def _without_sources(data: bytes) -> bytes:
+    """The archive without its `.debug_pkl`, which hold lines and paths of this machine's sources."""
+    reader, written = torch._C.PyTorchFileReader(io.BytesIO(data)), io.BytesIO()
+    writer = torch._C.PyTorchFileWriter(written)
+    for name in reader.get_all_records():
+        if not name.endswith(".debug_pkl") and name not in _WRITTEN_AGAIN:
+            record = reader.get_record(name)
+            writer.write_record(name, record, len(record))
+    writer.write_end_of_file()
     return written.getvalue()
 
 

@@ -33,7 +33,8 @@ from medharden.exporting.forms import (
     script_bytes,
 )
 from medharden.exporting.graph import Deployed, deployed
-from medharden.exporting.parity import compare, require_parity
+from medharden.exporting.halving import halve
+from medharden.exporting.parity import TOLERANCE, compare, require_parity
 from medharden.exporting.quantising import to_int8
 from medharden.exporting.standing import Standing, standing_of
 from medharden.files import require_plain
@@ -52,6 +53,7 @@ __all__ = ["FORMS", "export", "made", "metadata_of", "opened"]
 FORMS = ("onnx", "pt2", "torchscript", "bundle")
 QUANTISED = ("", "int8", "fp16")
 _ENDINGS = {"onnx": ".onnx", "pt2": ".pt2", "torchscript": ".ts.pt", "bundle": "-bundle"}
+_OF_TOLERANCE = 0.7  # that weights in half precision may use up on the inputs that they are chosen on
 _WRITERS: dict[str, Callable[[Deployed, tuple[int, ...], Mapping[str, str]], bytes]] = {
     "onnx": onnx_bytes,
     "pt2": program_bytes,
@@ -160,7 +162,12 @@ def made(
         ModelError: the network can't be written so, or answers otherwise then.
     """
     contract = _contract(model)
-    shape, graph = contract.shape, deployed(model, half=quantise == "fp16")
+    shape, graph = contract.shape, deployed(model)
+    if quantise == "fp16":
+        halved, weights = halve(
+            (graph.clean, graph.robust), lambda: compare(model, graph, shape).share, _OF_TOLERANCE * TOLERANCE["fp16"]
+        )
+        metadata = {**metadata, "medharden.half_precision": f"{halved} of {weights} weights"}
     if to == "bundle":
         files = bundle_files(graph, model, contract, metadata, card)
         runner = opened_bundle(files, len(contract.classes), multilabel=model.multilabel)

@@ -78,11 +78,12 @@ def test_monai_runs_the_bundle_to_the_answers_of_the_run(bundle: Path, made: Rel
         assert bool(row[3 * k]) == expected.referred
 
 
-def test_the_weights_of_a_bundle_are_the_runs_in_both_forms(bundle: Path, made: Released) -> None:
+def test_the_weights_of_a_bundle_are_those_of_its_graph_and_of_the_run(bundle: Path, made: Released) -> None:
     state = torch.load(bundle / "models" / "model.pt", weights_only=True)
-    model = load_hardened(made.run, arch=ARCH).state_dict()
-    assert state.keys() == model.keys()
-    assert all(torch.equal(state[name], model[name]) for name in state)
+    graph = torch.jit.load(bundle / "models" / "model.ts")
+    assert state.keys() == graph.state_dict().keys()
+    assert all(torch.equal(state[name], tensor) for name, tensor in graph.state_dict().items())
+    graph.load_state_dict(state, strict=True)
     for name in ("hardened.safetensors", "hardened.json"):
         assert (bundle / "models" / name).read_bytes() == (made.run / name).read_bytes()
     assert load_hardened(bundle / "models", arch=ARCH).classes == made.cohort.classes
