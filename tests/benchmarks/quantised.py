@@ -4,7 +4,7 @@ python tests/benchmarks/quantised.py DIR/kermany_cxr_224 FOLDER [float32] [fp16]
 
 EfficientNet-Lite0 from ImageNet weights, fine-tuned for 6 epochs and hardened for 8, on the X-rays at 64 pixels, under
 `protocols/kermany-64.yaml` with the suite `fast` on 100 test cases: short, for what export changes is measured. A run
-that lies in FOLDER is taken as it is.
+that lies in FOLDER goes on where it stopped.
 """
 
 from __future__ import annotations
@@ -43,8 +43,7 @@ def main(data: Path, folder: Path, quantised: list[str]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     cohort = load_cohort(data, protocol, key=load_pseudonym_key(None))
     run = folder / "run"
-    if not (run / "gate.json").is_file():
-        _released(folder, cohort, protocol)
+    _release(folder, cohort, protocol)
     decision = gate(run)
     print(f"composite: {decision.verdict}", *decision.reasons, sep="\n  ", flush=True)
     for quantise in quantised:
@@ -53,7 +52,8 @@ def main(data: Path, folder: Path, quantised: list[str]) -> None:
         verdict = gate_artefact(run, digest_file(path))
         changed = next(e for e in verdict.endpoints if e.kind == "agreement")
         print(
-            f"{path.name}: {path.stat().st_size / 1e6:.1f} MB, logits off by {exported.parity.largest:.3g}, "
+            f"{path.name}: {path.stat().st_size / 1e6:.1f} MB, logits off by {exported.parity.largest:.3g} "
+            f"(up to {exported.parity.scale:.3g}), "
             f"{found.clean_correct}/{found.n}, {found.robust_correct}/{found.attacked}, "
             f"{round(changed.estimate * changed.n)} answers changed, {verdict.verdict}",
             *verdict.reasons,
@@ -63,20 +63,23 @@ def main(data: Path, folder: Path, quantised: list[str]) -> None:
         )
 
 
-def _released(folder: Path, cohort: Cohort, protocol: Protocol) -> None:
-    """An original, hardened and evaluated."""
+def _release(folder: Path, cohort: Cohort, protocol: Protocol) -> None:
+    """An original, hardened and evaluated; what is there already is not made again."""
     file, run = folder / "original.pt", folder / "run"
-    write_start(folder / "start.pt", protocol.model, len(cohort.classes))
-    original = load_classifier(folder / "start.pt", spec=protocol.model)
-    fine_tune(original, cohort, clean_training(6, 1e-3, 2), seed=protocol.seed)
-    torch.save(original.network.state_dict(), file)
+    if not file.is_file():
+        write_start(folder / "start.pt", protocol.model, len(cohort.classes))
+        original = load_classifier(folder / "start.pt", spec=protocol.model)
+        fine_tune(original, cohort, clean_training(6, 1e-3, 2), seed=protocol.seed)
+        torch.save(original.network.state_dict(), file)
+        print("fine-tuned", flush=True)
     original = load_classifier(file, spec=protocol.model)
-    print("fine-tuned", flush=True)
-    harden(original, cohort, protocol, run)
-    print("hardened", flush=True)
-    record = evaluate(load_hardened(run), cohort, protocol, run, original=original)
-    for subject in record.subjects:
-        print(f"{subject.name}: {subject.clean_correct}/{subject.n}, {subject.robust_correct}/{subject.attacked}")
+    if not (run / "harden.json").is_file():
+        harden(original, cohort, protocol, run)
+        print("hardened", flush=True)
+    if not (run / "evaluation.json").is_file():
+        record = evaluate(load_hardened(run), cohort, protocol, run, original=original)
+        for subject in record.subjects:
+            print(f"{subject.name}: {subject.clean_correct}/{subject.n}, {subject.robust_correct}/{subject.attacked}")
 
 
 if __name__ == "__main__":
