@@ -24,7 +24,7 @@ from medharden.models import Contract, HardenedClassifier, describe_hardened, ha
 __all__ = ["GRAPH", "bundle_files", "opened_bundle"]
 
 GRAPH = "/models/model.ts"
-_SCHEMA = "https://github.com/Project-MONAI/MONAI-extra-test-data/releases/download/0.8.1/meta_schema_20240725.json"
+_SCHEMA = "https://project-monai.github.io/schema/meta_schema_20240725.json"
 
 
 class _Columns(nn.Module):

@@ -16,7 +16,7 @@ from medharden.exporting.quantising import to_int8
 from medharden.models import HardenedClassifier, open_onnx
 from medharden.record import Progress
 
-__all__ = ["TIMED", "Timing", "time_forms"]
+__all__ = ["TIMED", "Timing", "rounds", "time_forms"]
 
 TIMED = ("pytorch", "onnx", "onnx int8", "pt2", "torchscript")
 _MODES = {"original": "clean", "robust_branch": "robust", "composite": ""}
@@ -79,9 +79,9 @@ def time_forms(
         made = {name: _made(model, form, mode, shape) for name, mode in _MODES.items()}
         for batch in batches:
             inputs = torch.rand((batch, *shape), generator=torch.Generator().manual_seed(batch))
-            rounds = _rounds({name: run for name, (run, _) in made.items()}, inputs)
-            for name, seconds in rounds.items():
-                ratios = [one / other for one, other in zip(seconds, rounds["original"], strict=True)]
+            taken = rounds({name: run for name, (run, _) in made.items()}, inputs)
+            for name, seconds in taken.items():
+                ratios = [one / other for one, other in zip(seconds, taken["original"], strict=True)]
                 found.append(
                     Timing(form, name, batch, statistics.median(seconds), statistics.median(ratios), made[name][1])
                 )
@@ -109,8 +109,13 @@ def _made(
 
 
 @torch.no_grad()
-def _rounds(runs: dict[str, Callable[[torch.Tensor], object]], inputs: torch.Tensor) -> dict[str, list[float]]:
-    """Seconds of each in turn; the first passes, in which runtimes prepare, count not."""
+def rounds(runs: dict[str, Callable[[torch.Tensor], object]], inputs: torch.Tensor) -> dict[str, list[float]]:
+    """Seconds of each in turn; the first passes, in which runtimes prepare, count not.
+
+    Args:
+        runs: models by name.
+        inputs: (N, C, *spatial) that all answer.
+    """
     taken: dict[str, list[float]] = {name: [] for name in runs}
     for run in runs.values():
         run(inputs)

@@ -10,7 +10,7 @@ import onnxruntime
 import pytest
 import torch
 from command import assert_clear, medharden
-from released_runs import Released, copied, released
+from released_runs import Released, copied, released_once
 from tiny import ARCH
 from verifying_runs import WHO, make_key
 
@@ -24,7 +24,7 @@ from medharden.verifying import sign, verify
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Released:
-    return released(tmp_path_factory.mktemp("made"), "guarded")
+    return released_once(tmp_path_factory, "guarded")
 
 
 def exported(run: Path, **options: object) -> tuple[Path, ExportRecord]:
