@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -205,6 +206,22 @@ def metadata_of(standing: Standing, source: _Source, to: str, quantise: str) -> 
         "medharden.fusion": source.model.fusion.mode,
         "medharden.task": "multilabel" if source.model.multilabel else "multiclass",
         "medharden.contract": canonical_json(contract_fields(contract)).decode(),
+        "medharden.graph": canonical_json(_signature(contract, multilabel=source.model.multilabel)).decode(),
+    }
+
+
+def _signature(contract: Contract, *, multilabel: bool) -> dict[str, Any]:
+    """Name, type, axes and range of what goes in and comes out; N is free."""
+    k = len(contract.classes)
+    shares = {"dtype": "float32", "shape": ["N", k], "range": [0, 1]}
+    return {
+        "inputs": {"inputs": {"dtype": "float32", "shape": ["N", *contract.shape], "range": [0, 1]}},
+        "outputs": {
+            "logits": {"dtype": "float32", "shape": ["N", k]},
+            "probabilities": shares,
+            "answer": {"dtype": "int64", "shape": ["N", k] if multilabel else ["N"]},
+            "refer": {"dtype": "bool", "shape": ["N"]},
+        },
     }
 
 
