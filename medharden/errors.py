@@ -10,6 +10,7 @@
     ├── OutputError                a place that can't be written to
     ├── PrivacyError               an output that would hold patient data, and was withheld
     ├── RangeError                 a tensor outside the range or shape a function takes
+    ├── MachineError               memory, a disk or a device that gave out on the way
     └── HardeningError             a training run that can't be called a success
     Interrupted                    exit code 130; what was done is kept and can be resumed
 
@@ -26,6 +27,7 @@ __all__ = [
     "HardeningError",
     "Interrupted",
     "KeyFileError",
+    "MachineError",
     "MedHardenError",
     "MissingPackageError",
     "ModelError",
@@ -101,6 +103,10 @@ class PrivacyError(MedHardenError):
 
 class RangeError(MedHardenError):
     """A tensor outside the range or shape that a function takes."""
+
+
+class MachineError(MedHardenError):
+    """Memory, a disk or a device that gave out on the way."""
 
 
 class HardeningError(MedHardenError):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import warnings
+import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -21,7 +22,6 @@ __all__ = ["INPUT", "OPSET", "Runner", "onnx_bytes", "opened_program", "opened_s
 INPUT = "inputs"
 OPSET = 18
 _META = "medharden.json"
-_WRITTEN_AGAIN = ("version", ".data/version", "byteorder", ".data/serialization_id")  # of every archive, by the writer
 _LARGEST_ONNX = 2**31 - 2**20  # a protobuf message ends at 2 GiB
 _EXAMPLES = 2  # cases that a graph is traced on: of one, an exporter takes the axis for a constant
 
@@ -147,14 +147,13 @@ def script_bytes(graph: torch.nn.Module, shape: tuple[int, ...], metadata: Mappi
 
 
 def _without_sources(data: bytes) -> bytes:
-    """The archive without its `.debug_pkl`, which hold lines and paths of this machine's sources."""
-    reader, written = torch._C.PyTorchFileReader(io.BytesIO(data)), io.BytesIO()
-    writer = torch._C.PyTorchFileWriter(written)
-    for name in reader.get_all_records():
-        if not name.endswith(".debug_pkl") and name not in _WRITTEN_AGAIN:
-            record = reader.get_record(name)
-            writer.write_record(name, record, len(record))
-    writer.write_end_of_file()
+    """The archive without its `.debug_pkl`, which hold lines and paths of this machine's sources; code is packed."""
+    written = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(data)) as archive, zipfile.ZipFile(written, "w") as kept:
+        for name in archive.namelist():
+            if not name.endswith(".debug_pkl"):
+                way = zipfile.ZIP_DEFLATED if name.endswith((".py", ".pkl")) else zipfile.ZIP_STORED
+                kept.writestr(zipfile.ZipInfo(name), archive.read(name), compress_type=way)
     return written.getvalue()
 
 

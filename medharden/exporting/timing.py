@@ -109,23 +109,28 @@ def _made(
 
 
 @torch.no_grad()
-def rounds(runs: dict[str, Callable[[torch.Tensor], object]], inputs: torch.Tensor) -> dict[str, list[float]]:
+def rounds(
+    runs: dict[str, Callable[[torch.Tensor], object]],
+    inputs: torch.Tensor,
+    clock: Callable[[], float] = time.perf_counter,
+) -> dict[str, list[float]]:
     """Seconds of each in turn; the first passes, in which runtimes prepare, count not.
 
     Args:
         runs: models by name.
         inputs: (N, C, *spatial) that all answer.
+        clock: gives seconds.
     """
     taken: dict[str, list[float]] = {name: [] for name in runs}
     for run in runs.values():
         run(inputs)
         run(inputs)
-    started = time.perf_counter()
+    started = clock()
     for number in range(_MOST_ROUNDS):
         for name, run in runs.items():
-            before = time.perf_counter()
+            before = clock()
             run(inputs)
-            taken[name].append(time.perf_counter() - before)
-        if number + 1 >= _LEAST_ROUNDS and time.perf_counter() - started > _LEAST_SECONDS * len(runs):
+            taken[name].append(clock() - before)
+        if number + 1 >= _LEAST_ROUNDS and clock() - started > _LEAST_SECONDS * len(runs):
             break
     return taken

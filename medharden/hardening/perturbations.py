@@ -26,6 +26,7 @@ from medharden import ranks
 from medharden.errors import OutputError, RunError
 from medharden.files import open_plain, read_at, write_at
 from medharden.rows import Rows
+from medharden.sizes import shown_bytes
 
 __all__ = ["PerturbationFiles", "TwoFiles"]
 
@@ -192,6 +193,6 @@ class TwoFiles(Rows):
     def _no_room(self, error: OSError) -> OutputError:
         return OutputError(
             f"{self._name} could not be written: {error.strerror}; expected a writable run directory with "
-            f"{2 * len(self) * (self._values + _MAC) / 2**30:.3g} GiB free for perturbations. What was finished is "
-            "kept: make room and run the command again"
+            f"{shown_bytes(2 * len(self) * (self._values + _MAC))} free for perturbations. What was finished is kept: "
+            "make room and run the command again"
         )

@@ -21,6 +21,7 @@ from medharden.hardening.augmentation import Changes, augment
 from medharden.hardening.baselines import FreeAdversary, FreshAdversary
 from medharden.models import Classifier, answered_rightly, divergence, probability_of_truth, task_loss
 from medharden.protocol import Hardening
+from medharden.shortage import no_memory
 
 __all__ = ["Adversary", "Steps"]
 
@@ -116,17 +117,17 @@ class Steps:
         left_clean, mine = int(self.settings.clean_share * len(rows)), ranks.share(len(rows))
         while True:
             optimiser.zero_grad()
-            short = None
+            short = ""
             try:
                 done = [
                     self._pass(rows, start, stop, mine.start, inputs, labels, radius, noise, changes, left_clean)
                     for start, stop in self._bounds(mine)
                 ]
             except (RuntimeError, MemoryError) as error:
-                if not _out_of_memory(error):
+                short = no_memory(error)
+                if not short:
                     raise
-                short = str(error).splitlines()[0]
-            if short is None:
+            if not short:
                 break
             self._shorten(inputs, short)  # not while the error holds what it failed on
         seen = self._reduce(optimiser, torch.stack([each.seen for each in done]).sum(0))
@@ -246,10 +247,3 @@ class Steps:
 
 def _trained(optimiser: torch.optim.Optimizer) -> list[Tensor]:
     return [p for group in optimiser.param_groups for p in group["params"]]
-
-
-def _out_of_memory(error: BaseException) -> bool:
-    text = str(error)
-    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or (
-        "out of memory" in text or "can't allocate memory" in text
-    )

@@ -5,7 +5,8 @@ python tests/benchmarks/exports.py NETWORK [MODE ...] [--forms FORM ...] [--bran
 NETWORK is `effnet` (EfficientNet-Lite0, 128 pixels), `resnet` (ResNet-18, 112 pixels) or `densenet` (MONAI's
 DenseNet-121 in 3D, 32 voxels a side); a MODE is one of fusion, all where none is named. Branches are moved by noise on
 the weights that their form trains (`lora` of rank 8), in place of training: the graph is what is measured. Latency is
-that of `mixed`, on one thread; the original and the composites take turns.
+that of `mixed`, in CPU time of one thread, which other work on the machine lengthens least; the original and the
+composites take turns.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import argparse
 import statistics
 import sys
 import tempfile
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -109,7 +111,7 @@ def _file(
 def latency(name: str, form: str, runs: dict[str, Callable[[torch.Tensor], object]], shape: tuple[int, ...]) -> None:
     for batch in (1, 16):
         inputs = torch.rand((batch, *shape), generator=torch.Generator().manual_seed(batch))
-        taken = rounds(runs, inputs)
+        taken = rounds(runs, inputs, time.process_time)
         cells = []
         for seconds in taken.values():
             ratios = [one / other for one, other in zip(seconds, taken["original"], strict=True)]

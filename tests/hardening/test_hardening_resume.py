@@ -276,6 +276,6 @@ def test_a_full_disk_under_the_perturbations_is_said_with_what_they_need(
 
     with monkeypatch.context() as patch:
         patch.setattr(perturbations.os, "pwrite", full)
-        with pytest.raises(OutputError, match=r"No space left on device.*GiB free for perturbations"):
+        with pytest.raises(OutputError, match=r"No space left on device.*KiB free for perturbations"):
             harden(original, cohort, settings(), tmp_path)
     assert harden(original, cohort, settings(), tmp_path).hardened == whole.weights

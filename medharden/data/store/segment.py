@@ -27,6 +27,10 @@ _ALTERED = (
     "a decoded case is not as it was kept: the cache was altered or damaged after it was opened; expected the same "
     "bytes. Remove it (`medharden cache remove`) and run the command again"
 )
+_UNREADABLE = (
+    "a decoded case can't be read from the cache: {}; expected a disk that gives back what was kept. Run the command "
+    "again; where it fails again, remove the cache (`medharden cache remove`), which has cases decoded anew"
+)
 
 
 class Segment:
@@ -79,7 +83,7 @@ class Segment:
         try:
             there = read_at(self._handle, whole, offset)
         except OSError as error:
-            raise DataError(f"a decoded case can't be read from the cache: {error.strerror}; run it again") from None
+            raise DataError(_UNREADABLE.format(error.strerror)) from None
         if not there or not hmac.compare_digest(hashlib.sha256(whole).digest(), digest):
             raise DataError(_ALTERED)
         return planes
