@@ -56,7 +56,7 @@ def keep_low_rank(clean: Classifier, robust: Classifier) -> None:
         layer, base = robust.get_submodule(place), clean.get_parameter(name)
         weight = layer.get_parameter(key)
         if update.size < weight.numel() and torch.allclose(_Added(update)(base), weight, atol=1e-5, rtol=1e-5):
-            layer.register_parameter(key, base)  # type: ignore[arg-type]
+            layer.register_parameter(key, base)
             parametrize.register_parametrization(layer, key, _Added(update), unsafe=True)
 
 
@@ -96,10 +96,11 @@ class _Taking(nn.Module):
         if self.narrow is None:
             return cast("Tensor", found)
         parts: Tensor = self.narrow(inputs)
+        up = cast("Tensor", self.up)
         if isinstance(self.narrow, nn.Linear):
-            return cast("Tensor", found + functional.linear(parts, self.up))
+            return cast("Tensor", found + functional.linear(parts, up))
         axes = parts.ndim - 2
-        weight = self.up.view(*self.up.shape, *(1,) * axes)
+        weight = up.view(*up.shape, *(1,) * axes)
         return cast("Tensor", found + _NARROW[axes - 1](parts, weight))
 
 

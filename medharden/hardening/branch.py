@@ -111,7 +111,7 @@ def merge(branch: Classifier) -> None:
     for name, module in list(branch.named_modules()):
         if parametrize.is_parametrized(module, "weight"):
             parts = module.parametrizations
-            learned = cast("_LowRank", cast("nn.ModuleList", parts["weight"])[0])  # type: ignore[index]
+            learned = cast("_LowRank", cast("nn.ModuleList", parts["weight"])[0])
             update = LowRank(learned.up.detach().clone(), learned.down.detach().clone())
             parametrize.remove_parametrizations(module, "weight", leave_parametrized=False)
             weight = cast("nn.Parameter", module.weight)
