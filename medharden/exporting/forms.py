@@ -164,10 +164,11 @@ def opened_program(data: bytes) -> Runner:
     return _runner(module)
 
 
-def opened_script(data: bytes) -> Runner:
-    """A script that `script_bytes` wrote, to be run."""
+def opened_script(data: bytes, *, frozen: bool = False) -> Runner:
+    """A script that `script_bytes` wrote, to be run; where it is frozen, what is constant is computed once."""
     with _quiet():
         module = torch.jit.load(io.BytesIO(data))  # type: ignore[no-untyped-call]
+        module = torch.jit.freeze(module.eval()) if frozen else module  # type: ignore[no-untyped-call]
     return _runner(module)
 
 

@@ -102,7 +102,7 @@ def _made(
         return opened_program(data), len(data)
     if form == "torchscript":
         data = script_bytes(graph, shape, {})
-        return opened_script(data), len(data)
+        return opened_script(data, frozen=True), len(data)
     data = onnx_bytes(graph, shape, {})
     data = to_int8(data) if form == "onnx int8" else data
     return open_onnx(data, form), len(data)

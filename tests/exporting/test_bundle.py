@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from conftest import ROOT
 from released_runs import Released, released_once
 from tiny import ARCH
 
@@ -122,6 +125,19 @@ def test_monai_runs_the_bundle_to_the_answers_of_the_run(bundle: Path, made: Rel
         assert row[k : 2 * k] == pytest.approx(list(expected.probabilities), abs=1e-6)
         assert model.classes[row[2 * k : 3 * k].index(1.0)] == expected.answer[0]
         assert bool(row[3 * k]) == expected.referred
+
+
+def test_the_operator_on_the_page_on_production_answers_as_the_run(
+    bundle: Path, made: Released, tmp_path: Path
+) -> None:
+    page = (ROOT / "docs" / "production.md").read_text(encoding="utf-8")
+    (source,) = (part for part in re.findall(r"```python\n(.*?)```", page, re.S) if "class Classify" in part)
+    space: dict[str, Any] = {"__name__": "operator"}
+    exec(compile(source, "operator", "exec"), space)  # the page's own
+    answer = space["Classify"](bundle)
+    paths = made.pictures(tmp_path, 5)
+    for expected in predict(load_hardened(made.run, arch=ARCH), paths):
+        assert answer(Path(expected.path)) == (expected.answer[0], expected.referred)
 
 
 def test_the_weights_of_a_bundle_are_those_of_its_graph_and_of_the_run(bundle: Path, made: Released) -> None:

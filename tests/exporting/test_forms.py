@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -33,6 +34,27 @@ def clean(tmp_path_factory: pytest.TempPathFactory) -> Classifier:
     return tiny_classifier(tmp_path_factory.mktemp("tiny"))
 
 
+Exported = Callable[..., tuple[HardenedClassifier, bytes, Parity]]
+
+
+@pytest.fixture(scope="module")
+def exported(clean: Classifier) -> Exported:
+    """A composite by form, mode and branch, what it is exported to, and their parity; each is made once."""
+    kept: dict[tuple[str, str, str, str], tuple[HardenedClassifier, bytes, Parity]] = {}
+
+    def one(
+        form: str, mode: str = "mixed", branch: str = "full", quantise: str = ""
+    ) -> tuple[HardenedClassifier, bytes, Parity]:
+        key = (form, mode, branch, quantise)
+        if key not in kept:
+            model = composite(clean, SHAPE, mode, branch)
+            files, parity = made(model, form, quantise, META)
+            kept[key] = (model, files[""], parity)
+        return kept[key]
+
+    return one
+
+
 def cases(shape: tuple[int, ...], count: int = 17) -> torch.Tensor:
     """Unlike those that the export itself compares on."""
     return torch.rand((count, *shape), generator=torch.Generator().manual_seed(99))
@@ -41,15 +63,17 @@ def cases(shape: tuple[int, ...], count: int = 17) -> torch.Tensor:
 @pytest.mark.parametrize("branch", BRANCHES)
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("form", SINGLE)
-def test_a_form_answers_as_the_composite(clean: Classifier, form: str, mode: str, branch: str) -> None:
-    model = composite(clean, SHAPE, mode, branch)
-    files, parity = made(model, form, "", META)
-    found = compare(model, opened(form, files[""]), SHAPE, cases(SHAPE))
+def test_a_form_answers_as_the_composite(
+    clean: Classifier, exported: Exported, form: str, mode: str, branch: str
+) -> None:
+    model, data, parity = exported(form, mode, branch)
+    run = opened(form, data)
+    found = compare(model, run, SHAPE, cases(SHAPE))
     for of in (parity, found):
         assert of.largest <= 1e-4
         assert (of.answers, of.referrals) == (0, 0)
     with torch.no_grad():
-        outputs, assessed = opened(form, files[""])(cases(SHAPE)), model.assess(cases(SHAPE))
+        outputs, assessed = run(cases(SHAPE)), model.assess(cases(SHAPE))
     assert set(outputs) == {"logits", "probabilities", "answer", "refer"}
     assert torch.allclose(outputs["probabilities"], assessed.logits.softmax(1), atol=1e-5)
     assert (mode == "guarded") == bool(outputs["refer"].any())
@@ -104,9 +128,8 @@ def test_volumes_are_exported(tmp_path: Path, form: str) -> None:
     assert compare(model, opened(form, files[""]), (1, 12, 12, 12), cases((1, 12, 12, 12), 4)).answers == 0
 
 
-def test_the_metadata_lie_in_each_form(clean: Classifier) -> None:
-    model = composite(clean, SHAPE, "mixed", "full")
-    data = {form: made(model, form, "", META)[0][""] for form in SINGLE}
+def test_the_metadata_lie_in_each_form(exported: Exported) -> None:
+    data = {form: exported(form)[1] for form in SINGLE}
     assert open_onnx(data["onnx"], "a.onnx").metadata == META
     for form in ("pt2", "torchscript"):
         with zipfile.ZipFile(io.BytesIO(data[form])) as archive:
@@ -115,8 +138,8 @@ def test_the_metadata_lie_in_each_form(clean: Classifier) -> None:
 
 
 @pytest.mark.parametrize("form", SINGLE)
-def test_no_path_of_this_machine_is_in_a_file(clean: Classifier, form: str) -> None:
-    data = made(composite(clean, SHAPE, "mixed", "norm"), form, "", META)[0][""]
+def test_no_path_of_this_machine_is_in_a_file(exported: Exported, form: str) -> None:
+    data = exported(form)[1]
     held = [data]
     if form != "onnx":
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
@@ -144,10 +167,10 @@ def stored_and_convolutions(form: str, data: bytes) -> tuple[int, int]:
 
 
 @pytest.mark.parametrize("form", SINGLE)
-def test_what_both_paths_share_is_stored_and_computed_once(clean: Classifier, form: str) -> None:
+def test_what_both_paths_share_is_stored_and_computed_once(exported: Exported, form: str) -> None:
     """The first layer stands before all that differs; an update of low rank adds two narrow convolutions to it."""
     (alone, single), (full, four), (norm, three), (lora, five) = (
-        stored_and_convolutions(form, made(composite(clean, SHAPE, mode, branch), form, "", META)[0][""])
+        stored_and_convolutions(form, exported(form, mode, branch)[1])
         for mode, branch in (("clean", "full"), ("mixed", "full"), ("mixed", "norm"), ("mixed", "lora"))
     )
     assert norm < 1.2 * alone < lora < 1.45 * alone < 1.8 * alone < full
@@ -176,18 +199,14 @@ def test_a_first_layer_whose_output_is_written_over_is_computed_twice(tmp_path: 
 @pytest.mark.parametrize("branch", BRANCHES)
 @pytest.mark.parametrize("form", SINGLE)
 def test_weights_in_half_precision_move_logits_by_a_thousandth_at_most(
-    clean: Classifier, form: str, branch: str
+    exported: Exported, form: str, branch: str
 ) -> None:
-    model = composite(clean, SHAPE, "mixed", branch)
-    files, parity = made(model, form, "fp16", META)
+    model, data, parity = exported(form, "mixed", branch, "fp16")
     assert 0 < parity.share <= 1e-3
-    found = compare(model, opened(form, files[""]), SHAPE, cases(SHAPE))
+    found = compare(model, opened(form, data), SHAPE, cases(SHAPE))
     assert (found.share <= 1e-3, found.answers) == (True, 0)
-    assert stored_and_convolutions(form, files[""])[0] < 0.75 * stored_and_convolutions(form, whole(model, form))[0]
-
-
-def whole(model: HardenedClassifier, form: str) -> bytes:
-    return made(model, form, "", META)[0][""]
+    whole = stored_and_convolutions(form, exported(form, "mixed", branch)[1])
+    assert stored_and_convolutions(form, data)[0] < 0.75 * whole[0]
 
 
 def test_as_many_weights_are_halved_as_answers_bear(clean: Classifier) -> None:
@@ -204,12 +223,11 @@ def test_as_many_weights_are_halved_as_answers_bear(clean: Classifier) -> None:
     assert 0 == sizes[0] < sizes[1] < sizes[2] == of
 
 
-def test_eight_bits_are_smaller_and_another_model(clean: Classifier) -> None:
-    model = composite(clean, SHAPE, "mixed", "full")
-    single, small = (made(model, "onnx", q, META) for q in ("", "int8"))
-    assert len(small[0][""]) < len(single[0][""])
-    assert small[1].largest > single[1].largest
-    assert open_onnx(small[0][""], "small.onnx").metadata == META
+def test_eight_bits_are_smaller_and_another_model(exported: Exported) -> None:
+    (_, single, near), (_, small, far) = exported("onnx"), exported("onnx", quantise="int8")
+    assert len(small) < len(single)
+    assert far.largest > near.largest
+    assert open_onnx(small, "small.onnx").metadata == META
 
 
 def test_a_form_that_answers_otherwise_is_refused() -> None:
@@ -237,10 +255,10 @@ def test_a_network_that_looks_at_its_values_is_refused_and_not_written_wrongly(t
         made(composite(clean, SHAPE, "mixed", "full"), form, "", META)
 
 
-def test_an_artefact_that_is_none_or_reaches_for_other_files_is_refused(clean: Classifier) -> None:
+def test_an_artefact_that_is_none_or_reaches_for_other_files_is_refused(exported: Exported) -> None:
     import onnx
 
-    data = made(composite(clean, SHAPE, "clean", "full"), "onnx", "", META)[0][""]
+    data = exported("onnx", "clean")[1]
     for broken in (b"", b"no model", data[: len(data) // 2]):
         with pytest.raises(ModelError):
             open_onnx(broken, "a.onnx")
