@@ -110,8 +110,11 @@ def merge(branch: Classifier) -> None:
     """
     for name, module in list(branch.named_modules()):
         if parametrize.is_parametrized(module, "weight"):
-            parts = module.parametrizations
-            learned = cast("_LowRank", cast("nn.ModuleList", parts["weight"])[0])
+            parts = list(cast("nn.ModuleList", module.parametrizations["weight"]))
+            learned = parts[0]
+            if len(parts) > 1 or not isinstance(learned, _LowRank):  # a network's own, such as a weight norm
+                parametrize.remove_parametrizations(module, "weight", leave_parametrized=True)
+                continue
             update = LowRank(learned.up.detach().clone(), learned.down.detach().clone())
             parametrize.remove_parametrizations(module, "weight", leave_parametrized=False)
             weight = cast("nn.Parameter", module.weight)
