@@ -168,7 +168,7 @@ def opened_script(data: bytes, *, frozen: bool = False) -> Runner:
     """A script that `script_bytes` wrote, to be run; where it is frozen, what is constant is computed once."""
     with _quiet():
         module = torch.jit.load(io.BytesIO(data))  # type: ignore[no-untyped-call]
-        module = torch.jit.freeze(module.eval()) if frozen else module  # type: ignore[no-untyped-call]
+        module = torch.jit.freeze(module.eval()) if frozen else module
     return _runner(module)
 
 
@@ -185,7 +185,14 @@ def _known_steps(form: str) -> Iterator[None]:
     """Turns what an exporter says of a network that it can't write into one sentence."""
     try:
         yield
-    except (torch.onnx.OnnxExporterError, RuntimeError, ValueError, TypeError, NotImplementedError) as error:
+    except (
+        torch.onnx.OnnxExporterError,
+        ModelError,  # of a network whose own code can't be followed
+        RuntimeError,
+        ValueError,
+        TypeError,
+        NotImplementedError,
+    ) as error:
         said = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
         raise ModelError(
             f"this network can't be written as {form}: {said[:300]}; try another form (onnx, pt2, torchscript)"
