@@ -116,8 +116,8 @@ def authorised_findings(cohort: CohortRecord, harden: HardenRecord, release: Rel
 
 
 def _cases(cohort: CohortRecord, release: Release) -> Iterator[str]:
-    here = {c.case: (c.patient, c.label, c.pixels) for c in cohort.split("test")}
-    there = {c.case: (c.patient, c.label, c.pixels) for c in release.cohort.split("test")}
+    here = {c.case: (c.patient, c.label, c.masked, c.pixels) for c in cohort.split("test")}
+    there = {c.case: (c.patient, c.label, c.masked, c.pixels) for c in release.cohort.split("test")}
     if cohort.key_id != release.cohort.key_id:
         yield "authorised run: its pseudonyms are of another key; its cases can't be told to be the same"
     elif set(here) != set(there):

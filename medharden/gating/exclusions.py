@@ -17,6 +17,7 @@ from medharden.gating.endpoints import clean_endpoints
 from medharden.gating.robustness import robust_endpoints
 from medharden.protocol import CO_PRIMARY, Protocol
 from medharden.record import (
+    MASKED,
     CaseTable,
     CohortRecord,
     Endpoint,
@@ -26,6 +27,7 @@ from medharden.record import (
     Label,
     SubjectTable,
     Verdict,
+    finding_states,
     present,
 )
 
@@ -124,9 +126,7 @@ def _with_lost(cases: CaseTable, left_out: tuple[ExcludedCase, ...], guess: Labe
     """The table with the cases left out, right and robust by the original and wrong by the release; each a patient."""
     labels = [guess if c.label is None else c.label for c in left_out]
     if cases.multilabel:
-        label = np.zeros((len(labels), classes), dtype=np.int64)
-        for row, found in enumerate(labels):
-            label[row, list(present(found))] = 1
+        label = np.array([finding_states(s, c.masked, classes) for s, c in zip(labels, left_out, strict=True)])
     else:
         label = np.array(labels, dtype=np.int64)
     attacked = np.zeros(len(labels), dtype=np.bool_)
@@ -154,11 +154,11 @@ def _answered(
     classes: int,
 ) -> SubjectTable:
     """A subject's columns with those of the cases left out; probabilities of them are nobody's."""
-    wrong = 1 - label if label.ndim == 2 else (label + 1) % classes
+    wrong = (label != 1).astype(np.int64) if label.ndim == 2 else (label + 1) % classes
     none, stands = np.zeros(len(label), dtype=np.bool_), attacked & right
     findings = table.findings
     if findings is not None:
-        robust = np.repeat(stands[:, None], label.shape[1], axis=1)
+        robust = stands[:, None] & (label != MASKED)
         findings = FindingTable(
             np.concatenate([findings.robust, robust]),
             np.concatenate([findings.attacked_probabilities, np.full(robust.shape, 0.5)]),

@@ -155,7 +155,7 @@ def _too_few(metric: str, finding: int | None, protocol: Protocol, classes: tupl
     owners = [
         (count, side, classes[k])
         for k in _targets(finding, protocol, classes, cases)
-        for count, side in zip(class_patients(_positive(k, cases), cases.patient), ("with", "without"), strict=True)
+        for count, side in zip(_patients(k, cases), ("with", "without"), strict=True)
     ]
     fewest, side, name = min(owners)
     if fewest >= FEWEST_PATIENTS:
@@ -170,6 +170,12 @@ def _targets(finding: int | None, protocol: Protocol, classes: tuple[str, ...], 
     if cases.multilabel or len(classes) > 2:
         return list(range(len(classes)))
     return [classes.index(protocol.task.positive) if protocol.task.positive is not None else 1]
+
+
+def _patients(k: int, cases: CaseTable) -> tuple[int, int]:
+    """How many patients have the class or finding, and how many lack it."""
+    rows = cases.known[:, k] if cases.multilabel else np.ones(len(cases.label), dtype=np.bool_)
+    return class_patients(_positive(k, cases)[rows], np.asarray(cases.patient)[rows].tolist())
 
 
 def _positive(k: int, cases: CaseTable) -> npt.NDArray[np.bool_]:

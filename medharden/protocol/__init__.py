@@ -2,7 +2,7 @@
 
 from medharden.protocol.attacking import Attack, Precision, Suite, ThreatModel
 from medharden.protocol.deciding import CO_PRIMARY, Bound, ClassFloor, Endpoints, Margin, Robustness, Subgroups
-from medharden.protocol.imaging import Input, Intensity, Step, Volume
+from medharden.protocol.imaging import Channel, Frames, Input, Intensity, Step, Volume
 from medharden.protocol.loading import (
     DEFAULT_PROTOCOL,
     content_digest,
@@ -35,9 +35,11 @@ __all__ = [
     "Attack",
     "Bound",
     "Cases",
+    "Channel",
     "ClassFloor",
     "Columns",
     "Endpoints",
+    "Frames",
     "Fusion",
     "Hardening",
     "Hazard",

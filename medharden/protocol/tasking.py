@@ -12,7 +12,7 @@ __all__ = ["Task"]
 
 _SEPARATOR = "|"
 
-Unclear = Literal["refuse", "exclude", "absent", "present"]
+Unclear = Literal["refuse", "exclude", "absent", "present", "mask"]
 
 
 class Task(Strict):
@@ -24,7 +24,8 @@ class Task(Strict):
             `multilabel`, where they must be named.
         positive: for two classes, the finding; its recall is sensitivity, the other's is specificity.
         uncertain, missing: of `multilabel`, what a finding's label is taken for that is -1, or blank: `absent`,
-            `present`; `exclude` leaves the case out on record, `refuse` counts it among the cases that can't be used.
+            `present`; `mask` leaves that finding of that case out of training, calibration, attack and statistics;
+            `exclude` leaves the case out on record, `refuse` counts it among the cases that can't be used.
         threshold: for two classes, the probability of `positive` from which it is answered; of `multilabel`, the
             probability from which a finding is called present, one for all or one for each by name. The same for
             the original and the hardened model. 0.5 is the larger logit, or a logit above 0.

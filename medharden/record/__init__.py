@@ -6,7 +6,17 @@ and written through `medharden.audit`. Every number is finite (a JSON record can
 
 from medharden.record.attack import AttackedCase, AttackRecord
 from medharden.record.clusters import Clusters, by_unit, clusters_of, joined
-from medharden.record.cohort import AlikePair, CaseRecord, CohortRecord, ExcludedCase, Label, ModelRecord, present
+from medharden.record.cohort import (
+    MASKED,
+    AlikePair,
+    CaseRecord,
+    CohortRecord,
+    ExcludedCase,
+    Label,
+    ModelRecord,
+    finding_states,
+    present,
+)
 from medharden.record.common import Environment, Finding, Progress, Verdict
 from medharden.record.compared import ComparedAnswers, ComparedRow
 from medharden.record.evaluation import (
@@ -29,6 +39,7 @@ __all__ = [
     "ARTEFACTS",
     "EXPORTS",
     "INDEPENDENT",
+    "MASKED",
     "AlikePair",
     "AttackOutcome",
     "AttackRecord",
@@ -66,6 +77,7 @@ __all__ = [
     "Verdict",
     "by_unit",
     "clusters_of",
+    "finding_states",
     "joined",
     "present",
 ]

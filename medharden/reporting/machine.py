@@ -115,7 +115,8 @@ def _cohort(cohort: CohortRecord) -> dict[str, Any]:
         for split in SPLITS:
             held = [c for c in cohort.cases if k in present(c.label) and c.split == split]
             patients = len({c.patient for c in held})
-            counts.append({"class": name, "split": split, "cases": len(held), "patients": patients})
+            masked = sum(k in c.masked and c.split == split for c in cohort.cases)
+            counts.append({"class": name, "split": split, "cases": len(held), "patients": patients, "masked": masked})
     return {
         "classes": list(cohort.classes),
         "counts": counts,

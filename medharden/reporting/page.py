@@ -10,7 +10,6 @@ from markupsafe import Markup, escape
 
 from medharden.codes import all_codes
 from medharden.record import Finding
-from medharden.reporting.accuracy import unit_table
 from medharden.reporting.artefacts import artefact_rows
 from medharden.reporting.charts import forest_chart, frontier_chart, robustness_chart, training_chart
 from medharden.reporting.clean import all_findings, endpoint_rows, paired_tables, subgroup_rows, summary
@@ -105,7 +104,7 @@ def html_report(records: RunRecords) -> bytes:
         todo=_todo,
         preprocessing=preprocessing_rows(protocol, records.cohort),
         roc=roc_chart(panels),
-        auroc=auroc_rows(panels, unit_table(records)),
+        auroc=auroc_rows(panels),
         reliability=reliability_chart(predicted, calibrated),
         reliability_rows=reliability_rows(calibrated),
         calibration=calibrated,

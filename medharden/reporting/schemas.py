@@ -59,7 +59,7 @@ class ReportedSubject(TypedDict):
     interval: str
 
 
-ClassCount = TypedDict("ClassCount", {"class": str, "split": str, "cases": int, "patients": int})
+ClassCount = TypedDict("ClassCount", {"class": str, "split": str, "cases": int, "patients": int, "masked": int})
 
 
 Exclusion = TypedDict("Exclusion", {"class": str, "split": str, "reason": str, "cases": int, "of": int})

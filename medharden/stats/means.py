@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from medharden.errors import RangeError
 from medharden.stats.clusters import patient_weight
-from medharden.stats.difference import Difference, Floats, flags, patient_codes
+from medharden.stats.difference import Difference, Floats, flags, known_labels, patient_codes
 from medharden.stats.influence import influence_limits, unseen_share, variance_of
 from medharden.stats.numerics import student_quantile, student_tail
 
@@ -89,18 +89,20 @@ def finding_brier_difference(
     probabilities_old: npt.ArrayLike,
     labels: npt.ArrayLike,
     *,
+    known: npt.ArrayLike | None = None,
     level: float = 0.95,
     patients: Sequence[str] | None = None,
 ) -> Difference:
     """Brier score of several findings, new minus old: (p - y)^2 averaged over findings, in [0, 1]; below 0 is better.
 
-    As `brier_difference`, with the mean over findings as a case's score: a patient's findings move together, and the
-    standard error is taken by patient.
+    As `brier_difference`, with the mean over its known findings as a case's score: a patient's findings move together,
+    and the standard error is taken by patient.
 
     Args:
         probabilities_new: (N, L) in [0, 1].
         probabilities_old: (N, L), the same.
         labels: (N, L) bool.
+        known: (N, L) bool, which labels count; in each row one at least. Null takes all.
         level: two-sided, in (0, 1).
         patients: (N,) whose case it is; null where each case is a patient of its own.
 
@@ -115,7 +117,10 @@ def finding_brier_difference(
         # written so that NaN fails
         if not np.all((given >= 0.0) & (given <= 1.0)):
             raise RangeError("expected probabilities in [0, 1]")
-    return _by_patient(((new - truth) ** 2 - (old - truth) ** 2).mean(axis=1), 1.0, level, patients)
+    change, mask = (new - truth) ** 2 - (old - truth) ** 2, known_labels(known, truth)
+    if not mask.any(axis=1).all():
+        raise RangeError("each case needs a label that counts")
+    return _by_patient(change.mean(axis=1, where=mask), 1.0, level, patients)
 
 
 def _by_patient(values: Floats, bound: float, level: float, patients: Sequence[str] | None) -> Difference:
