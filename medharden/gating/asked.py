@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
+from medharden.gating.words import valued
 from medharden.protocol import Protocol
 from medharden.record import Endpoint, Finding, Verdict
 
@@ -84,7 +85,7 @@ def _referral(protocol: Protocol) -> Iterator[Finding]:
 def significant_losses(endpoints: Iterable[Endpoint]) -> tuple[Finding, ...]:
     """A finding for endpoints that pass within their margin although a loss is shown: small, and real."""
     shown = [
-        f"{e.name} ({e.estimate:+.3f}, limits {e.lower:+.3f}, {e.upper:+.3f})"
+        f"{e.name} ({valued(e, e.estimate)}, limits {valued(e, e.lower)}, {valued(e, e.upper)})"
         for e in endpoints
         if e.verdict is Verdict.PASS
         and ((e.kind in ("noninferiority", "robust_change") and e.upper < 0.0) or (e.kind == "brier" and e.lower > 0.0))
