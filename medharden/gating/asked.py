@@ -88,7 +88,10 @@ def significant_losses(endpoints: Iterable[Endpoint]) -> tuple[Finding, ...]:
         f"{e.name} ({valued(e, e.estimate)}, limits {valued(e, e.lower)}, {valued(e, e.upper)})"
         for e in endpoints
         if e.verdict is Verdict.PASS
-        and ((e.kind in ("noninferiority", "robust_change") and e.upper < 0.0) or (e.kind == "brier" and e.lower > 0.0))
+        and (
+            (e.kind in ("noninferiority", "robust_change", "kappa") and e.upper < 0.0)
+            or (e.kind in ("brier", "grade_error") and e.lower > 0.0)
+        )
     ]
     if not shown:
         return ()

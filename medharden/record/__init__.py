@@ -27,13 +27,15 @@ from medharden.record.evaluation import (
     FindingTable,
     Identity,
     IndependentTester,
+    OperatingThreshold,
     SanityPoint,
     SubjectOutcome,
     SubjectTable,
 )
 from medharden.record.export import ARTEFACTS, EXPORTS, ExportRecord, Parity
-from medharden.record.gate import Endpoint, GateDecision, IndependentTest
+from medharden.record.gate import ChangeRow, Endpoint, GateDecision, IndependentTest, MissingRow
 from medharden.record.hardening import BranchRecord, CostRecord, EpochRecord, FrontierPoint, FusionRecord, HardenRecord
+from medharden.record.stability import SeedOutcome, StabilityRecord
 
 __all__ = [
     "ARTEFACTS",
@@ -47,6 +49,7 @@ __all__ = [
     "BranchRecord",
     "CaseRecord",
     "CaseTable",
+    "ChangeRow",
     "Clusters",
     "CohortRecord",
     "ComparedAnswers",
@@ -68,10 +71,14 @@ __all__ = [
     "IndependentTest",
     "IndependentTester",
     "Label",
+    "MissingRow",
     "ModelRecord",
+    "OperatingThreshold",
     "Parity",
     "Progress",
     "SanityPoint",
+    "SeedOutcome",
+    "StabilityRecord",
     "SubjectOutcome",
     "SubjectTable",
     "Verdict",

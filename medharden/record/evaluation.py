@@ -18,6 +18,7 @@ __all__ = [
     "FindingTable",
     "Identity",
     "IndependentTester",
+    "OperatingThreshold",
     "SanityPoint",
     "SubjectOutcome",
     "SubjectTable",
@@ -67,6 +68,27 @@ class Identity:
     logits_equal: bool
     max_abs_difference: float
     cases: int
+
+
+@dataclass(frozen=True)
+class OperatingThreshold:
+    """Where two models answer so that one side of two classes is as the protocol fixes it, on validation.
+
+    Attributes:
+        fixed: `specificity` or `sensitivity`.
+        at: what it is to be at least.
+        original, composite: probability of the positive class from which each calls it.
+        cases: validation cases of the fixed side.
+        original_reached, composite_reached: what the fixed side came to on these.
+    """
+
+    fixed: str
+    at: float
+    original: float
+    composite: float
+    cases: int
+    original_reached: float
+    composite_reached: float
 
 
 @dataclass(frozen=True)
@@ -141,6 +163,7 @@ class Evaluation:
         decision_threshold: probability from which the positive class is answered (two classes), or `argmax`.
         artefact: SHA-256 of the exported model that was evaluated (`artefacts/ID`); empty where the composite was.
         sanity: robust accuracy against budget and steps on a few cases; empty where the protocol asks for none.
+        operating_points: thresholds from validation, where the protocol asks for such endpoints.
         tester: who evaluated independently (`independent/KEY`); null of the run's own evaluation.
     """
 
@@ -161,6 +184,7 @@ class Evaluation:
     sanity: tuple[SanityPoint, ...] = ()
     artefact: str = ""
     tester: IndependentTester | None = None
+    operating_points: tuple[OperatingThreshold, ...] = ()
 
     def subject(self, name: str) -> SubjectOutcome:
         """The outcome of one subject.
