@@ -66,9 +66,6 @@ __all__ = [
     "support",
     "task_loss",
     "timm_module",
-<<<<<<< HEAD
-    "view_fields",
-=======
     "updated",
->>>>>>> main
+    "view_fields",
 ]

@@ -46,12 +46,9 @@ class Classifier(nn.Module):
         super().__init__()
         self.network = network
         self.record = record
-<<<<<<< HEAD
         self.view: SourceView | None = None
         """How its source makes its inputs, where that says so in a way that can be followed."""
-=======
         self.low_rank: dict[str, LowRank] = {}  # by weight: what of a `lora` branch's is stored in its place
->>>>>>> main
         shape = (1, record.channels) + (1,) * record.dims
         self.register_buffer("mean", _per_channel(record.mean, record.channels).view(shape))
         self.register_buffer("std", _per_channel(record.std, record.channels).view(shape))

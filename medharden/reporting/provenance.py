@@ -36,12 +36,8 @@ def model_rows(records: RunRecords) -> Rows:
             "Normalisation, inside the model",
             f"mean {_numbers(original.mean)}, standard deviation {_numbers(original.std)}",
         ),
-<<<<<<< HEAD
-        *((f"From: {part}", where) for part, where in original.origins.items()),
-        ("Fed as its source says", _parity(records)),
-=======
         *((f"Source of {part}", where) for part, where in original.origins.items()),
->>>>>>> main
+        ("Fed as its source says", _parity(records)),
         (
             "Output",
             f"{head}: {', '.join(records.evaluation.classes)}; {_decided(records)}",
