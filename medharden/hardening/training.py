@@ -30,6 +30,7 @@ from medharden.models import Classifier, logits_in_batches
 from medharden.protocol import Protocol
 from medharden.record import EpochRecord, Finding, Progress
 from medharden.rows import read_ahead
+from medharden.transfers import held, sent
 
 __all__ = ["BranchTraining"]
 
@@ -201,7 +202,7 @@ class BranchTraining:
             rate, radius = state.rate * learning_rate(self.settings, done), radius_share(self.settings, done)
             for group in self.optimiser.param_groups:
                 group["lr"] = rate
-            inputs, labels = (t.to(self.device) for t in read)
+            inputs, labels = (sent(t, self.device) for t in read)
             outcomes = [
                 self.steps.take(part, inputs, labels, self.threat.eps * radius, generator, self.optimiser)
                 for _ in range(self.adversary.replays)
@@ -240,8 +241,11 @@ class BranchTraining:
         return generator, torch.randperm(len(self.rows), generator=generator)
 
     def _read(self, part: Tensor) -> tuple[Tensor, Tensor]:
-        """This process's share of a batch."""
-        return self.cohort.batch(self.rows[part.numpy()[ranks.share(len(part))]])
+        """This process's share of a batch, and what its cases carry, ahead of their step and in another thread."""
+        mine = part[ranks.share(len(part))]
+        inputs, labels = self.cohort.batch(self.rows[mine.numpy()])
+        self.adversary.fetch(mine)
+        return held(inputs, self.device), labels
 
     def _keep(self, result: ProbeResult) -> None:
         """Best: clean losses within the margins; of these the latest within one standard error of the most robust.
