@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["EVENTS", "Fetched", "held", "sent"]
+__all__ = ["EVENTS", "Fetched", "held", "sent", "settled"]
 
 EVENTS: dict[str, Callable[[], Any]] = {"cuda": lambda: torch.cuda.Event(), "xpu": lambda: torch.xpu.Event()}
 """By type of device, what tells when it has come to a place in its queue: `record()`, `synchronize()`."""
@@ -34,6 +34,15 @@ def sent(values: Tensor, device: torch.device | str) -> Tensor:
     if values.device.type == device.type or device.type not in EVENTS:
         return values.to(device)
     return held(values, device).to(device, non_blocking=True)
+
+
+def settled(device: torch.device | str) -> None:
+    """Until the device has done all that it was given: for clocks, and for nothing else."""
+    make = EVENTS.get(torch.device(device).type)
+    if make is not None:
+        event = make()
+        event.record()
+        event.synchronize()
 
 
 class Fetched:

@@ -30,7 +30,7 @@ from medharden.models import Classifier, logits_in_batches
 from medharden.protocol import Protocol
 from medharden.record import EpochRecord, Finding, Progress
 from medharden.rows import read_ahead
-from medharden.transfers import held, sent
+from medharden.transfers import held, sent, settled
 
 __all__ = ["BranchTraining"]
 
@@ -227,6 +227,7 @@ class BranchTraining:
         marks = [time.perf_counter()]
 
         def mark() -> None:
+            settled(self.device)
             marks.append(time.perf_counter())
             if marks[-1] - marks[0] > most:
                 raise _EnoughError

@@ -1,10 +1,10 @@
 """A device `strict` of pure Python, whose memory is the CPU's and whose rules are a GPU's; importing it registers it.
 
 An operation over tensors of it and of the CPU raises, and so does `.numpy()`. Whatever would make a GPU and the host
-wait for each other is counted: a read of a scalar, a copy in either direction that is not asked to be `non_blocking`, an
-index of the host's, a mask (how many it chooses is read). A copy to the host that nobody waits for is made when its event
-is waited for and no sooner, and until then what lies there is garbage. `python tests/helpers/strict_device.py FOLDER`
-hardens and evaluates every case of `CASES` on it and on the CPU, and prints what came of each as JSON.
+wait for each other is counted: a read of a scalar, a copy in either direction that is not asked to be `non_blocking`,
+an index of the host's, a mask (how many it chooses is read). A copy to the host that nobody waits for is made when its
+event is waited for and no sooner, and until then what lies there is garbage. `python tests/helpers/strict_device.py
+FOLDER` hardens and evaluates every case of `CASES` on it and on the CPU, and prints what came of each as JSON.
 """
 
 from __future__ import annotations
