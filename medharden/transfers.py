@@ -14,7 +14,7 @@ from torch import Tensor
 
 __all__ = ["EVENTS", "Fetched", "held", "sent", "settled"]
 
-EVENTS: dict[str, Callable[[], Any]] = {"cuda": lambda: torch.cuda.Event(), "xpu": lambda: torch.xpu.Event()}
+EVENTS: dict[str, Callable[[], Any]] = {"cuda": torch.cuda.Event, "xpu": torch.xpu.Event}
 """By type of device, what tells when it has come to a place in its queue: `record()`, `synchronize()`."""
 
 _PINS = ("cuda",)

@@ -45,6 +45,13 @@ class Precision(StrEnum):
     FP16 = "fp16"
 
 
+class Tracker(StrEnum):
+    """What may be told beside."""
+
+    TENSORBOARD = "tensorboard"
+    MLFLOW = "mlflow"
+
+
 class Format(StrEnum):
     """How the gate prints its decision."""
 
@@ -167,6 +174,10 @@ def harden(
     key_file: KeyFile = None,
     pictures: Pictures = False,
     ledger: Ledger = None,
+    track: Annotated[
+        Tracker | None,
+        typer.Option("--track", rich_help_panel=_RUN, help="Tell a tracker what the run records, beside; no cases."),
+    ] = None,
     dry_run: Annotated[
         bool,
         typer.Option(
@@ -196,6 +207,7 @@ def harden(
         cache,
         checkpoint_minutes,
         precision.value,
+        track.value if track is not None else "",
     )
     if dry_run:
         from medharden.cli.benched import run_bench
