@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from medharden.evaluating import evaluate
     from medharden.gating import decide, gate
     from medharden.hardening import fine_tune, harden
-    from medharden.models import Classifier, HardenedClassifier, load_classifier, load_hardened
+    from medharden.models import Classifier, HardenedClassifier, Normaliser, load_classifier, load_hardened
     from medharden.predicting import predict, read_case
     from medharden.protocol import Protocol, load_protocol
     from medharden.reporting import render
@@ -26,6 +26,7 @@ __all__ = [
     "Cohort",
     "HardenedClassifier",
     "MedHardenError",
+    "Normaliser",
     "Protocol",
     "decide",
     "evaluate",
@@ -50,7 +51,7 @@ _HOMES = {
     "evaluating": ("evaluate",),
     "gating": ("decide", "gate"),
     "hardening": ("fine_tune", "harden"),
-    "models": ("Classifier", "HardenedClassifier", "load_classifier", "load_hardened"),
+    "models": ("Classifier", "HardenedClassifier", "Normaliser", "load_classifier", "load_hardened"),
     "predicting": ("predict", "read_case"),
     "protocol": ("Protocol", "load_protocol"),
     "reporting": ("render",),

@@ -16,7 +16,7 @@ from securesystemslib.signer import CryptoSigner, Signature, SSlibKey
 from medharden.audit.files import digest_bytes
 from medharden.errors import KeyFileError, OutputError
 
-__all__ = ["PublicKey", "SigningKey", "load_public_key", "load_signing_key", "write_key_pair"]
+__all__ = ["PublicKey", "SigningKey", "load_public_key", "load_signing_key", "parse_public_key", "write_key_pair"]
 
 _CURVES = ("secp256r1", "secp384r1", "secp521r1")
 _KINDS = "Ed25519 or ECDSA on P-256, P-384 or P-521"
@@ -29,10 +29,12 @@ class PublicKey:
     Attributes:
         key_id: SHA-256 of the public key's PEM text, as OpenSSF model signing names keys.
         key: as securesystemslib holds it.
+        pem: as text, which `parse_public_key` reads.
     """
 
     key_id: str
     key: SSlibKey
+    pem: str
 
     def verifies(self, signature: bytes, message: bytes) -> bool:
         """Whether this key made a signature over a message."""
@@ -92,15 +94,19 @@ def load_public_key(path: Path) -> PublicKey:
     Raises:
         KeyFileError: missing, or no such key.
     """
-    data = _read(path)
+    return parse_public_key(_read(path), path.name)
+
+
+def parse_public_key(data: bytes, name: str) -> PublicKey:
+    """A public key from the text of `name`; as `load_public_key`."""
     try:
         key = serialization.load_pem_public_key(data)
     except (ValueError, UnsupportedAlgorithm, InternalError):
         private = " (this is a private key: keep it where you sign, and give its public half)" * (b"PRIVATE" in data)
-        raise KeyFileError(f"{path.name} can't be read as a public key{private}: expected PEM of {_KINDS}") from None
+        raise KeyFileError(f"{name} can't be read as a public key{private}: expected PEM of {_KINDS}") from None
     if not isinstance(key, (ed25519.Ed25519PublicKey, ec.EllipticCurvePublicKey)):
-        raise KeyFileError(f"{path.name} holds a key of another kind; expected {_KINDS}")
-    return _public(key, path.name)
+        raise KeyFileError(f"{name} holds a key of another kind; expected {_KINDS}")
+    return _public(key, name)
 
 
 def write_key_pair(path: Path) -> tuple[Path, PublicKey]:
@@ -139,8 +145,9 @@ def _read(path: Path) -> bytes:
 def _public(key: ed25519.Ed25519PublicKey | ec.EllipticCurvePublicKey, name: str) -> PublicKey:
     if isinstance(key, ec.EllipticCurvePublicKey) and key.curve.name not in _CURVES:
         raise KeyFileError(f"{name} holds a key on the curve {key.curve.name}; expected {_KINDS}")
-    key_id = digest_bytes(_pem(key))
-    return PublicKey(key_id, SSlibKey.from_crypto(key, keyid=key_id))
+    pem = _pem(key)
+    key_id = digest_bytes(pem)
+    return PublicKey(key_id, SSlibKey.from_crypto(key, keyid=key_id), pem.decode())
 
 
 def _pem(key: ed25519.Ed25519PublicKey | ec.EllipticCurvePublicKey) -> bytes:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import signal
 import sys
-import traceback
 from collections.abc import Callable
 from types import FrameType
 
 from medharden.errors import Interrupted, MedHardenError
 from medharden.extras import missing
+from medharden.foreign import own_place, place_of
 from medharden.shortage import shortage
 
 __all__ = ["main"]
@@ -74,12 +74,11 @@ def main() -> None:
     except Exception as error:
         if os.environ.get("MEDHARDEN_DEBUG"):
             raise
-        frame = traceback.extract_tb(error.__traceback__)[-1]
-        where = f"{os.path.basename(frame.filename)}, line {frame.lineno}"
+        own = own_place(error)
+        what = f"your own code stopped: {own}" if own else f"a defect in medharden or a library: {place_of(error)}"
         report_error(
-            f"a defect in medharden or a library: {type(error).__name__} at {where}. Its text is withheld, as it "
-            "may hold patient data; set MEDHARDEN_DEBUG=1 to see it",
-            "InternalError",
+            f"{what}. Its text is withheld, as it may hold patient data; set MEDHARDEN_DEBUG=1 to see it",
+            "UserCodeError" if own else "InternalError",
             1,
         )
         sys.exit(1)

@@ -10,7 +10,7 @@ import typer
 
 from medharden._version import __version__
 from medharden.cli.console import out, write
-from medharden.cli.evidence import MaxDecoded, evidence_app
+from medharden.cli.evidence import By, ByRole, Independent, MaxDecoded, TesterKey, evidence_app
 from medharden.cli.examples import with_examples
 from medharden.cli.local import local_app
 from medharden.cli.released import released_app
@@ -259,14 +259,17 @@ def evaluate(
     pictures: Pictures = False,
     ledger: Ledger = None,
     artefact: Artefact = None,
+    independent: Independent = False,
+    by: By = None,
+    role: ByRole = None,
+    key: TesterKey = None,
     supersede: Annotated[
-        bool,
-        typer.Option("--supersede", help="With --artefact: evaluate in a signed run."),
+        bool, typer.Option("--supersede", help="With --artefact or --independent: evaluate in a signed run.")
     ] = False,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Attack the original, the branch and the release of a run on its test split, or an exported model."""
+    """Attack original, branch and release of a run on its test split, or an exported model; or test it again."""
     out.json, out.quiet = as_json, quiet
     from medharden.cli.pipeline import Job, run_evaluation
 
@@ -275,6 +278,11 @@ def evaluate(
         from medharden.cli.exported import run_artefact
 
         run_artefact(job, artefact, supersede)
+        return
+    if independent:
+        from medharden.cli.independent import run_independent
+
+        run_independent(job, by or "", role or "", key, supersede)
         return
     run_evaluation(job)
 

@@ -58,9 +58,9 @@ def run_new(job: Draft) -> None:
     key = load_pseudonym_key(job.key_file)
     seen = survey(job.data, base, key=key, workers=job.workers, max_decoded=job.max_decoded)
     out.say(_said(seen))
-    record = _record(job, seen)
+    record = _record(job, seen, base.model)
     choices = _asked(seen, record, job.target.stem) if _may_ask(job) else _proposed(seen, record, job.target.stem)
-    text = draft(seen, record, choices)
+    text = draft(seen, record, choices, _spec(job, base.model))
     write_atomic(job.target, text.encode())
     protocol = parse_protocol(text, job.target.name)
     todo = text.count("TO DO")
@@ -76,11 +76,19 @@ def _may_ask(job: Draft) -> bool:
     return not job.yes and not out.json and sys.stdin.isatty() and out.terminal
 
 
-def _record(job: Draft, seen: Survey) -> ModelRecord | None:
+def _record(job: Draft, seen: Survey, like: ModelSpec) -> ModelRecord | None:
     if job.model is None:
         return None
-    spec = ModelSpec(view="protocol")  # a bundle's own input is held against the protocol by the commands that feed it
+    spec = like.model_copy(
+        update={"view": "protocol"}
+    )  # a bundle's own input is held against the protocol by the commands that feed it
     return load_classifier(job.model, arch=job.arch, spec=spec, dims=seen.dims, multilabel=seen.multilabel).record
+
+
+def _spec(job: Draft, like: ModelSpec) -> ModelSpec:
+    """What the protocol is to say of the model; a `python:` architecture runs code, and no protocol may name one."""
+    named = job.arch is not None and not job.arch.startswith("python:")
+    return like.model_copy(update={"arch": job.arch}) if named else like
 
 
 def _said(seen: Survey) -> str:

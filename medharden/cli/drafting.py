@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from medharden.data.survey import Survey
 from medharden.planning import plan
-from medharden.protocol import Protocol, parse_protocol
+from medharden.protocol import ModelSpec, Protocol, parse_protocol
 from medharden.record import ModelRecord
 from medharden.text import neutral
 
@@ -49,18 +49,20 @@ def _is_negative(name: str) -> bool:
     return name in _NEGATIVE or name.startswith(("no_", "no-", "no ", "non_", "non-", "not_", "not "))
 
 
-def draft(seen: Survey, model: ModelRecord | None, choices: Choices) -> str:
+def draft(seen: Survey, model: ModelRecord | None, choices: Choices, spec: ModelSpec | None = None) -> str:
     """The protocol as YAML with its reasons as comments; it validates.
 
     Args:
         seen: what the data hold.
         model: the model's record, or null where none was given.
         choices: what is not to be seen in data or model.
+        spec: how the model was loaded; what it states is written down.
 
     Raises:
         ProtocolError: what was chosen contradicts itself.
     """
-    lines = [*_head(seen, choices), *_task(seen, model, choices), *_input(seen, model, choices), *_threat(seen)]
+    lines = [*_head(seen, choices), *_task(seen, model, choices), *_input(seen, model, choices)]
+    lines += [*_model(spec or ModelSpec()), *_threat(seen)]
     lines += _splits(seen, choices)
     # margins need the rest: how many cases they take depends on alpha and on the classes
     trial = parse_protocol("\n".join([*lines, *_endpoints(seen, choices, None)]), "the draft")
@@ -118,6 +120,13 @@ def _input(seen: Survey, model: ModelRecord | None, choices: Choices) -> Iterato
         yield "  intensity: {mode: window, low: -160, high: 240}  # HU; a soft-tissue window, yours may be another"
     elif not _has_own_range(seen):
         yield "  intensity: {mode: percentile, low: 1, high: 99}  # of each case; the units vary from scan to scan"
+
+
+def _model(spec: ModelSpec) -> Iterator[str]:
+    """What the protocol that was named says of the model: a network of other arguments is another network."""
+    stated = spec.model_dump(mode="json", exclude_defaults=True)
+    if stated:
+        yield f"model: {json.dumps(stated, ensure_ascii=False)}"
 
 
 def _is_ct(seen: Survey) -> bool:

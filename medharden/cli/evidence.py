@@ -11,7 +11,7 @@ import typer
 from medharden.cli.console import out
 from medharden.sizes import MAX_DECODED, parse_bytes
 
-__all__ = ["MaxDecoded", "evidence_app"]
+__all__ = ["By", "ByRole", "Independent", "MaxDecoded", "TesterKey", "evidence_app"]
 
 evidence_app = typer.Typer()
 
@@ -26,6 +26,23 @@ MaxDecoded = Annotated[
         rich_help_panel="Data",
         help="Memory that reading one file may take, and all threads together (512MiB, 2GiB).",
     ),
+]
+_INDEPENDENT = "Independent test"
+Independent = Annotated[
+    bool,
+    typer.Option(
+        "--independent",
+        rich_help_panel=_INDEPENDENT,
+        help="Test a release that was evaluated again, apart from those who made it.",
+    ),
+]
+By = Annotated[str | None, typer.Option("--by", rich_help_panel=_INDEPENDENT, help="Who tests, in print.")]
+ByRole = Annotated[
+    str | None, typer.Option("--role", rich_help_panel=_INDEPENDENT, help="As what, such as 'test laboratory'.")
+]
+TesterKey = Annotated[
+    Path | None,
+    typer.Option("--key", rich_help_panel=_INDEPENDENT, help="The tester's private key (PEM), which signs the test."),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 JsonToo = Annotated[bool, typer.Option("--json", help="The same as --format json.")]

@@ -27,7 +27,16 @@ from medharden.reporting import render
 from medharden.sizes import MAX_DECODED
 from medharden.verifying import write_bom
 
-__all__ = ["Job", "interruptible", "load_data", "prepare", "require_sources", "run_all", "run_evaluation"]
+__all__ = [
+    "Job",
+    "interruptible",
+    "load_data",
+    "load_original",
+    "prepare",
+    "require_sources",
+    "run_all",
+    "run_evaluation",
+]
 
 
 @dataclass(frozen=True)
@@ -67,7 +76,7 @@ def run_all(job: Job) -> int:
         told.locked(protocol.digest, protocol.seed)
         out.say(f"protocol: {protocol.name}, {threat.norm} eps {threat.eps:.4g} of the input range")
         with stage_progress() as progress:
-            original = _load_original(job, protocol)
+            original = load_original(job, protocol)
             cohort = load_data(job, protocol, progress)
             _say_what_comes(job, original, cohort, protocol, progress)
             _harden(job, original, cohort, protocol, progress)
@@ -102,7 +111,7 @@ def run_evaluation(job: Job) -> None:
         stage_progress() as progress,
     ):
         protocol = RunFiles(job.run).protocol()
-        original = None if job.model is None else _load_original(job, protocol)
+        original = None if job.model is None else load_original(job, protocol)
         cohort = load_data(job, protocol, progress)
         record = _attack(job, original, cohort, protocol, progress)
         if not ranks.first():
@@ -166,7 +175,8 @@ def prepare(job: Job) -> Job:
     return job
 
 
-def _load_original(job: Job, protocol: Protocol) -> Classifier:
+def load_original(job: Job, protocol: Protocol) -> Classifier:
+    """The model that is hardened or compared with, said in one line."""
     if job.model is None:
         raise RunError("no model was given")
     several = protocol.task.multilabel

@@ -32,7 +32,9 @@ def new_protocol(
     target: Annotated[Path, typer.Option("--out", help="YAML file to write; none is overwritten.")],
     model: Annotated[Path | None, typer.Option("--model", help="Model that it is for.")] = None,
     arch: Annotated[str | None, typer.Option("--arch", help="timm:NAME, monai:NAME, or python:MODULE:CLASS.")] = None,
-    like: Annotated[str, typer.Option("--like", help="Protocol whose columns and shares of splits hold.")] = "default",
+    like: Annotated[
+        str, typer.Option("--like", help="Protocol whose columns, shares of splits and model arguments hold.")
+    ] = "default",
     yes: Annotated[bool, typer.Option("--yes", help="Ask nothing: take what is proposed.")] = False,
     workers: Workers = 2,
     max_decoded: MaxDecoded = MAX_DECODED,

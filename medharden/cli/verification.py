@@ -23,7 +23,7 @@ from medharden.sizes import MAX_DECODED
 from medharden.text import neutral
 from medharden.verifying import Signatory, Verification, sign, verify
 
-__all__ = ["FAULTY", "Check", "run_keygen", "run_sign", "run_verify"]
+__all__ = ["FAULTY", "Check", "passphrase_of", "run_keygen", "run_sign", "run_verify"]
 
 FAULTY = 5
 """The exit code of a run directory that is not as it was recorded."""
@@ -62,7 +62,7 @@ def run_sign(run: Path, key_file: Path, who: Signatory, *, supersede: bool) -> N
     """Signs a run directory and prints what was signed."""
     if key_file.resolve().is_relative_to(run.resolve()):
         raise KeyFileError("the private key lies in the run directory, which is for sharing; keep it elsewhere")
-    key = load_signing_key(key_file, _passphrase(key_file))
+    key = load_signing_key(key_file, passphrase_of(key_file))
     path = sign(run, key, who, render=_render, supersede=supersede)
     machine = {"signature": str(path), "key": key.public.key_id, **asdict(who)}
     said = f"signed by {who.name}, {who.role}: {who.meaning}"
@@ -114,7 +114,7 @@ def _render_if_here(files: RunFiles) -> Mapping[str, bytes] | None:
         return None
 
 
-def _passphrase(path: Path) -> bytes | None:
+def passphrase_of(path: Path) -> bytes | None:
     """From the environment, or asked for on a terminal; None for a key that is not encrypted."""
     given = os.environ.get(_PASSPHRASE)
     if given:

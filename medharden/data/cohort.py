@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter, defaultdict
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -30,24 +30,23 @@ from medharden.data.checks.problems import (
 )
 from medharden.data.checks.splits import NAMELESS, Member, one_patient_an_image
 from medharden.data.formats.limits import room_for
-from medharden.data.pseudonyms import key_id, keyed_digest, pseudonym, seal_key
-from medharden.data.sources.archive import list_archive
+from medharden.data.pseudonyms import key_id, keyed_digest, load_pseudonym_key, pseudonym, seal_key
+from medharden.data.sources.dataset import Items, SizedDataset
 from medharden.data.sources.findings import unclear_words
-from medharden.data.sources.folder import Entry, Listing, list_folder
-from medharden.data.sources.manifest import find_manifest, list_manifest, why_no_manifest
-from medharden.data.sources.patient_paths import named_by_path
-from medharden.data.sources.series import in_series
+from medharden.data.sources.folder import Entry, Listing
+from medharden.data.sources.listing import list_source
 from medharden.data.store.cache import view_folder
 from medharden.data.store.inputs import InputRows, Inputs
 from medharden.data.store.keeping import Kept, Store
 from medharden.data.store.reading import read_cases
+from medharden.data.store.taking import take_items
 from medharden.data.view.case import ReadCase
 from medharden.errors import DataError, OutputError, Problem
 from medharden.protocol import Protocol
 from medharden.record import AlikePair, CaseRecord, CohortRecord, ExcludedCase, Label, Progress, present
 from medharden.sizes import MAX_DECODED
 
-__all__ = ["Case", "Cohort", "SourceSummary", "list_source", "load_cohort", "locate_case"]
+__all__ = ["Case", "Cohort", "SourceSummary", "load_cohort"]
 
 
 @dataclass(frozen=True)
@@ -103,6 +102,47 @@ class Cohort:
     source: SourceSummary
     identifiers: Identifiers = field(default_factory=dict, repr=False)
     seal: bytes = field(default=b"", repr=False)
+
+    @classmethod
+    def from_dataset(
+        cls,
+        dataset: SizedDataset,
+        protocol: Protocol,
+        *,
+        classes: Sequence[str] | None = None,
+        patients: Sequence[object] | None = None,
+        splits: Sequence[str | None] | None = None,
+        attributes: Mapping[str, Sequence[object]] | None = None,
+        key: bytes | None = None,
+        scratch: Path | None = None,
+        progress: Progress | None = None,
+    ) -> Cohort:
+        """The items of a torch `Dataset` as a cohort: each is taken once, checked, digested and stored as files are.
+
+        The same items in the same order are the same cohort: an interrupted run goes on with it, and another label,
+        input, patient or split is noticed.
+
+        Args:
+            dataset: gives by number (input, label): the input (C, *spatial) or (*spatial) floating point in [0, 1],
+                a tensor or an array, before any normalisation and augmentation; the label a whole number from 0, or
+                (L,) numbers in {0, 1} of a multi-label task. Several are one as `ConcatDataset([train, val, test])`.
+            protocol: its `input.intensity.mode` is `ready`.
+            classes: names of the labels 0, 1, ...; null takes the protocol's `task.classes`.
+            patients: (N,) whose each item is, as text or number; null in it, or for all, names none.
+            splits: (N,) `train`, `val` or `test` of each item; null has the protocol's splits made, by patient.
+            attributes: column to (N,) values, for the subgroups that the protocol declares.
+            key: secret of the pseudonyms; null takes the user's own, as `load_pseudonym_key`.
+            scratch: as `load_cohort` takes it.
+            progress: called with `("read", done, total)`.
+
+        Raises:
+            DataError: items that can't be used, with every problem found; an item that changes when it is asked for
+                again; arguments of another length.
+            ProtocolError: the protocol says how files become input.
+            OutputError: the disk is full.
+        """
+        items = Items(dataset, protocol, classes=classes, patients=patients, splits=splits, attributes=attributes)
+        return _of_items(items, protocol, load_pseudonym_key() if key is None else key, scratch, progress)
 
     def indices(self, split: str) -> npt.NDArray[np.int64]:
         """Row numbers of one split, in recorded order."""
@@ -171,36 +211,70 @@ def load_cohort(
     folder = None if cache is None else view_folder(cache, protocol.input, key)
     with Store(folder, seal_key(key), scratch) as store:
         found = read_cases(listing, protocol.input, store, room=room, workers=workers, progress=progress)
-        results = [r if isinstance(r, str) else r.case for r in found]
-        problems = list(listing.problems)
-        problems += [_problem(e, r, name) for e, r in zip(listing.entries, results, strict=True) if isinstance(r, str)]
-        kept = {n: r for n, r in enumerate(results) if isinstance(r, ReadCase)}
-        shape, bad = shape_problems(kept)
-        problems += [_problem(listing.entries[n], reason, name) for n, reason in bad.items()]
-        kept = {n: r for n, r in kept.items() if n not in bad}
-        labels = [_index(e.label, classes) for e in listing.entries]
-        bad = pixel_problems(kept, labels, listing.entries, name)
-        problems += [_problem(listing.entries[n], reason, name) for n, reason in bad.items()]
-        kept = {n: r for n, r in kept.items() if n not in bad}
-        total = len(listing.entries) + len(listing.problems) + len(listing.left_out)
-        exclude = protocol.input.unusable == "exclude" and bool(kept)
-        refuse(problems, total, exclude=exclude, counted=unclear_words(listing.findings))
-        problems += listing.left_out
-        numbers = list(kept)
-        patients = name_patients([(listing.entries[n].patient, kept[n].patient) for n in numbers])
-        members = [
-            _member(listing.entries[n], kept[n], labels[n], group)
-            for n, group in zip(numbers, patients.groups, strict=True)
-        ]
-        names = [name(listing.entries[n].text) for n in numbers]
-        inputs = Inputs([kept_case for n in numbers if isinstance(kept_case := found[n], Kept)], shape)
-        hashes = [] if farthest(protocol.splits) is None else inputs.hashes()
-        texts = [listing.entries[n].text for n in numbers] if listing.source != "npz" else []
-        given = [member.split for member in members]
-        in_paths = patients_seen_in_paths(patients, texts, given, classes, protocol.splits)
-        division = divide(members, patients, names, classes, hashes, inputs, protocol, in_paths.together)
-        splits = division.splits
-        members = one_patient_an_image(members)
+        return _assembled(source, listing, found, classes, protocol, key)
+
+
+def _of_items(items: Items, protocol: Protocol, key: bytes, scratch: Path | None, progress: Progress | None) -> Cohort:
+    name = partial(pseudonym, key, "case")
+    with Store(None, b"", scratch) as store:
+        listing, found = take_items(items, protocol.input, store, name, progress)
+        classes = check_classes(listing, protocol)
+        require_kind(listing, protocol)
+        try:
+            return _assembled(None, listing, found, classes, protocol, key)
+        except DataError as error:
+            raise items.with_numbers(error, name) from None
+
+
+def _assembled(
+    source: Path | None,
+    listing: Listing,
+    found: Sequence[Kept | str],
+    classes: tuple[str, ...],
+    protocol: Protocol,
+    key: bytes,
+) -> Cohort:
+    """Checks and splits the cases that were read.
+
+    Args:
+        source: where they lie; null where they are no files.
+        listing: what there is.
+        found: of each entry what is kept, or why it can't be used.
+        classes: of the task.
+        protocol: as `load_cohort` takes it.
+        key: as `load_cohort` takes it.
+    """
+    name = partial(pseudonym, key, "case")
+    results = [r if isinstance(r, str) else r.case for r in found]
+    problems = list(listing.problems)
+    problems += [_problem(e, r, name) for e, r in zip(listing.entries, results, strict=True) if isinstance(r, str)]
+    kept = {n: r for n, r in enumerate(results) if isinstance(r, ReadCase)}
+    shape, bad = shape_problems(kept)
+    problems += [_problem(listing.entries[n], reason, name) for n, reason in bad.items()]
+    kept = {n: r for n, r in kept.items() if n not in bad}
+    labels = [_index(e.label, classes) for e in listing.entries]
+    bad = pixel_problems(kept, labels, listing.entries, name)
+    problems += [_problem(listing.entries[n], reason, name) for n, reason in bad.items()]
+    kept = {n: r for n, r in kept.items() if n not in bad}
+    total = len(listing.entries) + len(listing.problems) + len(listing.left_out)
+    exclude = protocol.input.unusable == "exclude" and bool(kept)
+    refuse(problems, total, exclude=exclude, counted=unclear_words(listing.findings))
+    problems += listing.left_out
+    numbers = list(kept)
+    patients = name_patients([(listing.entries[n].patient, kept[n].patient) for n in numbers])
+    members = [
+        _member(listing.entries[n], kept[n], labels[n], group)
+        for n, group in zip(numbers, patients.groups, strict=True)
+    ]
+    names = [name(listing.entries[n].text) for n in numbers]
+    inputs = Inputs([kept_case for n in numbers if isinstance(kept_case := found[n], Kept)], shape)
+    hashes = [] if farthest(protocol.splits) is None else inputs.hashes()
+    texts = [listing.entries[n].text for n in numbers] if source is not None and listing.source != "npz" else []
+    given = [member.split for member in members]
+    in_paths = patients_seen_in_paths(patients, texts, given, classes, protocol.splits)
+    division = divide(members, patients, names, classes, hashes, inputs, protocol, in_paths.together)
+    splits = division.splits
+    members = one_patient_an_image(members)
     cases = tuple(
         _case(listing.entries[n], kept[n], member, identity, split, key)
         for n, member, identity, split in zip(numbers, members, patients.identities, splits, strict=True)
@@ -232,95 +306,6 @@ def load_cohort(
     )
     identifiers = gather_identifiers(source, listing, results, protocol)
     return Cohort(classes, cases, inputs, record, source_summary, identifiers, seal_key(key))
-
-
-def locate_case(
-    source: Path,
-    protocol: Protocol,
-    *,
-    key: bytes,
-    case: str,
-    memory_limit: int = 4 * 2**30,
-    max_decoded: int = MAX_DECODED,
-) -> str:
-    """Where a pseudonym's case lies, for whoever holds data and key; the answer is patient data.
-
-    Args:
-        source: as `load_cohort` takes it.
-        protocol: as `load_cohort` takes it.
-        key: the key that made the pseudonym.
-        case: the pseudonym.
-        memory_limit: as `load_cohort` takes it.
-        max_decoded: as `load_cohort` takes it.
-
-    Returns:
-        The path below the data's root, or the split and row of an archive.
-
-    Raises:
-        DataError: no case has this pseudonym under this key.
-    """
-    known: dict[str, str] = {}
-
-    def name(text: str) -> str:
-        alias = pseudonym(key, "case", text)
-        known[alias] = text
-        return alias
-
-    for entry in list_source(source, protocol, name, memory_limit, max_decoded).entries:
-        name(entry.text)
-    if case not in known:
-        raise DataError("no case of these data has that pseudonym under this key; were key and data the same then?")
-    return known[case]
-
-
-def list_source(
-    source: Path,
-    protocol: Protocol,
-    name: Callable[[str], str],
-    memory_limit: int,
-    max_decoded: int = MAX_DECODED,
-) -> Listing:
-    """What a source of any kind holds, before anything is read; `name` gives a case's pseudonym.
-
-    Raises:
-        DataError: there is nothing, or nothing that could be cases.
-    """
-    try:
-        if source.is_dir():
-            table = find_manifest(source, protocol)
-            listing = list_manifest(table, protocol, name) if table else _list_folder(source, protocol, name)
-        elif not source.is_file():
-            raise DataError("there is nothing at the path given as data; expected a folder, a CSV, .json or .npz file")
-        elif source.suffix.lower() == ".npz":
-            listing = list_archive(source, protocol, name, memory_limit, max_decoded)
-        elif source.suffix.lower() in (".csv", ".tsv", ".json"):
-            listing = list_manifest(source, protocol, name)
-        else:
-            raise DataError(
-                f"expected a folder, a CSV, .json or .npz file as data, found a {source.suffix or 'plain'} file"
-            )
-    except OSError as error:
-        raise DataError(f"the data can't be read: {error.strerror}") from None
-    if not listing.entries and not listing.problems and listing.left_out:
-        raise DataError(
-            f"all {len(listing.left_out)} cases are left out by the protocol (task.uncertain, task.missing)"
-        )
-    if not listing.entries and not listing.problems:
-        raise DataError("found no DICOM, NIfTI, PNG, JPEG or TIFF file in the data")
-    if protocol.splits.patient_from is not None and listing.source != "npz":
-        listing = replace(listing, entries=tuple(named_by_path(listing.entries, protocol.splits.patient_from)))
-    return listing
-
-
-def _list_folder(source: Path, protocol: Protocol, name: Callable[[str], str]) -> Listing:
-    """Class folders; where there are none, the error says of each CSV file why it is no manifest."""
-    try:
-        listing = list_folder(source, protocol, name)
-    except DataError as error:
-        reasons = why_no_manifest(source, protocol)
-        raise DataError(f"{error}; {reasons}" if reasons else str(error)) from None
-    listing = in_series(listing, source, protocol.input, name)
-    return replace(listing, entries=tuple(sorted(listing.entries, key=lambda e: e.text)))
 
 
 def _named(pairs: Sequence[NearPair], names: Sequence[str]) -> tuple[AlikePair, ...]:

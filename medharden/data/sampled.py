@@ -12,10 +12,11 @@ import numpy as np
 
 from medharden.data.checks.kind import require_kind
 from medharden.data.checks.problems import check_classes, shape_problems
-from medharden.data.cohort import Case, Cohort, SourceSummary, list_source
+from medharden.data.cohort import Case, Cohort, SourceSummary
 from medharden.data.formats.limits import room_for
 from medharden.data.pseudonyms import key_id, pseudonym
 from medharden.data.sources.folder import Listing
+from medharden.data.sources.listing import list_source
 from medharden.data.store.inputs import Inputs
 from medharden.data.store.keeping import Kept, Store
 from medharden.data.store.reading import read_cases

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import numpy as np
 
-from medharden.data.cohort import list_source
 from medharden.data.formats.limits import room_for
 from medharden.data.pseudonyms import pseudonym
 from medharden.data.sampled import split_sizes
 from medharden.data.sources.folder import Listing
+from medharden.data.sources.listing import list_source
 from medharden.data.store.keeping import Kept, Store
 from medharden.data.store.reading import read_cases
 from medharden.data.view.case import ReadCase
@@ -86,10 +86,8 @@ def survey(source: Path, protocol: Protocol, *, key: bytes, workers: int = 2, ma
     Raises:
         DataError: nothing is listed, or none of the sampled cases can be read.
     """
-    listing = _listed(source, protocol, key, max_decoded)
-    if not listing.entries:
-        raise DataError("none of the cases can be used; `medharden inspect` says why")
-    dims, found, tried = _read(listing, workers, max_decoded)
+    least, listing = _listed(source, protocol, key, max_decoded)
+    dims, found, tried = _read(listing, least, workers, max_decoded)
     shapes = Counter(case.native for case in found)
     held = [e.label if isinstance(e.label, tuple) else (e.label,) for e in listing.entries]
     counts = Counter(label for labels in held for label in labels)
@@ -117,27 +115,35 @@ def survey(source: Path, protocol: Protocol, *, key: bytes, workers: int = 2, ma
     )
 
 
-def _listed(source: Path, protocol: Protocol, key: bytes, max_decoded: int) -> Listing:
-    """The listing, of pictures or else of volumes: an archive is asked for its dimensions before it is read."""
-    name, refused = partial(pseudonym, key, "case"), None
+def _listed(source: Path, protocol: Protocol, key: bytes, max_decoded: int) -> tuple[int, Listing]:
+    """The fewest dimensions that give cases, and the listing: a row that names a folder is a case only in 3D."""
+    name, refused, empty = partial(pseudonym, key, "case"), None, None
     for dims in (2, 3):
         trial = protocol.model_copy(update={"input": Input(dims=dims)})
         try:
-            return list_source(source, trial, name, _MEMORY_LIMIT, max_decoded)
+            listing = list_source(source, trial, name, _MEMORY_LIMIT, max_decoded)
         except DataError as error:
             refused = refused or error
-    assert refused is not None, "two were tried"  # noqa: S101
-    raise refused
+            continue
+        if listing.entries:
+            return dims, listing
+        empty = empty or listing
+    if empty is None:
+        assert refused is not None, "two were tried"  # noqa: S101
+        raise refused
+    reasons = Counter(problem.reason for problem in empty.problems).most_common(1)
+    why = f": {reasons[0][0]} ({reasons[0][1]:,} of {len(empty.problems):,})" if reasons else ""
+    raise DataError(f"none of the cases can be used{why}; `medharden inspect` names each")
 
 
-def _read(listing: Listing, workers: int, max_decoded: int) -> tuple[int, list[ReadCase], int]:
+def _read(listing: Listing, least: int, workers: int, max_decoded: int) -> tuple[int, list[ReadCase], int]:
     """The dimensions under which most of a sample can be read, what was read, and how many were tried."""
     picked = sorted({round(n) for n in np.linspace(0, len(listing.entries) - 1, _MOST).tolist()})
     few = Listing(
         listing.source, listing.classes, tuple(listing.entries[n] for n in picked), listing.read, digest=listing.digest
     )
     best: tuple[int, list[ReadCase], int] | None = None
-    for dims in (2, 3):
+    for dims in range(least, 4):
         spec = Input(dims=dims, intensity=Intensity(mode="percentile", low=0, high=100))
         with Store() as store:
             room = room_for(max_decoded, spec)

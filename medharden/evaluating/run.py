@@ -69,7 +69,8 @@ def evaluate(
         cohort: the run's cohort; its `test` split is used.
         protocol: the run's protocol.
         run: the run directory.
-        original: the model loaded anew from its file; null compares with the stored clean path only, and says so.
+        original: the model loaded anew from its file, or as the module in hand gives it; null compares with the stored
+            clean path only, and says so.
         batch_size: cases a pass at most, fewer where more would not fit (`fitting_batch`); does not change what is
             measured, and the bits are compared within equal batches.
         device: such as `cpu` or `cuda:0`.
@@ -113,9 +114,7 @@ def evaluate(
         batch_size, smaller = fitting_batch(model.decision_view(), inputs, batch_size, device)
         asked, mine = ranks.own(len(labels)), ranks.own(len(sample))
         answered = select(inputs, asked)
-        identity = merged_identity(
-            identity_of(reference, model, answered, batch_size, "file" if original is not None else "none")
-        )
+        identity = merged_identity(identity_of(reference, model, answered, batch_size, _compared_with(original)))
         subjects = merged_subjects(subjects_of(reference, model, answered, batch_size), asked)
         attacked, truth = select(inputs, sample[mine.to(device)]), labels[sample[mine.to(device)]]
         own = attack_all(subjects, attacked, truth, protocol, batch_size, device, progress, run, cohort.seal, mine)
@@ -180,6 +179,13 @@ def _require_this_run(run: Path, digests: Mapping[str, str]) -> HardenRecord:
     if record.hardened != digests["hardened"]:
         raise RunError(f"the hardened model in hand is not the one that {run.name} records; was a file replaced?")
     return record
+
+
+def _compared_with(original: Classifier | None) -> str:
+    """Where the original in hand comes from."""
+    if original is None:
+        return "none"
+    return "module" if original.record.from_module else "file"
 
 
 def _gradients_taken(results: Mapping[str, SuiteResult], protocol: Protocol, classes: int) -> int:

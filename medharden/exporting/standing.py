@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from medharden.audit import RunFiles
+from medharden.audit.independent import logged_tests
 from medharden.errors import RunError
 from medharden.record import Evaluation, GateDecision, HardenRecord, Verdict
 
@@ -61,6 +62,8 @@ def standing_of(files: RunFiles) -> Standing:
         "the verdict is on another evaluation": decision.evaluation == found["evaluation.json"],
         "the case table is another": evaluation.cases == found["cases.parquet"],
         "the verdict is under another protocol": decision.protocol == protocol,
+        "an independent test came after the verdict, or is not in it": {t.key for t in logged_tests(log)}
+        == {t.key for t in decision.independent},
     }
     wrong = [reason for reason, right in agree.items() if not right]
     if wrong:

@@ -26,6 +26,9 @@ authorised release, where there is one) on the same cases, with the patient as t
     agreement (artefacts only) answered and referred as by the      never                   INCONCLUSIVE
                                composite, on every test case; it is reported and decides nothing
 
+Where the release was tested independently too (`independent/`), each endpoint is that of the evaluation in which it
+came out worse, and the verdict is the gravest of all.
+
 A subgroup FAILs where harm is shown by exact limits, and so does the run; a subgroup that is INCONCLUSIVE is listed
 among the reasons and leaves the verdict as it is. Nothing passes where the original is not shown to be better than
 chance and the protocol states no floor, or where no attack won on anybody.

@@ -35,7 +35,7 @@ def _verdict(harden: HardenRecord, identity: Identity, cases: int) -> tuple[Verd
     seen = f"(n = {identity.cases}, largest difference of a logit {identity.max_abs_difference:g})"
     if hardened_apart:
         return Verdict.FAIL, "hardening moved the clean path: its state or logits differ before and after"
-    if identity.against != "file":
+    if identity.against not in ("file", "module"):
         return Verdict.INCONCLUSIVE, "the clean path was not compared with the original's file; evaluate with that file"
     if not (identity.state_equal and identity.logits_equal and identity.max_abs_difference == 0.0):
         return Verdict.FAIL, f"the clean path is not the original bit for bit {seen}"

@@ -13,9 +13,10 @@ from medharden.files import require_plain
 from medharden.gating.authorised import Release
 from medharden.gating.decision import decide, invalid
 from medharden.gating.digests import RunDigests, mismatches
+from medharden.gating.independent import held_tests, in_place, unfinished_tests, with_test
 from medharden.gating.looks import history_problems
 from medharden.protocol import Protocol
-from medharden.record import CohortRecord, Evaluation, GateDecision, HardenRecord, Progress
+from medharden.record import CaseTable, CohortRecord, Evaluation, GateDecision, HardenRecord, Progress, Verdict
 
 __all__ = ["digests_of", "gate", "require_all"]
 
@@ -118,18 +119,33 @@ def _decide(
     wrong = (*mismatches(harden, evaluation, digests), *history_problems(protocol, history, digests))
     if wrong:
         return invalid(protocol, digests, wrong)
+    if evaluation.tester is not None:
+        return invalid(protocol, digests, ["evaluation.json is an independent test; the run's own lies in its place"])
     cohort = files.record("cohort.json", CohortRecord)
-    return decide(
-        protocol,
-        cohort,
-        harden,
-        evaluation,
-        files.cases(),
-        digests=digests,
-        history=history,
-        release=None if authorised is None else _release(RunFiles(authorised)),
-        ledger=None if ledger is None else read_ledger(ledger, key_id=cohort.key_id),
-    )
+    held = held_tests(files)
+    problems = [problem for test in held for problem in test.problems]
+    placed = [] if problems else [in_place(test, evaluation, protocol.seed) for test in held]
+    problems += [problem for _, found in placed for problem in found]
+    if problems:
+        return invalid(protocol, digests, problems)
+    release = None if authorised is None else _release(RunFiles(authorised))
+    counted = None if ledger is None else read_ledger(ledger, key_id=cohort.key_id)
+
+    def on(seen: Evaluation, cases: CaseTable) -> GateDecision:
+        return decide(
+            protocol, cohort, harden, seen, cases, digests=digests, history=history, release=release, ledger=counted
+        )
+
+    own = files.cases()
+    decision = on(evaluation, own)
+    if decision.verdict is Verdict.INVALID:
+        return decision
+    for test, (seen, _) in zip(held, placed, strict=True):
+        alone = on(seen, test.cases)
+        if alone.verdict is Verdict.INVALID:
+            return invalid(protocol, digests, [f"independent test: {reason}" for reason in alone.reasons])
+        decision = with_test(decision, alone, test, own)
+    return replace(decision, findings=(*decision.findings, *unfinished_tests(files)))
 
 
 def _release(files: RunFiles) -> Release:

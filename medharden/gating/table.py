@@ -71,7 +71,8 @@ def content_problems(
     undeclared = [name for name in cases.groups if name not in protocol.subgroups.columns]
     if undeclared:
         yield f"cases.parquet has the groups {undeclared}, which the protocol's subgroups.columns don't declare"
-    yield from _sample(protocol, cohort, cases)
+    seed = protocol.seed if evaluation.tester is None else evaluation.tester.seed
+    yield from _sample(protocol, cohort, cases, seed)
     rule = protocol.decision_rule(len(cohort.classes))
     positive = cohort.classes.index(protocol.task.positive) if protocol.task.positive is not None else 0
     threshold = None if rule == "argmax" else protocol.task.threshold_of(cohort.classes[positive])
@@ -89,13 +90,11 @@ def content_problems(
         yield from _counts(evaluation.subject(name), subject, cases)
 
 
-def _sample(protocol: Protocol, cohort: CohortRecord, cases: CaseTable) -> Iterator[str]:
-    """Whether the attacked cases are those that the protocol's seed draws from the test split, all and no others."""
+def _sample(protocol: Protocol, cohort: CohortRecord, cases: CaseTable, seed: int) -> Iterator[str]:
+    """Whether the attacked cases are those that the seed draws from the test split, all and no others."""
     test = cohort.split("test")
     labels = np.array([[k in present(c.label) for k in range(len(cohort.classes))] for c in test])
-    drawn = stratified_sample(
-        labels if cohort.multilabel else labels.argmax(axis=1), protocol.suite.cases, protocol.seed
-    )
+    drawn = stratified_sample(labels if cohort.multilabel else labels.argmax(axis=1), protocol.suite.cases, seed)
     expected = {test[row].case for row in drawn.tolist()}
     attacked = {case for case, flag in zip(cases.case, cases.attacked.tolist(), strict=True) if flag}
     if attacked == expected:

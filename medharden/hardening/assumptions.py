@@ -32,6 +32,11 @@ def model_findings(
     """
     for text in record.assumed:
         yield Finding("model.assumed", "warning", f"Assumed of the model: {text}.")
+    if record.from_module:
+        said = record.origins.get("built again", "")
+        severity = "warning" if said.startswith("no") else "info"
+        message = f"The original was given as a module in Python. Built again from its name: {said}."
+        yield Finding("model.given_as_module", severity, message)
     if labels.ndim == 1 and not record.class_names:
         yield _order(labels, answered, classes)
 

@@ -13,6 +13,7 @@ from medharden.models.classifier import Classifier, check_classifier, logits_in_
 from medharden.models.contract import Contract, contract_fields
 from medharden.models.description import describe_hardened
 from medharden.models.findings import finding_support, mix_findings
+from medharden.models.given import Normaliser
 from medharden.models.hardened import (
     Assessment,
     DecisionView,
@@ -34,6 +35,7 @@ __all__ = [
     "Contract",
     "DecisionView",
     "HardenedClassifier",
+    "Normaliser",
     "RuntimeModel",
     "answered_rightly",
     "answers",

@@ -14,6 +14,7 @@ from typing import Any, cast
 from torch import Tensor, nn
 
 from medharden.errors import ModelError
+from medharden.foreign import own_place, place_of
 from medharden.models.arguments import check_arguments
 from medharden.models.building import Limits, Make, built, require_fit, sketched
 from medharden.models.naming import Matched, Naming, matched
@@ -214,7 +215,13 @@ def _python_factory(name: str) -> Callable[..., Any]:
     try:
         factory = getattr(importlib.import_module(module_name), class_name)
     except (ImportError, AttributeError, ValueError, TypeError) as error:
-        raise ModelError(f"python:{name} can't be imported: {error}; run from the folder that holds it") from error
+        place = own_place(error)
+        raise ModelError(
+            f"python:{name} can't be imported: {error}"
+            + (f" ({place})" if place else "; run from the folder that holds it")
+        ) from error
+    except Exception as error:  # the user's own code may raise anything
+        raise ModelError(f"python:{name} can't be imported: its own code stopped: {place_of(error)}") from error
     finally:
         sys.path.remove("")
     if not callable(factory):
@@ -239,10 +246,16 @@ def _construct(factory: Callable[..., Any], arguments: dict[str, Any], name: str
         raise ModelError(f"{name} needs a package that is not installed: {said}") from error
     except _FAULTS as error:
         said = (str(error).splitlines() or [""])[0] or type(error).__name__
+        place = own_place(error)
         raise ModelError(
-            f"{name} can't be built with {neutral(str(arguments))[:300]}: {neutral(said)[:300]}; set model.arguments "
-            "in the protocol"
+            f"{name} can't be built with {neutral(str(arguments))[:300]}: {neutral(said)[:300]}"
+            f"{place and f' ({place})'}; set model.arguments in the protocol"
         ) from error
+    except Exception as error:  # the user's own code may raise anything
+        place = own_place(error)
+        if not place:
+            raise
+        raise ModelError(f"{name} can't be built: its own code stopped: {place}") from error
     if not isinstance(network, nn.Module):
         raise ModelError(f"{name} made a {type(network).__name__}, expected a torch.nn.Module")
     return network

@@ -4,20 +4,29 @@ from __future__ import annotations
 
 import copy
 import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from medharden.errors import ModelError, RangeError
+from medharden.errors import MedHardenError, ModelError, RangeError
+from medharden.foreign import own_place
+from medharden.models.given import Normaliser, own_network, rebuilt, require_example, spoken_values
 from medharden.models.origins import require_order
 from medharden.models.outputs import named_output
 from medharden.record import ModelRecord
 from medharden.rows import Cases, parts
+from medharden.shortage import shortage
+from medharden.text import neutral
 
 __all__ = ["Classifier", "check_classifier", "logits_in_batches", "state_digest"]
 
 
 _FAR = 1e4
+# what layers raise on inputs that don't fit them
+_UNFIT = (RuntimeError, ValueError, AssertionError, TypeError, LookupError, AttributeError)
 
 
 class Classifier(nn.Module):
@@ -40,6 +49,80 @@ class Classifier(nn.Module):
         self.register_buffer("std", _per_channel(record.std, record.channels).view(shape))
         self.eval()
 
+    @classmethod
+    def from_module(
+        cls,
+        module: nn.Module,
+        example: Tensor,
+        *,
+        classes: Sequence[str],
+        normaliser: Normaliser | None,
+        arch: str | None = None,
+        arguments: Mapping[str, Any] | None = None,
+        channels: int | None = None,
+        multilabel: bool = False,
+        output: str | int | None = None,
+    ) -> Classifier:
+        """A trained module as it is in a notebook or a training script.
+
+        It is copied; the one that was given is neither changed nor kept. It is built again from its name, so that its
+        release can be loaded elsewhere; where that gives no or another model, `record.origins` and a finding say so,
+        and the release is loaded with such a module at hand: `load_hardened(run, network=module)`.
+
+        Args:
+            module: takes normalised input (N, C, *spatial) and answers with (N, K) logits.
+            example: (n, C, *spatial) a few inputs in [0, 1], such as `cohort.batch(range(4))[0]`; nothing is fitted to
+                them.
+            classes: names of the outputs, in their order; of a multi-label task the findings.
+            normaliser: what the module was trained with between [0, 1] and its input; null if nothing.
+            arch: its name, such as `timm:resnet18` or `python:package.module:function`; null tries timm's own word,
+                then its class.
+            arguments: of that name's constructor.
+            channels: that the module takes, where grey examples are to be repeated to them; null takes the example's.
+            multilabel: whether each output is a finding of its own.
+            output: key or index of the logits where the module returns several parts.
+
+        Raises:
+            ModelError: it is no module, fails on the example, answers with other than one finite logit a class, or
+                answers the same input otherwise the second time.
+            RangeError: the example leaves [0, 1].
+        """
+        network, dims = own_network(module), require_example(example)
+        example = example.detach().cpu().float()
+        state, takes = state_digest(network), channels or example.shape[1]
+        record = ModelRecord(
+            source="python",
+            arch=type(network).__qualname__,
+            arguments=dict(arguments or {}),
+            classes=len(classes),
+            channels=takes,
+            dims=dims,
+            **spoken_values(normaliser, takes),
+            one_logit=False,
+            file=f"module:{state}",
+            state=state,
+            parameters=sum(p.numel() for p in network.parameters()),
+            output=output,
+            class_names=tuple(classes),
+        )
+        with torch.no_grad():
+            one = _tried(cls(network, record), example).shape[1:].numel() == 1
+            record = replace(record, one_logit=one and not multilabel)
+        given = cls(network, record)
+        check_classifier(given, example, tuple(classes), multilabel=multilabel)
+
+        @torch.no_grad()
+        def same(other: nn.Module) -> bool:
+            return torch.equal(cls(other, record)(example), given(example))
+
+        if not same(network):
+            raise ModelError("the module answers the same input otherwise the second time; is something random in it?")
+        again = rebuilt(network, dims, arch, record.arguments, same)
+        said = {"module": "given in Python", "mean": "stated", "std": "stated", "class order": "stated"}
+        said["built again"] = again.said
+        given.record = replace(record, source=again.arch.source, arch=again.arch.name, origins=said)
+        return given
+
     def normalised(self, inputs: Tensor) -> Tensor:
         """(N, C, *spatial) in [0, 1] as the network takes it: z-scores, or less mean by std."""
         if self.record.zscore is not None:
@@ -57,12 +140,13 @@ class Classifier(nn.Module):
             multi-label task (N, L) logits, one a finding, L >= 1.
 
         Raises:
-            ModelError: the network answers with several parts, and none of them, or none that is there, is named.
+            ModelError: the network answers with several parts, and none of them, or none that is there, is named; or
+                it is the user's own code, and that stopped.
         """
         channels = self.record.channels
         if inputs.shape[1] == 1 and channels > 1:
             inputs = inputs.expand(-1, channels, *inputs.shape[2:])
-        logits = named_output(self.network(self.normalised(inputs)), self.record.output)
+        logits = named_output(self._answer(self.normalised(inputs)), self.record.output)
         if self.record.one_logit:
             if logits.shape[1:].numel() != 1 or logits.shape[0] != inputs.shape[0]:
                 raise ModelError(
@@ -72,6 +156,20 @@ class Classifier(nn.Module):
             logits = logits.reshape(-1, 1)  # as many as there are cases, in a traced graph too
             return torch.cat([torch.zeros_like(logits), logits], dim=1)
         return logits
+
+    def _answer(self, inputs: Tensor) -> Any:
+        try:
+            return self.network(inputs)
+        except MedHardenError:
+            raise
+        except Exception as error:  # the user's own code may raise anything
+            place = own_place(error) if self.record.source == "python" and shortage(error) is None else ""
+            if not place:
+                raise
+            said = neutral((str(error).splitlines() or [""])[0])[:200]
+            raise ModelError(
+                f"the model's own code stopped on inputs of shape {tuple(inputs.shape)}: {place}{said and ': '}{said}"
+            ) from error
 
 
 def _z_scores(inputs: Tensor, by_channel: bool, nonzero: bool) -> Tensor:
@@ -127,14 +225,7 @@ def check_classifier(model: Classifier, inputs: Tensor, classes: tuple[str, ...]
             f"the model takes {record.channels} channel(s), the data have {inputs.shape[1]}; "
             "set input.channels in the protocol"
         )
-    try:
-        logits = model(inputs)
-    except (RuntimeError, ValueError, AssertionError, TypeError, LookupError, AttributeError) as error:
-        said = (str(error).splitlines() or [type(error).__name__])[0]
-        raise ModelError(
-            f"the model ({record.arch}) does not accept inputs of shape {tuple(inputs.shape[1:])}: "
-            f"{said[:200]}; set input.size in the protocol to the size it was trained at"
-        ) from error
+    logits = _tried(model, inputs)
     if logits.ndim != 2:
         raise ModelError(f"expected logits of shape (cases, classes), the model returned shape {tuple(logits.shape)}")
     if logits.shape[1] != len(classes):
@@ -151,6 +242,23 @@ def check_classifier(model: Classifier, inputs: Tensor, classes: tuple[str, ...]
         )
     if not bool(torch.isfinite(logits).all()):
         raise ModelError("the model's logits are not finite on the first cases; are mean and std right?")
+
+
+def _tried(model: Classifier, inputs: Tensor) -> Tensor:
+    """The model's answer on its first inputs, or what it lacks."""
+    try:
+        return model(inputs)  # type: ignore[no-any-return]
+    except (ModelError, *_UNFIT) as error:
+        cause = error.__cause__ if isinstance(error, ModelError) else error
+        if not isinstance(cause, _UNFIT):
+            raise
+        place = own_place(cause)
+        said = (str(cause).splitlines() or [""])[0][:200]
+        told = f"{said} ({place})" if said and place else said or place or type(cause).__name__
+        raise ModelError(
+            f"the model ({model.record.arch}) does not accept inputs of shape {tuple(inputs.shape[1:])}: {told}; "
+            "set input.size in the protocol to the size it was trained at"
+        ) from cause
 
 
 def _answers_probabilities(model: Classifier, inputs: Tensor) -> bool:

@@ -11,9 +11,11 @@ from torch import Tensor, nn
 from medharden.errors import ModelError
 from medharden.models.architectures import Architecture, build_network, network_size, parse_arch
 from medharden.models.arguments import check_arguments
+from medharden.models.building import require_fit
 from medharden.models.bundle_view import BundleView, view_lines
 from medharden.models.bundles import bundle_inputs, network_definition
 from medharden.models.classifier import Classifier, state_digest
+from medharden.models.given import own_network
 from medharden.models.naming import Naming
 from medharden.models.origins import origins
 from medharden.models.weights import Weights, read_weights
@@ -105,21 +107,32 @@ def _assemble(
     return Classifier(network, record)
 
 
-def rebuild_network(record: ModelRecord, state: dict[str, Tensor], trusted: str | None) -> nn.Module:
+def rebuild_network(
+    record: ModelRecord, state: dict[str, Tensor], trusted: str | None, given: nn.Module | None = None
+) -> nn.Module:
     """Builds the network of a recorded model again, with weights of the same names.
 
     Args:
         record: what was recorded when it was first loaded.
         state: the network's state dict.
         trusted: the `python:` architecture that the user names now, if any.
+        given: a module of that architecture that the user has at hand; it is copied, and its weights don't matter.
 
     Raises:
         ModelError: the architecture is Python code that the user hasn't named, or the weights don't fit.
     """
     text = record.arch if record.source == "bundle" else f"{record.source}:{record.arch}"
+    if given is not None:
+        network = own_network(given)
+        require_fit(network, state, f"the module that was given for {text}")
+        network.load_state_dict(state, strict=True)
+        return network
     arch = parse_arch(text, dict(record.arguments))
     if arch.source == "python" and trusted != text:
-        raise ModelError(f"this run's architecture is Python code; name it to allow it: --arch {text}")
+        advice = f"name it to allow it: --arch {text}"
+        if record.origins.get("built again", "").startswith("no"):
+            advice = "give a module of it: load_hardened(RUN, network=MODULE)"
+        raise ModelError(f"this run's architecture is Python code; {advice}")
     network, found = build_network(arch, state, record.dims)
     network.load_state_dict(found.state, strict=True)
     outputs, channels = network_size(network, found.state, arch)

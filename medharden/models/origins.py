@@ -13,7 +13,7 @@ from medharden.models.naming import Matched
 from medharden.models.weights import Weights
 from medharden.protocol import ModelSpec
 
-__all__ = ["Origins", "origins", "require_order"]
+__all__ = ["Origins", "normalisation", "origins", "require_order"]
 
 Numbers = tuple[float, ...]
 
@@ -76,6 +76,16 @@ def origins(network: nn.Module, weights: Weights, found: Matched, spec: ModelSpe
             f"model; state {keys} in the protocol"
         )
     return Origins(values["mean"], values["std"], said, tuple(assumed))
+
+
+def normalisation(spec: ModelSpec, channels: int) -> tuple[Numbers, Numbers]:
+    """Mean and std as a protocol's word alone gives them; 0 and 1 where it has none.
+
+    Raises:
+        ModelError: values that are not one a channel.
+    """
+    mean, std = (_stated(spec, name) or (nothing,) for name, nothing in (("mean", 0.0), ("std", 1.0)))
+    return _fit(mean, channels, "mean"), _fit(std, channels, "std")
 
 
 def _stated(spec: ModelSpec, name: str) -> Numbers | None:

@@ -38,7 +38,9 @@ def hardened_bytes(model: HardenedClassifier, description: bytes) -> bytes:
     return save(kept, metadata={_DESCRIPTION: hashlib.sha256(description).hexdigest()})
 
 
-def load_hardened(folder: Path | str, *, arch: str | None = None) -> HardenedClassifier:
+def load_hardened(
+    folder: Path | str, *, arch: str | None = None, network: nn.Module | None = None
+) -> HardenedClassifier:
     """Loads `hardened.safetensors` and `hardened.json` from a run directory; each is read once.
 
     `hardened_bytes` of the model and the bytes of `hardened.json` are the bytes that were loaded, so whoever holds the
@@ -47,6 +49,8 @@ def load_hardened(folder: Path | str, *, arch: str | None = None) -> HardenedCla
     Args:
         folder: the run directory.
         arch: the `python:` architecture, where the original had one; it must be named again to be run.
+        network: a module of the original's architecture instead, such as the one that `Classifier.from_module` was
+            given; it is copied, and takes the released weights.
 
     Raises:
         ModelError: a file is missing or damaged, or the weights don't fit.
@@ -66,10 +70,8 @@ def load_hardened(folder: Path | str, *, arch: str | None = None) -> HardenedCla
     record = told.original
     state |= {k: state[_twin(k)] for k in _branch_keys(state) if k not in state}
     prefix = "clean_path.network."
-    network = rebuild_network(
-        record, {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}, arch
-    )
-    clean = Classifier(network, record)
+    own = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
+    clean = Classifier(rebuild_network(record, own, arch, network), record)
     branch, bias = copy.deepcopy(clean), torch.zeros(record.classes)
     parts = nn.ModuleDict({"clean_path": clean, "robust_branch": branch})  # before they are pinned
     parts.register_buffer("decision_bias", bias)

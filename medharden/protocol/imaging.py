@@ -30,13 +30,14 @@ class Intensity(Strict):
             none; `window` maps [low, high] in rescaled units (HU for CT) to [0, 1]; `percentile` maps each case's
             own `low`-th to `high`-th percentile to [0, 1] (for PET and MRI, whose units vary from scan to scan);
             `minmax` maps each case's own smallest and largest value to 0 and 1; `max` maps 0 to 0 and its largest value
-            to 1, and refuses negative values, so that zero stays zero for a z-score over non-zero values.
+            to 1, and refuses negative values, so that zero stays zero for a z-score over non-zero values; `ready` takes
+            inputs that lie in [0, 1] already, as a dataset in Python gives them, and refuses files.
         low, high: borders of the window, or percentiles in [0, 100].
         when: `before` the steps of `input.spatial`, or `after` them, on what they leave.
         inverted: `file` inverts what a DICOM file says is inverted (MONOCHROME1); `never` takes values as they are.
     """
 
-    mode: Literal["file", "window", "percentile", "minmax", "max"] = "file"
+    mode: Literal["file", "window", "percentile", "minmax", "max", "ready"] = "file"
     low: float | None = None
     high: float | None = None
     when: Literal["before", "after"] = "before"
@@ -49,7 +50,7 @@ class Intensity(Strict):
 
     @model_validator(mode="after")
     def _consistent(self) -> Intensity:
-        if self.mode in ("file", "minmax", "max"):
+        if self.mode in ("file", "minmax", "max", "ready"):
             if self.low is not None or self.high is not None:
                 raise ValueError(f"input.intensity: mode {self.mode!r} takes no low and high")
             return self
@@ -157,6 +158,11 @@ class Input(Strict):
             raise ValueError(f"input.size has {len(self.size)} numbers; input.dims is {self.dims}")
         if self.spatial and (self.size is not None or self.fit != "stretch"):
             raise ValueError("input.spatial stands in the place of input.size and input.fit; state one of them")
+        if self.intensity.mode == "ready" and (self.spatial or self.size is not None or self.channels != "auto"):
+            raise ValueError(
+                "input.intensity: mode 'ready' takes inputs as they are given; leave out input.size, input.spatial and "
+                "input.channels"
+            )
         for step in self.spatial:
             counts = {len(v) for v in (step.size, step.mm) if v is not None}
             if counts - {self.dims}:

@@ -10,22 +10,25 @@ from medharden.record.cohort import AlikePair, CaseRecord, CohortRecord, Exclude
 from medharden.record.common import Environment, Finding, Progress, Verdict
 from medharden.record.compared import ComparedAnswers, ComparedRow
 from medharden.record.evaluation import (
+    INDEPENDENT,
     AttackOutcome,
     CaseTable,
     Evaluation,
     FindingTable,
     Identity,
+    IndependentTester,
     SanityPoint,
     SubjectOutcome,
     SubjectTable,
 )
 from medharden.record.export import ARTEFACTS, EXPORTS, ExportRecord, Parity
-from medharden.record.gate import Endpoint, GateDecision
+from medharden.record.gate import Endpoint, GateDecision, IndependentTest
 from medharden.record.hardening import BranchRecord, CostRecord, EpochRecord, FrontierPoint, FusionRecord, HardenRecord
 
 __all__ = [
     "ARTEFACTS",
     "EXPORTS",
+    "INDEPENDENT",
     "AlikePair",
     "AttackOutcome",
     "AttackRecord",
@@ -51,6 +54,8 @@ __all__ = [
     "GateDecision",
     "HardenRecord",
     "Identity",
+    "IndependentTest",
+    "IndependentTester",
     "Label",
     "ModelRecord",
     "Parity",

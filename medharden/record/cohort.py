@@ -68,7 +68,7 @@ class CohortRecord:
     """What data a run saw (`cohort.json`).
 
     Attributes:
-        source: `folder`, `manifest` or `npz`.
+        source: `folder`, `manifest`, `npz`, or `dataset`: one of Python, in the user's own code.
         formats: file kinds and how many of each, such as `{"dicom": 60}`.
         splits_from: `given`, or `made` (by patient, from the protocol's seed).
         key_id: names the pseudonym key without revealing it.
@@ -124,7 +124,7 @@ class ModelRecord:
         classes, channels, dims: outputs, input channels, 2 or 3 spatial dimensions.
         mean, std: input normalisation, one value a channel, applied inside the model to [0, 1] input.
         one_logit: the network has one sigmoid output and is presented as two classes.
-        file: SHA-256 of the file the weights came from.
+        file: SHA-256 of the file the weights came from; of a module given in Python `module:` and `state`.
         state: digest of parameters and buffers.
         parameters: how many weights.
         output: key or index of the logits in what the network returns; null where it returns them alone.
@@ -154,3 +154,8 @@ class ModelRecord:
     assumed: tuple[str, ...] = ()
     zscore: str | None = None
     zscore_nonzero: bool = False
+
+    @property
+    def from_module(self) -> bool:
+        """Whether it was given as a module in Python, and not as a file."""
+        return self.file.startswith("module:")

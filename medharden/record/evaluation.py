@@ -10,15 +10,42 @@ import numpy.typing as npt
 from medharden.record.common import Environment, Finding
 
 __all__ = [
+    "INDEPENDENT",
     "AttackOutcome",
     "CaseTable",
     "Evaluation",
     "FindingTable",
     "Identity",
+    "IndependentTester",
     "SanityPoint",
     "SubjectOutcome",
     "SubjectTable",
 ]
+
+
+INDEPENDENT = "independent"
+"""Folder of a run directory that holds a folder for each independent test: evaluation, cases, the tester's statement.
+
+It is named by the first 16 digits of the tester's key.
+"""
+
+
+@dataclass(frozen=True)
+class IndependentTester:
+    """Who evaluated a release again, apart from those who made it.
+
+    Attributes:
+        name, role: as the tester states them.
+        key: SHA-256 of the public key under which the test is signed.
+        public_key: that key, PEM.
+        seed: of the tester's own draw: which cases are attacked, and from where.
+    """
+
+    name: str
+    role: str
+    key: str
+    public_key: str
+    seed: int
 
 
 @dataclass(frozen=True)
@@ -26,7 +53,8 @@ class Identity:
     """Whether the released clean path still is the original, on every test case.
 
     Attributes:
-        against: `file` where the original was loaded anew, `none` where no file was given.
+        against: `file` where the original was loaded anew, `module` where it was given as a module in Python, `none`
+            where neither was given.
         state_equal: parameters and buffers equal bit for bit.
         logits_equal: `torch.equal` over all test cases, same batches, device and data type.
         max_abs_difference: largest absolute difference of any logit.
@@ -112,6 +140,7 @@ class Evaluation:
         decision_threshold: probability from which the positive class is answered (two classes), or `argmax`.
         artefact: SHA-256 of the exported model that was evaluated (`artefacts/ID`); empty where the composite was.
         sanity: robust accuracy against budget and steps on a few cases; empty where the protocol asks for none.
+        tester: who evaluated independently (`independent/KEY`); null of the run's own evaluation.
     """
 
     protocol: str
@@ -130,6 +159,7 @@ class Evaluation:
     findings: tuple[Finding, ...] = ()
     sanity: tuple[SanityPoint, ...] = ()
     artefact: str = ""
+    tester: IndependentTester | None = None
 
     def subject(self, name: str) -> SubjectOutcome:
         """The outcome of one subject.

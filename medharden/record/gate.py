@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from medharden.record.common import Finding, Verdict
 
-__all__ = ["Endpoint", "GateDecision"]
+__all__ = ["Endpoint", "GateDecision", "IndependentTest"]
 
 
 @dataclass(frozen=True)
@@ -30,6 +30,8 @@ class Endpoint:
         justification: the protocol's clinical reason for the limit.
         comparator: `original`, or `authorised` where the last authorised release is what was compared with.
         role: `co-primary`, which must pass, or `alternative`, of which one suffices (multiplicity `any-holm`).
+        tester: whose independent test gave these numbers, where they are worse than those of the run's own evaluation;
+            else empty.
     """
 
     name: str
@@ -51,6 +53,45 @@ class Endpoint:
     power: float | None = None
     comparator: str = "original"
     role: str = "co-primary"
+    tester: str = ""
+
+
+@dataclass(frozen=True)
+class IndependentTest:
+    """An independent test of the release beside the run's own evaluation, case by case.
+
+    Attributes:
+        name, role, key, seed: of the tester, as in the evaluation below `independent/`.
+        evaluation: SHA-256 of that evaluation.
+        platform, device: where it ran.
+        verdict: on its numbers alone.
+        cases: test cases, the same in both.
+        answers_differ: of these, how many the release answers or refers otherwise in it.
+        original_differs: likewise of the original.
+        largest_difference: largest absolute difference of a probability of the release.
+        attacked: cases that both attacked.
+        robust: of these, how many stand in both, in the run's own evaluation alone, in this test alone, in neither.
+        robust_correct, attacked_here: cases of its own draw that stand, of how many.
+        decides: names of the endpoints that its numbers decide, since they are worse.
+    """
+
+    name: str
+    role: str
+    key: str
+    seed: int
+    evaluation: str
+    platform: str
+    device: str
+    verdict: Verdict
+    cases: int
+    answers_differ: int
+    original_differs: int
+    largest_difference: float
+    attacked: int
+    robust: tuple[int, ...]
+    robust_correct: int
+    attacked_here: int
+    decides: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -63,6 +104,7 @@ class GateDecision:
         ledger: hash of the last line of the ledger of looks that was read, or empty where none was.
         artefact: SHA-256 of the exported model that was decided on; empty where it was the composite.
         protocol_required: digest of the protocol that whoever decided required; empty where the run's own was taken.
+        independent: independent tests of the release; of each endpoint the worse outcome counts.
     """
 
     verdict: Verdict
@@ -80,3 +122,4 @@ class GateDecision:
     ledger: str = ""
     protocol_required: str = ""
     artefact: str = ""
+    independent: tuple[IndependentTest, ...] = ()

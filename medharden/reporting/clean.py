@@ -239,8 +239,8 @@ def _whom(records: RunRecords) -> str:
     test = records.cohort.split("test")
     patients = len({case.patient for case in test})
     of = f" of {count(patients)} patients" if records.cohort.grouped_by == "patient" else ", no patient named"
-    stated = records.protocol.report.population or "population not stated in the protocol"
-    return f"{stated}: {count(len(test))} test cases{of}"
+    stated = records.protocol.report.population or "not stated in the protocol"
+    return f"{count(len(test))} test cases{of}; population: {stated.rstrip('.')}"
 
 
 def _identity(records: RunRecords) -> tuple[bool | None, str, str]:

@@ -36,6 +36,7 @@ def machine_report(records: RunRecords) -> dict[str, Any]:
         "subjects": [_subject(records, s) for s in evaluation.subjects],
         **_by_finding(records),
         **_artefacts(records),
+        **({"independent": [asdict(test) for test in decision.independent]} if decision.independent else {}),
         "usefulness": [asdict(at) for at in usefulness(records)],
         "sanity": [asdict(p) for p in evaluation.sanity],
         "identity": asdict(evaluation.identity),

@@ -10,11 +10,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import get_args
 
-from medharden.protocol import TESTED, StatedThreat, Tester, ThreatName
+from medharden.protocol import TESTED, StatedThreat, ThreatName
 from medharden.record import Endpoint, SanityPoint
 from medharden.reporting.accuracy import robust_limits
 from medharden.reporting.numbers import percent, percent_interval
 from medharden.reporting.source import RunRecords
+from medharden.reporting.tested import who
 from medharden.reporting.wording import threat_words
 
 __all__ = ["Evidence", "ThreatRow", "threat_matrix"]
@@ -22,6 +23,9 @@ __all__ = ["Evidence", "ThreatRow", "threat_matrix"]
 _NOT_STATED = "not stated"
 _NOT_TESTED = "not tested"
 _NONE_HERE = "none in medharden"
+
+_TESTED_AGAIN: tuple[ThreatName, ...] = ("evasion_white_box", "evasion_queries", "referral_flood", "tampering")
+"""What an independent test tries too; it draws no curves."""
 
 _NAMES: dict[ThreatName, tuple[str, str]] = {
     "evasion_white_box": (
@@ -103,14 +107,17 @@ def threat_matrix(records: RunRecords) -> tuple[ThreatRow, ...]:
     for threat in get_args(ThreatName):
         shown = _SHOWN.get(threat, _nothing)(records)
         if shown is not None:
-            rows.append(_row(threat, shown, stated.get(threat), records.protocol.report.tester))
+            rows.append(_row(threat, shown, stated.get(threat), records))
     return tuple(rows)
 
 
-def _row(threat: ThreatName, shown: _Shown, stated: StatedThreat | None, tester: Tester | None) -> ThreatRow:
+def _row(threat: ThreatName, shown: _Shown, stated: StatedThreat | None, records: RunRecords) -> ThreatRow:
     mitigation, test, result, by = shown.mitigation, shown.test, shown.result, "nobody"
+    evidence = shown.evidence
     if shown.test != _NOT_TESTED:
-        by = _who(tester)
+        again = _again(records) if threat in _TESTED_AGAIN else ()
+        by = "; ".join([who(records.protocol.report.tester), *(f"{e.value} (independent test)" for e in again)])
+        evidence = (*evidence, *again)
     if stated is not None and stated.mitigation is not None:
         mitigation = (
             f"{mitigation}. Stated: {stated.mitigation}" if mitigation != _NONE_HERE else f"stated: {stated.mitigation}"
@@ -118,7 +125,7 @@ def _row(threat: ThreatName, shown: _Shown, stated: StatedThreat | None, tester:
     if stated is not None and stated.test is not None:
         mine = test != _NOT_TESTED
         test = f"{test}. Stated: {stated.test}" if mine else f"stated: {stated.test}"
-        by = f"{by}; of the stated test: {_who(stated.tester)}" if mine else _who(stated.tester)
+        by = f"{by}; of the stated test: {who(stated.tester)}" if mine else who(stated.tester)
         result = result if mine else "as stated"
     name, terms = _NAMES[threat]
     return ThreatRow(
@@ -131,7 +138,15 @@ def _row(threat: ThreatName, shown: _Shown, stated: StatedThreat | None, tester:
         result=result,
         tester=by,
         residual_risk=(stated.residual_risk if stated is not None else None) or _NOT_STATED,
-        evidence=shown.evidence,
+        evidence=evidence,
+    )
+
+
+def _again(records: RunRecords) -> tuple[Evidence, ...]:
+    """Who tested the release independently."""
+    return tuple(
+        Evidence("gate.json", f"/independent/{k}/name", test.name)
+        for k, test in enumerate(records.decision.independent)
     )
 
 
@@ -139,12 +154,6 @@ def _scope(threat: ThreatName, stated: StatedThreat | None) -> str:
     if stated is not None:
         return "in scope" if stated.reason is None else f"ruled out: {stated.reason}"
     return "in scope, by the protocol's threat" if threat in TESTED else _NOT_STATED
-
-
-def _who(tester: Tester | None) -> str:
-    if tester is None:
-        return _NOT_STATED
-    return f"{tester.role} ({tester.name})" if tester.name else tester.role
 
 
 def _nothing(records: RunRecords) -> _Shown | None:
@@ -169,7 +178,7 @@ def _white_box(records: RunRecords) -> _Shown | None:
         result=(
             f"{released.robust_correct} of {released.attacked} attacked cases stand against all attacks together, "
             f"{percent(released.robust_accuracy)} {limits}; of the original {original.robust_correct}. "
-            f"{_verdicts(records, 'robust_')}"
+            f"{_independent(records)}{_verdicts(records, 'robust_')}"
         ),
         evidence=(
             Evidence("evaluation.json", f"/subjects/{here}/robust_correct", released.robust_correct),
@@ -183,7 +192,19 @@ def _white_box(records: RunRecords) -> _Shown | None:
             Evidence("harden.json", "/branch/form", records.harden.branch.form),
             Evidence("harden.json", "/fusion/mode", records.harden.fusion.mode),
             *_gated(records, "robust_"),
+            *(
+                Evidence("gate.json", f"/independent/{k}/{part}", getattr(test, part))
+                for k, test in enumerate(records.decision.independent)
+                for part in ("robust_correct", "attacked_here")
+            ),
         ),
+    )
+
+
+def _independent(records: RunRecords) -> str:
+    return "".join(
+        f"In an independent test {test.robust_correct} of {test.attacked_here} stand. "
+        for test in records.decision.independent
     )
 
 
@@ -273,7 +294,8 @@ def _tampering(records: RunRecords) -> _Shown | None:
     same = "are equal" if identity.state_equal and identity.logits_equal else "differ"
     return _Shown(
         mitigation=how,
-        test="the clean path against the original's file: weights, and logits of every test case, bit for bit",
+        test=f"the clean path against the original's {identity.against}: weights, and logits of every test case, bit "
+        "for bit",
         result=f"they {same}, on {identity.cases} cases; `medharden verify` checks digests, log and signatures",
         evidence=tuple(
             Evidence("evaluation.json", f"/identity/{part}", getattr(identity, part))

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import functools
+import re
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup, escape
 
 from medharden.codes import all_codes
 from medharden.record import Finding
@@ -46,6 +48,7 @@ from medharden.reporting.statements import (
     sign_rows,
     stated_rows,
 )
+from medharden.reporting.tested import tested_rows
 from medharden.reporting.usefulness import useful_rows, usefulness
 from medharden.reporting.wording import ATTACKS, LOSSES, article_15, threat_rows, untested
 from medharden.text import neutral_lines
@@ -58,13 +61,20 @@ _CLEAN_KINDS = ("noninferiority", "brier", "identity", "clean_floor", "referral"
 @functools.cache
 def environment() -> Environment:
     """The templates, with escaping always on; a name that nobody filled is an error."""
-    return Environment(
+    made = Environment(
         loader=PackageLoader("medharden.reporting", "templates"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    made.filters["typed"] = _typed
+    return made
+
+
+def _typed(text: str) -> Markup:
+    """A text, escaped, in which commands of medharden between backticks are set as what is typed."""
+    return Markup(re.sub(r"`(medharden [^`<>]*)`", r"<code>\1</code>", str(escape(text))))  # noqa: S704
 
 
 def html_report(records: RunRecords) -> bytes:
@@ -132,6 +142,7 @@ def html_report(records: RunRecords) -> bytes:
         gallery=None if records.examples is None else gallery(records.examples, evaluation.classes),
         findings=all_findings(records),
         threats=threat_matrix(records),
+        tested=tested_rows(evaluation, records.tests, decision, protocol.report.tester, protocol.seed),
         article=article_15(protocol, evaluation.subject("composite").attacked),
         untested=untested(protocol),
         digests=digest_rows(records),

@@ -28,6 +28,7 @@ from medharden.record import (
     GateDecision,
     HardenRecord,
     Identity,
+    IndependentTest,
     ModelRecord,
     SanityPoint,
     SubjectOutcome,
@@ -148,6 +149,7 @@ class Report(TypedDict):
     subjects: list[ReportedSubject]
     by_finding: NotRequired[list[dict[str, Any]]]
     artefacts: NotRequired[list[ReportedArtefact]]
+    independent: NotRequired[list[IndependentTest]]
     usefulness: list[UsefulAt]
     sanity: list[SanityPoint]
     identity: Identity

@@ -16,6 +16,7 @@ from medharden.files import require_plain
 from medharden.protocol import Protocol
 from medharden.record import CaseTable, CohortRecord, Evaluation, GateDecision, HardenRecord, Verdict
 from medharden.reporting.artefacts import Artefact, read_artefacts
+from medharden.reporting.tested import read_tests
 
 __all__ = ["COMPARED", "Examples", "RunRecords", "read_run", "require_records"]
 
@@ -59,6 +60,7 @@ class RunRecords:
         cases: None where the table can't be read, which only an INVALID verdict lets pass.
         files: SHA-256 of each record file present, by name.
         artefacts: exported models that were decided on.
+        tests: independent tests that the decision took in, in its order.
         events, head: length of the audit log up to the gate's decision, and the hash of that line. What is logged
             after it (this very report, say) does not change the report.
     """
@@ -74,6 +76,7 @@ class RunRecords:
     events: int
     head: str
     artefacts: tuple[Artefact, ...] = ()
+    tests: tuple[Evaluation, ...] = ()
 
 
 def read_run(files: RunFiles) -> RunRecords:
@@ -99,6 +102,7 @@ def read_run(files: RunFiles) -> RunRecords:
         events=events,
         head=head,
         artefacts=read_artefacts(files),
+        tests=read_tests(files, decision),
     )
     _require_one_run(records)
     return records

@@ -155,6 +155,8 @@ def input_words(protocol: Protocol) -> str:
     elif intensity.mode in ("minmax", "max"):
         low = "smallest value" if intensity.mode == "minmax" else "0"
         scale = f"each case's {low} to its largest value mapped to [0, 1]"
+    elif intensity.mode == "ready":
+        return "as the dataset gives it, in [0, 1]: made by the user's own code"
     else:
         scale = "the file's own first window, or its data type's range, mapped to [0, 1]"
     if spec.spatial:

@@ -17,6 +17,7 @@ from medharden.verifying.outcome import Fault, Verification
 from medharden.verifying.records import protocol_digest, protocol_faults, record_faults
 from medharden.verifying.rendered import Render, Rendered, render_anew
 from medharden.verifying.signed import Signed, attestation_faults, check_signatures, unmatched_signatures
+from medharden.verifying.tested import testers_of
 
 __all__ = ["check_run"]
 
@@ -60,7 +61,9 @@ def check_run(
     faults += record_faults(files, digests)
     faults += [*signed.faults, *unmatched_signatures(files, believed.signatures, said.signatures)]
     faults += attestation_faults(files, digests, signed, keys)
-    faults += _about_keys(signed, keys, log, require_signature=require_signature)
+    testers = testers_of(files, log)
+    faults += testers.faults
+    faults += _about_keys(signed, keys, log, testers.names, require_signature=require_signature)
     blocked = any(f.file in _RENDERED_FROM and SIGNATURES not in f.reason for f in faults)
     rendered = Rendered() if render is None or blocked else render_anew(files, render, believed.stacks)
     faults += rendered.faults
@@ -74,7 +77,7 @@ def check_run(
         uncovered=tuple(sorted({*digests, *_below_signatures(run)} - covered - recorded)),
         rendered=rendered.same,
         elsewhere=rendered.elsewhere,
-        notes=tuple(_notes(said, signed, keys, log, rendered)),
+        notes=(*_notes(said, signed, keys, log, rendered), *testers.notes(keys)),
         verdict=str((files.fields("gate.json") or {}).get("verdict", "")) if files.has("gate.json") else "",
         protocol=_protocol(files),
         protocol_required=protocol,
@@ -116,8 +119,10 @@ def _against_log(logged: Logged, digests: dict[str, str]) -> Iterable[Fault]:
             yield Fault(name, "is not the one that the log recorded")
 
 
-def _about_keys(signed: Signed, keys: Sequence[PublicKey], log: Log, *, require_signature: bool) -> Iterable[Fault]:
-    present = {s.key for s in signed.found}
+def _about_keys(
+    signed: Signed, keys: Sequence[PublicKey], log: Log, testers: Iterable[str], *, require_signature: bool
+) -> Iterable[Fault]:
+    present = {*(s.key for s in signed.found), *testers}
     broken = any(fault.file.startswith("signatures/") for fault in signed.faults)
     for key in keys:
         if key.key_id not in present and not broken:

@@ -13,7 +13,7 @@ import pytest
 from data_helpers import KEY, class_folders, codes, listed, manifest, png, protocol, sizes
 
 from medharden.data import load_cohort
-from medharden.data.cohort import list_source
+from medharden.data.sources.listing import list_source
 from medharden.errors import DataError
 from medharden.protocol import Cases, Columns, Endpoints, Input, Margin, Patients, Splits, Task
 from medharden.protocol.sourcing import Join

@@ -10,10 +10,10 @@ import pytest
 from data_helpers import KEY, codes, dicom, manifest, protocol, window
 
 from medharden.data import load_cohort
-from medharden.data.cohort import list_source
 from medharden.data.formats.files import read_case
 from medharden.data.formats.image import StoredImage, quiet_readers
 from medharden.data.formats.limits import Room
+from medharden.data.sources.listing import list_source
 from medharden.data.store.worker import Decoder
 from medharden.errors import DataError
 from medharden.protocol import Input, Splits, Volume

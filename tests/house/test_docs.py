@@ -15,6 +15,7 @@ from conftest import ROOT
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
+import medharden
 from medharden import __version__
 from medharden.cli.app import app
 from medharden.cli.verdicts import EXIT_CODES
@@ -216,6 +217,12 @@ def test_every_relative_link_leads_somewhere(page: Path) -> None:
 def test_every_page_is_in_the_navigation_and_the_navigation_has_no_other() -> None:
     named = set(re.findall(r"[\w-]+\.md", text(ROOT / "mkdocs.yml")))
     assert named == {page.name for page in DOCS.glob("*.md")}
+
+
+def test_every_public_name_is_on_the_page_for_python() -> None:
+    named = re.findall(r"^::: (.*)$", text(DOCS / "api.md"), re.M)
+    homes = {name: f"medharden.{home}.{name}" for home, names in medharden._HOMES.items() for name in names}
+    assert sorted(named) == sorted(homes[name] for name in medharden.__all__)
 
 
 # --- root files --------------------------------------------------------------------------------------------------

@@ -290,7 +290,10 @@ def test_a_network_that_fails_without_a_word_or_lacks_a_package_is_a_model_error
     with pytest.raises(ModelError, match=r"needs a package that is not installed: .* 'einops'\)\.$"):
         load_classifier(tmp_path / "m.pt", arch="python:foreign_networks:Lacking")
     fussy = load_classifier(tmp_path / "m.pt", arch="python:foreign_networks:Fussy")
-    with pytest.raises(ModelError, match=r"does not accept inputs of shape .*: TypeError; set input\.size"):
+    with pytest.raises(
+        ModelError,
+        match=r"not accept inputs of shape .*: TypeError at foreign_networks.py, line \d+, in forward; set input\.size",
+    ):
         check_classifier(fussy, torch.rand(2, 1, 16, 16), ("a", "b"))
 
 

@@ -6,10 +6,14 @@ import re
 import shlex
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+import yaml
 from command import medharden
 from conftest import ROOT
+from dicom_volumes import positions, series
+from monai.networks.nets import DenseNet121
 
 from medharden.data import write_phantom_cohort
 from medharden.models import timm_module
@@ -22,35 +26,76 @@ QUICK = (
 )
 
 
+def blocks(page: str, language: str) -> list[str]:
+    """A page's blocks of one language."""
+    return re.findall(rf"```{language}\n(.*?)```", (DOCS / page).read_text(encoding="utf-8"), re.S)
+
+
 def commands(page: str) -> list[list[str]]:
     """The commands in a page's shell blocks."""
-    text = (DOCS / page).read_text(encoding="utf-8")
-    blocks = re.findall(r"```sh\n(.*?)```", text, re.S)
-    return [shlex.split(line)[1:] for block in blocks for line in block.splitlines() if line.startswith("medharden ")]
+    lines = [line for block in blocks(page, "sh") for line in block.splitlines()]
+    return [shlex.split(line)[1:] for line in lines if line.startswith("medharden ")]
 
 
-@pytest.fixture(scope="module")
-def desk(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with what the tutorial's reader has: images with a manifest, and a checkpoint."""
-    folder = tmp_path_factory.mktemp("desk")
-    write_phantom_cohort(folder / "images", patients=60, seed=1)
-    torch.manual_seed(0)
-    network = timm_module().create_model("test_resnet", num_classes=2, in_chans=1)
-    torch.save({"arch": "test_resnet", "state_dict": network.state_dict()}, folder / "model.pt")
-    return folder
-
-
-def test_the_pages_for_newcomers_run_as_they_stand(desk: Path) -> None:
-    todo = [*commands("tutorial-first-run.md"), *commands("howto-sign.md")]
-    assert len(todo) == 10
+def follow(pages: list[str], desk: Path, quick: str) -> int:
+    """Types what the pages say, in order, and gives how many commands that were."""
+    todo = [words for page in pages for words in commands(page)]
     for words in todo:
         result = medharden(*words, cwd=desk)
         said = f"{words}\n{result.stdout}{result.stderr}"
-        assert result.returncode in ((0, 3, 4) if words[0] in ("harden", "gate") else (0,)), said
+        verdict = words[0] == "gate" or (words[0] == "harden" and "--dry-run" not in words)
+        assert result.returncode in ((0, 3, 4) if verdict else (0,)), said
         if words[:2] == ["protocol", "new"]:
             mine = desk / "mine.yaml"
-            mine.write_text(re.sub(r"^hardening: .*\n", "", mine.read_text(), flags=re.M) + QUICK)
+            mine.write_text(re.sub(r"^hardening: .*\n", "", mine.read_text(), flags=re.M) + quick)
+    return len(todo)
+
+
+@pytest.fixture
+def desk(tmp_path: Path) -> Path:
+    """A folder with what the first tutorial's reader has: images with a manifest, and a checkpoint."""
+    write_phantom_cohort(tmp_path / "images", patients=60, seed=1)
+    torch.manual_seed(0)
+    network = timm_module().create_model("test_resnet", num_classes=2, in_chans=1)
+    torch.save({"arch": "test_resnet", "state_dict": network.state_dict()}, tmp_path / "model.pt")
+    return tmp_path
+
+
+@pytest.fixture
+def export(tmp_path: Path) -> Path:
+    """CT series as they are exported, a table, the weights of a 3D network, and the page's own protocol."""
+    rng = np.random.default_rng(0)
+    rows = ["path,label,patient"]
+    for number in range(40):
+        body = rng.normal(0, 20, (12, 24, 24))
+        body[4:8, 8:14, 8:14] += 150 * (number % 2)
+        body[:, :, :4] = -1000
+        place = f"PA{number:06d}/ST000001/SE000001"
+        series(
+            tmp_path / "export" / place, (body + 1000).astype(np.int16), positions(12), uid=f"2.25.9{number}",
+            PatientID=f"P{number}", RescaleIntercept=-1000, RescaleSlope=1,
+        )  # fmt: skip
+        rows.append(f"{place},{('benign', 'bleeding')[number % 2]},P{number}")
+    (tmp_path / "export" / "labels.csv").write_text("\n".join(rows) + "\n")
+    (tmp_path / "ours.yaml").write_text(blocks("tutorial-volumes.md", "yaml")[0])
+    torch.manual_seed(0)
+    given = yaml.safe_load((tmp_path / "ours.yaml").read_text())["model"]["arguments"]
+    network = DenseNet121(spatial_dims=3, in_channels=1, out_channels=2, **given)
+    torch.save(network.state_dict(), tmp_path / "model.pt")
+    return tmp_path
+
+
+def test_the_pages_for_newcomers_run_as_they_stand(desk: Path) -> None:
+    assert follow(["tutorial-first-run.md", "howto-sign.md", "tutorial-ci.md"], desk, QUICK) == 17
     assert (desk / "run" / "report.html").is_file()
+
+
+def test_the_tutorial_on_volumes_runs_as_it_stands(export: Path) -> None:
+    assert (
+        follow(["tutorial-volumes.md"], export, QUICK.replace("min_steps: 1", "min_steps: 1, learning_rate: 1.0e-5"))
+        == 5
+    )
+    assert (export / "run" / "report.html").is_file()
 
 
 @pytest.mark.parametrize("page", SHORT, ids=lambda p: p.name)

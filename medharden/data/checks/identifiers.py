@@ -26,14 +26,14 @@ _MOST_VALUES = 32
 
 
 def gather_identifiers(
-    source: Path, listing: Listing, results: Sequence[ReadCase | str], protocol: Protocol
+    source: Path | None, listing: Listing, results: Sequence[ReadCase | str], protocol: Protocol
 ) -> Identifiers:
     """Every value by kind: from headers, patient columns, paths, and columns of the manifest that may name people.
 
     Columns that the protocol declares for subgroups are not among these.
     """
     found: dict[str, set[str]] = defaultdict(set)
-    if listing.source != "npz":
+    if source is not None and listing.source != "npz":
         found["folder"].add(str(source.resolve()))
         for entry in listing.entries:
             for kind, value in _names_in_path(entry, set(listing.classes)):

@@ -11,7 +11,7 @@ from medharden.data.checks.splits import NAMELESS, SPLITS, Member, contradiction
 from medharden.data.formats.picture import TRANSPARENCY
 from medharden.data.formats.stack import ASSUMED_AXIAL, FRAMES_AS_STORED, GANTRY_TILT
 from medharden.data.sources.folder import Entry, Listing
-from medharden.data.view.case import ReadCase
+from medharden.data.view.case import READY, ReadCase
 from medharden.errors import DataError, Problem
 from medharden.protocol import Protocol
 from medharden.record import Finding, Label, present
@@ -64,7 +64,8 @@ def shape_problems(kept: Mapping[int, ReadCase]) -> tuple[tuple[int, ...], dict[
         return (), {}
     spatial = Counter(case.shape[1:] for case in kept.values()).most_common(1)[0][0]
     bad = {
-        n: f"is {_times(case.shape[1:])}, most are {_times(spatial)}; set input.size to resample all"
+        n: f"is {_times(case.shape[1:])}, most are {_times(spatial)}; "
+        + ("have the dataset resample all" if case.format == READY else "set input.size to resample all")
         for n, case in kept.items()
         if case.shape[1:] != spatial
     }

@@ -58,7 +58,7 @@ class Listing:
     """What a source holds.
 
     Attributes:
-        source: `folder`, `manifest` or `npz`.
+        source: `folder`, `manifest`, `npz`, or `dataset` of Python.
         classes: class names as the data give them, sorted.
         read: decodes one entry within the memory that it may take, or raises DataError with the reason alone. An entry
             with a path is its files as `read_case` reads them.

@@ -11,12 +11,13 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from medharden.data.cohort import Case, list_source
+from medharden.data.cohort import Case
 from medharden.data.formats.files import read_file, sniff
 from medharden.data.formats.image import MALFORMED, StoredImage, quiet_readers
 from medharden.data.formats.limits import Hold, Room
 from medharden.data.pseudonyms import keyed_digest, pseudonym
 from medharden.data.sources.folder import Entry, Listing
+from medharden.data.sources.listing import list_source
 from medharden.data.stored.dicom_writing import Marks, dicom_bytes, dicom_values
 from medharden.data.stored.nifti_writing import nifti_bytes, nifti_values
 from medharden.data.stored.values import StoredValues, plain_values

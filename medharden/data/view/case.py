@@ -15,9 +15,11 @@ from medharden.data.view.spatial import spatial
 from medharden.errors import DataError
 from medharden.protocol import Input
 
-__all__ = ["ReadCase", "case_of", "recipe_for"]
+__all__ = ["READY", "ReadCase", "case_of", "recipe_for"]
 
 Floats = npt.NDArray[np.float32]
+READY = "dataset"
+"""Format of what a dataset in Python gives: model input already."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,13 @@ def recipe_for(image: StoredImage, spec: Input) -> Recipe:
 
 def _window(image: StoredImage, spec: Input, after: bool) -> Window:
     intensity = spec.intensity
+    if intensity.mode == "ready":
+        if image.format != READY:
+            raise DataError(
+                "is a file, and the protocol (input.intensity: mode 'ready') takes what a dataset in Python gives; "
+                "state how files become input"
+            )
+        return Window(0.0, 1.0)
     if intensity.mode == "file":
         if image.window is None:
             raise DataError(

@@ -1,0 +1,108 @@
+"""What a source of any kind holds, and where a pseudonym's case lies in it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+from medharden.data.pseudonyms import pseudonym
+from medharden.data.sources.archive import list_archive
+from medharden.data.sources.folder import Listing, list_folder
+from medharden.data.sources.manifest import find_manifest, list_manifest, why_no_manifest
+from medharden.data.sources.patient_paths import named_by_path
+from medharden.data.sources.series import in_series
+from medharden.errors import DataError
+from medharden.protocol import Protocol
+from medharden.sizes import MAX_DECODED
+
+__all__ = ["list_source", "locate_case"]
+
+
+def locate_case(
+    source: Path,
+    protocol: Protocol,
+    *,
+    key: bytes,
+    case: str,
+    memory_limit: int = 4 * 2**30,
+    max_decoded: int = MAX_DECODED,
+) -> str:
+    """Where a pseudonym's case lies, for whoever holds data and key; the answer is patient data.
+
+    Args:
+        source: as `load_cohort` takes it.
+        protocol: as `load_cohort` takes it.
+        key: the key that made the pseudonym.
+        case: the pseudonym.
+        memory_limit: as `load_cohort` takes it.
+        max_decoded: as `load_cohort` takes it.
+
+    Returns:
+        The path below the data's root, or the split and row of an archive.
+
+    Raises:
+        DataError: no case has this pseudonym under this key.
+    """
+    known: dict[str, str] = {}
+
+    def name(text: str) -> str:
+        alias = pseudonym(key, "case", text)
+        known[alias] = text
+        return alias
+
+    for entry in list_source(source, protocol, name, memory_limit, max_decoded).entries:
+        name(entry.text)
+    if case not in known:
+        raise DataError("no case of these data has that pseudonym under this key; were key and data the same then?")
+    return known[case]
+
+
+def list_source(
+    source: Path,
+    protocol: Protocol,
+    name: Callable[[str], str],
+    memory_limit: int,
+    max_decoded: int = MAX_DECODED,
+) -> Listing:
+    """What a source of any kind holds, before anything is read; `name` gives a case's pseudonym.
+
+    Raises:
+        DataError: there is nothing, or nothing that could be cases.
+    """
+    try:
+        if source.is_dir():
+            table = find_manifest(source, protocol)
+            listing = list_manifest(table, protocol, name) if table else _list_folder(source, protocol, name)
+        elif not source.is_file():
+            raise DataError("there is nothing at the path given as data; expected a folder, a CSV, .json or .npz file")
+        elif source.suffix.lower() == ".npz":
+            listing = list_archive(source, protocol, name, memory_limit, max_decoded)
+        elif source.suffix.lower() in (".csv", ".tsv", ".json"):
+            listing = list_manifest(source, protocol, name)
+        else:
+            raise DataError(
+                f"expected a folder, a CSV, .json or .npz file as data, found a {source.suffix or 'plain'} file"
+            )
+    except OSError as error:
+        raise DataError(f"the data can't be read: {error.strerror}") from None
+    if not listing.entries and not listing.problems and listing.left_out:
+        raise DataError(
+            f"all {len(listing.left_out)} cases are left out by the protocol (task.uncertain, task.missing)"
+        )
+    if not listing.entries and not listing.problems:
+        raise DataError("found no DICOM, NIfTI, PNG, JPEG or TIFF file in the data")
+    if protocol.splits.patient_from is not None and listing.source != "npz":
+        listing = replace(listing, entries=tuple(named_by_path(listing.entries, protocol.splits.patient_from)))
+    return listing
+
+
+def _list_folder(source: Path, protocol: Protocol, name: Callable[[str], str]) -> Listing:
+    """Class folders; where there are none, the error says of each CSV file why it is no manifest."""
+    try:
+        listing = list_folder(source, protocol, name)
+    except DataError as error:
+        reasons = why_no_manifest(source, protocol)
+        raise DataError(f"{error}; {reasons}" if reasons else str(error)) from None
+    listing = in_series(listing, source, protocol.input, name)
+    return replace(listing, entries=tuple(sorted(listing.entries, key=lambda e: e.text)))
