@@ -74,10 +74,11 @@ def write_dicom(folder: Path, cases: int, compressed: bool) -> list[Path]:
     for n in range(cases):
         ds = pydicom.dcmread(sources[n % len(sources)])
         ds.PixelData = np.roll(ds.pixel_array, 7 * (n // len(sources)), axis=0).tobytes()
+        label = hashlib.sha256(ds.PixelData).digest()[0] % 2  # some slices are there twice
         ds.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
         ds.SOPInstanceUID = ds.file_meta.MediaStorageSOPInstanceUID = generate_uid()
         ds.SeriesInstanceUID = generate_uid()
-        path = folder / "ab"[n % 2] / f"{n}.dcm"
+        path = folder / "ab"[label] / f"{n}.dcm"
         path.parent.mkdir(parents=True, exist_ok=True)
         ds.save_as(path, enforce_file_format=True)
         if compressed:
@@ -184,6 +185,8 @@ def measure(kind: str, root: Path, paths: list[Path], processes: int, rounds: in
         for what, seconds in zip((name, f"{name}, processor"), taken, strict=True):
             best[what] = max(best.get(what, 0.0), len(paths) / max(seconds, 1e-9))
 
+    by_monai(paths[:4], processes)  # what is imported and registered the first time is not decoding
+    by_plain(paths[:4], processes)
     for _ in range(rounds):
         shutil.rmtree(cache, ignore_errors=True)
         note("medharden", decoded_alone(root, kind, processes, cache))
