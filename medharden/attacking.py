@@ -132,7 +132,9 @@ def attack(
             findings=_findings(setting, done, results, excluded, split if not cases else ""),
         )
         write_atomic(folder / "protocol.yaml", protocol_yaml(protocol).encode())
-        write_atomic(folder / "manifest.csv", _manifest(cohort, rows, done))
+        write_atomic(
+            folder / "manifest.csv", _manifest(cohort, rows, done, "" if protocol.task.missing == "mask" else "-1")
+        )
         write_record(folder / "attack.json", record)
     return record
 
@@ -336,8 +338,8 @@ def _findings(
     return tuple(found)
 
 
-def _manifest(cohort: Cohort, rows: Sequence[int], done: Sequence[AttackedCase]) -> bytes:
-    """A table of the written images as `--data` takes it, with a label, or a column for each finding."""
+def _manifest(cohort: Cohort, rows: Sequence[int], done: Sequence[AttackedCase], unknown: str) -> bytes:
+    """A table of the written images as `--data` takes it, with a label, or a column a finding (masked: `unknown`)."""
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
     several = cohort.record.multilabel
@@ -345,6 +347,6 @@ def _manifest(cohort: Cohort, rows: Sequence[int], done: Sequence[AttackedCase])
     for row, case in zip(rows, done, strict=True):
         if case.name:
             label = cohort.batch([row])[1][0]
-            said = [int(v) for v in label.tolist()] if several else [cohort.classes[int(label)]]
+            said = [unknown if v != v else int(v) for v in label.tolist()] if several else [cohort.classes[int(label)]]
             table.writerow([case.name, case.patient, cohort.cases[row].split, *said])
     return text.getvalue().encode()

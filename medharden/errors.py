@@ -64,6 +64,7 @@ class Problem:
         label: name of its class, or of its findings; null where the data don't tell.
         split: as the data give it, or "".
         repeated: the same case is used under another row: nothing is lost with this one.
+        masked: names of the findings that are neither said to be there nor to be absent.
     """
 
     case: str
@@ -71,6 +72,7 @@ class Problem:
     label: str | tuple[str, ...] | None = None
     split: str = ""
     repeated: bool = False
+    masked: tuple[str, ...] = ()
 
 
 class DataError(MedHardenError):

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from medharden.canonical import canonical_json
-from medharden.data import SingleCase, read_single
+from medharden.data import Given, SingleCase, given_cases, read_single
 from medharden.errors import DataError, ModelError
 from medharden.models import Contract, HardenedClassifier, answers, load_hardened, probabilities
 from medharden.protocol import Input
@@ -22,10 +22,10 @@ __all__ = ["Prediction", "ViewTransform", "contract_of", "predict", "read_case"]
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a released model says of one file, or why it says nothing.
+    """What a released model says of one case, or why it says nothing.
 
     Attributes:
-        path: as it was given.
+        path: the file as it was given; of several files their folder, and what tells the case from others there.
         answer: the class; of a multi-label task the findings that are there. Empty where the file is refused.
         probabilities: one a class or finding, in their order; empty where the file is refused.
         referred: whether a reader is told to look (`guarded` alone).
@@ -42,12 +42,17 @@ class Prediction:
 
 
 def read_case(
-    path: Path | str, run: Path | str | HardenedClassifier, *, arch: str | None = None, max_decoded: int = MAX_DECODED
+    path: Path | str | Sequence[Path | str],
+    run: Path | str | HardenedClassifier,
+    *,
+    arch: str | None = None,
+    max_decoded: int = MAX_DECODED,
 ) -> Tensor:
-    """One file as the input that a run's model was gated on.
+    """One case as the input that a run's model was gated on.
 
     Args:
-        path: a DICOM, NIfTI or picture file.
+        path: a DICOM, NIfTI or picture file; the folder of a series, or of the images that are channels; or the files
+            of one case.
         run: the run directory, or the model loaded from it, which saves loading it again.
         arch: the `python:` architecture, where the original had one; it must be named again to be run.
         max_decoded: bytes of memory that reading may take.
@@ -60,20 +65,25 @@ def read_case(
         ModelError: there is no such run, or its model doesn't know its input.
     """
     model = run if isinstance(run, HardenedClassifier) else load_hardened(Path(run), arch=arch)
+    paths = [path] if isinstance(path, (str, Path)) else list(path)
     try:
-        return _single(Path(path), model, max_decoded).input[None]
+        cases = given_cases([Path(one) for one in paths], contract_of(model).input)
+        if len(cases) != 1:
+            raise DataError(f"holds {len(cases)} cases by the model's view, expected one")
+        return _single(cases[0], model, max_decoded).input[None]
     except DataError as error:
-        raise DataError(f"the file {error}") from None
+        what = "the file" if len(paths) == 1 and not Path(paths[0]).is_dir() else "the case"
+        raise DataError(f"{what} {error}") from None
 
 
 def predict(
     model: HardenedClassifier, paths: Sequence[Path], *, device: str = "cpu", max_decoded: int = MAX_DECODED
 ) -> Iterator[Prediction]:
-    """Answers files one by one; one that the view doesn't take is refused with its reason, and the next is answered.
+    """Answers cases one by one; one that the view doesn't take is refused with its reason, and the next is answered.
 
     Args:
         model: as `load_hardened` gives it; moved to the device.
-        paths: DICOM, NIfTI or picture files.
+        paths: DICOM, NIfTI or picture files, or folders of them (`data.given_cases`).
         device: where to compute.
         max_decoded: bytes of memory that reading one file may take.
 
@@ -81,13 +91,13 @@ def predict(
         ModelError: the model doesn't know its input and classes.
     """
     contract, model = contract_of(model), model.to(device)
-    for path in paths:
+    for given in given_cases(paths, contract.input):
         try:
-            case = _single(path, model, max_decoded)
+            case = _single(given, model, max_decoded)
         except DataError as error:
-            yield Prediction(str(path), (), (), referred=False, refused=str(error))
+            yield Prediction(given.name, (), (), referred=False, refused=str(error))
             continue
-        yield _answered(str(path), case, model, contract, device)
+        yield _answered(given.name, case, model, contract, device)
 
 
 def contract_of(model: HardenedClassifier) -> Contract:
@@ -103,9 +113,9 @@ def contract_of(model: HardenedClassifier) -> Contract:
     return model.contract
 
 
-def _single(path: Path, model: HardenedClassifier, max_decoded: int) -> SingleCase:
+def _single(given: Given, model: HardenedClassifier, max_decoded: int) -> SingleCase:
     contract = contract_of(model)
-    return read_single(path, contract.input, contract.shape, max_decoded=max_decoded)
+    return read_single(given, contract.input, contract.shape, max_decoded=max_decoded)
 
 
 @torch.no_grad()
@@ -137,7 +147,10 @@ class ViewTransform:
             DataError: the view doesn't take the file.
         """
         try:
-            case = read_single(Path(path), self._view, self._shape)
+            given = given_cases([Path(path)], self._view)
+            if len(given) != 1:
+                raise DataError(f"holds {len(given)} cases by the view, expected one")
+            case = read_single(given[0], self._view, self._shape)
         except DataError as error:
             raise DataError(f"{path} {error}") from None
         return {"image": case.input, "image_meta_dict": {"filename_or_obj": str(path)}}

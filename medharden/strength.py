@@ -46,8 +46,10 @@ def _error(protocol: Protocol) -> str:
 def _clean(protocol: Protocol) -> Iterator[str]:
     for wanted in protocol.endpoints.noninferiority:
         for name, bound in wanted.bounds.items():
-            if wanted.metric == "brier":
+            if wanted.metric in ("brier", "grade_error"):
                 yield f"{name} rises by less than {bound.margin:g}"
+            elif wanted.metric == "quadratic_kappa":
+                yield f"{name} falls by less than {bound.margin:g}"
             else:
                 yield f"{name} falls by less than {100 * bound.margin:g} points"
         if wanted.floor is not None:

@@ -2,8 +2,9 @@
 
 Multi-class labels are (N,) class indices, and any answer but the true class, or a referral, is a success. Multi-label
 labels are (N, L) of 0 and 1, and finding j is answered as present where logit j is above 0; a success is a wrong answer
-to any finding, to one named finding, or to all of them at once. A model that refers has one column more: the larger
-answer in the first case, a value above 0 in the second.
+to any finding, to one named finding, or to all of them at once. A label of NaN is unknown: no answer to it is a
+success, and no loss has a slope there. A model that refers has one column more: the larger answer in the first case, a
+value above 0 in the second.
 """
 
 from __future__ import annotations
@@ -23,23 +24,32 @@ __all__ = ["Criterion", "Objective", "check_objective", "wrong_findings"]
 Objective = int | Literal["any", "all"]
 """Which finding of a multi-label model is to be changed; `any` for multi-class models."""
 
+_HOPELESS = -1.0  # the margin of a case of which nothing that is sought is known: no success, and no slope
+
 
 @dataclass(frozen=True)
 class Criterion:
     """Labels, and what an attack wants of the answers to them.
 
     Attributes:
-        labels: (N,) class indices, or (N, L) floating point of 0 and 1.
+        labels: (N,) class indices, or (N, L) floating point of 0, 1 and NaN.
         finding: `any`, `all`, or the index of one finding; multi-class has `any` alone.
         refers: whether the last column means `referred to a human`.
         targets: (N,) the class, or the finding, that losses push towards; null pushes towards the nearest. What counts
             as a success is the same with or without targets.
+        reach: of ordered grades, how many the answer must be off to be a success; any wrong answer is one at 1.
     """
 
     labels: Tensor
     finding: Objective = "any"
     refers: bool = False
     targets: Tensor | None = None
+    reach: int = 1
+
+    @property
+    def exact(self) -> Criterion:
+        """The criterion under which any wrong answer is a success."""
+        return replace(self, reach=1)
 
     @property
     def multilabel(self) -> bool:
@@ -66,7 +76,7 @@ class Criterion:
         if self.finding == "any":
             found = wrong.any(1)
         else:
-            found = wrong.all(1) if self.finding == "all" else wrong[:, self.finding]
+            found = self._all(wrong) if self.finding == "all" else wrong[:, self.finding]
         return found & (logits[:, -1] <= 0) if self.refers else found
 
     def margin(self, logits: Tensor) -> Tensor:
@@ -83,6 +93,7 @@ class Criterion:
             found = wrongness.amax(1)
         else:
             found = wrongness.amin(1) if self.finding == "all" else wrongness[:, self.finding]
+        found = found.masked_fill(found.isinf(), _HOPELESS)
         return torch.minimum(found, -logits[:, -1]) if self.refers else found
 
     def cross_entropy(self, logits: Tensor) -> Tensor:
@@ -119,13 +130,13 @@ class Criterion:
         if not self.multilabel:
             safe = self._safe(logits)
             nearest = logits.masked_fill(safe, -torch.inf).argsort(1, descending=True)
-            return nearest[:, : min(most, logits.shape[1] - 1 - int(self.refers))]
+            return nearest[:, : min(most, int((~safe).sum(1).min()))]
         if self.finding != "any":
             return torch.empty((len(logits), 0), dtype=torch.long, device=logits.device)
         return self._wrongness(logits).argsort(1, descending=True)[:, :most]
 
     def _safe(self, logits: Tensor) -> Tensor:
-        return safe_columns(self.labels, logits.shape[1], refers=self.refers)
+        return safe_columns(self.labels, logits.shape[1], refers=self.refers, reach=self.reach)
 
     def _findings(self, logits: Tensor) -> Tensor:
         findings = logits[:, :-1] if self.refers else logits
@@ -137,19 +148,28 @@ class Criterion:
         return findings
 
     def _wrongness(self, logits: Tensor) -> Tensor:
-        """(N, L) each finding's logit with the sign under which above 0 is wrong."""
+        """(N, L) each finding's logit with the sign under which above 0 is wrong; an unknown one never decides.
+
+        It is the least where one wrong answer is sought, the greatest where all are.
+        """
         findings = self._findings(logits)
-        return torch.where(self.labels > 0.5, -findings, findings)
+        never = torch.inf if self.finding == "all" and self.targets is None else -torch.inf
+        return torch.where(self.labels > 0.5, -findings, findings).masked_fill(self.labels.isnan(), never)
+
+    def _all(self, wrong: Tensor) -> Tensor:
+        """(N,) bool: whether every known finding is wrong, of those cases that have one."""
+        unknown = self.labels.isnan()
+        return (wrong | unknown).all(1) & ~unknown.all(1)
 
 
 def wrong_findings(logits: Tensor, labels: Tensor) -> Tensor:
-    """(N, L) bool: which findings are answered wrongly; present is a logit above 0.
+    """(N, L) bool: which findings are answered wrongly; present is a logit above 0, and an unknown one is never wrong.
 
     Args:
         logits: (N, L).
-        labels: (N, L) of 0 and 1.
+        labels: (N, L) of 0, 1 and NaN.
     """
-    return (logits > 0) != (labels > 0.5)
+    return ((logits > 0) != (labels > 0.5)) & ~labels.isnan()
 
 
 def check_objective(labels: Tensor, finding: Objective) -> None:

@@ -87,7 +87,7 @@ def check_cases(inputs: Cases, labels: Tensor, threat: ThreatModel, finding: Obj
 
     Args:
         inputs: expected (N, C, *spatial) floating point within the threat's bounds.
-        labels: expected (N,) integers, or (N, L) floating point of 0 and 1.
+        labels: expected (N,) integers, or (N, L) floating point of 0, 1 and, where unknown, NaN.
         finding: what is sought.
         threat: whose bounds hold, and whose eps must be in input units already.
 
@@ -107,8 +107,10 @@ def check_cases(inputs: Cases, labels: Tensor, threat: ThreatModel, finding: Obj
             f"labels must be (N,) class indices, got {tuple(labels.shape)} {labels.dtype}; "
             "several findings a case are (N, L) floating point of 0 and 1"
         )
-    if findings and not bool(((labels == 0) | (labels == 1)).all()):
-        raise RangeError("labels of several findings must be 0 or 1; leave out cases whose findings are unknown")
+    if findings and not bool(((labels == 0) | (labels == 1) | labels.isnan()).all()):
+        raise RangeError("labels of several findings must be 0 or 1, or NaN where a case says nothing of a finding")
+    if findings and bool(labels.isnan().all(1).any()):
+        raise RangeError("a case must have a finding of which something is known; leave out those that have none")
     check_objective(labels, finding)
     if len(inputs) != len(labels):
         raise RangeError(f"inputs and labels must have the same length, got {len(inputs)} and {len(labels)}")

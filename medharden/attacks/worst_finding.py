@@ -37,7 +37,7 @@ def worst_finding(
         model: (N, C, *spatial) within the bounds to (N, L) logits; with a true attribute `refers`, (N, L + 1), where a
             last column above 0 refers. What is referred does not count: there the climb is back towards an answer.
         inputs: (N, C, *spatial) within `threat.bounds`, on the model's device.
-        labels: (N, L) in {0, 1}.
+        labels: (N, L) in {0, 1}; NaN where unknown: there the input stays as it is.
         finding: its column.
         threat: norm, eps in input units, bounds.
         steps: gradient steps.
@@ -63,15 +63,15 @@ def worst_finding(
 
 
 def wrongness(logits: Tensor, labels: Tensor, *, refers: bool) -> Tensor:
-    """(N, L) how far each finding lies on its wrong side; minus infinity where the case is referred.
+    """(N, L) how far each finding lies on its wrong side; minus infinity where it is unknown or the case is referred.
 
     Args:
         logits: (N, L), or (N, L + 1) where the model refers.
-        labels: (N, L) in {0, 1}.
+        labels: (N, L) in {0, 1}, NaN where unknown.
         refers: whether the last column above 0 refers.
     """
     findings = logits[:, :-1] if refers else logits
-    off = torch.where(labels > 0.5, -findings, findings)
+    off = torch.where(labels > 0.5, -findings, findings).masked_fill(labels.isnan(), -torch.inf)
     return off.masked_fill(logits[:, -1:] > 0, -torch.inf) if refers else off
 
 
@@ -79,7 +79,7 @@ def _score(model: nn.Module, points: Tensor, labels: Tensor, finding: int) -> Te
     """(N,) the finding's wrongness; where a case is referred, a value below all such that rises as the flag sinks."""
     logits = model(points)
     off = torch.where(labels[:, finding] > 0.5, -logits[:, finding], logits[:, finding])
-    if not refers(model):
-        return off
-    flag = logits[:, -1]
-    return torch.where(flag > 0, -flag - _FAR, off.clamp(min=-_FAR))
+    if refers(model):
+        flag = logits[:, -1]
+        off = torch.where(flag > 0, -flag - _FAR, off.clamp(min=-_FAR))
+    return off.masked_fill(labels[:, finding].isnan(), -torch.inf)

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from medharden._version import __version__
+from medharden.cli.choices import Format, Precision, Tracker
 from medharden.cli.console import out, write
-from medharden.cli.evidence import By, ByRole, Independent, MaxDecoded, TesterKey, evidence_app
+from medharden.cli.evidence import By, ByRole, Independent, MaxDecoded, Seeds, TesterKey, evidence_app
 from medharden.cli.examples import with_examples
 from medharden.cli.local import local_app
 from medharden.cli.released import released_app
@@ -35,29 +35,6 @@ app.add_typer(protocol_app, name="protocol")
 app.add_typer(released_app)
 app.add_typer(local_app)
 app.add_typer(evidence_app)
-
-
-class Precision(StrEnum):
-    """In what the branch's layers are trained."""
-
-    FP32 = "fp32"
-    BF16 = "bf16"
-    FP16 = "fp16"
-
-
-class Tracker(StrEnum):
-    """What may be told beside."""
-
-    TENSORBOARD = "tensorboard"
-    MLFLOW = "mlflow"
-
-
-class Format(StrEnum):
-    """How the gate prints its decision."""
-
-    TEXT = "text"
-    JSON = "json"
-    MARKDOWN = "markdown"
 
 
 _DATA, _MODEL, _RUN, _MACHINE, _OUTPUT = "Data", "Model", "Run", "Machine", "Output"  # groups of --help
@@ -171,6 +148,7 @@ def harden(
     precision: Annotated[
         Precision, typer.Option("--precision", help="Of the branch's layers in training; all else is fp32.")
     ] = Precision.FP32,
+    seeds: Seeds = 1,
     key_file: KeyFile = None,
     pictures: Pictures = False,
     ledger: Ledger = None,
@@ -208,6 +186,7 @@ def harden(
         checkpoint_minutes,
         precision.value,
         track.value if track is not None else "",
+        seeds,
     )
     if dry_run:
         from medharden.cli.benched import run_bench

@@ -111,9 +111,13 @@ def _split_table(cohort: Cohort, protocol: Protocol) -> Table:
     what = "finding" if several else "class"
     table = Table(what, *_SPLITS, title=f"cases (splits {made}; by {cohort.record.grouped_by})")
     counts = _counts(cohort)
+    masked = Counter((cohort.classes[k], c.split) for c in cohort.cases for k in c.masked)
     for name in cohort.classes:
-        shares = (f" ({counts[name][s] / sizes[s]:.1%})" if several else "" for s in _SPLITS)
-        table.add_row(name, *(f"{counts[name][s]}{share}" for s, share in zip(_SPLITS, shares, strict=True)))
+        known = {s: sizes[s] - masked[name, s] for s in _SPLITS}
+        shares = (f" ({counts[name][s] / max(1, known[s]):.1%})" if several else "" for s in _SPLITS)
+        open_ = (f", {masked[name, s]} not known" if masked[name, s] else "" for s in _SPLITS)
+        cells = zip(_SPLITS, shares, open_, strict=True)
+        table.add_row(name, *(f"{counts[name][s]}{share}{left_out}" for s, share, left_out in cells))
     if several:
         none = Counter(c.split for c in cohort.cases if not present(c.label))
         table.add_row("no finding", *(str(none[s]) for s in _SPLITS))

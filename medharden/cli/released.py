@@ -42,18 +42,19 @@ class Quantised(StrEnum):
 @released_app.command()
 def predict(
     run: Run,
-    files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="DICOM, NIfTI or picture files.")],
+    files: Annotated[list[Path], typer.Argument(metavar="PATH...", help="Files, or folders of series or modalities.")],
     arch: Arch = None,
     device: Annotated[
         str, typer.Option("--device", help="cpu, cuda, cuda:1, mps; auto takes CUDA, else MPS, else the CPU.")
     ] = "auto",
     max_decoded: MaxDecoded = MAX_DECODED,
-    as_csv: Annotated[bool, typer.Option("--csv", help="Print a table with a row a file.")] = False,
+    as_csv: Annotated[bool, typer.Option("--csv", help="Print a table with a row a case.")] = False,
     as_json: Json = False,
 ) -> None:
     """Answer files through the view that the run was gated on: class, probabilities, referral.
 
-    A file that the view doesn't take is refused with its reason, and the exit code is 1; the others are answered.
+    Slices of a series are one case where volumes are asked for, and so are images that are channels. A case that the
+    view doesn't take is refused with its reason, and the exit code is 1; the others are answered.
     """
     if as_csv and as_json:
         raise typer.BadParameter("print one of --csv and --json", param_hint="--csv")

@@ -24,6 +24,7 @@ from medharden.data.checks.patients import patient_findings, patients_seen_in_pa
 from medharden.data.checks.problems import (
     check_classes,
     findings_of,
+    masked_findings,
     pixel_problems,
     refuse,
     shape_problems,
@@ -43,7 +44,16 @@ from medharden.data.store.taking import take_items
 from medharden.data.view.case import ReadCase
 from medharden.errors import DataError, OutputError, Problem
 from medharden.protocol import Protocol
-from medharden.record import AlikePair, CaseRecord, CohortRecord, ExcludedCase, Label, Progress, present
+from medharden.record import (
+    MASKED,
+    AlikePair,
+    CaseRecord,
+    CohortRecord,
+    ExcludedCase,
+    Label,
+    Progress,
+    finding_states,
+)
 from medharden.sizes import MAX_DECODED
 
 __all__ = ["Case", "Cohort", "SourceSummary", "load_cohort"]
@@ -63,6 +73,7 @@ class Case:
     label: Label
     pixels: str
     attributes: dict[str, str]
+    masked: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -151,7 +162,7 @@ class Cohort:
     def batch(self, rows: Sequence[int] | npt.NDArray[np.int64]) -> tuple[torch.Tensor, torch.Tensor]:
         """Copies of some cases: inputs (n, C, *spatial) float32 in [0, 1], and their labels.
 
-        Labels are (n,) int64 classes, or (n, L) float32 in {0, 1} of a multi-label task.
+        Labels are as of `labels`.
         """
         return torch.from_numpy(self.inputs.read(np.asarray(rows, dtype=np.int64))), self.labels(rows)
 
@@ -160,14 +171,16 @@ class Cohort:
         return InputRows(self.inputs, np.asarray(rows, dtype=np.int64).tolist(), device)
 
     def labels(self, rows: Sequence[int] | npt.NDArray[np.int64]) -> torch.Tensor:
-        """(n,) int64 classes of some cases, or (n, L) float32 in {0, 1} of a multi-label task."""
-        said = [self.cases[n].label for n in np.asarray(rows, dtype=np.int64).tolist()]
+        """(n,) int64 classes of some cases, or (n, L) float32 of a multi-label task.
+
+        A finding is 1 where it is there, 0 where it is absent, and NaN where it is left out of its case.
+        """
+        said = [self.cases[n] for n in np.asarray(rows, dtype=np.int64).tolist()]
         if self.record.multilabel:
-            labels = torch.zeros(len(said), len(self.classes))
-            for row, label in enumerate(said):
-                labels[row, list(present(label))] = 1.0
-            return labels
-        return torch.tensor(said, dtype=torch.int64)
+            states = [finding_states(c.label, c.masked, len(self.classes)) for c in said]
+            labels = torch.tensor(states, dtype=torch.float32).reshape(len(said), len(self.classes))
+            return labels.masked_fill(labels == MASKED, torch.nan)
+        return torch.tensor([c.label for c in said], dtype=torch.int64)
 
 
 def load_cohort(
@@ -253,7 +266,8 @@ def _assembled(
     problems += [_problem(listing.entries[n], reason, name) for n, reason in bad.items()]
     kept = {n: r for n, r in kept.items() if n not in bad}
     labels = [_index(e.label, classes) for e in listing.entries]
-    bad = pixel_problems(kept, labels, listing.entries, name)
+    masked = [_indices(e.masked, classes) for e in listing.entries]
+    bad = pixel_problems(kept, labels, masked, listing.entries, name)
     problems += [_problem(listing.entries[n], reason, name) for n, reason in bad.items()]
     kept = {n: r for n, r in kept.items() if n not in bad}
     total = len(listing.entries) + len(listing.problems) + len(listing.left_out)
@@ -263,7 +277,7 @@ def _assembled(
     numbers = list(kept)
     patients = name_patients([(listing.entries[n].patient, kept[n].patient) for n in numbers])
     members = [
-        _member(listing.entries[n], kept[n], labels[n], group)
+        _member(listing.entries[n], kept[n], labels[n], masked[n], group)
         for n, group in zip(numbers, patients.groups, strict=True)
     ]
     names = [name(listing.entries[n].text) for n in numbers]
@@ -284,6 +298,7 @@ def _assembled(
         *patient_findings(patients, names, splits, protocol.splits),
         *([in_paths.finding] if in_paths.finding is not None else []),
         *findings_of(kept, members, protocol, sum(not p.repeated for p in problems)),
+        *masked_findings(members, classes),
         *chain_findings(division),
         *near_duplicate_findings(division.alike, names, splits, protocol.splits, total=division.pairs),
     )
@@ -297,7 +312,7 @@ def _assembled(
         unnamed=len(names) - patients.named,
         key_id=key_id(key),
         shape=shape,
-        cases=tuple(CaseRecord(c.case, c.patient, c.split, c.label, c.pixels) for c in cases),
+        cases=tuple(CaseRecord(c.case, c.patient, c.split, c.label, c.pixels, c.masked) for c in cases),
         excluded=tuple(_excluded(p, classes) for p in problems),
         preprocessing=_fingerprint(protocol, shape, inputs[splits.index("test")], key),
         findings=findings,
@@ -313,11 +328,15 @@ def _named(pairs: Sequence[NearPair], names: Sequence[str]) -> tuple[AlikePair, 
 
 
 def _index(label: str | tuple[str, ...], classes: tuple[str, ...]) -> Label:
-    return classes.index(label) if isinstance(label, str) else tuple(classes.index(name) for name in label)
+    return classes.index(label) if isinstance(label, str) else _indices(label, classes)
+
+
+def _indices(names: tuple[str, ...], classes: tuple[str, ...]) -> tuple[int, ...]:
+    return tuple(classes.index(name) for name in names)
 
 
 def _problem(entry: Entry, reason: str, name: Callable[[str], str]) -> Problem:
-    return Problem(name(entry.text), reason, entry.label, entry.split)
+    return Problem(name(entry.text), reason, entry.label, entry.split, masked=entry.masked)
 
 
 def _excluded(problem: Problem, classes: tuple[str, ...]) -> ExcludedCase:
@@ -325,12 +344,14 @@ def _excluded(problem: Problem, classes: tuple[str, ...]) -> ExcludedCase:
     names = (problem.label,) if isinstance(problem.label, str) else problem.label
     known = names is not None and set(names) <= set(classes)
     label = _index(problem.label, classes) if known and problem.label is not None else None
-    return ExcludedCase(problem.case, label, problem.split, problem.reason, problem.repeated)
+    masked = _indices(problem.masked, classes) if label is not None else ()
+    return ExcludedCase(problem.case, label, problem.split, problem.reason, problem.repeated, masked)
 
 
-def _member(entry: Entry, case: ReadCase, label: Label, group: str) -> Member:
+def _member(entry: Entry, case: ReadCase, label: Label, masked: tuple[int, ...], group: str) -> Member:
     """A case without a patient stands for itself, under a name that no patient has."""
-    return Member(f"patient\0{group}" if group else f"{NAMELESS}{entry.text}", label, case.pixels, entry.split)
+    patient = f"patient\0{group}" if group else f"{NAMELESS}{entry.whole}"
+    return Member(patient, label, case.pixels, entry.split, masked)
 
 
 def _case(entry: Entry, read: ReadCase, member: Member, identity: str, split: str, key: bytes) -> Case:
@@ -343,6 +364,7 @@ def _case(entry: Entry, read: ReadCase, member: Member, identity: str, split: st
         label=member.label,
         pixels=keyed_digest(key, "pixels", read.pixels),
         attributes={**entry.attributes, **header},
+        masked=member.masked,
     )
 
 

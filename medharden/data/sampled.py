@@ -95,11 +95,12 @@ def sample_cohort(
         n: classes.index(e.label) if isinstance(e.label, str) else tuple(classes.index(label) for label in e.label)
         for n, e in enumerate(few.entries)
     }
+    masked = [tuple(classes.index(k) for k in e.masked) for e in few.entries]
     size = protocol.hardening.batch_size
     splits = ["train"] * (_BATCHES * size) + ["val"] * size + ["test"] * size
     numbers = [list(kept)[n % len(kept)] for n in range(len(splits))]
     cases = tuple(
-        Case(name(few.entries[n].text), f"{place:016x}", split, labels[n], f"{place:064x}", {})
+        Case(name(few.entries[n].text), f"{place:016x}", split, labels[n], f"{place:064x}", {}, masked[n])
         for place, (n, split) in enumerate(zip(numbers, splits, strict=True))
     )
     inputs = Inputs([kept[n] for n in numbers], shape)
@@ -112,7 +113,7 @@ def sample_cohort(
         unnamed=len(cases),
         key_id=key_id(key),
         shape=shape,
-        cases=tuple(CaseRecord(c.case, c.patient, c.split, c.label, c.pixels) for c in cases),
+        cases=tuple(CaseRecord(c.case, c.patient, c.split, c.label, c.pixels, c.masked) for c in cases),
         excluded=(),
         preprocessing="",
     )

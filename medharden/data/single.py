@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from medharden.data.formats.files import read_file
+from medharden.data.formats.channels import read_parts
 from medharden.data.formats.image import MALFORMED, quiet_readers
 from medharden.data.formats.limits import room_for
+from medharden.data.sources.given import Given
 from medharden.data.view.case import case_of
 from medharden.errors import DataError
 from medharden.protocol import Input
@@ -38,11 +38,11 @@ class SingleCase:
     notes: tuple[str, ...]
 
 
-def read_single(path: Path, spec: Input, shape: tuple[int, ...], *, max_decoded: int = MAX_DECODED) -> SingleCase:
-    """Reads a DICOM, NIfTI or picture file through a view.
+def read_single(case: Given, spec: Input, shape: tuple[int, ...], *, max_decoded: int = MAX_DECODED) -> SingleCase:
+    """Reads a case through a view: a DICOM, NIfTI or picture file, a series of slices, or several images as channels.
 
     Args:
-        path: the file.
+        case: of `given_cases`.
         spec: the view.
         shape: (C, *spatial) that the view gave of the cohort's cases; another is refused.
         max_decoded: bytes of memory that reading may take.
@@ -50,10 +50,12 @@ def read_single(path: Path, spec: Input, shape: tuple[int, ...], *, max_decoded:
     Raises:
         DataError: the view doesn't take the file; with the reason, and no text from the file's header.
     """
+    if case.problem:
+        raise DataError(case.problem)
     try:
         with quiet_readers(), room_for(max_decoded, spec).file() as hold:
-            image = read_file(path, spec.dims, hold, spec.volume)
-            case, unit = case_of(image, spec)
+            image = read_parts(case.parts, spec.at_frame(case.frame), hold)
+            read, unit = case_of(image, spec)
     except MALFORMED as error:
         raise DataError(f"can't be read ({type(error).__name__})") from None
     if unit.shape[1:] != shape[1:]:
@@ -64,12 +66,12 @@ def read_single(path: Path, spec: Input, shape: tuple[int, ...], *, max_decoded:
     if unit.shape[0] > shape[0]:
         raise DataError("is in colour, the model was gated on grey images (input.channels was auto, and none had any)")
     whole = torch.from_numpy(unit).expand(shape).contiguous()
-    notes = [_NOTES.get(note, note) for note in case.notes]
-    if case.windows > 1 and spec.intensity.mode == "file":
-        notes.append(f"it offers {case.windows} windows; its first was used")
-    if case.flat:
+    notes = [_NOTES.get(note, note) for note in read.notes]
+    if read.windows > 1 and spec.intensity.mode == "file":
+        notes.append(f"it offers {read.windows} windows; its first was used")
+    if read.flat:
         notes.append("the view left one value of it only")
-    return SingleCase(whole, case.format, tuple(notes))
+    return SingleCase(whole, read.format, tuple(notes))
 
 
 def _times(spatial: tuple[int, ...]) -> str:

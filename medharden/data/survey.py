@@ -144,7 +144,7 @@ def _read(listing: Listing, least: int, workers: int, max_decoded: int) -> tuple
     )
     best: tuple[int, list[ReadCase], int] | None = None
     for dims in range(least, 4):
-        spec = Input(dims=dims, intensity=Intensity(mode="percentile", low=0, high=100))
+        spec = Input(intensity=Intensity(mode="percentile", low=0, high=100)).model_copy(update={"dims": dims})
         with Store() as store:
             room = room_for(max_decoded, spec)
             results = read_cases(few, spec, store, room=room, workers=workers, progress=None)

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from medharden.attacks import Criterion, SuiteResult
+from medharden.attacks import Criterion, SuiteResult, wrong_findings
 from medharden.attacks.victim import refers
 from medharden.attacks.worst_finding import worst_finding, wrongness
 from medharden.evaluating.subjects import Subject
@@ -59,7 +59,7 @@ def push_all(
         subjects: original, branch and composite, the composite last.
         results: of the suite, by subject.
         inputs: (n, C, *spatial) of the attacked cases.
-        labels: (n, L) in {0, 1}.
+        labels: (n, L) in {0, 1}, NaN where unknown.
         protocol: threat and seed.
         batch_size: cases a pass.
         progress: called with `attack findings`, passes over the cases done and in all.
@@ -135,8 +135,8 @@ class _Tried:
 
     def outcome(self) -> Pushed:
         """What became of each finding, over all that was tried."""
-        present = self._labels > 0.5
-        return Pushed(robust=(self._logits > 0) == present, logits=self._logits)
+        wrong = wrong_findings(self._logits, self._labels)
+        return Pushed(robust=~wrong & ~self._labels.isnan(), logits=self._logits)
 
 
 def _push(

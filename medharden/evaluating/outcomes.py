@@ -14,7 +14,7 @@ from medharden.evaluating.findings import Pushed
 from medharden.evaluating.subjects import Subject
 from medharden.models import answers, probabilities
 from medharden.protocol import Protocol
-from medharden.record import CaseTable, Finding, FindingTable, Identity, SubjectOutcome, SubjectTable
+from medharden.record import MASKED, CaseTable, Finding, FindingTable, Identity, SubjectOutcome, SubjectTable
 
 __all__ = ["case_table", "findings_of", "outcome_of"]
 
@@ -36,7 +36,7 @@ def case_table(
         protocol: subgroups.
         subjects: original, branch and composite.
         results: of the suite, by subject.
-        labels: (N,) or (N, L), of the test cases.
+        labels: (N,) or (N, L), of the test cases; NaN where masked.
         sample: (n,) rows that were attacked.
         pushed: of a multi-label task, what became of each finding, by subject.
         referred: (n,) which attacked cases the composite refers under attack; null where it never refers.
@@ -45,7 +45,7 @@ def case_table(
     rows = sample.cpu().numpy()
     attacked = np.zeros(len(cases), dtype=np.bool_)
     attacked[rows] = True
-    truth = labels.cpu().numpy()
+    truth = labels.nan_to_num(MASKED).cpu().numpy().astype(np.int64)
     tables = {s.name: _subject_table(s, results[s.name], truth, rows, pushed.get(s.name)) for s in subjects}
     if referred is not None:
         under_attack = np.zeros(len(cases), dtype=np.bool_)
@@ -54,7 +54,7 @@ def case_table(
     return CaseTable(
         case=tuple(c.case for c in cases),
         patient=tuple(c.patient for c in cases),
-        label=truth.astype(np.int64),
+        label=truth,
         attacked=attacked,
         subjects=tables,
         groups=group_values(cases, protocol.subgroups),
@@ -70,7 +70,7 @@ def _subject_table(
 ) -> SubjectTable:
     several = truth.ndim == 2
     predicted = answers(subject.logits + subject.bias, multilabel=several).cpu().numpy().astype(np.int64)
-    right = (predicted == truth).all(axis=1) if several else predicted == truth
+    right = ((predicted == truth) | (truth == MASKED)).all(axis=1) if several else predicted == truth
     won = np.where(right, "", "clean").astype(object)
     won[rows] = np.where(right[rows], np.array(result.won_by, dtype=object), "clean")
     robust = np.zeros(len(truth), dtype=np.bool_)

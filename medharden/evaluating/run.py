@@ -31,6 +31,7 @@ from medharden.evaluating.findings import Pushed, push_all
 from medharden.evaluating.fitting import fitting_batch
 from medharden.evaluating.looking import open_test_split, require_places
 from medharden.evaluating.merging import merged_identity, merged_pushes, merged_results, merged_subjects
+from medharden.evaluating.operating import operating_thresholds
 from medharden.evaluating.outcomes import case_table, findings_of, outcome_of
 from medharden.evaluating.resuming import clear
 from medharden.evaluating.sanity import few_cases, sanity_curves, sanity_findings
@@ -118,7 +119,7 @@ def evaluate(
         subjects = merged_subjects(subjects_of(reference, model, answered, batch_size), asked)
         attacked, truth = select(inputs, sample[mine.to(device)]), labels[sample[mine.to(device)]]
         own = attack_all(subjects, attacked, truth, protocol, batch_size, device, progress, run, cohort.seal, mine)
-        own["composite"] = with_transfer(subjects[-1], own, attacked, truth, batch_size)
+        own["composite"] = with_transfer(subjects[-1], own, attacked, truth, batch_size, protocol.suite.moved_grades)
         pushed: dict[str, Pushed] = {}
         if protocol.task.multilabel:
             pushed, own = push_all(subjects, own, attacked, truth, protocol, batch_size, progress, mine)
@@ -161,6 +162,7 @@ def evaluate(
                 *smaller,
             ),
             sanity=sanity,
+            operating_points=operating_thresholds(reference, model, cohort, protocol, batch_size, device),
         )
         written = write_record(run / "evaluation.json", record)
         log.append("evaluate.recorded", cases=cases_digest, record=written, files=files, ledger=head)

@@ -87,7 +87,10 @@ def significant_losses(endpoints: Iterable[Endpoint]) -> tuple[Finding, ...]:
         f"{e.name} ({e.estimate:+.3f}, limits {e.lower:+.3f}, {e.upper:+.3f})"
         for e in endpoints
         if e.verdict is Verdict.PASS
-        and ((e.kind in ("noninferiority", "robust_change") and e.upper < 0.0) or (e.kind == "brier" and e.lower > 0.0))
+        and (
+            (e.kind in ("noninferiority", "robust_change", "kappa") and e.upper < 0.0)
+            or (e.kind in ("brier", "grade_error") and e.lower > 0.0)
+        )
     ]
     if not shown:
         return ()

@@ -20,7 +20,14 @@ from medharden.gating.referrals import as_answered
 from medharden.protocol import Protocol
 from medharden.record import CaseTable, CohortRecord, Endpoint, Evaluation, Finding, HardenRecord, SubjectTable, Verdict
 
-__all__ = ["Release", "authorised_endpoints", "authorised_findings", "binding_problems", "release_problems"]
+__all__ = [
+    "AUTHORISED",
+    "Release",
+    "authorised_endpoints",
+    "authorised_findings",
+    "binding_problems",
+    "release_problems",
+]
 
 AUTHORISED = "authorised"
 
@@ -116,8 +123,8 @@ def authorised_findings(cohort: CohortRecord, harden: HardenRecord, release: Rel
 
 
 def _cases(cohort: CohortRecord, release: Release) -> Iterator[str]:
-    here = {c.case: (c.patient, c.label, c.pixels) for c in cohort.split("test")}
-    there = {c.case: (c.patient, c.label, c.pixels) for c in release.cohort.split("test")}
+    here = {c.case: (c.patient, c.label, c.masked, c.pixels) for c in cohort.split("test")}
+    there = {c.case: (c.patient, c.label, c.masked, c.pixels) for c in release.cohort.split("test")}
     if cohort.key_id != release.cohort.key_id:
         yield "authorised run: its pseudonyms are of another key; its cases can't be told to be the same"
     elif set(here) != set(there):

@@ -1,5 +1,7 @@
 """Endpoints of multi-label tasks: what is compared of each finding, and of all together.
 
+A finding that is masked in a case counts in none of these, and every case has one that is not.
+
 accuracy            a case is right only with every finding right
 finding_accuracy    share of right answers over cases and findings; findings of a patient count as one cluster
 recall              sensitivity and specificity of each finding
@@ -17,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from medharden.protocol import Margin, Protocol
-from medharden.record import CaseRecord, CaseTable, SubjectTable
+from medharden.record import CaseRecord, CaseTable, SubjectTable, finding_states, present
 from medharden.stats import Difference, auroc_difference, finding_brier_difference, macro_auroc_difference
 
 __all__ = ["coverage_problems", "finding_difference", "finding_problem", "right_answers", "score_names"]
@@ -31,13 +33,20 @@ def right_answers(metric: str, cases: CaseTable) -> tuple[Flags, Flags, CaseTabl
     """Of whom the original and the composite answer rightly, by case or (`finding_accuracy`) by answer; and whose.
 
     Returns:
-        (N,) or (N * L,) flags of both, and a table that names as many patients.
+        (N,) or (K,) flags of both, of cases or of known findings, and a table that names as many patients.
     """
     if metric == "accuracy":
         return cases.right("original"), cases.right("composite"), cases
+    if metric == "within_one_grade":
+        near = [
+            (cases.subjects[name].predicted >= 0) & (np.abs(cases.subjects[name].predicted - cases.label) < 2)
+            for name in ("original", "composite")
+        ]
+        return near[0], near[1], cases
     before, after = (cases.subjects[name].predicted == cases.label for name in ("original", "composite"))
-    owners = tuple(np.repeat(np.asarray(cases.patient), cases.label.shape[1]).tolist())
-    return before.ravel(), after.ravel(), replace(cases, patient=owners)
+    owners = np.repeat(np.asarray(cases.patient)[:, None], cases.label.shape[1], axis=1)
+    known = cases.known
+    return before[known], after[known], replace(cases, patient=tuple(owners[known].tolist()))
 
 
 def score_names(wanted: Margin, classes: tuple[str, ...]) -> tuple[tuple[str, int | None], ...]:
@@ -54,23 +63,28 @@ def finding_difference(metric: str, finding: int | None, cases: CaseTable, level
         RangeError: too few patients with or without a finding.
     """
     new, old = cases.subjects["composite"].probabilities, cases.subjects["original"].probabilities
-    truth = cases.label == 1
+    truth, known = cases.label == 1, cases.known
     if metric == "brier":
-        return finding_brier_difference(new, old, truth, level=level, patients=cases.patient)
+        return finding_brier_difference(new, old, truth, known=known, level=level, patients=cases.patient)
     if finding is not None:
-        one = truth[:, finding]
-        return auroc_difference(new[:, finding], old[:, finding], one, level=level, patients=cases.patient)
-    return macro_auroc_difference(new, old, truth, level=level, patients=cases.patient)
+        rows = known[:, finding]
+        new, old, one = (each[rows, finding] for each in (new, old, truth))
+        return auroc_difference(new, old, one, level=level, patients=np.asarray(cases.patient)[rows].tolist())
+    return macro_auroc_difference(new, old, truth, known=known, level=level, patients=cases.patient)
 
 
 def coverage_problems(classes: tuple[str, ...], test: tuple[CaseRecord, ...]) -> Iterator[str]:
     """One sentence for what keeps a finding's recall from being estimated, or makes a label none."""
     labels = [case.label for case in test]
-    if any(isinstance(label, int) or not set(label) <= set(range(len(classes))) for label in labels):
+    known = set(range(len(classes)))
+    if any(isinstance(label, int) or not set(label) <= known for label in labels):
         yield f"cohort.json has test labels that are no findings among {len(classes)}"
         return
-    held = [sum(k in label for label in labels if not isinstance(label, int)) for k in range(len(classes))]
-    lacking = [name for name, count in zip(classes, held, strict=True) if count in (0, len(test))]
+    if any(not set(c.masked) < known or set(c.masked) & set(present(c.label)) for c in test):
+        yield "cohort.json masks what is no finding, one that is there, or all of a case's"
+        return
+    states = np.array([finding_states(c.label, c.masked, len(classes)) for c in test]).reshape(len(test), len(classes))
+    lacking = [name for name, own in zip(classes, states.T, strict=True) if not {0, 1} <= set(own.tolist())]
     if lacking:
         yield f"the test split has no case with, or none without {', '.join(lacking)}: recall can't be estimated"
 
@@ -97,7 +111,7 @@ def finding_problem(subject: SubjectTable, protocol: Protocol, classes: tuple[st
         return "a probability under attack lies outside 0 to 1"
     if np.any(found.robust & ~((answer == cases.label) & cases.attacked[:, None])):
         return "a finding counts as robust that was wrong when clean or was not attacked"
-    if np.any(subject.robust & ~found.robust.all(axis=1)):
+    if np.any(subject.robust & ~(found.robust | ~cases.known).all(axis=1)):
         return "a case counts as robust of which a finding fell"
     return ""
 

@@ -11,7 +11,7 @@ from medharden.gating.findings import finding_problem
 from medharden.gating.records import COMPARED
 from medharden.gating.referrals import referral_problem
 from medharden.protocol import Protocol
-from medharden.record import CaseTable, CohortRecord, Evaluation, SubjectOutcome, SubjectTable, present
+from medharden.record import CaseTable, CohortRecord, Evaluation, SubjectOutcome, SubjectTable, finding_states
 from medharden.stats.sampling import stratified_sample
 
 __all__ = ["content_problems", "shape_problems"]
@@ -63,8 +63,9 @@ def content_problems(
     The table's shape must have been found right before.
     """
     test = {case.case: case for case in cohort.split("test")}
-    labels = [tuple(np.flatnonzero(row).tolist()) for row in cases.label] if cases.multilabel else cases.label.tolist()
-    if any(test[case].label != label for case, label in zip(cases.case, labels, strict=True)):
+    said = [test[case] for case in cases.case]
+    wanted = [finding_states(c.label, c.masked, len(cohort.classes)) if cases.multilabel else c.label for c in said]
+    if wanted != cases.label.tolist():
         yield "cases.parquet has labels that differ from cohort.json"
     if any(test[case].patient != patient for case, patient in zip(cases.case, cases.patient, strict=True)):
         yield "cases.parquet has patients that differ from cohort.json"
@@ -93,7 +94,7 @@ def content_problems(
 def _sample(protocol: Protocol, cohort: CohortRecord, cases: CaseTable, seed: int) -> Iterator[str]:
     """Whether the attacked cases are those that the seed draws from the test split, all and no others."""
     test = cohort.split("test")
-    labels = np.array([[k in present(c.label) for k in range(len(cohort.classes))] for c in test])
+    labels = np.array([finding_states(c.label, c.masked, len(cohort.classes)) for c in test])
     drawn = stratified_sample(labels if cohort.multilabel else labels.argmax(axis=1), protocol.suite.cases, seed)
     expected = {test[row].case for row in drawn.tolist()}
     attacked = {case for case, flag in zip(cases.case, cases.attacked.tolist(), strict=True) if flag}

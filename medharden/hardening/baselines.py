@@ -91,7 +91,8 @@ class FreshAdversary:
         if self.method == "trades":
             with torch.no_grad():
                 target = branch(inputs)
-            loss = divergence(logits, target, multilabel=labels.ndim == 2, reduction="sum")
+            known = ~labels.isnan() if labels.ndim == 2 else None
+            loss = divergence(logits, target, multilabel=labels.ndim == 2, known=known, reduction="sum")
         else:
             loss = task_loss(logits, labels, reduction="sum")
         return torch.autograd.grad(loss, point)[0]

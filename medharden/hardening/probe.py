@@ -18,6 +18,7 @@ from medharden.hardening.dealing import dealt_logits
 from medharden.hardening.perturbations import PerturbationFiles
 from medharden.models import Classifier, DecisionView, answered_rightly, answers, task_loss
 from medharden.protocol import Protocol
+from medharden.record import MASKED
 from medharden.rows import read_ahead, select
 from medharden.stats import auroc
 from medharden.stats.sampling import stratified_sample
@@ -113,7 +114,7 @@ class Probe:
     def validation(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
         """Labels of the validation cases, and the original's answers to them, as classes or as findings."""
         said = answers(self._original, multilabel=self._multilabel)
-        return self._labels.long().cpu().numpy(), said.cpu().numpy()
+        return self._labels.nan_to_num(MASKED).long().cpu().numpy(), said.cpu().numpy()
 
     def measure(self, branch: Classifier) -> ProbeResult:
         """Clean accuracy on all of validation, attacked accuracy on the sample.
@@ -226,11 +227,15 @@ def mean_auroc(logits: Tensor, labels: Tensor) -> float:
 
     Args:
         logits: (N, L).
-        labels: (N, L) in {0, 1}.
+        labels: (N, L) in {0, 1}, NaN where a case says nothing of a finding.
     """
-    truth, scores = labels.cpu().numpy() > 0.5, logits.cpu().numpy()
-    both = [k for k in range(truth.shape[1]) if 0 < truth[:, k].sum() < len(truth)]
-    return float(np.mean([auroc(scores[:, k], truth[:, k]) for k in both])) if both else 0.5
+    truth, scores = labels.cpu().numpy(), logits.cpu().numpy()
+    areas = []
+    for has, score in zip(truth.T, scores.T, strict=True):
+        known = ~np.isnan(has)
+        if 0 < has[known].sum() < known.sum():
+            areas.append(auroc(score[known], has[known] > 0.5))
+    return float(np.mean(areas)) if areas else 0.5
 
 
 def _answered_alike(logits: Tensor) -> Tensor:

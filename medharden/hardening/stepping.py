@@ -178,17 +178,18 @@ class Steps:
 
     def _loss(self, logits: Tensor, inputs: Tensor, labels: Tensor, part: Tensor) -> Tensor:
         multilabel = labels.ndim == 2
+        known = ~labels.isnan() if multilabel else None
         if self.settings.method == "trades":
             with self._lower():
                 clean = self.branch(inputs)
-            apart = divergence(logits, clean.float(), multilabel=multilabel)
+            apart = divergence(logits, clean.float(), multilabel=multilabel, known=known)
             return task_loss(clean.float(), labels) + self.settings.trades_beta * apart
         loss = task_loss(logits, labels)
         if self.teacher is None:
             return loss
         weight, temperature = self.settings.teacher.weight, self.settings.teacher.temperature
         taught = sent(self.teacher[part], logits.device).to(logits.dtype) / temperature
-        apart = divergence(logits / temperature, taught, multilabel=multilabel)
+        apart = divergence(logits / temperature, taught, multilabel=multilabel, known=known)
         return (1 - weight) * loss + weight * temperature**2 * apart
 
     def _reduce(self, optimiser: torch.optim.Optimizer, seen: Tensor) -> Tensor:

@@ -141,7 +141,7 @@ class _Search:
         """(n,) whether the branch, at its worst, gives the right answer even if the clean path is sure of another."""
         model, worst = self.model, self._reached
         if model.multilabel:
-            said = [_CERTAIN * (1 - 2 * self.labels)]
+            said = [_CERTAIN * (1 - 2 * self.labels).nan_to_num(0.0)]  # a masked finding's answer does not matter
         else:
             said = [_CERTAIN * answer.expand_as(worst) for answer in torch.eye(worst.shape[1]).to(worst)]
         blend = mix_findings if model.multilabel else mix

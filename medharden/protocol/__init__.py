@@ -1,8 +1,10 @@
 """Frozen, strict protocols: every scientific choice of a run, and its digest."""
 
 from medharden.protocol.attacking import Attack, Precision, Suite, ThreatModel
+from medharden.protocol.changing import ChangeControl, Modification
 from medharden.protocol.deciding import CO_PRIMARY, Bound, ClassFloor, Endpoints, Margin, Robustness, Subgroups
-from medharden.protocol.imaging import Input, Intensity, Step, Volume
+from medharden.protocol.further import OperatingPoint, WorstGroup
+from medharden.protocol.imaging import Channel, Frames, Input, Intensity, Step, Volume
 from medharden.protocol.loading import (
     DEFAULT_PROTOCOL,
     content_digest,
@@ -35,9 +37,12 @@ __all__ = [
     "Attack",
     "Bound",
     "Cases",
+    "ChangeControl",
+    "Channel",
     "ClassFloor",
     "Columns",
     "Endpoints",
+    "Frames",
     "Fusion",
     "Hardening",
     "Hazard",
@@ -45,6 +50,8 @@ __all__ = [
     "Intensity",
     "Margin",
     "ModelSpec",
+    "Modification",
+    "OperatingPoint",
     "Patients",
     "Precision",
     "Protocol",
@@ -64,6 +71,7 @@ __all__ = [
     "ThreatModel",
     "ThreatName",
     "Volume",
+    "WorstGroup",
     "content_digest",
     "load_protocol",
     "parse_content",

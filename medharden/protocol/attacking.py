@@ -143,6 +143,8 @@ class Suite(Strict):
             it, and every verdict under it says so.
         precision: what attacks search in; `bfloat16` is faster on some devices and may find less. Every success is
             confirmed in float32 either way.
+        moved_grades: of an ordinal task, how many grades from the true one an attack must bring the answer to win: 1,
+            any wrong answer, or 2, a distant one. A case whose clean answer is wrong stands under neither.
     """
 
     name: Literal["fast", "standard", "thorough", "custom"] = "standard"
@@ -151,6 +153,7 @@ class Suite(Strict):
     sanity_cases: Annotated[int, Field(ge=0)] = 32
     reason: Annotated[str, Field(min_length=1, pattern=r"\S")] | None = None
     precision: Precision = "float32"
+    moved_grades: Literal[1, 2] = 1
 
     @model_validator(mode="before")
     @classmethod

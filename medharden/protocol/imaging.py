@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from medharden.protocol.base import Strict
+from medharden.protocol.sourcing import FilePattern
 
-__all__ = ["Input", "Intensity", "Step", "Volume"]
+__all__ = ["Channel", "Frames", "Input", "Intensity", "Step", "Volume"]
 
 _TAKES: dict[str, set[str]] = {  # what each step needs
     "transpose": set(),
@@ -97,6 +98,34 @@ class Step(Strict):
 
 
 _Number = Annotated[int, Field(ge=1)]
+_MOST_CHANNELS = 64
+
+
+Frames = Literal["one", "all", "first", "middle"] | _Number
+
+
+class Channel(Strict):
+    """One channel of a case that is stacked of several images.
+
+    Attributes:
+        name: what it is, such as `flair`.
+        files: which files are it, by a pattern; null takes images in the order in which a manifest lists them.
+    """
+
+    name: Annotated[str, Field(min_length=1, max_length=100, pattern=r"^[^\x00-\x1f]+$")]
+    files: FilePattern | None = None
+
+
+def _in_order(given: Any) -> Any:
+    """A mapping as a list: canonical JSON, of which digests are made, sorts the keys of a mapping."""
+    if isinstance(given, dict):
+        return tuple({"name": name, "files": files} for name, files in given.items())
+    return tuple(given) if isinstance(given, list) else given
+
+
+Channels = Annotated[
+    tuple[Channel, ...], BeforeValidator(_in_order, json_schema_input_type=dict[str, str | None] | tuple[Channel, ...])
+]
 
 
 class Volume(Strict):
@@ -135,21 +164,27 @@ class Input(Strict):
     Attributes:
         dims: spatial dimensions, 2 or 3.
         channels: `gray`, `rgb`, or `auto`: colour only where some case has channels that differ.
+        channels_from: the modalities of one examination, stacked as channels in this order: name to pattern of the
+            files, as `cases.include` has them. Empty where a case is one image.
         size: (H, W) or (D, H, W) that every case is resampled to; null keeps the native size, which must then be
             the same for all.
         fit: `stretch` resamples each axis to the size; `pad` keeps the aspect ratio and pads with the lowest value.
         spatial: steps in their order, in the place of `size` and `fit`.
         volume: which slices are the volume, where files hold several.
+        frames: of a DICOM file of several frames, where `dims` is 2: `one` refuses it, `first`, `middle` or a number
+            from 1 takes that frame in the order stored, `all` makes each frame a case of the same patient.
         unusable: `refuse` stops at corrupt cases and lists them all; `exclude` leaves them out and records it.
     """
 
     dims: Literal[2, 3] = 2
     channels: Literal["auto", "gray", "rgb"] = "auto"
+    channels_from: Channels = ()
     size: tuple[Annotated[int, Field(ge=1)], ...] | None = None
     fit: Literal["stretch", "pad"] = "stretch"
     intensity: Intensity = Intensity()
     spatial: tuple[Step, ...] = ()
     volume: Volume = Volume()
+    frames: Frames = "one"
     unusable: Literal["refuse", "exclude"] = "refuse"
 
     @model_validator(mode="after")
@@ -170,6 +205,36 @@ class Input(Strict):
             if self.dims == 2 and step.step in ("orientation", "spacing"):
                 raise ValueError(f"input.spatial: {step.step} is of volumes; input.dims is 2")
         return self
+
+    @model_validator(mode="after")
+    def _of_files(self) -> Input:
+        """Whether frames and channels can be meant."""
+        if self.frames != "one" and self.dims == 3:
+            raise ValueError("input.frames is of pictures; input.dims is 3, where frames are the slices of a volume")
+        if self.frames == "all" and self.channels_from:
+            raise ValueError(
+                "input.frames: all makes each frame a case; input.channels_from stacks images of one frame"
+            )
+        if len(self.channels_from) == 1 or len(self.channels_from) > _MOST_CHANNELS:
+            raise ValueError(f"input.channels_from names 2 to {_MOST_CHANNELS} channels, got {len(self.channels_from)}")
+        if len({channel.name for channel in self.channels_from}) < len(self.channels_from):
+            raise ValueError("input.channels_from names a channel twice")
+        if len({channel.files is None for channel in self.channels_from}) > 1:
+            raise ValueError("input.channels_from gives patterns for some channels and not for others")
+        if self.channels_from and self.channels == "rgb":
+            raise ValueError("input.channels: rgb is of colour; input.channels_from stacks grey images")
+        if self.channels_from and self.intensity.mode == "ready":
+            raise ValueError("input.channels_from is of files; mode 'ready' takes inputs as they are given")
+        return self
+
+    @property
+    def patterned(self) -> bool:
+        """Whether channels are told by the patterns of their files, and not by the order in which they are listed."""
+        return any(channel.files is not None for channel in self.channels_from)
+
+    def at_frame(self, number: int) -> Input:
+        """The same view of one frame of a file, from 1; of 0 the view itself."""
+        return self.model_copy(update={"frames": number}) if number else self
 
     @property
     def largest(self) -> int:

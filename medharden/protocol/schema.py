@@ -12,7 +12,8 @@ from pydantic import Field, model_validator
 from medharden.errors import ProtocolError
 from medharden.protocol.attacking import Suite, ThreatModel
 from medharden.protocol.base import Fraction, OpenFraction, Strict
-from medharden.protocol.deciding import FINDING_METRICS, Endpoints, Subgroups, unknown_keys
+from medharden.protocol.changing import ChangeControl
+from medharden.protocol.deciding import FINDING_METRICS, GRADE_METRICS, Endpoints, Subgroups, unknown_keys
 from medharden.protocol.imaging import Input
 from medharden.protocol.modelling import ModelSpec
 from medharden.protocol.reported import Statements
@@ -85,6 +86,8 @@ class Splits(Strict):
         reviewed: pairs that are no copies though they look so.
         excluded_limit: largest share of the test split, and of each class in it, that may be left out as unusable; with
             more a verdict is INCONCLUSIVE at best.
+        excluded_worst_case: `reported`, what would be had the release lost every case that was left out; `must_pass`,
+            a verdict is INCONCLUSIVE at best where an endpoint would then not pass.
     """
 
     train: OpenFraction = 0.6
@@ -96,6 +99,7 @@ class Splits(Strict):
     similar_bits: Annotated[int, Field(ge=0, le=64)] | None = 40
     reviewed: tuple[Reviewed, ...] = ()
     excluded_limit: Fraction = 0.05
+    excluded_worst_case: Literal["reported", "must_pass"] = "reported"
 
     @model_validator(mode="after")
     def _consistent(self) -> Splits:
@@ -261,6 +265,7 @@ class Protocol(Strict):
     endpoints: Endpoints = Endpoints()
     subgroups: Subgroups = Subgroups()
     report: Statements = Statements()
+    change_control: ChangeControl = ChangeControl()
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 20220413
 
     @model_validator(mode="after")
@@ -274,7 +279,8 @@ class Protocol(Strict):
     @model_validator(mode="after")
     def _endpoints_of_the_task(self) -> Protocol:
         asked = {m.metric for m in self.endpoints.noninferiority}
-        unfit = sorted(asked & ({"balanced_accuracy"} if self.task.multilabel else set(FINDING_METRICS)))
+        foreign = {"balanced_accuracy"} if self.task.multilabel else set(FINDING_METRICS)
+        unfit = sorted(asked & (foreign if self.task.ordinal else foreign | set(GRADE_METRICS)))
         if unfit:
             raise ValueError(f"endpoints.noninferiority: {', '.join(unfit)} is not for task.kind {self.task.kind}")
         named = {name for m in self.endpoints.noninferiority for name in m.findings or ()}
@@ -294,6 +300,30 @@ class Protocol(Strict):
     def _prevalence_of_the_positive(self) -> Protocol:
         if self.report.prevalence is not None and (self.task.multilabel or self.task.positive is None):
             raise ValueError("report.prevalence is of the positive one of two classes: name it in task.positive")
+        return self
+
+    @model_validator(mode="after")
+    def _grades_moved(self) -> Protocol:
+        moved, grades = self.suite.moved_grades, len(self.task.classes or ())
+        if moved > 1 and not (self.task.ordinal and grades >= 2 * moved):
+            raise ValueError(
+                f"suite.moved_grades {moved} is for task.kind ordinal with {2 * moved} grades or more, so that each "
+                f"has another {moved} away"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _further_endpoints(self) -> Protocol:
+        task, wanted = self.task, self.endpoints
+        if wanted.operating_points and (task.multilabel or task.positive is None):
+            raise ValueError("endpoints.operating_points are of two classes: name the positive one in task.positive")
+        columns = set(self.subgroups.columns)
+        for one in wanted.worst_group:
+            if not columns or not set(one.columns or ()) <= columns:
+                raise ValueError(
+                    f"endpoints.worst_group: {one.metric} is of groups that subgroups.columns declares; it has "
+                    f"{sorted(columns)}"
+                )
         return self
 
     def _check_class_keys(self) -> None:

@@ -48,15 +48,21 @@ class Columns(Strict):
     """Which columns of a manifest (CSV) mean what; null finds the column by its usual names.
 
     Attributes:
-        path, label, patient, split: headings as written in the file. Every other column is an attribute.
+        path, label, patient, split: headings as written in the file. Every other column is an attribute. Several for
+            the path are one channel of the case each, in this order (or that of `input.channels_from`).
         join: further tables (labels, splits, metadata), joined one after the other.
     """
 
-    path: str | None = None
+    path: str | tuple[str, ...] | None = None
     label: str | None = None
     patient: str | None = None
     split: str | None = None
     join: tuple[Join, ...] = ()
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """The columns that are named for the path: none, one, or one for each channel."""
+        return (self.path,) if isinstance(self.path, str) else (self.path or ())
 
 
 def _patient_pattern(pattern: str) -> str:

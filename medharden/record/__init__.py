@@ -6,7 +6,17 @@ and written through `medharden.audit`. Every number is finite (a JSON record can
 
 from medharden.record.attack import AttackedCase, AttackRecord
 from medharden.record.clusters import Clusters, by_unit, clusters_of, joined
-from medharden.record.cohort import AlikePair, CaseRecord, CohortRecord, ExcludedCase, Label, ModelRecord, present
+from medharden.record.cohort import (
+    MASKED,
+    AlikePair,
+    CaseRecord,
+    CohortRecord,
+    ExcludedCase,
+    Label,
+    ModelRecord,
+    finding_states,
+    present,
+)
 from medharden.record.common import Environment, Finding, Progress, Verdict
 from medharden.record.compared import ComparedAnswers, ComparedRow
 from medharden.record.evaluation import (
@@ -17,18 +27,21 @@ from medharden.record.evaluation import (
     FindingTable,
     Identity,
     IndependentTester,
+    OperatingThreshold,
     SanityPoint,
     SubjectOutcome,
     SubjectTable,
 )
 from medharden.record.export import ARTEFACTS, EXPORTS, ExportRecord, Parity
-from medharden.record.gate import Endpoint, GateDecision, IndependentTest
+from medharden.record.gate import ChangeRow, Endpoint, GateDecision, IndependentTest, MissingRow
 from medharden.record.hardening import BranchRecord, CostRecord, EpochRecord, FrontierPoint, FusionRecord, HardenRecord
+from medharden.record.stability import SeedOutcome, StabilityRecord
 
 __all__ = [
     "ARTEFACTS",
     "EXPORTS",
     "INDEPENDENT",
+    "MASKED",
     "AlikePair",
     "AttackOutcome",
     "AttackRecord",
@@ -36,6 +49,7 @@ __all__ = [
     "BranchRecord",
     "CaseRecord",
     "CaseTable",
+    "ChangeRow",
     "Clusters",
     "CohortRecord",
     "ComparedAnswers",
@@ -57,15 +71,20 @@ __all__ = [
     "IndependentTest",
     "IndependentTester",
     "Label",
+    "MissingRow",
     "ModelRecord",
+    "OperatingThreshold",
     "Parity",
     "Progress",
     "SanityPoint",
+    "SeedOutcome",
+    "StabilityRecord",
     "SubjectOutcome",
     "SubjectTable",
     "Verdict",
     "by_unit",
     "clusters_of",
+    "finding_states",
     "joined",
     "present",
 ]

@@ -82,13 +82,13 @@ def clusters_of(cohort: CohortRecord, is_copy: Callable[[str, str, int], bool]) 
 def by_unit(cases: CaseTable, cohort: CohortRecord, clusters: Clusters) -> CaseTable:
     """The table with each image once, and each case's cluster in the place of its patient.
 
-    Of cases with the same pixels and label the first of the cohort's stays. It was attacked if any of them was, stands
-    only where all that were attacked stand, with each finding too, and was referred if any was.
+    Of cases with the same pixels, label and masked findings the first of the cohort's stays. It was attacked if any of
+    them was, stands only where all that were attacked stand, with each finding too, and was referred if any was.
     """
     row = {case: n for n, case in enumerate(cases.case)}
-    same: dict[tuple[str, object], list[int]] = defaultdict(list)
+    same: dict[tuple[str, object, object], list[int]] = defaultdict(list)
     for case in cohort.split("test"):
-        same[case.pixels, case.label].append(row[case.case])
+        same[case.pixels, case.label, case.masked].append(row[case.case])
     sets = sorted(same.values(), key=lambda rows: rows[0])
     kept = [rows[0] for rows in sets]
     subjects = {name: _once(subject, cases.attacked, sets) for name, subject in cases.subjects.items()}

@@ -6,7 +6,17 @@ from dataclasses import dataclass, field
 
 from medharden.record.common import Finding
 
-__all__ = ["AlikePair", "CaseRecord", "CohortRecord", "ExcludedCase", "Label", "ModelRecord", "present"]
+__all__ = [
+    "MASKED",
+    "AlikePair",
+    "CaseRecord",
+    "CohortRecord",
+    "ExcludedCase",
+    "Label",
+    "ModelRecord",
+    "finding_states",
+    "present",
+]
 
 Label = int | tuple[int, ...]
 """Index of a case's class; of a multi-label task the rising indices of its findings, `()` for none."""
@@ -15,6 +25,20 @@ Label = int | tuple[int, ...]
 def present(label: Label) -> tuple[int, ...]:
     """The classes or findings that a label says are there."""
     return (label,) if isinstance(label, int) else label
+
+
+MASKED = -1
+"""What stands in a row of findings for one that nobody knows, beside 1 (there) and 0 (absent)."""
+
+
+def finding_states(label: Label, masked: tuple[int, ...], findings: int) -> list[int]:
+    """(L,) one number a finding of a case: 1 there, 0 absent, `MASKED` unknown."""
+    states, held = [0] * findings, present(label)
+    for k in held:
+        states[k] = 1
+    for k in masked:
+        states[k] = MASKED
+    return states
 
 
 @dataclass(frozen=True)
@@ -26,6 +50,8 @@ class CaseRecord:
         split: `train`, `val` or `test`.
         label: index into the cohort's classes; of a multi-label task, indices of the findings that are there.
         pixels: HMAC, under the pseudonym key, of the decoded stored pixels with shape and data type.
+        masked: of a multi-label task, indices of the findings that nobody knows of this case: they are left out of its
+            training, of attacks on it and of every statistic.
     """
 
     case: str
@@ -33,6 +59,7 @@ class CaseRecord:
     split: str
     label: Label
     pixels: str
+    masked: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -54,6 +81,7 @@ class ExcludedCase:
         split: as the data give it; "" where they give none, since splits are made of the cases that are left.
         reason: why it can't be used.
         repeated: the same case is used under another row: nothing is lost with this one.
+        masked: as of a `CaseRecord`.
     """
 
     case: str
@@ -61,6 +89,7 @@ class ExcludedCase:
     split: str
     reason: str
     repeated: bool = False
+    masked: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)

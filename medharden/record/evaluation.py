@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
+from medharden.record.cohort import MASKED
 from medharden.record.common import Environment, Finding
 
 __all__ = [
@@ -17,6 +18,7 @@ __all__ = [
     "FindingTable",
     "Identity",
     "IndependentTester",
+    "OperatingThreshold",
     "SanityPoint",
     "SubjectOutcome",
     "SubjectTable",
@@ -66,6 +68,27 @@ class Identity:
     logits_equal: bool
     max_abs_difference: float
     cases: int
+
+
+@dataclass(frozen=True)
+class OperatingThreshold:
+    """Where two models answer so that one side of two classes is as the protocol fixes it, on validation.
+
+    Attributes:
+        fixed: `specificity` or `sensitivity`.
+        at: what it is to be at least.
+        original, composite: probability of the positive class from which each calls it.
+        cases: validation cases of the fixed side.
+        original_reached, composite_reached: what the fixed side came to on these.
+    """
+
+    fixed: str
+    at: float
+    original: float
+    composite: float
+    cases: int
+    original_reached: float
+    composite_reached: float
 
 
 @dataclass(frozen=True)
@@ -140,6 +163,7 @@ class Evaluation:
         decision_threshold: probability from which the positive class is answered (two classes), or `argmax`.
         artefact: SHA-256 of the exported model that was evaluated (`artefacts/ID`); empty where the composite was.
         sanity: robust accuracy against budget and steps on a few cases; empty where the protocol asks for none.
+        operating_points: thresholds from validation, where the protocol asks for such endpoints.
         tester: who evaluated independently (`independent/KEY`); null of the run's own evaluation.
     """
 
@@ -160,6 +184,7 @@ class Evaluation:
     sanity: tuple[SanityPoint, ...] = ()
     artefact: str = ""
     tester: IndependentTester | None = None
+    operating_points: tuple[OperatingThreshold, ...] = ()
 
     def subject(self, name: str) -> SubjectOutcome:
         """The outcome of one subject.
@@ -178,9 +203,10 @@ class FindingTable:
     """What attacks did to each finding of a multi-label task, whatever they did to the others.
 
     Attributes:
-        robust: (N, L) the finding is answered rightly under every attack; False where the case was not attacked.
+        robust: (N, L) the finding is answered rightly under every attack; False where the case was not attacked, or the
+            finding is masked.
         attacked_probabilities: (N, L) in [0, 1], of the finding where an attack pushed it furthest to its wrong side
-            without being referred; on clean input where the case was not attacked.
+            without being referred; on clean input where the case was not attacked, or the finding is masked.
     """
 
     robust: npt.NDArray[np.bool_]
@@ -217,7 +243,7 @@ class CaseTable:
 
     Attributes:
         case, patient: (N,) pseudonyms.
-        label: (N,) index of the true class, or (N, L) in {0, 1}: the true findings of a multi-label task.
+        label: (N,) index of the true class, or (N, L) of 1, 0 and `MASKED`: the true findings of a multi-label task.
         attacked: (N,) whether the case was in the attacked sample.
         subjects: by name: `original`, `robust_branch`, `composite`.
         groups: by declared column: (N,) the case's group, such as `F` or `40 to 59`.
@@ -236,6 +262,12 @@ class CaseTable:
         return self.label.ndim == 2
 
     def right(self, name: str) -> npt.NDArray[np.bool_]:
-        """(N,) whether a subject's clean answer is right, with every finding."""
+        """(N,) whether a subject's clean answer is right, with every finding that is known."""
         equal: npt.NDArray[np.bool_] = self.subjects[name].predicted == self.label
-        return np.all(equal, axis=1) if self.multilabel else equal
+        return np.all(equal | ~self.known, axis=1) if self.multilabel else equal
+
+    @property
+    def known(self) -> npt.NDArray[np.bool_]:
+        """(N, L) which findings of a multi-label task count in which case: those that are not masked."""
+        known: npt.NDArray[np.bool_] = self.label != MASKED
+        return known

@@ -24,7 +24,7 @@ class FindingFigures:
 
     Attributes:
         finding, subject: names.
-        positives, negatives: attacked cases with and without the finding.
+        positives, negatives: attacked cases with and without the finding; of others nobody knows.
         auroc: None where all cases or none have the finding.
         sensitive, specific: how many positives, and negatives, are answered rightly.
     """
@@ -64,8 +64,9 @@ def finding_figures(records: RunRecords) -> tuple[FindingFigures, ...]:
     cases = records.cases
     if cases is None or not cases.multilabel:
         return ()
-    rows, found = cases.attacked, []
+    found = []
     for k, name in enumerate(records.evaluation.classes):
+        rows = cases.attacked & cases.known[:, k]
         truth = cases.label[rows, k] == 1
         for subject in COMPARED:
             table = cases.subjects[subject]

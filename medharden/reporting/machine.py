@@ -36,6 +36,14 @@ def machine_report(records: RunRecords) -> dict[str, Any]:
         "subjects": [_subject(records, s) for s in evaluation.subjects],
         **_by_finding(records),
         **_artefacts(records),
+        **({"stability": asdict(records.stability)} if records.stability else {}),
+        **({"changes": [asdict(row) for row in decision.changes]} if decision.changes else {}),
+        **({"missing": [asdict(row) for row in decision.missing]} if decision.missing else {}),
+        **(
+            {"worst_case": [{**asdict(e), "verdict": e.verdict.value} for e in decision.worst_case]}
+            if decision.worst_case
+            else {}
+        ),
         **({"independent": [asdict(test) for test in decision.independent]} if decision.independent else {}),
         "usefulness": [asdict(at) for at in usefulness(records)],
         "sanity": [asdict(p) for p in evaluation.sanity],
@@ -115,7 +123,8 @@ def _cohort(cohort: CohortRecord) -> dict[str, Any]:
         for split in SPLITS:
             held = [c for c in cohort.cases if k in present(c.label) and c.split == split]
             patients = len({c.patient for c in held})
-            counts.append({"class": name, "split": split, "cases": len(held), "patients": patients})
+            masked = sum(k in c.masked and c.split == split for c in cohort.cases)
+            counts.append({"class": name, "split": split, "cases": len(held), "patients": patients, "masked": masked})
     return {
         "classes": list(cohort.classes),
         "counts": counts,

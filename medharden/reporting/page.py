@@ -10,12 +10,19 @@ from markupsafe import Markup, escape
 
 from medharden.codes import all_codes
 from medharden.record import Finding
-from medharden.reporting.accuracy import unit_table
 from medharden.reporting.artefacts import artefact_rows
 from medharden.reporting.charts import forest_chart, frontier_chart, robustness_chart, training_chart
-from medharden.reporting.clean import all_findings, endpoint_rows, paired_tables, subgroup_rows, summary
+from medharden.reporting.clean import (
+    all_findings,
+    endpoint_rows,
+    paired_tables,
+    subgroup_rows,
+    summary,
+    worst_case_rows,
+)
 from medharden.reporting.excluded import excluded_rows
 from medharden.reporting.findings import finding_figures, finding_rows
+from medharden.reporting.grades import grade_rows
 from medharden.reporting.matrix import threat_matrix
 from medharden.reporting.numbers import moment
 from medharden.reporting.pictures import gallery
@@ -40,6 +47,7 @@ from medharden.reporting.sanity import sanity_checks, sanity_rows
 from medharden.reporting.score_charts import reliability_chart, roc_chart, sanity_chart
 from medharden.reporting.scores import auroc_rows, calibrations, reliability_rows, score_panels
 from medharden.reporting.source import RunRecords
+from medharden.reporting.stability import stability_rows
 from medharden.reporting.statements import (
     NOT_STATED,
     harm_rows,
@@ -55,7 +63,7 @@ from medharden.text import neutral_lines
 
 __all__ = ["environment", "html_report"]
 
-_CLEAN_KINDS = ("noninferiority", "brier", "identity", "clean_floor", "referral")
+_CLEAN_KINDS = ("noninferiority", "brier", "grade_error", "kappa", "identity", "clean_floor", "referral")
 
 
 @functools.cache
@@ -105,7 +113,7 @@ def html_report(records: RunRecords) -> bytes:
         todo=_todo,
         preprocessing=preprocessing_rows(protocol, records.cohort),
         roc=roc_chart(panels),
-        auroc=auroc_rows(panels, unit_table(records)),
+        auroc=auroc_rows(panels),
         reliability=reliability_chart(predicted, calibrated),
         reliability_rows=reliability_rows(calibrated),
         calibration=calibrated,
@@ -123,6 +131,11 @@ def html_report(records: RunRecords) -> bytes:
         data=data_rows(records),
         flow=cohort_flow(records.cohort),
         excluded=excluded_rows(records.cohort),
+        missing=decision.missing,
+        stability=stability_rows(records.stability),
+        changes=decision.changes,
+        grades=grade_rows(records),
+        worst_case=worst_case_rows(records),
         counts_agree=agree,
         counts=counts,
         threat=threat_rows(protocol),

@@ -225,6 +225,10 @@ def cohort_flow(cohort: CohortRecord) -> tuple[FlowRow, ...]:
     )
     if cohort.multilabel:
         held_by.append(("No finding", [c for c in cohort.cases if not present(c.label)]))
+        unknown = [[c for c in cohort.cases if k in c.masked] for k in range(len(cohort.classes))]
+        held_by += [
+            (f"{name}: not known, left out", held) for name, held in zip(cohort.classes, unknown, strict=True) if held
+        ]
     held_by.append(("All cases" if cohort.multilabel else "All classes", list(cohort.cases)))
     for name, held in held_by:
         groups = [[c for c in held if c.split == split] for split in SPLITS] + [held]

@@ -16,6 +16,7 @@ from medharden.protocol import Protocol
 from medharden.record import (
     AttackOutcome,
     BranchRecord,
+    ChangeRow,
     CohortRecord,
     CostRecord,
     Endpoint,
@@ -29,8 +30,10 @@ from medharden.record import (
     HardenRecord,
     Identity,
     IndependentTest,
+    MissingRow,
     ModelRecord,
     SanityPoint,
+    StabilityRecord,
     SubjectOutcome,
 )
 from medharden.reporting.matrix import ThreatRow
@@ -59,7 +62,7 @@ class ReportedSubject(TypedDict):
     interval: str
 
 
-ClassCount = TypedDict("ClassCount", {"class": str, "split": str, "cases": int, "patients": int})
+ClassCount = TypedDict("ClassCount", {"class": str, "split": str, "cases": int, "patients": int, "masked": int})
 
 
 Exclusion = TypedDict("Exclusion", {"class": str, "split": str, "reason": str, "cases": int, "of": int})
@@ -149,6 +152,10 @@ class Report(TypedDict):
     subjects: list[ReportedSubject]
     by_finding: NotRequired[list[dict[str, Any]]]
     artefacts: NotRequired[list[ReportedArtefact]]
+    stability: NotRequired[StabilityRecord]
+    changes: NotRequired[list[ChangeRow]]
+    missing: NotRequired[list[MissingRow]]
+    worst_case: NotRequired[list[Endpoint]]
     independent: NotRequired[list[IndependentTest]]
     usefulness: list[UsefulAt]
     sanity: list[SanityPoint]
@@ -181,6 +188,7 @@ _TYPES: dict[str, Any] = {
     "evaluation": Evaluation,
     "gate": GateDecision,
     "export": ExportRecord,
+    "stability": StabilityRecord,
     "report": Report,
 }
 

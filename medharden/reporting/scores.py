@@ -8,7 +8,6 @@ import numpy as np
 import numpy.typing as npt
 
 from medharden.errors import RangeError
-from medharden.record import CaseTable
 from medharden.reporting.accuracy import gate_level, unit_table
 from medharden.reporting.numbers import count, percent
 from medharden.reporting.source import COMPARED, RunRecords
@@ -40,13 +39,15 @@ class ScorePanel:
 
     Attributes:
         name: the class or finding.
-        positive: (N,) bool.
+        positive: (N,) bool, of the cases of which it is known.
+        patients: (N,) whose cases these are.
         scores: by subject: (N,) probability of it.
         points: by subject: false and true positive rate as answered, under the protocol's decision rule.
     """
 
     name: str
     positive: npt.NDArray[np.bool_]
+    patients: tuple[str, ...]
     scores: dict[str, npt.NDArray[np.float64]]
     points: dict[str, tuple[float, float]]
 
@@ -98,11 +99,13 @@ def score_panels(records: RunRecords) -> tuple[ScorePanel, ...]:
         shown = [classes.index(positive) if positive in classes else 1]
     panels = []
     for k in shown:
-        truth = _is(cases.label, k)
+        rows = cases.known[:, k] if cases.multilabel else np.ones(len(cases.label), dtype=np.bool_)
+        truth = _is(cases.label[rows], k)
         if truth.any() and not truth.all():
-            scores = {s: cases.subjects[s].probabilities[:, k] for s in COMPARED}
-            points = {s: _point(truth, _is(cases.subjects[s].predicted, k)) for s in COMPARED}
-            panels.append(ScorePanel(classes[k], truth, scores, points))
+            scores = {s: cases.subjects[s].probabilities[rows, k] for s in COMPARED}
+            points = {s: _point(truth, _is(cases.subjects[s].predicted[rows], k)) for s in COMPARED}
+            owners = tuple(np.asarray(cases.patient)[rows].tolist())
+            panels.append(ScorePanel(classes[k], truth, owners, scores, points))
     return tuple(panels)
 
 
@@ -116,15 +119,13 @@ def _point(truth: npt.NDArray[np.bool_], said: npt.NDArray[np.bool_]) -> tuple[f
     return float(said[~truth].mean()), float(said[truth].mean())
 
 
-def auroc_rows(panels: tuple[ScorePanel, ...], cases: CaseTable | None) -> tuple[AurocRow, ...]:
-    """AUROC of both models by panel, and the change with its 95 % interval; the table is that by unit."""
-    if cases is None:
-        return ()
+def auroc_rows(panels: tuple[ScorePanel, ...]) -> tuple[AurocRow, ...]:
+    """AUROC of both models by panel, and the change with its 95 % interval."""
     old, new = COMPARED
     rows = []
     for panel in panels:
         try:
-            change = auroc_difference(panel.scores[new], panel.scores[old], panel.positive, patients=cases.patient)
+            change = auroc_difference(panel.scores[new], panel.scores[old], panel.positive, patients=panel.patients)
             estimate, interval = f"{change.estimate:+.3f}", f"[{change.interval[0]:+.3f}, {change.interval[1]:+.3f}]"
             method = change.method
         except RangeError:
@@ -160,8 +161,9 @@ def calibrations(records: RunRecords) -> tuple[str, tuple[Calibration, ...]]:
         probabilities = cases.subjects[name].probabilities
         if cases.label.ndim == 2:
             what = "probability of each finding, all findings pooled"
-            given, so = probabilities.ravel(), cases.label.astype(np.bool_).ravel()
-            owners = np.repeat(owners, probabilities.shape[1])
+            known = cases.known
+            given, so = probabilities[known], cases.label[known] == 1
+            owners = np.repeat(owners[:, None], probabilities.shape[1], axis=1)[known]
         elif len(classes) == 2:
             positive = records.protocol.task.positive
             k = classes.index(positive) if positive in classes else 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from medharden.protocol import Intensity, Protocol, Step, ThreatModel
@@ -55,13 +56,30 @@ KINDS = {
     "subgroup_floor": "subgroup, descriptive",
     "subgroup_referral": "subgroup, descriptive",
     "brier": "non-inferiority, lower is better",
+    "grade_error": "non-inferiority in grades, lower is better",
+    "kappa": "non-inferiority",
 }
+
+_PREFIXES = {
+    "worst_group:": "{}, worst group",
+    "worst_group_floor:": "{}, worst group, floor",
+    "referred_wrong:": "{}, referred cases as wrong",
+    "referred_right:": "{}, referred cases as right",
+    "plan:": "{}, bar of the change control plan",
+    "against_release:": "{}, had the release alone lost them",
+    "against_original:": "{}, had the original alone lost them",
+    "against_both:": "{}, had both lost them",
+}
+_AT_POINT = re.compile(r"(?P<side>sensitivity|specificity)_at_(?P<fixed>sensitivity|specificity)_(?P<at>[\d.e-]+)")
 
 LABELS = {
     "identity": "Clean path",
     "auroc": "AUROC",
     "finding_accuracy": "Accuracy, mean over findings",
     "brier": "Brier score",
+    "quadratic_kappa": "Quadratic kappa",
+    "grade_error": "Mean absolute error in grades",
+    "within_one_grade": "Right or one grade off",
     "robust_floor": "Robust accuracy, released",
     "robust_gain": "Robust gain over original",
     "robust_gain_where_right": "Robust gain where the original is right",
@@ -220,6 +238,12 @@ def endpoint_label(name: str, classes: tuple[str, ...], positive: str | None) ->
     """An endpoint's name as a reader says it: `recall:effusion` is "Recall of effusion"."""
     if name in LABELS:
         return LABELS[name]
+    for start, said in _PREFIXES.items():
+        if name.startswith(start):
+            return said.format(endpoint_label(name.removeprefix(start), classes, positive))
+    if found := _AT_POINT.fullmatch(name):
+        label = endpoint_label(found["side"], classes, positive)
+        return f"{label} where {found['fixed']} was {found['at']} on validation"
     if name.startswith("original_"):
         return f"{endpoint_label(name.removeprefix('original_'), classes, positive)}, original"
     metric, _, subject = name.partition(":")

@@ -21,6 +21,8 @@ from medharden.stats.hypotheses import clustered_mcnemar, holm, mcnemar
 from medharden.stats.influence import influence_limits, unseen_share
 from medharden.stats.means import brier_difference, cluster_t_difference, finding_brier_difference
 from medharden.stats.noninferiority import NonInferiority, noninferiority_test
+from medharden.stats.operating import threshold_at
+from medharden.stats.ordinal import grade_error_difference, quadratic_kappa, quadratic_kappa_difference
 from medharden.stats.paired import newcombe_interval, tango_interval, tango_statistic
 from medharden.stats.power import cases_needed, fewest_cases, joint_power, power_to_show, smallest_margin
 from medharden.stats.proportions import clopper_pearson_interval, wilson_interval
@@ -51,6 +53,7 @@ __all__ = [
     "fewest_cases",
     "finding_brier_difference",
     "gain_test",
+    "grade_error_difference",
     "holm",
     "independent_standard_error",
     "influence_limits",
@@ -63,6 +66,8 @@ __all__ = [
     "patient_weight",
     "power_to_show",
     "predictive_values",
+    "quadratic_kappa",
+    "quadratic_kappa_difference",
     "recalibration",
     "reliability",
     "roc_curve",
@@ -70,6 +75,7 @@ __all__ = [
     "smallest_margin",
     "tango_interval",
     "tango_statistic",
+    "threshold_at",
     "unseen_share",
     "wilson_interval",
 ]

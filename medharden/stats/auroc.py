@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from medharden.errors import RangeError
 from medharden.stats.clusters import patient_weight
-from medharden.stats.difference import Difference, Floats, patient_codes
+from medharden.stats.difference import Difference, Floats, known_labels, patient_codes
 from medharden.stats.influence import influence_limits, unseen_share, variance_of
 from medharden.stats.numerics import normal_tail, two_sided_quantile
 
@@ -104,6 +104,7 @@ def macro_auroc_difference(
     scores_old: npt.ArrayLike,
     labels: npt.ArrayLike,
     *,
+    known: npt.ArrayLike | None = None,
     level: float = 0.95,
     patients: Sequence[str] | None = None,
 ) -> Difference:
@@ -117,6 +118,7 @@ def macro_auroc_difference(
         scores_new: (N, L) finite.
         scores_old: (N, L) finite.
         labels: (N, L) bool; in each column positives of two patients or more, and negatives of two or more.
+        known: (N, L) bool, which labels count; a column's AUROC is that of its cases that do. Null takes all.
         level: two-sided, in (0, 1).
         patients: (N,) whose case it is; null where each case is a patient of its own.
 
@@ -130,15 +132,17 @@ def macro_auroc_difference(
     size, columns = truth.shape
     codes, count = patient_codes(size, patients)
     of_kind, change, unseen = [np.zeros(count), np.zeros(count)], 0.0, 0.0
+    mask = known_labels(known, truth)
     for k in range(columns):
-        kind = truth[:, k]
-        _checked(new[:, k], kind, column=k)
-        _checked(old[:, k], kind, column=k)
-        step, groups = _influence(new[:, k], old[:, k], kind, codes, count, column=k)
+        rows = mask[:, k]
+        kind, own = truth[rows, k], codes[rows]
+        after, _ = _checked(new[rows, k], kind, column=k)
+        before, _ = _checked(old[rows, k], kind, column=k)
+        step, groups = _influence(after, before, kind, own, count, column=k)
         for whole, part in zip(of_kind, groups, strict=True):
             whole += part / columns
         change += step / columns
-        unseen += unseen_share(_disjoint_pairs(kind, codes, count, level), level) / columns
+        unseen += unseen_share(_disjoint_pairs(kind, own, count, level), level) / columns
     name = f"mean AUROC of {columns} labels, influence summed by patient (after DeLong 1988)"
     return _difference(change, of_kind, 1.0, unseen, level, (size, count), name)
 

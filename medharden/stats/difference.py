@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from medharden.errors import RangeError
 
-__all__ = ["Difference", "Floats", "flags", "patient_codes"]
+__all__ = ["Difference", "Floats", "flags", "known_labels", "patient_codes"]
 
 Floats = npt.NDArray[np.float64]
 
@@ -64,6 +64,20 @@ def patient_codes(cases: int, patients: Sequence[str] | None) -> tuple[npt.NDArr
         raise RangeError(f"expected one patient a case, got {len(patients)} patients for {cases} cases")
     names, codes = np.unique(np.asarray(patients, dtype=np.str_), return_inverse=True)
     return codes, names.size
+
+
+def known_labels(known: npt.ArrayLike | None, labels: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+    """Which labels count, as the labels' shape; all where nothing is said.
+
+    Raises:
+        RangeError: a flag a label was not given.
+    """
+    if known is None:
+        return np.ones_like(labels)
+    mask = np.asarray(known, dtype=np.bool_)
+    if mask.shape != labels.shape:
+        raise RangeError(f"expected a flag for each label, got {mask.shape} flags for labels {labels.shape}")
+    return mask
 
 
 def flags(gained: npt.ArrayLike, lost: npt.ArrayLike) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:

@@ -14,7 +14,8 @@ def stratified_sample(labels: npt.NDArray[Any], cases: int | None, seed: int) ->
     """Row numbers of at most `cases` cases, drawn from the seed, sorted.
 
     Args:
-        labels: (N,) class indices, or (N, L) findings in {0, 1}, of which each combination has its share.
+        labels: (N,) class indices, or (N, L) findings, of which each combination has its share: 1 there, 0 absent, NaN
+            (or -1, of whole numbers) left out of the case.
         cases: how many at most; null takes all.
         seed: of the draw.
 
@@ -24,7 +25,8 @@ def stratified_sample(labels: npt.NDArray[Any], cases: int | None, seed: int) ->
     if cases is None or cases >= len(labels):
         return np.arange(len(labels))
     if labels.ndim == 2:
-        labels = np.unique(labels, axis=0, return_inverse=True)[1].reshape(-1)
+        states = np.nan_to_num(labels.astype(np.float64), nan=-1.0)
+        labels = np.unique(states, axis=0, return_inverse=True)[1].reshape(-1)
     random = np.random.default_rng(seed)
     order = random.permutation(len(labels))
     # sorting by rank within the class interleaves the classes in their shares

@@ -178,7 +178,8 @@ def test_square_changes_a_finding_without_gradients() -> None:
     ("labels", "finding", "said"),
     [
         (torch.tensor([[0.0, 0.5]]), "any", "0 or 1"),
-        (torch.tensor([[0.0, torch.nan]]), "any", "0 or 1"),
+        (torch.tensor([[-1.0, torch.nan]]), "any", "0 or 1"),
+        (torch.full((1, 2), torch.nan), "any", "a finding of which something is known"),
         (torch.tensor([[0.0, 1.0, 1.0]]), "any", "the labels have 3, the logits 2"),
         (torch.tensor([[0.0, 1.0]]), 2, r"index in 0\.\.1, got 2"),
         (torch.tensor([[0.0, 1.0]]), "some", "index in 0"),

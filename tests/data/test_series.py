@@ -74,7 +74,7 @@ def test_a_series_is_kept_in_the_store_under_all_its_files_and_decoded_in_a_proc
     with quiet_readers():
         decoder = Decoder(SPEC, Room())
         try:
-            made = decoder.decode(sorted(case.iterdir()))
+            made = decoder.decode([sorted(case.iterdir())])
         finally:
             decoder.close()
     np.testing.assert_array_equal(made.planes, ((read_all(case).values + 1000) / 3000).clip(0, 1).astype(np.float32))

@@ -369,7 +369,7 @@ def test_a_decoder_imports_nothing_from_the_folder_it_is_called_in_and_knows_no_
     monkeypatch.setattr(worker, "_START", start)
     decoder = worker.Decoder(Input(), Room())
     try:
-        assert decoder.decode([path]).planes.shape == (1, 12, 10)
+        assert decoder.decode([[path]]).planes.shape == (1, 12, 10)
         assert "a secret" not in told.read_text()
     finally:
         decoder.close()
@@ -392,7 +392,7 @@ def test_what_a_decoder_answers_is_data_whatever_became_of_it(tmp_path, monkeypa
     monkeypatch.setattr(worker, "_START", f"import sys; sys.stdout.buffer.write({said!r}); sys.stdout.flush()")
     decoder = worker.Decoder(Input(), Room())
     try:
-        assert decoder.decode(path) == "can't be read: the process that decoded it ended without a word, twice"
+        assert decoder.decode([[path]]) == "can't be read: the process that decoded it ended without a word, twice"
     finally:
         decoder.close()
     assert not told.exists()

@@ -49,6 +49,24 @@ class TinyNet(nn.Module):
         return self.classifier(self.features(inputs))
 
 
+class TinyVolumes(nn.Module):
+    """A small network for volumes: (N, in_channels, any, any, any) to (N, num_classes)."""
+
+    def __init__(self, num_classes: int = 2, in_channels: int = 1) -> None:
+        super().__init__()
+        self.features = nn.Sequential(
+            nn.Conv3d(in_channels, 8, 3, stride=2, padding=1),
+            nn.BatchNorm3d(8),
+            nn.ReLU(),
+            nn.AdaptiveAvgPool3d(2),
+            nn.Flatten(),
+        )
+        self.classifier = nn.Linear(64, num_classes)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return self.classifier(self.features(inputs))
+
+
 class Passed(TinyNet):
     """`TinyNet`, whose logits pass through what a test sets, such as something that hides their gradient."""
 

@@ -99,7 +99,13 @@ def divide(
     largest = max(Counter(joined(len(members), ((p.first, p.second) for p in links))).values())
     chained = largest if largest > max(2.0, _MANY * len(members)) else 0
     why = [said for said in (most_cases_of_one(patients), _chain_words(chained, len(members))) if said]
-    check_coverage(splits, [m.label for m in members], classes, why=why if origin != "given" else ())
+    check_coverage(
+        splits,
+        [m.label for m in members],
+        classes,
+        masked=[m.masked for m in members],
+        why=why if origin != "given" else (),
+    )
     bits = farthest(limits)
     alike, pairs = nearest_pairs(hashes, splits, bits or 0, most=_MOST_PAIRS)
     return Division(splits, origin, alike, pairs, _in_test(splits, members, hashes, inputs, limits, reviewed), chained)

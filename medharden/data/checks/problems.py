@@ -20,6 +20,7 @@ __all__ = [
     "check_classes",
     "check_coverage",
     "findings_of",
+    "masked_findings",
     "pixel_problems",
     "refuse",
     "refuse_leaks",
@@ -74,11 +75,15 @@ def shape_problems(kept: Mapping[int, ReadCase]) -> tuple[tuple[int, ...], dict[
 
 
 def pixel_problems(
-    kept: Mapping[int, ReadCase], labels: Sequence[Label], entries: Sequence[Entry], name: Callable[[str], str]
+    kept: Mapping[int, ReadCase],
+    labels: Sequence[Label],
+    masked: Sequence[tuple[int, ...]],
+    entries: Sequence[Entry],
+    name: Callable[[str], str],
 ) -> dict[int, str]:
     """Cases whose pixels appear again under another label."""
     numbers = list(kept)
-    members = [Member("", labels[n], kept[n].pixels, "") for n in numbers]
+    members = [Member("", labels[n], kept[n].pixels, "", masked[n]) for n in numbers]
     return {
         numbers[one]: f"has the same pixels as {name(entries[numbers[other]].text)}, which has another label"
         for one, other in contradictions(members)
@@ -143,7 +148,12 @@ def refuse_leaks(
 
 
 def check_coverage(
-    splits: Sequence[str], labels: Sequence[Label], classes: tuple[str, ...], *, why: Sequence[str] = ()
+    splits: Sequence[str],
+    labels: Sequence[Label],
+    classes: tuple[str, ...],
+    *,
+    masked: Sequence[tuple[int, ...]] = (),
+    why: Sequence[str] = (),
 ) -> None:
     """Every split has cases of every class; of a multi-label task, with and without every finding.
 
@@ -151,21 +161,25 @@ def check_coverage(
         splits: (N,) of each case.
         labels: (N,) of each case.
         classes: of the task.
+        masked: (N,) findings that are left out of each case; a case says nothing of these. Empty where none is.
         why: what may have made the splits uneven, for the message.
 
     Raises:
         DataError: which split lacks what, with the numbers found.
     """
-    lacking, advice = _lacking(splits, labels, classes)
+    lacking, advice = _lacking(splits, labels, classes, masked)
     if lacking:
         raise DataError("\n".join([f"{lacking}; {advice}", *why]))
 
 
-def _lacking(splits: Sequence[str], labels: Sequence[Label], classes: tuple[str, ...]) -> tuple[str, str]:
+def _lacking(
+    splits: Sequence[str], labels: Sequence[Label], classes: tuple[str, ...], masked: Sequence[tuple[int, ...]]
+) -> tuple[str, str]:
     """What the splits lack, and what to do; or nothing."""
     counts = Counter((split, k) for split, label in zip(splits, labels, strict=True) for k in present(label))
     if not all(isinstance(label, int) for label in labels):
-        return _lacking_findings(Counter(splits), counts, classes)
+        unsaid = Counter((split, k) for split, own in zip(splits, masked, strict=False) for k in own)
+        return _lacking_findings(Counter(splits), counts, unsaid, classes)
     lacking = []
     for split in SPLITS:
         found = {name: counts[split, k] for k, name in enumerate(classes)}
@@ -178,7 +192,10 @@ def _lacking(splits: Sequence[str], labels: Sequence[Label], classes: tuple[str,
 
 
 def _lacking_findings(
-    cases: Counter[str], counts: Counter[tuple[str, int]], findings: tuple[str, ...]
+    cases: Counter[str],
+    counts: Counter[tuple[str, int]],
+    unsaid: Counter[tuple[str, int]],
+    findings: tuple[str, ...],
 ) -> tuple[str, str]:
     lacking = []
     for split in SPLITS:
@@ -188,7 +205,7 @@ def _lacking_findings(
         for k, name in enumerate(findings):
             if not counts[split, k]:
                 lacking.append(f"{split} has no case with {name!r}")
-            elif counts[split, k] == cases[split]:
+            elif counts[split, k] + unsaid[split, k] == cases[split]:
                 lacking.append(f"{split} has no case without {name!r}")
     head = "every split needs cases with and without every finding: "
     advice = "add cases, drop or merge findings, or change the protocol's splits"
@@ -257,6 +274,19 @@ def findings_of(
         (excluded > 0, "data.excluded", f"{excluded} of {n + excluded} cases could not be used and were left out."),
     ]
     return [Finding(code, "warning", message) for applies, code, message in found if applies]
+
+
+def masked_findings(members: Sequence[Member], classes: tuple[str, ...]) -> list[Finding]:
+    """Of how many cases each finding is left out, where any is."""
+    counts = Counter(k for m in members for k in m.masked)
+    if not counts:
+        return []
+    said = ", ".join(f"{classes[k]} of {counts[k]}" for k in sorted(counts))
+    message = (
+        f"Findings that are left out of cases, because nobody knows whether they are there, of {len(members)} cases in "
+        f"all: {said}. They count neither in training, nor for an attack, nor in any statistic."
+    )
+    return [Finding("data.masked_findings", "info", message)]
 
 
 def _these(lacking: Sequence[str], classes: Sequence[str]) -> str:

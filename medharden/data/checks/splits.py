@@ -32,6 +32,7 @@ class Member:
     Attributes:
         patient: what groups cases; the case itself where no patient is known. Private.
         pixels: digest of its stored pixels.
+        masked: findings that nobody knows of it.
         split: as given, or "".
     """
 
@@ -39,6 +40,7 @@ class Member:
     label: Label
     pixels: str
     split: str
+    masked: tuple[int, ...] = ()
 
 
 def make_splits(
@@ -105,9 +107,15 @@ def contradictions(members: Sequence[Member]) -> Iterator[tuple[int, int]]:
     """Cases with the same pixels as another one that has another label: (case, that other one)."""
     for places in shared_pixels(members):
         for place in places:
-            other = next((o for o in places if members[o].label != members[place].label), None)
+            other = next((o for o in places if _contradict(members[o], members[place])), None)
             if other is not None:
                 yield place, other
+
+
+def _contradict(one: Member, other: Member) -> bool:
+    """Whether two labels say different things; of a finding that one of them leaves open they don't."""
+    unsaid = {*one.masked, *other.masked}
+    return set(present(one.label)) - unsaid != set(present(other.label)) - unsaid
 
 
 def shared_pixels(members: Sequence[Member]) -> list[list[int]]:

@@ -17,6 +17,7 @@ from medharden.data.formats.header import header_identifiers
 from medharden.data.formats.image import MALFORMED, StoredImage, digest_array, digest_parts, slabs
 from medharden.data.formats.limits import Hold
 from medharden.data.formats.numbers import number_of, text_of
+from medharden.data.formats.one_frame import frame_number, reduce_to_frame
 from medharden.data.formats.palette import check_palette
 from medharden.data.formats.pictures import collapse
 from medharden.data.formats.placing import frame_slices, functional_groups, number_of_frames
@@ -24,7 +25,7 @@ from medharden.data.formats.stack import Arrangement, arrange
 from medharden.data.formats.voi import OwnWindow, own_window
 from medharden.data.formats.window import Window
 from medharden.errors import DataError
-from medharden.protocol import Volume
+from medharden.protocol import Frames, Volume
 
 __all__ = ["open_dicom", "padding_of", "read_dicom", "rescale_of", "stored_range"]
 
@@ -34,7 +35,7 @@ _PALETTE = "PALETTE COLOR"
 _ALLOCATED = (8, 16)
 
 
-def read_dicom(path: Path, dims: int, hold: Hold, volume: Volume | None = None) -> StoredImage:
+def read_dicom(path: Path, dims: int, hold: Hold, volume: Volume | None = None, frames: Frames = "one") -> StoredImage:
     """Decodes one DICOM image in rescaled units; several frames are one volume where `dims` is 3.
 
     Frames that have positions are sorted by them and reoriented to the closest canonical axes (RAS+): (D, H, W) are
@@ -44,11 +45,11 @@ def read_dicom(path: Path, dims: int, hold: Hold, volume: Volume | None = None) 
         DataError: with the reason alone: no pixels, truncated, too large, other frames than `dims` asks for, frames
             that are several volumes or none, an unsupported photometric interpretation or bit depth.
     """
-    return open_dicom(path, dims, hold, volume)[1]
+    return open_dicom(path, dims, hold, volume, frames)[1]
 
 
 def open_dicom(
-    path: Path, dims: int, hold: Hold, volume: Volume | None = None
+    path: Path, dims: int, hold: Hold, volume: Volume | None = None, frames: Frames = "one"
 ) -> tuple[Dataset, StoredImage, npt.NDArray[Any]]:
     """The data set, its image, and the stored values as decoded: (*spatial) grey, (*spatial, 3) colour.
 
@@ -57,6 +58,8 @@ def open_dicom(
     """
     try:
         ds, size = open_data_set(path, hold)
+        if dims == 2 and "PixelData" in ds:
+            reduce_to_frame(ds, frame_number(frames, number_of_frames(ds)))
         return ds, *_decode(ds, dims, hold, size, volume or Volume())
     except (*MALFORMED, InvalidDicomError, BytesLengthException) as error:
         raise DataError(f"can't be decoded as DICOM: truncated or damaged ({type(error).__name__})") from None
@@ -112,8 +115,6 @@ def _checked(ds: Dataset, dims: int) -> str:
         raise DataError(f"has {int(ds.SamplesPerPixel)} samples a pixel; its photometric interpretation has {samples}")
     _check_bits(ds)
     frames = number_of_frames(ds)
-    if dims == 2 and frames != 1:
-        raise DataError(f"has {frames} frames, expected one (volumes need input.dims: 3)")
     if dims == 3 and frames == 1:
         raise DataError("has a single frame; input.dims is 3")
     return photometric

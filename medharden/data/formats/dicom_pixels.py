@@ -39,7 +39,7 @@ from medharden.data.formats.limits import Hold
 from medharden.data.formats.rle import decode_rle
 from medharden.errors import DataError
 
-__all__ = ["stored_values"]
+__all__ = ["check_length", "stored_values"]
 
 _DECODED = 8  # bytes that GDCM and pydicom need for one value of a frame, beside those that any array needs
 _PLUGIN = "gdcm"  # alone: what it can't decode is not tried with another decoder, for which nothing was counted
@@ -89,7 +89,7 @@ def stored_values(ds: Dataset, hold: Hold, *, outputs: int, beside: int) -> npt.
     syntax = UID(ds.file_meta.TransferSyntaxUID)
     if not syntax.is_encapsulated:
         _take(hold, claim, outputs, beside)
-        _check_length(ds)
+        check_length(ds)
         native: npt.NDArray[Any] = pixel_array(ds, view_only=True)
         return native
     decoder = get_decoder(syntax)
@@ -126,7 +126,8 @@ def _take(hold: Hold, claim: _Claim, outputs: int, beside: int) -> None:
     hold.take_values(shape, claim.allocated // 8, beside=beside + converted)
 
 
-def _check_length(ds: Dataset) -> None:
+def check_length(ds: Dataset) -> None:
+    """Raises: DataError, where uncompressed pixels are fewer or more bytes than the header says."""
     wanted, found = get_expected_length(ds), len(ds.PixelData)
     if found < wanted:
         raise DataError(f"is cut off: {wanted - found} of {wanted} bytes of its pixels are missing (truncated)")

@@ -15,7 +15,7 @@ from medharden.data.formats.nifti import pair_of, read_nifti
 from medharden.data.formats.pictures import read_picture
 from medharden.data.formats.series import read_series
 from medharden.errors import DataError
-from medharden.protocol import Input, Volume
+from medharden.protocol import Frames, Input, Volume
 
 __all__ = ["IMAGE_ENDINGS", "looks_like_image", "read_case", "read_file", "sniff"]
 
@@ -91,7 +91,7 @@ def read_case(files: Sequence[Path], spec: Input, hold: Hold) -> StoredImage:
         DataError: with the reason alone, without a file's name or header.
     """
     if len(files) == 1:
-        return read_file(files[0], spec.dims, hold, spec.volume)
+        return read_file(files[0], spec.dims, hold, spec.volume, spec.frames)
     if len(files) == 2 and files[0].suffix.lower() == ".hdr":
         if not sniff(files[0]):
             raise DataError(_ANALYZE)
@@ -99,7 +99,9 @@ def read_case(files: Sequence[Path], spec: Input, hold: Hold) -> StoredImage:
     return read_series(files, hold, spec.volume)
 
 
-def read_file(path: Path, dims: int, hold: Hold | None = None, volume: Volume | None = None) -> StoredImage:
+def read_file(
+    path: Path, dims: int, hold: Hold | None = None, volume: Volume | None = None, frames: Frames = "one"
+) -> StoredImage:
     """Decodes one file.
 
     Args:
@@ -107,13 +109,14 @@ def read_file(path: Path, dims: int, hold: Hold | None = None, volume: Volume | 
         dims: spatial dimensions that are expected.
         hold: the memory that it may take; None allows the usual amount.
         volume: which stack, time point, echo ... of a multi-frame file is meant, where there are several.
+        frames: of pictures, which frame of a multi-frame file is meant.
 
     Raises:
         DataError: with the reason alone, without the file's name or header.
     """
     if hold is None:
         with Room().file() as hold:
-            return read_file(path, dims, hold, volume)
+            return read_file(path, dims, hold, volume, frames)
     kind = sniff(path)
     if not kind:
         if path.stat().st_size == 0:
@@ -126,7 +129,7 @@ def read_file(path: Path, dims: int, hold: Hold | None = None, volume: Volume | 
             )
         raise DataError("is not a DICOM, NIfTI, PNG, JPEG or TIFF file")
     if kind == "dicom":
-        return read_dicom(path, dims, hold, volume)
+        return read_dicom(path, dims, hold, volume, frames)
     return _of_dims(read_nifti(path, hold) if kind == "nifti" else read_picture(path, hold), dims)
 
 

@@ -99,9 +99,11 @@ def gather(root: Path, paths: Iterable[Path], spec: Input) -> Gathered:
         found, alone, broken = _sorted_out(single, aside)
     series = _without_localisers(found, aside)
     units += [Unit(_below(root, path), (path,)) for path in alone]
+    beside: dict[Path, list[Path]] = defaultdict(list)
+    for path in broken:
+        beside[path.parent].append(path)
     for one in series:  # a slice that can't be told is a slice of every series beside it: what is missing is not known
-        folders = {path.parent for path in one.files}
-        one.files += [path for path in broken if path.parent in folders]
+        one.files += [path for folder in sorted({path.parent for path in one.files}) for path in beside[folder]]
     held = {path.parent for one in series for path in one.files}
     units += [Unit(_below(root, path), (path,)) for path in broken if path.parent not in held]
     shared = Counter(folder for one in series for folder in {path.parent for path in one.files})
@@ -186,7 +188,7 @@ def _examinations(series: Sequence[_Series]) -> list[list[_Series]]:
 def _units(root: Path, members: list[_Series], spec: Input, aside: Counter[str], shared: Counter[Path]) -> list[Unit]:
     """The cases of one examination."""
     kept = members
-    rule = spec.volume.series
+    rule = "each" if spec.channels_from else spec.volume.series
     if len(kept) > 1 and rule == "largest":
         most = max(len(one.files) for one in kept)
         largest = [one for one in kept if len(one.files) == most]

@@ -46,7 +46,7 @@ class StoredImage:
     """One decoded case before preprocessing.
 
     Attributes:
-        values: (C, *spatial) float32 in rescaled units (HU for CT); C is 3 only where the channels differ.
+        values: (C, *spatial) float32 in rescaled units (HU for CT); C is 3 only where the colours differ.
         window: the file's own window, else the data type's whole range, else None (floating point).
         inverted: low values are bright (MONOCHROME1).
         format: `dicom`, `nifti`, `png`, `jpeg`, `tiff` or `npz`.
@@ -59,6 +59,7 @@ class StoredImage:
         window_problem: why `window` is null where the file has one that can't be used.
         notes: codes of findings about what was left aside, such as `data.transparency`.
         affine: 4 x 4, indices of a volume to millimetres, RAS+; null where its format has none.
+        stacked: windows of the channels where each is an image of its own (`window` is then null); C is their number.
     """
 
     values: npt.NDArray[np.float32]
@@ -74,6 +75,7 @@ class StoredImage:
     window_problem: str = ""
     notes: tuple[str, ...] = ()
     affine: tuple[tuple[float, ...], ...] | None = None
+    stacked: tuple[Window | None, ...] = ()
 
 
 def digest_array(array: npt.NDArray[np.generic]) -> str:

@@ -13,7 +13,7 @@ from medharden.errors import DataError, ProtocolError
 from medharden.protocol import Input
 from medharden.sizes import MAX_DECODED, shown_bytes
 
-__all__ = ["Hold", "Room", "room_for"]
+__all__ = ["Hold", "MoreNeededError", "Room", "Share", "room_for"]
 
 _UNKNOWN = 64 * 2**20  # a file of up to so many bytes may be read before it is known what it becomes
 _VALUE = 8  # float32 in rescaled units, and as much again on the way to model input
@@ -102,6 +102,49 @@ class Hold:
     def _give_back(self) -> None:
         self._room._take(-self._held)
         self._held = 0
+
+
+class MoreNeededError(Exception):
+    """One of several images needs more than its share, which was taken for all of them by what the first needed."""
+
+
+class Share(Hold):
+    """The share of each of several images that one case is made of, all of which are held until it is made."""
+
+    def __init__(self, whole: Hold, parts: int, *, everything: bool = False) -> None:
+        """Takes the case's hold and the number of images.
+
+        Args:
+            whole: of the case; takes for all images what the first one needs.
+            parts: how many images.
+            everything: whether all that there is was taken, so that each image has an equal part of that.
+        """
+        super().__init__(whole._room)
+        self._whole, self._parts = whole, parts
+        if everything:
+            whole.take_all()
+            self._held = self.limit
+
+    @property
+    def limit(self) -> int:
+        """Bytes that one image may take."""
+        return self._whole.limit // self._parts
+
+    def take(self, need: int) -> None:
+        """Waits for so many bytes for each image.
+
+        Raises:
+            DataError: the image needs more than one of so many may take.
+            MoreNeededError: it needs more than the first one did.
+        """
+        if need > self.limit:
+            self._whole.take(max(need * self._parts, self._whole.limit + 1))
+        if need <= self._held:
+            return
+        if self._held:
+            raise MoreNeededError
+        self._whole.take(need * self._parts)
+        self._held = need
 
 
 class Room:

@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-__all__ = ["Window"]
+__all__ = ["ChannelWindows", "Window"]
 
 
 @dataclass(frozen=True)
@@ -57,3 +57,14 @@ class Window:
         below = place.detach().floor().long()
         above = (below + 1).clamp(max=len(self.table) - 1)
         return table[below] + (table[above] - table[below]) * (place - below)
+
+
+@dataclass(frozen=True)
+class ChannelWindows:
+    """A window for each channel of an image that is stacked of several."""
+
+    each: tuple[Window, ...]
+
+    def __call__(self, values: Tensor) -> Tensor:
+        """(C, *spatial) rescaled units to [0, 1], each channel through its own window."""
+        return torch.stack([window(channel) for window, channel in zip(self.each, values, strict=True)])

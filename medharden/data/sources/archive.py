@@ -123,12 +123,12 @@ def _of_findings(
             )
         for row, numbers in enumerate(labels.reshape(count, len(findings)).astype(np.float64)):
             text = f"{split}/{row}"
-            label, reason = reader.from_numbers(numbers)
-            if reason:
-                apart = left_out if reader.excludes(reason) else problems
-                apart.append(Problem(name(text), reason, split=split))
+            said = reader.from_numbers(numbers)
+            if said.problem:
+                apart = left_out if reader.excludes(said.problem) else problems
+                apart.append(Problem(name(text), said.problem, split=split))
             else:
-                entries.append(Entry(text=text, label=label, split=split, row=row))
+                entries.append(Entry(text=text, label=said.present, split=split, row=row, masked=said.masked))
     return Listing("npz", findings, tuple(entries), read, tuple(problems), reader.noted(), tuple(left_out))
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from medharden.data.sources.datalist import read_datalist
+from medharden.data.sources.datalist import image_column, read_datalist
 from medharden.data.sources.findings import has_finding_columns
 from medharden.data.sources.folder import SPLIT_NAMES
 from medharden.data.sources.labels import one_hot_columns, plain
@@ -13,7 +13,7 @@ from medharden.delimited import BrokenRowError, delimited
 from medharden.errors import DataError, Problem
 from medharden.protocol import Columns, Protocol
 
-__all__ = ["GUESSED", "Row", "one_hot_of", "read_joined", "read_table", "roles_of", "splits_of"]
+__all__ = ["GUESSED", "Row", "one_hot_of", "path_columns", "read_joined", "read_table", "roles_of", "splits_of"]
 
 _ALIASES = {
     "path": (
@@ -124,7 +124,7 @@ def roles_of(header: list[str], rows: dict[int, Row], protocol: Protocol) -> dic
         if role == "label" and (in_columns or one_hot):
             continue
         aliases = aliases + _FINDING_ALIASES[role] if multilabel else aliases
-        named = getattr(columns, role)
+        named = columns.paths[0] if role == "path" and columns.paths else getattr(columns, role)
         if named is not None and named not in header:
             raise DataError(f"the protocol's columns.{role} is {named!r}, which the manifest lacks; {shown}")
         fitting = [named] if named is not None else [c for c in header if c.lower() in aliases]
@@ -147,13 +147,30 @@ def roles_of(header: list[str], rows: dict[int, Row], protocol: Protocol) -> dic
     return roles
 
 
+def path_columns(table: Path, header: list[str], roles: dict[str, str], columns: Columns) -> tuple[str, ...]:
+    """The columns that name a case's images, one for each channel; of a datalist as many as its longest list has.
+
+    Raises:
+        DataError: a named column is missing.
+    """
+    lacking = [name for name in columns.paths if name not in header]
+    if lacking:
+        raise DataError(f"the protocol's columns.path names {lacking}, which the manifest lacks; {_shown(header)}")
+    if len(columns.paths) > 1:
+        return columns.paths
+    listed = [roles["path"]]
+    while table.suffix.lower() == ".json" and listed[0] == image_column(0) and image_column(len(listed)) in header:
+        listed.append(image_column(len(listed)))
+    return tuple(listed)
+
+
 def one_hot_of(header: list[str], rows: dict[int, Row], protocol: Protocol) -> tuple[str, ...]:
     """The columns that say of each class whether it is the case's, in a table without a column of labels; or none."""
     classes = protocol.task.classes
     known = [c for c in header if c.lower() in {name for names in _ALIASES.values() for name in names}]
     if classes is None and any(c.lower() in GUESSED for c in known):
         return ()
-    named = [c for c in (protocol.columns.path, protocol.columns.patient, protocol.columns.split) if c is not None]
+    named = [c for c in (*protocol.columns.paths, protocol.columns.patient, protocol.columns.split) if c is not None]
     return one_hot_columns(header, rows, classes, [*known, *named])
 
 

@@ -98,7 +98,10 @@ def refuse_companions(cases: Sequence[tuple[str, str]], rule: Cases, *, modaliti
     several = [k.pattern[1:] for k in kinds if k.pattern.startswith("+")]
     advice = [f"leave them out with cases.exclude: {masks} in the protocol"] if masks else []
     if several:
-        advice.append(f"name the one modality that is the case, such as cases.include: [{several[0]!r}]")
+        advice.append(
+            f"name the one modality that is the case, such as cases.include: [{several[0]!r}], or stack several as "
+            "channels with input.channels_from"
+        )
     advice.append("where they are cases after all, say so with cases.include: ['*']")
     raise DataError(
         f"among the {len(cases)} image files are some that look like masks, or like several modalities of one "

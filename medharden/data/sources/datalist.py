@@ -9,19 +9,21 @@ from typing import Any
 from medharden.data.sources.folder import SPLIT_NAMES
 from medharden.errors import DataError, Problem
 
-__all__ = ["read_datalist"]
+__all__ = ["image_column", "read_datalist"]
 
 _LARGEST_BYTES = 64 * 2**20
 _SPLIT = "split"
+_MOST_IMAGES = 64
 
 Row = dict[str, str]
 
 
 def read_datalist(path: Path) -> tuple[list[str], dict[int, Row], list[Problem]]:
-    """Header, rows by number, and the entries that can't be used: those of several images or without any.
+    """Header, rows by number, and the entries that can't be used: those without an image.
 
     Args:
-        path: a JSON object with lists of cases as `training`, `validation`, `test`; each case an object with `image`.
+        path: a JSON object with lists of cases as `training`, `validation`, `test`; each case an object with `image`:
+            a file, or a list of files that are its channels, in the columns `image`, `image 2` and so on.
 
     Raises:
         DataError: it is no such file.
@@ -58,14 +60,19 @@ def _row(case: Any) -> Row | str:
     if not isinstance(case, dict):
         return "is no object with an image"
     image = case.get("image")
-    if isinstance(image, list):
-        if len(image) != 1:
-            return f"lists {len(image)} images; several modalities as channels are not read, name one"
-        image = image[0]
-    if not isinstance(image, str):
+    images = image if isinstance(image, list) else [image]
+    if not images or not all(isinstance(one, str) for one in images):
         return "has no image"
-    row = {str(key): _cell(value) for key, value in case.items() if key.lower() not in ("image", "fold", _SPLIT)}
-    return {"image": image} | row
+    if len(images) > _MOST_IMAGES:
+        return f"lists {len(images)} images, expected {_MOST_IMAGES} channels at most"
+    taken = {"fold", _SPLIT, *(image_column(n) for n in range(_MOST_IMAGES))}
+    row = {str(key): _cell(value) for key, value in case.items() if key.lower() not in taken}
+    return {image_column(n): one for n, one in enumerate(images)} | row
+
+
+def image_column(number: int) -> str:
+    """Heading of a case's image, or of one of several by its number from 0."""
+    return "image" if number == 0 else f"image {number + 1}"
 
 
 def _cell(value: Any) -> str:

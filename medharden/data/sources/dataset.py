@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from typing import Protocol as Interface
 
@@ -113,7 +113,8 @@ class Items:
             )
         values = _values(item[0], self._dims)
         image = StoredImage(values=values, window=None, format=READY, pixels=digest_array(values))
-        return Item(self.entry(row, self._label(item[1])), image)
+        label, masked = self._label(item[1])
+        return Item(replace(self.entry(row, label), masked=masked), image)
 
     def require_steady(self, pixels: Mapping[int, str]) -> None:
         """Asks for a few items again: one that changes makes no evidence.
@@ -157,17 +158,18 @@ class Items:
                 raise
             raise DataError(f"can't be had: the dataset's own code stopped with {place_of(error)}") from error
 
-    def _label(self, label: Any) -> str | tuple[str, ...]:
+    def _label(self, label: Any) -> tuple[str | tuple[str, ...], tuple[str, ...]]:
+        """The class, or the findings that are there and those that are masked."""
         if self._findings is not None:
             numbers = _numbers(label)
             if numbers is None or numbers.shape != (len(self.classes),):
                 raise DataError(
                     f"has the label {_shown(label)}; expected {len(self.classes)} numbers, 1 or 0 a finding"
                 )
-            names, reason = self._findings.from_numbers(numbers.astype(np.float64))
-            if reason:
-                raise DataError(reason)
-            return names
+            said = self._findings.from_numbers(numbers.astype(np.float64))
+            if said.problem:
+                raise DataError(said.problem)
+            return said.present, said.masked
         numbers = _numbers(label)
         if numbers is None or numbers.size != 1 or numbers.ndim > 1 or numbers.dtype.kind not in "biu":
             raise DataError(f"has the label {_shown(label)}; expected one class as a whole number from 0")
@@ -176,7 +178,7 @@ class Items:
             raise DataError(
                 f"has the label {number}; there are {len(self.classes)} classes, 0 to {len(self.classes) - 1}"
             )
-        return self.classes[number]
+        return self.classes[number], ()
 
 
 def _classes(classes: Sequence[str] | None, protocol: Protocol) -> tuple[str, ...]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -25,9 +26,25 @@ _NONE = ("no finding", "no findings", "normal", "no abnormality", "no abnormalit
 _STATES = {"1": True, "1.0": True, "true": True, "0": False, "0.0": False, "false": False}
 _UNCERTAIN = ("-1", "-1.0", "u")
 _MOST_NAMED = 20
+_LEAVES = {
+    "exclude": "leaves these cases out",
+    "mask": "leaves these findings out of their case (of training, attacks and every statistic)",
+}
+NOTHING_KNOWN = "has no finding of which anything is known"
 
-Labelled = tuple[tuple[str, ...], str]
-"""The findings that are present, and why the case's labels can't be used, or ""."""
+
+class Labelled(NamedTuple):
+    """What is said of a case.
+
+    Attributes:
+        present: the findings that are there.
+        masked: those that the protocol leaves out of this case.
+        problem: why the case's labels can't be used, or "".
+    """
+
+    present: tuple[str, ...]
+    masked: tuple[str, ...] = ()
+    problem: str = ""
 
 
 def has_finding_columns(header: Sequence[str], findings: Sequence[str]) -> bool:
@@ -104,21 +121,23 @@ class FindingReader:
         names = [text] if whole in self._known else _parts(text, self._joiner or "|")
         names = [name for name in names if plain(name) not in MISSING_WORDS or plain(name) in self._known]
         if not names:
-            return self._labelled(dict.fromkeys(self.findings, "missing")) if self._known else ((), "has no label")
+            if not self._known:
+                return Labelled((), (), "has no label")
+            return self._labelled(dict.fromkeys(self.findings, "missing"))
         forms = [plain(name) for name in names]
         if len(set(forms)) != len(forms):
-            return (), "names a finding twice"
+            return Labelled((), (), "names a finding twice")
         none = [form for form in forms if form in _NONE and form not in self._known]
         if none and len(forms) > 1:
-            return (), "says 'No Finding' beside findings"
+            return Labelled((), (), "says 'No Finding' beside findings")
         others = [(n, f) for n, f in zip(names, forms, strict=True) if f not in self._known and f not in none]
         if any(plain(part.strip(_QUOTES)) in self._known for _, f in others for part in _ANY_JOINER.split(f)):
-            return (), "lists findings joined in another way than the other cases"
+            return Labelled((), (), "lists findings joined in another way than the other cases")
         if any(sum(f" {known} " in f" {_WORDS.sub(' ', f)} " for known in self._spaced) > 1 for _, f in others):
-            return (), "lists findings joined in another way than the other cases"
+            return Labelled((), (), "lists findings joined in another way than the other cases")
         self._others.update(name for name, _ in others)
         present = {self._known.get(form) for form in forms}
-        return tuple(name for name in self.findings if name in present), ""
+        return Labelled(tuple(name for name in self.findings if name in present))
 
     def from_numbers(self, row: npt.NDArray[np.float64]) -> Labelled:
         """(L,) one number a finding, 1 or 0; -1 is uncertain, and NaN is missing."""
@@ -140,18 +159,25 @@ class FindingReader:
         read = {name: self._ruled(state) for name, state in said.items()}
         refused = {name: state for name, state in unclear.items() if isinstance(read[name], str)}
         if not refused:
-            return tuple(name for name, present in read.items() if present is True), ""
+            masked = tuple(name for name, present in read.items() if present is None)
+            if len(masked) == len(read):
+                return Labelled((), (), NOTHING_KNOWN)
+            return Labelled(tuple(name for name, present in read.items() if present is True), masked)
         name, state = next(iter(refused.items()))
         more = f" (and {len(refused) - 1} more)" if len(refused) > 1 else ""
-        return (), f"has a label that is {state} for {name}{more}"
+        return Labelled((), (), f"has a label that is {state} for {name}{more}")
 
-    def _ruled(self, state: bool | str) -> bool | str:
-        """The state under the protocol's rule for what is uncertain or missing."""
+    def _ruled(self, state: bool | str) -> bool | str | None:
+        """The state under the protocol's rule for what is uncertain or missing; null where it is masked."""
         rule = self._rules.get(state) if isinstance(state, str) else None
+        if rule == "mask":
+            return None
         return state if rule not in ("absent", "present") else rule == "present"
 
     def excludes(self, problem: str) -> bool:
         """Whether the protocol says that a case with this problem is left out, and no error."""
+        if problem == NOTHING_KNOWN:
+            return True
         states = [state for state, rule in self._rules.items() if rule == "exclude"]
         return any(problem.startswith(f"has a label that is {state} for ") for state in states)
 
@@ -173,9 +199,7 @@ class FindingReader:
         """What the protocol makes of them."""
         occurring = {state for _, state in self._unclear}
         rules = [
-            f"task.{state} takes these for {rule}"
-            if rule in ("absent", "present")
-            else f"task.{state} leaves these cases out"
+            f"task.{state} takes these for {rule}" if rule in ("absent", "present") else f"task.{state} {_LEAVES[rule]}"
             for state, rule in self._rules.items()
             if state in occurring and rule != "refuse"
         ]

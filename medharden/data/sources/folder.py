@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from medharden.data.formats.files import looks_like_image, read_case
+from medharden.data.formats.channels import read_parts
+from medharden.data.formats.files import looks_like_image
 from medharden.data.formats.image import StoredImage
 from medharden.data.formats.limits import Hold
 from medharden.data.sources.companions import chosen, refuse_companions, refuse_folders_of_files
@@ -15,7 +16,16 @@ from medharden.errors import DataError, Problem
 from medharden.protocol import Protocol
 from medharden.record import Finding
 
-__all__ = ["SPLIT_NAMES", "Entry", "Listing", "list_folder", "outside", "sorted_classes", "unchosen_files"]
+__all__ = [
+    "SPLIT_NAMES",
+    "Entry",
+    "Listing",
+    "frame_suffix",
+    "list_folder",
+    "outside",
+    "sorted_classes",
+    "unchosen_files",
+]
 
 SPLIT_NAMES = {
     **dict.fromkeys(("train", "training"), "train"),
@@ -31,10 +41,13 @@ class Entry:
     Attributes:
         text: what names the case below the data's root; stays private, only its pseudonym is shown.
         label: the class's name, or the names of the findings that are there.
+        masked: names of the findings that are left out of this case.
         split: `train`, `val`, `test`, or "" where the data do not say.
         patient: the patient identifier that the data give, or "".
         path: its file; the first of a series.
         slices: the files of a series, or a header and its image; empty for a case of one file.
+        channels: the files of each channel, where several images are stacked; empty for one image.
+        frame: which frame of its file it is, from 1; 0 where it is the file.
         row: place in an archive's split.
     """
 
@@ -46,11 +59,30 @@ class Entry:
     path: Path | None = None
     slices: tuple[Path, ...] = ()
     row: int = 0
+    channels: tuple[tuple[Path, ...], ...] = ()
+    frame: int = 0
+    masked: tuple[str, ...] = ()
 
     @property
     def paths(self) -> tuple[Path, ...]:
         """Every file of the case; none of an archive's."""
-        return self.slices or (() if self.path is None else (self.path,))
+        return tuple(path for files in self.parts for path in files)
+
+    @property
+    def whole(self) -> str:
+        """What names the file, of which it may be a frame."""
+        return self.text.removesuffix(frame_suffix(self.frame)) if self.frame else self.text
+
+    @property
+    def parts(self) -> tuple[tuple[Path, ...], ...]:
+        """The files of each channel, or those of the one image that it is; none of an archive's case."""
+        own = self.slices or (() if self.path is None else (self.path,))
+        return self.channels or ((own,) if own else ())
+
+
+def frame_suffix(number: int) -> str:
+    """What stands behind a file's path in the name of one of its frames."""
+    return f"#{number}"
 
 
 @dataclass(frozen=True)
@@ -61,7 +93,7 @@ class Listing:
         source: `folder`, `manifest`, `npz`, or `dataset` of Python.
         classes: class names as the data give them, sorted.
         read: decodes one entry within the memory that it may take, or raises DataError with the reason alone. An entry
-            with a path is its files as `read_case` reads them.
+            with a path is its files as `read_parts` reads them.
         left_out: cases that the protocol's own rules leave out, and rows that repeat another; they go on record and
             are no errors.
         digest: names the content of an entry without a path; null where each has one.
@@ -124,13 +156,14 @@ def list_folder(root: Path, protocol: Protocol, name: Callable[[str], str]) -> L
                 problems.append(Problem(name(text), "is a link that leaves the data's folder", folder.name, split))
             else:
                 entries.append(Entry(text=text, label=folder.name, split=split, path=path))
-    refuse_companions(below, protocol.cases)
+    if not protocol.input.channels_from:
+        refuse_companions(below, protocol.cases)
     ignored += sum(f.is_file() and not f.name.startswith(".") for f in root.iterdir())
     return Listing(
         source="folder",
         classes=sorted_classes({c.name for _, c in places}),
         entries=tuple(sorted(entries, key=lambda e: e.text)),
-        read=lambda entry, hold: read_case(entry.paths, protocol.input, hold),
+        read=lambda entry, hold: read_parts(entry.parts, protocol.input.at_frame(entry.frame), hold),
         problems=tuple(problems),
         findings=(*_ignored(ignored), *unchosen_files(unchosen)),
     )

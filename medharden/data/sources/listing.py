@@ -6,9 +6,12 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+from medharden.data.formats.dicomdir import DICOMDIR
 from medharden.data.pseudonyms import pseudonym
 from medharden.data.sources.archive import list_archive
+from medharden.data.sources.channels import ChannelPatterns, in_channels
 from medharden.data.sources.folder import Listing, list_folder
+from medharden.data.sources.frames import in_frames
 from medharden.data.sources.manifest import find_manifest, list_manifest, why_no_manifest
 from medharden.data.sources.patient_paths import named_by_path
 from medharden.data.sources.series import in_series
@@ -76,6 +79,11 @@ def list_source(
             listing = list_manifest(table, protocol, name) if table else _list_folder(source, protocol, name)
         elif not source.is_file():
             raise DataError("there is nothing at the path given as data; expected a folder, a CSV, .json or .npz file")
+        elif source.name.upper() == DICOMDIR:
+            raise DataError(
+                "a DICOMDIR has no labels: give a CSV in its folder as data, with a row a series (a column with the "
+                "SeriesInstanceUID, named in columns.path, and one with the label); its records then say which files"
+            )
         elif source.suffix.lower() == ".npz":
             listing = list_archive(source, protocol, name, memory_limit, max_decoded)
         elif source.suffix.lower() in (".csv", ".tsv", ".json"):
@@ -92,6 +100,8 @@ def list_source(
         )
     if not listing.entries and not listing.problems:
         raise DataError("found no DICOM, NIfTI, PNG, JPEG or TIFF file in the data")
+    if protocol.input.frames == "all":
+        listing = in_frames(listing)
     if protocol.splits.patient_from is not None and listing.source != "npz":
         listing = replace(listing, entries=tuple(named_by_path(listing.entries, protocol.splits.patient_from)))
     return listing
@@ -105,4 +115,11 @@ def _list_folder(source: Path, protocol: Protocol, name: Callable[[str], str]) -
         reasons = why_no_manifest(source, protocol)
         raise DataError(f"{error}; {reasons}" if reasons else str(error)) from None
     listing = in_series(listing, source, protocol.input, name)
+    if protocol.input.channels_from and not protocol.input.patterned:
+        raise DataError(
+            "input.channels_from gives no patterns, which folders need to tell the channels apart, such as "
+            "{t1: '*_t1.nii.gz'}; without them channels are taken as a manifest or datalist lists them"
+        )
+    if protocol.input.channels_from:
+        listing = in_channels(listing, ChannelPatterns(protocol.input.channels_from), name)
     return replace(listing, entries=tuple(sorted(listing.entries, key=lambda e: e.text)))

@@ -5,16 +5,29 @@ from __future__ import annotations
 import os
 from collections import defaultdict
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
-from medharden.data.formats.files import looks_like_image, read_case
-from medharden.data.sources.columns import GUESSED, Row, one_hot_of, read_joined, read_table, roles_of, splits_of
+from medharden.data.formats.channels import read_parts
+from medharden.data.formats.files import looks_like_image
+from medharden.data.sources.channels import stacked_finding
+from medharden.data.sources.columns import (
+    GUESSED,
+    Row,
+    one_hot_of,
+    path_columns,
+    read_joined,
+    read_table,
+    roles_of,
+    splits_of,
+)
 from medharden.data.sources.companions import chosen, refuse_companions
 from medharden.data.sources.findings import FindingReader
 from medharden.data.sources.folder import Entry, Listing, sorted_classes, unchosen_files
 from medharden.data.sources.labels import Classes
 from medharden.data.sources.places import MISSING, Places
-from medharden.data.sources.series import SeriesBelow, as_case, left_aside
+from medharden.data.sources.row_images import RowImages
+from medharden.data.sources.series import SeriesBelow, as_case, found_in_directory, left_aside
 from medharden.errors import DataError, Problem
 from medharden.patients import patient_identity
 from medharden.protocol import Cases, Protocol
@@ -73,15 +86,17 @@ def list_manifest(table: Path, protocol: Protocol, name: Callable[[str], str]) -
     roles = roles_of(header, rows, protocol)
     labels = _Labels(header, rows, roles, protocol)
     splits = splits_of(rows, roles, protocol.columns)
-    taken = {*roles.values(), *labels.columns}
+    paths = path_columns(table, header, roles, protocol.columns)
+    taken = {*roles.values(), *labels.columns, *paths}
     places = Places(root)
     series = SeriesBelow(root, protocol.input) if protocol.input.dims == 3 else None
+    images = RowImages(places, series, protocol.input, paths)
     listed: list[Entry] = []
     left_out: list[Problem] = []
     lost = unchosen = 0
     for number, row in rows.items():
-        found = places.find(row[roles["path"]], series)
-        label, unlabelled = labels.of(row)
+        found = images.of(row)
+        label, masked, unlabelled = labels.of(row)
         split, known = splits.get(number, ""), None if unlabelled else label
         lost += found.problem == MISSING
         if not row[roles["path"]]:
@@ -90,7 +105,7 @@ def list_manifest(table: Path, protocol: Protocol, name: Callable[[str], str]) -
             unchosen += 1
         elif reason := found.problem or unlabelled:
             apart = left_out if not found.problem and labels.excludes(reason) else problems
-            apart.append(Problem(name(found.text), reason, known, split))
+            apart.append(Problem(name(found.text), reason, known, split, masked=masked))
         else:
             entry = Entry(
                 text=found.text,
@@ -99,8 +114,12 @@ def list_manifest(table: Path, protocol: Protocol, name: Callable[[str], str]) -
                 patient=row[roles["patient"]] if "patient" in roles else "",
                 attributes={c: v for c, v in row.items() if c not in taken and v},
                 path=root / found.text,
+                masked=masked,
             )
-            listed.append(as_case(entry, found.slices) if found.slices else entry)
+            if found.channels:
+                listed.append(replace(entry, path=found.channels[0][0], channels=found.channels))
+            else:
+                listed.append(as_case(entry, found.slices) if found.slices else entry)
     if lost and lost == len(rows):
         raise DataError(
             f"not one of the {lost} files that the manifest lists is there; below its folder lie {places.images} files "
@@ -111,13 +130,14 @@ def list_manifest(table: Path, protocol: Protocol, name: Callable[[str], str]) -
     refuse_companions([(_beside_class(entry), "") for entry in listed], protocol.cases, modalities=False)
     entries, contradicting, repeated = _once(root, listed, name)
     findings = [*labels.noted(), *_found_elsewhere(places), *unchosen_files(unchosen), *_repeated(repeated)]
-    findings += left_aside(series.aside) if series is not None else ()
+    findings += (*left_aside(series.aside), *found_in_directory(series)) if series is not None else ()
+    findings += stacked_finding(entries, images.names)
     findings += _unlisted(root, {path for entry in listed for path in entry.paths}, protocol.cases)
     return Listing(
         source="manifest",
         classes=labels.classes,
         entries=tuple(sorted(entries, key=lambda e: e.text)),
-        read=lambda entry, hold: read_case(entry.paths, protocol.input, hold),
+        read=lambda entry, hold: read_parts(entry.parts, protocol.input.at_frame(entry.frame), hold),
         problems=(*problems, *contradicting),
         findings=tuple(findings),
         left_out=(*left_out, *repeated),
@@ -151,14 +171,14 @@ class _Labels:
                 )
                 self._guess.append(Finding("data.label_column", "info", message))
 
-    def of(self, row: Row) -> tuple[str | tuple[str, ...], str]:
-        """A case's label, and why it can't be used, or ""."""
+    def of(self, row: Row) -> tuple[str | tuple[str, ...], tuple[str, ...], str]:
+        """A case's label, the findings that are left out of it, and why it can't be used, or ""."""
         if self._reader is not None:
             return self._reader.from_names(row[self._column]) if self._column else self._reader.from_cells(row)
         if self._words is None or self._column is None:
-            return next(name for column, name in self._one_hot.items() if float(row[column]) == 1.0), ""
+            return next(name for column, name in self._one_hot.items() if float(row[column]) == 1.0), (), ""
         label = self._words.of(row[self._column])
-        return label, "" if label else "has no label"
+        return label, (), "" if label else "has no label"
 
     def excludes(self, reason: str) -> bool:
         """Whether the protocol leaves cases out for this."""
@@ -201,7 +221,7 @@ def _once(
     kept, problems, repeated = [], [], []
     for rows in same.values():
         if apart := _contradiction(rows):
-            labels, splits = {row.label for row in rows}, {row.split for row in rows}
+            labels, splits = {(row.label, row.masked) for row in rows}, {row.split for row in rows}
             said = f"is listed {len(rows)} times, with different {apart}"
             label, split = (rows[0].label if len(labels) == 1 else None), (rows[0].split if len(splits) == 1 else "")
             # one case, under several rows
@@ -212,14 +232,16 @@ def _once(
         for row in rows:
             if row is not chosen:
                 other = f", as {name(chosen.text)} too" if row.text != chosen.text else ""
-                repeated.append(Problem(name(row.text), f"is listed twice{other}", row.label, row.split, True))
+                repeated.append(
+                    Problem(name(row.text), f"is listed twice{other}", row.label, row.split, True, row.masked)
+                )
     return kept, problems, repeated
 
 
 def _contradiction(rows: list[Entry]) -> str:
     """What rows of one file say differently of it, or nothing."""
     ways = {
-        "labels": len({row.label for row in rows}),
+        "labels": len({(row.label, row.masked) for row in rows}),
         "patients": len({patient_identity(row.patient) for row in rows} - {""}),
         "splits": len({row.split for row in rows}),
     }

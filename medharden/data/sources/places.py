@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import re
 import unicodedata
-from collections import Counter, defaultdict
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path, PurePosixPath, PureWindowsPath
@@ -15,7 +16,7 @@ from medharden.data.formats.gathering import Unit
 from medharden.data.sources.folder import outside
 from medharden.data.sources.series import SeriesBelow
 
-__all__ = ["MISSING", "Found", "Places"]
+__all__ = ["FOLDER", "MISSING", "Found", "Places"]
 
 _LEAVES = "has a path that leaves the manifest's folder"
 _LINK = "is a link that leaves the manifest's folder"
@@ -35,11 +36,47 @@ class Found:
         text: its path below the root; what the row says where there is no such file.
         problem: why it can't be used, or "".
         slices: the files of the series that the row names.
+        channels: the files of each channel, where the row names several images.
     """
 
     text: str
     problem: str = ""
     slices: tuple[Path, ...] = ()
+    channels: tuple[tuple[Path, ...], ...] = ()
+
+
+@dataclass(frozen=True)
+class _Fitting:
+    """How many files fit, and the first of them."""
+
+    count: int = 0
+    text: str = ""
+
+
+class _Ends:
+    """Files by the ends of their paths: found at once however many are called alike, as in `view1_frontal.jpg`."""
+
+    def __init__(self, files: Iterable[tuple[Parts, str]]) -> None:
+        """Takes each file's path in its plain form, and as it is."""
+        self._whole: dict[str, _Fitting] = {}
+        self._ends: dict[str, _Fitting] = {}
+        for parts, text in files:
+            for length in range(1, len(parts) + 1):
+                _add(self._ends, "/".join(parts[-length:]), text)
+            _add(self._whole, "/".join(parts), text)
+
+    def find(self, wanted: Parts) -> _Fitting:
+        """The files whose path ends as the wanted one, or is the longest end of it."""
+        found = self._ends.get("/".join(wanted))
+        if found is not None:
+            return found
+        shorter = (self._whole.get("/".join(wanted[first:])) for first in range(1, len(wanted)))
+        return next((fitting for fitting in shorter if fitting is not None), _Fitting())
+
+
+def _add(held: dict[str, _Fitting], end: str, text: str) -> None:
+    known = held.get(end)
+    held[end] = _Fitting(1, text) if known is None else _Fitting(known.count + 1, known.text)
 
 
 def _found(unit: Unit) -> Found:
@@ -119,34 +156,17 @@ class Places:
 
     def _elsewhere(self, parts: Parts, text: str) -> Found:
         wanted = tuple(_plain(part) for part in parts)
-        fitting = self._fitting(wanted, self._by_name.get(wanted[-1], ()))
-        way = "in other folders or capitals"
-        if not fitting:
-            fitting = self._fitting(wanted, self._by_stem.get(wanted[-1], ()))
-            way = "with an ending added"
-        if not fitting:
+        fitting, way = self._by_name.find(wanted), "in other folders or capitals"
+        if not fitting.count:
+            fitting, way = self._by_stem.find(wanted), "with an ending added"
+        if not fitting.count:
             return Found(text, MISSING)
-        if len(fitting) > 1:
-            return Found(text, f"is listed by a path that fits {len(fitting)} files; write more of its folders")
-        if outside(self.root, self.root / fitting[0]):
+        if fitting.count > 1:
+            return Found(text, f"is listed by a path that fits {fitting.count} files; write more of its folders")
+        if outside(self.root, self.root / fitting.text):
             return Found(text, _LINK)
         self.ways[way] += 1
-        return Found(fitting[0])
-
-    def _fitting(self, wanted: Parts, places: tuple[str, ...] | list[str]) -> list[str]:
-        """The files of which one path, folders alone, is the end of the other; the longest agreement alone."""
-        best: list[str] = []
-        depth = -1
-        for text in places:
-            folders = tuple(_plain(part) for part in PurePosixPath(text).parts[:-1])
-            shared = min(len(folders), len(wanted) - 1)
-            if folders[len(folders) - shared :] != wanted[len(wanted) - 1 - shared : -1]:
-                continue
-            if shared > depth:
-                best, depth = [], shared
-            if shared == depth:
-                best.append(text)
-        return best
+        return Found(fitting.text)
 
     @cached_property
     def _files(self) -> list[str]:
@@ -158,20 +178,19 @@ class Places:
         return found
 
     @cached_property
-    def _by_name(self) -> dict[str, list[str]]:
-        names: dict[str, list[str]] = defaultdict(list)
-        for text in self._files:
-            names[_plain(PurePosixPath(text).name)].append(text)
-        return names
+    def _by_name(self) -> _Ends:
+        return _Ends((tuple(map(_plain, PurePosixPath(text).parts)), text) for text in self._files)
 
     @cached_property
-    def _by_stem(self) -> dict[str, list[str]]:
-        stems: dict[str, list[str]] = defaultdict(list)
-        for name, texts in self._by_name.items():
-            ending = next((e for e in IMAGE_ENDINGS if name.endswith(e)), "")
-            if ending:
-                stems[name.removesuffix(ending)] += texts
-        return stems
+    def _by_stem(self) -> _Ends:
+        def stems() -> Iterator[tuple[Parts, str]]:
+            for text in self._files:
+                *folders, name = map(_plain, PurePosixPath(text).parts)
+                ending = next((e for e in IMAGE_ENDINGS if name.endswith(e)), "")
+                if ending:
+                    yield (*folders, name.removesuffix(ending)), text
+
+        return _Ends(stems())
 
     @property
     def images(self) -> int:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
+from medharden.data.formats.dicomdir import dicomdir_of, series_of_dicomdir
 from medharden.data.formats.files import looks_like_image
 from medharden.data.formats.gathering import LEFT_ASIDE, Unit, gather
 from medharden.data.sources.folder import Entry, Listing, outside
@@ -15,7 +16,7 @@ from medharden.errors import Problem
 from medharden.protocol import Input
 from medharden.record import Finding
 
-__all__ = ["SeriesBelow", "as_case", "in_series", "left_aside"]
+__all__ = ["SeriesBelow", "as_case", "found_in_directory", "in_series", "left_aside"]
 
 
 def in_series(listing: Listing, root: Path, spec: Input, name: Callable[[str], str]) -> Listing:
@@ -60,11 +61,23 @@ def left_aside(aside: Counter[str]) -> tuple[Finding, ...]:
     return tuple(Finding(code, "info", f"{aside[code]} {what}.") for code, what in LEFT_ASIDE.items() if aside[code])
 
 
+def found_in_directory(series: SeriesBelow) -> tuple[Finding, ...]:
+    """That a DICOMDIR said which files are a series, for the record."""
+    if not series.from_directory:
+        return ()
+    message = (
+        f"{len(series.from_directory)} series are made of the files that the records of the DICOMDIR name; others of "
+        "their UID were not looked for."
+    )
+    return (Finding("data.dicomdir", "info", message),)
+
+
 class SeriesBelow:
     """The volumes in the folders below a root, for the rows of a manifest that name a folder, a series or a slice.
 
     Attributes:
         aside: how many files were left aside in the folders that rows name, by code of finding.
+        from_directory: the series that were found through the records of a DICOMDIR.
     """
 
     def __init__(self, root: Path, spec: Input) -> None:
@@ -73,6 +86,8 @@ class SeriesBelow:
         self._each = spec.model_copy(update={"volume": spec.volume.model_copy(update={"series": "each"})})
         self._beside: dict[Path, dict[Path, Unit]] = {}
         self._by_uid: dict[str, list[Unit]] | None = None
+        self._listed: dict[str, tuple[Path, ...]] | None = None
+        self.from_directory: set[str] = set()
         self.aside: Counter[str] = Counter()
 
     def of_folder(self, folder: str) -> tuple[Unit, ...]:
@@ -82,7 +97,16 @@ class SeriesBelow:
         return found.units
 
     def of_uid(self, uid: str) -> list[Unit]:
-        """The series of a UID, wherever it lies; several where patients share it."""
+        """The series of a UID, wherever it lies; several where patients share it.
+
+        Where the root has a DICOMDIR that knows it, its files are those that the records name; no other is opened.
+        """
+        if self._listed is None:
+            directory = dicomdir_of(self._root)
+            self._listed = {} if directory is None else series_of_dicomdir(directory)
+        if uid in self._listed:
+            self.from_directory.add(uid)
+            return [unit for unit in gather(self._root, self._listed[uid], self._each).units if unit.uid == uid]
         if self._by_uid is None:
             self._by_uid = defaultdict(list)
             for unit in gather(self._root, self._images(self._root), self._each).units:

@@ -161,7 +161,7 @@ def _stamped(read: Callable[[Entry], Made | str], lasting: bool) -> Callable[[En
         if not lasting or not entry.paths:
             return "", read(entry)
         try:
-            before, digest = [stamp_of(path) for path in entry.paths], _files_digest(entry.paths)
+            before, digest = [stamp_of(path) for path in entry.paths], _content_digest(entry)
             made = read(entry)
             if [stamp_of(path) for path in entry.paths] != before:
                 made = "changed while it was read; run the command again once nothing writes to it"
@@ -183,7 +183,7 @@ def _decoders(spec: Input, room: Room, workers: int) -> Iterator[Callable[[Entry
     def decode(entry: Entry) -> Made | str:
         decoder = free.get()
         try:
-            return decoder.decode(entry.paths)
+            return decoder.decode(entry.parts, entry.frame)
         finally:
             free.put(decoder)
 
@@ -196,12 +196,19 @@ def _decoders(spec: Input, room: Room, workers: int) -> Iterator[Callable[[Entry
 
 def _digest(listing: Listing, entry: Entry) -> str:
     if entry.paths:
-        return _files_digest(entry.paths)
+        return _content_digest(entry)
     return listing.digest(entry) if listing.digest is not None else ""
 
 
+def _content_digest(entry: Entry) -> str:
+    """What names the content of a case: that of its image, of each of its channels in their order, of its frame."""
+    each = [_files_digest(files) for files in entry.parts]
+    whole = each[0] if len(each) == 1 else hashlib.sha256("\n".join(each).encode()).hexdigest() + ".channels"
+    return f"{whole}.frame{entry.frame}" if entry.frame else whole
+
+
 def _files_digest(paths: Sequence[Path]) -> str:
-    """What names the content of a case: that of its file, or of all files of a series in whatever order."""
+    """What names the content of an image: that of its file, or of all files of a series in whatever order."""
     digests = sorted(map(_file_digest, paths))
     return digests[0] if len(digests) == 1 else hashlib.sha256("\n".join(digests).encode()).hexdigest() + ".series"
 

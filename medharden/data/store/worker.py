@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from medharden.data.formats.files import read_case
+from medharden.data.formats.channels import read_parts
 from medharden.data.formats.image import quiet_readers
 from medharden.data.formats.limits import Room
 from medharden.data.store.made import Made, made_of, single_threaded
@@ -24,6 +24,9 @@ from medharden.errors import DataError
 from medharden.protocol import Input
 
 __all__ = ["Decoder", "main"]
+
+Parts = Sequence[Sequence[Path]]
+"""The files of each channel of a case."""
 
 _START = "from medharden.data.store.worker import main; main()"
 
@@ -63,10 +66,11 @@ def main() -> None:
 
 def _decoded(task: dict[str, Any], channel: Channel) -> Made | str:
     """The case, or why it can't be used."""
-    spec = Input.model_validate_json(task["spec"])
+    spec = Input.model_validate_json(task["spec"]).at_frame(int(task["frame"]))
     try:
         with _AskedRoom(channel, task["room"]).file() as hold:
-            return made_of(read_case([Path(path) for path in task["paths"]], spec, hold), spec)
+            parts = [[Path(path) for path in files] for files in task["parts"]]
+            return made_of(read_parts(parts, spec, hold), spec)
     except DataError as error:
         return str(error)
 
@@ -84,30 +88,29 @@ class Decoder:
         self._spec, self._room = spec, room
         self._process: subprocess.Popen[bytes] | None = None
 
-    def decode(self, paths: Sequence[Path]) -> Made | str:
-        """The case, or why it can't be used.
+    def decode(self, parts: Parts, frame: int = 0) -> Made | str:
+        """The case, or why it can't be used; `frame` is which one of its file it is, from 1, or 0.
 
         A decoder's defect that ends the process ends no more than that: the file is tried again in a process of its
         own, and where that ends too, the file is one that can't be read.
         """
         try:
-            return self._answer(paths)
+            return self._answer(parts, frame)
         except (EOFError, OSError, KeyError, TypeError, ValueError):
             self.close()
         try:
-            return self._answer(paths)
+            return self._answer(parts, frame)
         except (EOFError, OSError, KeyError, TypeError, ValueError):
             self.close()
             return "can't be read: the process that decoded it ended without a word, twice"
 
-    def _answer(self, paths: Sequence[Path]) -> Made | str:
+    def _answer(self, parts: Parts, frame: int) -> Made | str:
         process = self._process or self._started()
         assert process.stdin is not None and process.stdout is not None, "made with pipes"  # noqa: S101, PT018
         channel = Channel(process.stdout, process.stdin)  # type: ignore[arg-type]
         room = self._room.limits
-        channel.send(
-            {"paths": [str(path.absolute()) for path in paths], "spec": self._spec.model_dump_json(), "room": room}
-        )
+        files = [[str(path.absolute()) for path in part] for part in parts]
+        channel.send({"parts": files, "frame": frame, "spec": self._spec.model_dump_json(), "room": room})
         held = 0
         try:
             while True:

@@ -139,6 +139,11 @@ def read_back(path: Path, dims: int, room: Room | None = None) -> StoredImage:
 
 
 def _stored_values(listing: Listing, entry: Entry, dims: int, hold: Hold) -> StoredValues:
+    if entry.channels:
+        raise DataError(
+            f"is stacked of {len(entry.channels)} images as channels, which are not written back; attacks in stored "
+            "values take cases of one file"
+        )
     if entry.slices:
         raise DataError(
             f"is read from {len(entry.slices)} files, which are not written back; give it as one NIfTI file to attack "
@@ -147,6 +152,8 @@ def _stored_values(listing: Listing, entry: Entry, dims: int, hold: Hold) -> Sto
     if entry.path is None:
         return _picture_values(listing.read(entry, hold))
     kind = sniff(entry.path)
+    if entry.frame:
+        raise DataError("is one frame of a file of several, which is not written back; give it as a file of its own")
     if kind == "dicom":
         return dicom_values(entry.path, dims, hold)
     if kind == "nifti":

@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 
 from medharden.data.formats.image import StoredImage
-from medharden.data.formats.window import Window
 from medharden.data.view.case import recipe_for
 from medharden.data.view.preprocessing import preprocess
 from medharden.errors import DataError
@@ -97,7 +96,7 @@ def to_input(stored_values: StoredValues, spec: Input, channels: int) -> Callabl
     def apply(stored: Tensor) -> Tensor:
         values = rescaled(stored, stored_values)
         recipe = fixed or recipe_for(_with_values(stored_values.image, values), spec)
-        window = recipe.window
+        window = recipe.one_window
         if window.kind == "linear" and window.high > window.low and not recipe.after:
             values = values.detach().clamp(window.low, window.high) + (values - values.detach())
         unit = preprocess(values, recipe)
@@ -130,7 +129,7 @@ def budget_in_counts(stored_values: StoredValues, threat: ThreatModel, spec: Inp
     elif threat.unit == "HU":
         counts = threat.eps / abs(stored_values.slope)
     else:
-        window = recipe_for(stored_values.image, spec).window
+        window = recipe_for(stored_values.image, spec).one_window
         if window.kind != "linear" or window.high <= window.low:
             raise DataError("has a window that is not linear, so a budget in input units has no fixed size in counts")
         share = threat.eps / 255 if threat.unit == "1/255" else threat.eps
@@ -146,7 +145,7 @@ def movable_values(stored_values: StoredValues, counts: int, spec: Input) -> npt
     movable: npt.NDArray[np.bool_] = ~stored_values.padding
     if spec.intensity.of_case or spec.intensity.when == "after":
         return movable
-    window: Window = recipe_for(stored_values.image, spec).window
+    window = recipe_for(stored_values.image, spec).one_window
     if window.kind == "sigmoid":
         return movable
     reach = counts * abs(stored_values.slope)

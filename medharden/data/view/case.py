@@ -9,11 +9,11 @@ import numpy.typing as npt
 import torch
 
 from medharden.data.formats.image import StoredImage, slabs
-from medharden.data.formats.window import Window
+from medharden.data.formats.window import ChannelWindows, Window
 from medharden.data.view.preprocessing import Recipe, preprocess
 from medharden.data.view.spatial import spatial
 from medharden.errors import DataError
-from medharden.protocol import Input
+from medharden.protocol import Input, Intensity
 
 __all__ = ["READY", "ReadCase", "case_of", "recipe_for"]
 
@@ -56,13 +56,14 @@ def recipe_for(image: StoredImage, spec: Input) -> Recipe:
         DataError: the file gives no window and the protocol none either, or the percentiles coincide.
     """
     after = spec.intensity.when == "after"
-    channels = {"gray": 1, "rgb": 3, "auto": image.values.shape[0]}[spec.channels]
+    own = image.values.shape[0]
+    channels = own if image.stacked else {"gray": 1, "rgb": 3, "auto": own}[spec.channels]
     inverted = image.inverted and spec.intensity.inverted == "file"
     window = _window(image, spec, after)
     return Recipe(window, inverted, channels, spec.size, spec.fit, spec.spatial, after, image.affine)
 
 
-def _window(image: StoredImage, spec: Input, after: bool) -> Window:
+def _window(image: StoredImage, spec: Input, after: bool) -> Window | ChannelWindows:
     intensity = spec.intensity
     if intensity.mode == "ready":
         if image.format != READY:
@@ -72,6 +73,8 @@ def _window(image: StoredImage, spec: Input, after: bool) -> Window:
             )
         return Window(0.0, 1.0)
     if intensity.mode == "file":
+        if image.stacked and all(image.stacked):
+            return ChannelWindows(tuple(window for window in image.stacked if window is not None))
         if image.window is None:
             raise DataError(
                 image.window_problem
@@ -84,8 +87,11 @@ def _window(image: StoredImage, spec: Input, after: bool) -> Window:
     return _own_range(image, spec, after)
 
 
-def _own_range(image: StoredImage, spec: Input, after: bool) -> Window:
-    """The range that a case's own values give: percentiles without what is marked as padding, or their extremes."""
+def _own_range(image: StoredImage, spec: Input, after: bool) -> Window | ChannelWindows:
+    """The range that a case's own values give: percentiles without what is marked as padding, or their extremes.
+
+    Channels that are images of their own have a range each.
+    """
     intensity = spec.intensity
     values = image.values
     if intensity.mode == "percentile" and image.padding is not None:
@@ -93,6 +99,12 @@ def _own_range(image: StoredImage, spec: Input, after: bool) -> Window:
     if after and spec.spatial:
         with torch.no_grad():
             values = spatial(torch.from_numpy(values), spec.spatial, image.affine).numpy()
+    if image.stacked:
+        return ChannelWindows(tuple(_range_of(channel, intensity) for channel in values))
+    return _range_of(values, intensity)
+
+
+def _range_of(values: Floats, intensity: Intensity) -> Window:
     if intensity.mode == "percentile":
         low, high = np.percentile(values, [float(intensity.low or 0.0), float(intensity.high or 0.0)])
         if not low < high:

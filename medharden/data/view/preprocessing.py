@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from medharden.data.formats.window import Window
+from medharden.data.formats.window import ChannelWindows, Window
 from medharden.data.view.spatial import Affine, spatial
 from medharden.errors import RangeError
 from medharden.protocol import Step
@@ -26,9 +26,9 @@ class Recipe:
     """How one case becomes model input.
 
     Attributes:
-        window: from rescaled units to [0, 1].
+        window: from rescaled units to [0, 1]; one for each channel of a case that is stacked of several images.
         inverted: whether 0 and 1 change places afterwards (MONOCHROME1).
-        channels: 1 or 3; colour becomes grey by ITU-R BT.601 luma.
+        channels: 1 or 3, or as many as are stacked; colour becomes grey by ITU-R BT.601 luma.
         size: (H, W) or (D, H, W) to resample to; None keeps the native size.
         fit: `stretch` each axis, or `pad` with 0 around the image in its own proportions.
         steps: in the place of size and fit.
@@ -36,7 +36,7 @@ class Recipe:
         affine: of the values, where their format has one.
     """
 
-    window: Window
+    window: Window | ChannelWindows
     inverted: bool
     channels: int
     size: tuple[int, ...] | None
@@ -44,6 +44,12 @@ class Recipe:
     steps: tuple[Step, ...] = ()
     after: bool = False
     affine: Affine | None = None
+
+    @property
+    def one_window(self) -> Window:
+        """The window of a case that is one image."""
+        assert isinstance(self.window, Window), "a stack of images has a window a channel"  # noqa: S101
+        return self.window
 
 
 def preprocess(values: Tensor, recipe: Recipe) -> Tensor:
@@ -53,7 +59,7 @@ def preprocess(values: Tensor, recipe: Recipe) -> Tensor:
     over (adaptive average pooling), one that grows is interpolated linearly.
 
     Args:
-        values: (C, *spatial) floating point in rescaled units, C = 1 or 3.
+        values: (C, *spatial) floating point in rescaled units, C = 1 or 3, or as many as are stacked.
         recipe: how.
 
     Returns:
@@ -62,7 +68,7 @@ def preprocess(values: Tensor, recipe: Recipe) -> Tensor:
     Raises:
         RangeError: another number of axes or channels.
     """
-    if values.ndim not in (3, 4) or values.shape[0] not in (1, 3):
+    if values.ndim not in (3, 4) or values.shape[0] not in (1, 3, recipe.channels):
         raise RangeError(f"expected values of shape (1 or 3, *spatial), found {tuple(values.shape)}")
     if recipe.after:
         values = spatial(values, recipe.steps, recipe.affine)
