@@ -103,7 +103,7 @@ def _decided(files: RunFiles, place: str, artefact: str, required: str) -> GateD
             beside=(agreement, *artefact_bars(protocol, own.classes, table, agreement, changes)),
         )
         plan = protocol.change_control
-        told = (*change_findings(plan, changes), *_looks(files, artefact), *_searched(own))
+        told = (*change_findings(plan, changes), *_looks(files, artefact), *_searched(own), *_unshifted(protocol))
         decision = replace(decision, evaluation=on.evaluation, findings=(*decision.findings, *told), changes=changes)
         if reason := held_reason(plan, changes):
             verdict = Verdict.INCONCLUSIVE if decision.verdict is Verdict.PASS else decision.verdict
@@ -172,8 +172,9 @@ def _in_place(
     outcome = replace(exported, name="composite", attacks=attacks)
     subjects = tuple(outcome if s.name == "composite" else s for s in evaluation.subjects)
     findings = (*evaluation.findings, *own.findings)
-    swapped = replace(evaluation, subjects=subjects, findings=findings)
-    return swapped, replace(cases, subjects={**cases.subjects, "composite": table.subjects["artefact"]})
+    swapped = replace(evaluation, subjects=subjects, findings=findings, shift=(), artefact=own.artefact)
+    answered = {**cases.subjects, "composite": table.subjects["artefact"]}
+    return swapped, replace(cases, subjects=answered, shift=())
 
 
 def _agreement(protocol: Protocol, table: CaseTable) -> Endpoint:
@@ -230,3 +231,14 @@ def _searched(own: Evaluation) -> tuple[Finding, ...]:
         "missed. Its robust accuracy is an upper limit more than the composite's is."
     )
     return (Finding("gate.artefact_attacks", "info", message),)
+
+
+def _unshifted(protocol: Protocol) -> tuple[Finding, ...]:
+    """That the protocol's corruptions were tried on the composite alone, where it names any."""
+    if not protocol.shift.corruptions:
+        return ()
+    message = (
+        "The artefact was not evaluated under the corruptions of the protocol's shift, the composite was: what is said "
+        "of them rests on the composite's decision, and on how few cases the artefact answers otherwise."
+    )
+    return (Finding("gate.artefact_shift", "warning", message),)

@@ -16,6 +16,7 @@ from medharden.gating.authorised import (
     release_problems,
 )
 from medharden.gating.changes import change_findings, change_rows, held_reason, plan_endpoints
+from medharden.gating.curve import curve_problems
 from medharden.gating.digests import RunDigests, mismatches
 from medharden.gating.endpoints import ALTERNATIVE, clean_endpoints, family_verdict
 from medharden.gating.exclusions import excluded_reasons, worst_case_findings
@@ -26,6 +27,7 @@ from medharden.gating.operating import operating_endpoints
 from medharden.gating.records import record_problems
 from medharden.gating.referrals import as_answered, referral_endpoints, referred_bounds
 from medharden.gating.robustness import REPORTED, never_won, robust_endpoints
+from medharden.gating.shifts import shift_endpoints, shift_problems
 from medharden.gating.subgroups import subgroup_endpoints, subgroup_findings
 from medharden.gating.table import content_problems, shape_problems
 from medharden.gating.units import unit_findings, unnamed_reason
@@ -91,6 +93,8 @@ def decide(
         or tuple(record_problems(protocol, cohort, harden, evaluation))
         or tuple(shape_problems(cohort, evaluation, cases))
         or tuple(content_problems(protocol, cohort, evaluation, cases))
+        or tuple(curve_problems(evaluation, cases))
+        or tuple(shift_problems(protocol, evaluation, cases, len(cohort.classes)))
         or (tuple(release_problems(cohort, evaluation, release)) if release else ())
         or (tuple(ledger_problems(protocol, cohort, harden, digests, history, ledger)) if ledger else ())
     )
@@ -106,6 +110,7 @@ def decide(
         *clean_endpoints(protocol, cohort.classes, cases),
         *floor_endpoints(protocol, cohort.classes, cases),
         *robust_endpoints(protocol, cohort.classes, cases),
+        *shift_endpoints(protocol, cohort.classes, cases),
         *operating_endpoints(protocol, evaluation.operating_points, cohort.classes, cases),
         *worst_group_endpoints(protocol, cohort.classes, cases),
         *referred_bounds(protocol, cohort.classes, units),

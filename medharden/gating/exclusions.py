@@ -198,4 +198,5 @@ def _answered(
         referred=np.concatenate([table.referred, none]),
         findings=findings,
         referred_attacked=None if referred is None else np.concatenate([referred, none]),
+        withstands=None,
     )

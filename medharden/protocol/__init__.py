@@ -27,10 +27,12 @@ from medharden.protocol.schema import (
     Splits,
     Teacher,
 )
+from medharden.protocol.shifting import CORRUPTIONS, Corruption, Shift
 from medharden.protocol.sourcing import Cases, Columns
 from medharden.protocol.tasking import Task
 
 __all__ = [
+    "CORRUPTIONS",
     "CO_PRIMARY",
     "DEFAULT_PROTOCOL",
     "TESTED",
@@ -41,6 +43,7 @@ __all__ = [
     "Channel",
     "ClassFloor",
     "Columns",
+    "Corruption",
     "Endpoints",
     "Frames",
     "Fusion",
@@ -58,6 +61,7 @@ __all__ = [
     "Referred",
     "Reviewed",
     "Robustness",
+    "Shift",
     "Signatory",
     "Splits",
     "StatedThreat",

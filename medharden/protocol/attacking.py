@@ -139,6 +139,8 @@ class Suite(Strict):
         attacks: run in this order; a case that has fallen is not attacked again.
         cases: attack at most this many test cases, drawn by class from the seed; null attacks all.
         sanity_cases: how many of them the curves against budget and steps are measured on; 0 measures none.
+        curve_steps: of the search at budgets below and above the protocol's, which begins where the suite ended; 0
+            measures no curve of accuracy over budgets.
         reason: why a suite is enough that is weaker than `fast`, or attacks fewer than 100 cases; such a suite needs
             it, and every verdict under it says so.
         precision: what attacks search in; `bfloat16` is faster on some devices and may find less. Every success is
@@ -151,6 +153,7 @@ class Suite(Strict):
     attacks: tuple[Attack, ...] = Field(default=_STANDARD, min_length=1)
     cases: Annotated[int, Field(ge=1)] | None = None
     sanity_cases: Annotated[int, Field(ge=0)] = 32
+    curve_steps: Annotated[int, Field(ge=0)] = 10
     reason: Annotated[str, Field(min_length=1, pattern=r"\S")] | None = None
     precision: Precision = "float32"
     moved_grades: Literal[1, 2] = 1

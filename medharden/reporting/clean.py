@@ -35,7 +35,7 @@ _SUBGROUP = re.compile(r"(?P<group>.+?=.*?)(?::(?P<metric>(?:robust_|sensitivity
 _SEVERITY = {"critical": 0, "warning": 1, "info": 2}
 _TOP_FINDINGS = 4
 _UNJUSTIFIED = dict.fromkeys(
-    ("noninferiority", "brier", "grade_error", "kappa", "robust_floor", "robust_gain", "robust_change"),
+    ("noninferiority", "brier", "grade_error", "kappa", "robust_floor", "robust_gain", "robust_change", "shift"),
     "no clinical justification is recorded.",
 )
 

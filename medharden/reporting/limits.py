@@ -15,7 +15,7 @@ from medharden.reporting.numbers import (
 
 __all__ = ["SCORES", "endpoint_numbers"]
 
-_DIFFERENCES = ("noninferiority", "robust_gain", "robust_change", "subgroup")
+_DIFFERENCES = ("noninferiority", "robust_gain", "robust_change", "subgroup", "shift")
 SCORES = ("brier", "grade_error", "kappa")
 """Kinds in a unit of their own."""
 

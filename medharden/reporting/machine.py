@@ -9,6 +9,7 @@ from medharden.codes import steps
 from medharden.record import CohortRecord, SubjectOutcome, present
 from medharden.reporting.accuracy import clean_limits, robust_limits
 from medharden.reporting.clean import all_findings
+from medharden.reporting.curve import curve_json
 from medharden.reporting.excluded import ExcludedRow, excluded_rows
 from medharden.reporting.findings import finding_figures
 from medharden.reporting.matrix import threat_matrix
@@ -47,6 +48,8 @@ def machine_report(records: RunRecords) -> dict[str, Any]:
         **({"independent": [asdict(test) for test in decision.independent]} if decision.independent else {}),
         "usefulness": [asdict(at) for at in usefulness(records)],
         "sanity": [asdict(p) for p in evaluation.sanity],
+        **curve_json(records),
+        "shift": [asdict(p) for p in evaluation.shift],
         "identity": asdict(evaluation.identity),
         "threat": evaluation.threat,
         "decision_threshold": evaluation.decision_threshold,

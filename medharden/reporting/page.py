@@ -20,6 +20,7 @@ from medharden.reporting.clean import (
     summary,
     worst_case_rows,
 )
+from medharden.reporting.curve import area_rows, curve_chart, curve_rows
 from medharden.reporting.excluded import excluded_rows
 from medharden.reporting.findings import finding_figures, finding_rows
 from medharden.reporting.grades import grade_rows
@@ -46,6 +47,7 @@ from medharden.reporting.robust import (
 from medharden.reporting.sanity import sanity_checks, sanity_rows
 from medharden.reporting.score_charts import reliability_chart, roc_chart, sanity_chart
 from medharden.reporting.scores import auroc_rows, calibrations, reliability_rows, score_panels
+from medharden.reporting.shifts import shift_rows
 from medharden.reporting.source import RunRecords
 from medharden.reporting.stability import stability_rows
 from medharden.reporting.statements import (
@@ -102,7 +104,8 @@ def html_report(records: RunRecords) -> bytes:
         decided=moment(decision.decided),
         endpoints=rows,
         clean_endpoints=[row for row, kind in zip(rows, kinds, strict=True) if kind in _CLEAN_KINDS],
-        robust_endpoints=[row for row, kind in zip(rows, kinds, strict=True) if kind not in _CLEAN_KINDS],
+        robust_endpoints=[row for row, kind in zip(rows, kinds, strict=True) if kind not in (*_CLEAN_KINDS, "shift")],
+        shift=shift_rows(records),
         paired=paired_tables(records, "noninferiority"),
         paired_attacked=paired_tables(records, "robust_gain"),
         forest=forest_chart(decision.endpoints, tuple(row.label for row in rows)),
@@ -119,6 +122,9 @@ def html_report(records: RunRecords) -> bytes:
         calibration=calibrated,
         predicted=predicted,
         useful=useful_rows(usefulness(records)),
+        curve=curve_chart(records),
+        curve_rows=curve_rows(records),
+        area_rows=area_rows(records),
         sanity=sanity_chart(evaluation.sanity),
         sanity_rows=sanity_rows(evaluation.sanity),
         sanity_checks=sanity_checks(evaluation),

@@ -19,6 +19,7 @@ from medharden.record import (
     ChangeRow,
     CohortRecord,
     CostRecord,
+    CurvePoint,
     Endpoint,
     Environment,
     EpochRecord,
@@ -33,11 +34,13 @@ from medharden.record import (
     MissingRow,
     ModelRecord,
     SanityPoint,
+    ShiftPoint,
     StabilityRecord,
     SubjectOutcome,
 )
 from medharden.reporting.matrix import ThreatRow
 from medharden.reporting.usefulness import UsefulAt
+from medharden.stats import MeanArea
 
 __all__ = ["record_schemas", "write_schemas"]
 
@@ -91,6 +94,22 @@ class ReportedArticle(TypedDict):
     name: str
     tested: bool
     note: str
+
+
+class ExpectedRobustness(TypedDict):
+    """The area under accuracy over budgets from 0 to `upto`, in multiples of the protocol's, divided by it."""
+
+    upto: float
+    original: MeanArea
+    composite: MeanArea
+    change: MeanArea
+
+
+class Curve(TypedDict):
+    """Accuracy of original and release over budgets."""
+
+    points: list[CurvePoint]
+    expected_robustness: list[ExpectedRobustness]
 
 
 class Environments(TypedDict):
@@ -158,6 +177,8 @@ class Report(TypedDict):
     worst_case: NotRequired[list[Endpoint]]
     independent: NotRequired[list[IndependentTest]]
     usefulness: list[UsefulAt]
+    curve: NotRequired[Curve]
+    shift: list[ShiftPoint]
     sanity: list[SanityPoint]
     identity: Identity
     threat: str

@@ -8,7 +8,7 @@ from medharden.stats.auroc import (
     macro_auroc_difference,
 )
 from medharden.stats.balanced import balanced_accuracy_difference
-from medharden.stats.bounded import Share, exact_p_value, gain_test, share_interval
+from medharden.stats.bounded import Share, exact_p_value, gain_test, mean_limits, share_interval
 from medharden.stats.clusters import (
     cluster_standard_error,
     design_effect,
@@ -17,6 +17,7 @@ from medharden.stats.clusters import (
     patient_weight,
 )
 from medharden.stats.difference import Difference
+from medharden.stats.expected import MeanArea, case_areas, mean_area
 from medharden.stats.hypotheses import clustered_mcnemar, holm, mcnemar
 from medharden.stats.influence import influence_limits, unseen_share
 from medharden.stats.means import brier_difference, cluster_t_difference, finding_brier_difference
@@ -33,6 +34,7 @@ __all__ = [
     "FEWEST_PATIENTS",
     "Difference",
     "Estimate",
+    "MeanArea",
     "NonInferiority",
     "ReliabilityBin",
     "Share",
@@ -41,6 +43,7 @@ __all__ = [
     "balanced_accuracy_difference",
     "brier_difference",
     "calibration_error",
+    "case_areas",
     "cases_needed",
     "class_patients",
     "clopper_pearson_interval",
@@ -60,6 +63,8 @@ __all__ = [
     "joint_power",
     "macro_auroc_difference",
     "mcnemar",
+    "mean_area",
+    "mean_limits",
     "net_benefit_change",
     "newcombe_interval",
     "noninferiority_test",
