@@ -25,6 +25,7 @@ from medharden.models.hardened import (
     support,
 )
 from medharden.models.loading import load_classifier
+from medharden.models.low_rank import LowRank, updated
 from medharden.models.runtime import RuntimeModel, open_onnx, read_onnx
 from medharden.models.source_view import SourceView, view_fields
 from medharden.models.storage import hardened_bytes, load_hardened
@@ -36,6 +37,7 @@ __all__ = [
     "Contract",
     "DecisionView",
     "HardenedClassifier",
+    "LowRank",
     "Normaliser",
     "RuntimeModel",
     "SourceView",
@@ -64,5 +66,6 @@ __all__ = [
     "support",
     "task_loss",
     "timm_module",
+    "updated",
     "view_fields",
 ]
