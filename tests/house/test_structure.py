@@ -28,7 +28,19 @@ LAYERS = (
     ("models", "attacks", "data", "stats", "audit", "codes"),
     ("protocol", "record"),
     ("plain_yaml", "ranks", "rows"),
-    ("canonical", "delimited", "extras", "files", "foreign", "patients", "pinning", "shortage", "sizes", "text"),
+    (
+        "canonical",
+        "delimited",
+        "extras",
+        "files",
+        "foreign",
+        "links",
+        "patients",
+        "pinning",
+        "shortage",
+        "sizes",
+        "text",
+    ),
     ("errors", "_version"),
 )
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
