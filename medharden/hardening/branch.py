@@ -64,7 +64,9 @@ def make_branch(clean_path: Classifier, form: str, *, rank: int, seed: int) -> C
         for module in branch.modules():
             if _normalises(module):
                 module.requires_grad_(True)
-        classifier_layer(branch).requires_grad_(True)
+        last = classifier_layer(branch)
+        if last is not None:
+            last.requires_grad_(True)
     return branch.eval()
 
 
@@ -72,9 +74,14 @@ def check_form(clean_path: Classifier, form: str) -> None:
     """Refuses a form that the network has nothing for.
 
     Raises:
-        ModelError: `norm` is asked for and the network has no normalisation layer with weights.
+        ModelError: `norm` is asked for and the network has no normalisation layer with weights, or `lora` and it has
+            no layer to update.
     """
     found = any(_normalises(m) and any(True for _ in m.parameters()) for m in clean_path.modules())
+    if form == "lora" and classifier_layer(clean_path) is None:
+        raise ModelError(
+            "hardening.branch is lora, but the network has no convolution or linear layer of torch's; set it to full"
+        )
     if form == "norm" and not found:
         raise ModelError(
             "hardening.branch is norm, but the network has no normalisation layer with weights; set it to full"
@@ -109,11 +116,15 @@ def merge(branch: Classifier) -> None:
             parametrize.remove_parametrizations(module, "weight", leave_parametrized=True)
 
 
-def classifier_layer(branch: Classifier) -> nn.Module:
-    """The layer that makes the logits: the last with a weight for each of them, for a network may return more."""
+def classifier_layer(branch: Classifier) -> nn.Module | None:
+    """The layer that makes the logits: the last with a weight for each of them, for a network may return more.
+
+    Null where the network has no such layers, as one that calls functions on weights of its own.
+    """
     outputs = 1 if branch.record.one_logit else branch.record.classes
     weighted = [m for m in branch.modules() if isinstance(m, _WEIGHTED)]
-    return ([m for m in weighted if len(m.weight) == outputs] or weighted)[-1]
+    fitting = [m for m in weighted if len(m.weight) == outputs] or weighted
+    return fitting[-1] if fitting else None
 
 
 def trained_state(branch: Classifier) -> dict[str, Tensor]:

@@ -60,8 +60,8 @@ def keep_operating_point(
     shift = temperature * operating_shift(clean, robust, multilabel=multilabel)
     if not _add(branch, shift, inputs):
         message = (
-            "The layer that makes the robust branch's logits has no bias, so its operating point could not be set to "
-            "the original's."
+            "No layer with a bias makes the robust branch's logits, so its operating point could not be set to the "
+            "original's."
         )
         return torch.zeros_like(shift), Finding("hardening.operating_point", "warning", message)
     if bool((shift.abs() < _NONE).all()):

@@ -15,7 +15,7 @@ from medharden.models.bundle_view import BundleView, bundle_view
 from medharden.plain_yaml import LARGEST_YAML, parse_yaml
 from medharden.text import neutral
 
-__all__ = ["bundle_inputs", "network_definition"]
+__all__ = ["bundle_classes", "bundle_inputs", "network_definition"]
 
 _FILES = ("inference.json", "inference.yaml", "inference.yml", "train.json", "train.yaml", "evaluate.json")
 # keys of what is done before the network, and of what is done after it
@@ -72,6 +72,34 @@ def bundle_inputs(bundle: Path, dims: int) -> BundleView | None:
             f"the bundle says how its inputs are made by an expression: {error}, or write the same as input, "
             "model.mean and model.std into the protocol, and say so by model.view: protocol"
         ) from None
+
+
+def bundle_classes(bundle: Path) -> tuple[str, ...]:
+    """Names of the network's outputs, in their order, as `configs/metadata.json` defines the channels of its answer.
+
+    They are in `network_data_format.outputs.pred.channel_def`, by number from 0, or of the only output, whatever it is
+    called; empty where nothing is defined.
+
+    Raises:
+        ModelError: the file can't be read, or its numbers are not those from 0.
+    """
+    file = bundle / "configs" / "metadata.json"
+    found: Any = _read(file) if file.is_file() else {}
+    for name in ("network_data_format", "outputs"):
+        found = found.get(name) if isinstance(found, dict) else None
+    if not isinstance(found, dict):
+        return ()
+    output = found.get("pred", next(iter(found.values())) if len(found) == 1 else None)
+    defined = output.get("channel_def") if isinstance(output, dict) else None
+    if not isinstance(defined, dict) or not defined:
+        return ()
+    names = [defined.get(str(number)) for number in range(len(defined))]
+    if not all(isinstance(name, str) and name.strip() for name in names):
+        raise ModelError(
+            "configs/metadata.json of the bundle: channel_def of its output must name each output by its number, from "
+            f"0; found {neutral(', '.join(map(str, defined)))[:120]}"
+        )
+    return tuple(neutral(str(name))[:200] for name in names)
 
 
 def _preprocessing(bundle: Path) -> list[tuple[str, str]]:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+import torch
 from pydantic import ValidationError
 from torch import Tensor, nn
 
@@ -64,6 +65,11 @@ def own_network(module: nn.Module) -> nn.Module:
     """
     if not isinstance(module, nn.Module):
         raise ModelError(f"expected a torch.nn.Module, found a {type(module).__name__}")
+    if isinstance(module, torch.jit.ScriptModule):
+        raise ModelError(
+            "a TorchScript module is compiled as a whole: no part of it can be held still while another trains. Give "
+            "the network that it was made of, with its weights: network.load_state_dict(script.state_dict())"
+        )
     while _wraps(module):
         module = next(inner for name in _INNER if isinstance(inner := getattr(module, name, None), nn.Module))
     lazy = [n for n, p in module.named_parameters() if nn.parameter.is_lazy(p)]

@@ -13,11 +13,11 @@ from medharden.models.architectures import Architecture, build_network, network_
 from medharden.models.arguments import check_arguments
 from medharden.models.building import require_fit
 from medharden.models.bundle_view import BundleView, view_lines
-from medharden.models.bundles import bundle_inputs, network_definition
+from medharden.models.bundles import bundle_classes, bundle_inputs, network_definition
 from medharden.models.classifier import Classifier, state_digest
 from medharden.models.given import own_network
 from medharden.models.naming import Naming
-from medharden.models.origins import origins
+from medharden.models.origins import origins, require_order
 from medharden.models.weights import Weights, read_weights
 from medharden.protocol import Input, ModelSpec
 from medharden.record import ModelRecord
@@ -172,11 +172,30 @@ def _load_bundle(
         if (path / "models" / name).is_file():
             weights = read_weights(path / "models" / name, spec.weights)
             classifier = _assemble(weights, architecture, "bundle", spec, dims, multilabel)
+            classifier.record = _named_by_bundle(classifier.record, bundle_classes(path))
             if view is not None:
                 said = classifier.record.origins | {"mean": "bundle", "std": "bundle", "input": " > ".join(view.steps)}
                 classifier.record = replace(classifier.record, origins=said)
             return classifier
     raise ModelError("the bundle has no weights: expected models/model.pt or models/model.safetensors")
+
+
+def _named_by_bundle(record: ModelRecord, names: tuple[str, ...]) -> ModelRecord:
+    """The record with the names that the bundle's metadata give the outputs.
+
+    Raises:
+        ModelError: the weights name them too, in another order or otherwise.
+    """
+    if not names:
+        return record
+    if len(names) != record.classes:
+        unused = (
+            f"the bundle's metadata.json defines {len(names)} channels of an answer of {record.classes}: they were not "
+            "taken for the names of its outputs, and the order of the classes is assumed"
+        )
+        return replace(record, assumed=(*record.assumed, unused))
+    require_order(names, record.class_names or names)
+    return replace(record, class_names=names, origins=record.origins | {"class order": "bundle (metadata.json)"})
 
 
 def _as_the_bundle(spec: ModelSpec, view: BundleView, fed: Input | None) -> ModelSpec:

@@ -119,7 +119,7 @@ def require_order(named: Sequence[str], classes: tuple[str, ...]) -> None:
     if len(named) == len(classes):
         raise ModelError(
             f"the model's file names its outputs {', '.join(named)}, the data's classes are {', '.join(classes)}; name "
-            "the data's classes as the model does, in its order, or save the weights without their names"
+            "the data's classes as the model does, in its order, or take the names out of the model's file"
         )
 
 

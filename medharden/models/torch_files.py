@@ -127,7 +127,8 @@ def read_torch(data: bytes, name: str) -> TorchFile:
             raise Unreadable(form)
     if name.lower().endswith(".onnx"):
         raise Unreadable(
-            "an ONNX graph; onnx2torch makes a module of it, whose state_dict() and python: class are taken"
+            "an ONNX graph, which no name builds again: save the state_dict() of the network that it was made of, or "
+            "in Python give onnx2torch.convert(path) to Classifier.from_module"
         )
     raise Unreadable("damaged, or no torch file")
 
@@ -181,9 +182,16 @@ def _stored(data: bytes) -> dict[str, tuple[int, int, int]]:
 def _refuse_programs(paths: list[str]) -> None:
     ends = {path.rpartition("/")[2] for path in paths}
     if "constants.pkl" in ends:
-        raise Unreadable("a TorchScript archive, a program without a state dict of its own; save model.state_dict()")
+        raise Unreadable(
+            "a TorchScript archive, a program that may read and write files, and no program of a model file is run. "
+            "Where it was made: torch.save(torch.jit.load(path).state_dict(), 'model.pt'), and its network as --arch"
+        )
     if ends & {"archive_format", "serialized_exported_program.json"}:
-        raise Unreadable("an exported program (.pt2); save the state_dict() of the module that it was made of")
+        raise Unreadable(
+            "an exported program (.pt2), whose parts torch.export.load unpickles where the file says so, and no pickle "
+            "is run. Where it was made: torch.save(torch.export.load(path).state_dict, 'model.pt'), and its network as "
+            "--arch; or give torch.export.load(path).module() to Classifier.from_module"
+        )
 
 
 def _read_row(data: bytes, name: str) -> TorchFile:
