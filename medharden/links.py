@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
 
-__all__ = ["leaves", "links_followed", "outside", "set_followed", "walked"]
+__all__ = ["followed", "leaves", "links_followed", "outside", "set_followed", "walked"]
 
 _FOLLOWED: ContextVar[bool] = ContextVar("links_followed", default=False)
 
@@ -16,6 +16,11 @@ _FOLLOWED: ContextVar[bool] = ContextVar("links_followed", default=False)
 def set_followed(on: bool) -> None:
     """Says whether, from here on, links that leave the folder of the data are followed, as by `--follow-links`."""
     _FOLLOWED.set(on)
+
+
+def followed() -> bool:
+    """Whether they are."""
+    return _FOLLOWED.get()
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from medharden.data.sources.manifest import find_manifest, list_manifest, why_no
 from medharden.data.sources.patient_paths import named_by_path
 from medharden.data.sources.series import in_series
 from medharden.errors import DataError
-from medharden.links import leaves
+from medharden.links import followed, leaves
 from medharden.protocol import Protocol
 from medharden.record import Finding
 from medharden.sizes import MAX_DECODED
@@ -113,7 +113,7 @@ def list_source(
 def _behind_links(source: Path, listing: Listing) -> tuple[Finding, ...]:
     """That files lie outside the folder of the data, which happens where links are followed alone."""
     root = source if source.is_dir() else source.parent
-    count = sum(leaves(root, path) for entry in listing.entries for path in entry.paths)
+    count = followed() and sum(leaves(root, path) for entry in listing.entries for path in entry.paths)
     if not count:
         return ()
     message = f"{count} files lie behind links that leave the folder of the data; they were followed (--follow-links)."
