@@ -32,7 +32,7 @@ class Strength:
 def strength(protocol: Protocol) -> Strength:
     """Judges what a PASS under a protocol would be worth."""
     return Strength(
-        shows=(_error(protocol), *_clean(protocol), *_attacked(protocol)),
+        shows=(_error(protocol), *_clean(protocol), *_shifted(protocol), *_attacked(protocol)),
         leaves_open=(*_of_margins(protocol), *_of_robustness(protocol), *_of_suite(protocol), *_of_data(protocol)),
     )
 
@@ -46,12 +46,20 @@ def _error(protocol: Protocol) -> str:
 def _clean(protocol: Protocol) -> Iterator[str]:
     for wanted in protocol.endpoints.noninferiority:
         for name, bound in wanted.bounds.items():
-            if wanted.metric == "brier":
+            if wanted.metric in ("brier", "grade_error"):
                 yield f"{name} rises by less than {bound.margin:g}"
+            elif wanted.metric == "quadratic_kappa":
+                yield f"{name} falls by less than {bound.margin:g}"
             else:
                 yield f"{name} falls by less than {100 * bound.margin:g} points"
         if wanted.floor is not None:
             yield f"{wanted.metric} itself is {wanted.floor:g} at least, the original's too"
+
+
+def _shifted(protocol: Protocol) -> Iterator[str]:
+    for name, bound in protocol.shift.bounds.items():
+        under = ", ".join(protocol.shift.corruptions)
+        yield f"{name} falls by less than {100 * bound.margin:g} points under each of {under}"
 
 
 def _attacked(protocol: Protocol) -> Iterator[str]:
@@ -131,5 +139,9 @@ def _of_data(protocol: Protocol) -> Iterator[str]:
     if protocol.input.unusable == "exclude":
         limit = 100 * protocol.splits.excluded_limit
         yield f"cases that can't be used are left out, up to {limit:.3g} % of each class; a model may fail on these"
+    if not protocol.shift.corruptions:
+        yield "clean performance on other images than these, noisier, blurred or darker ones, is not measured"
+    elif not protocol.shift.bounds:
+        yield "clean performance under corruptions is reported and decides nothing"
     if not protocol.subgroups.columns:
         yield "no subgroup is looked at: harm to one may hide in the whole"

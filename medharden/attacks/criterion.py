@@ -37,12 +37,19 @@ class Criterion:
         refers: whether the last column means `referred to a human`.
         targets: (N,) the class, or the finding, that losses push towards; null pushes towards the nearest. What counts
             as a success is the same with or without targets.
+        reach: of ordered grades, how many the answer must be off to be a success; any wrong answer is one at 1.
     """
 
     labels: Tensor
     finding: Objective = "any"
     refers: bool = False
     targets: Tensor | None = None
+    reach: int = 1
+
+    @property
+    def exact(self) -> Criterion:
+        """The criterion under which any wrong answer is a success."""
+        return replace(self, reach=1)
 
     @property
     def multilabel(self) -> bool:
@@ -123,13 +130,13 @@ class Criterion:
         if not self.multilabel:
             safe = self._safe(logits)
             nearest = logits.masked_fill(safe, -torch.inf).argsort(1, descending=True)
-            return nearest[:, : min(most, logits.shape[1] - 1 - int(self.refers))]
+            return nearest[:, : min(most, int((~safe).sum(1).min()))]
         if self.finding != "any":
             return torch.empty((len(logits), 0), dtype=torch.long, device=logits.device)
         return self._wrongness(logits).argsort(1, descending=True)[:, :most]
 
     def _safe(self, logits: Tensor) -> Tensor:
-        return safe_columns(self.labels, logits.shape[1], refers=self.refers)
+        return safe_columns(self.labels, logits.shape[1], refers=self.refers, reach=self.reach)
 
     def _findings(self, logits: Tensor) -> Tensor:
         findings = logits[:, :-1] if self.refers else logits

@@ -15,19 +15,20 @@ from medharden.errors import RangeError
 __all__ = ["cross_entropy", "margin", "safe_columns", "spread", "succeeded"]
 
 
-def safe_columns(labels: Tensor, columns: int, *, refers: bool) -> Tensor:
+def safe_columns(labels: Tensor, columns: int, *, refers: bool, reach: int = 1) -> Tensor:
     """Marks the answers that do not count as a success.
 
     Args:
         labels: (N,) integer class indices.
         columns: of the logits: the classes, and one more where the model refers.
         refers: whether the last column means `referred to a human`.
+        reach: of ordered grades, how many the answer must be off to count as a success.
 
     Returns:
-        (N, columns) bool: the true class, and the last column where `refers`.
+        (N, columns) bool: the true class with those nearer than `reach`, and the last column where `refers`.
 
     Raises:
-        RangeError: fewer than two classes, or a label that is no class.
+        RangeError: fewer than two classes, a label that is no class, or so far a reach that a grade has none beyond it.
     """
     classes = columns - int(refers)
     if classes < 2:
@@ -38,7 +39,9 @@ def safe_columns(labels: Tensor, columns: int, *, refers: bool) -> Tensor:
     low, high = int(labels.min()), int(labels.max())
     if low < 0 or high >= classes:
         raise RangeError(f"labels must lie in 0..{classes - 1}, the model's classes, got {low}..{high}")
-    safe = torch.arange(columns, device=labels.device) == labels[:, None]
+    if reach > 1 and classes < 2 * reach:
+        raise RangeError(f"of {classes} grades not each has another {reach} away; it takes {2 * reach}")
+    safe = (torch.arange(columns, device=labels.device) - labels[:, None]).abs() < reach
     if refers:
         safe[:, -1] = True
     return safe

@@ -29,6 +29,7 @@ def pgd(
     generator: torch.Generator,
     finding: Objective = "any",
     start: Tensor | None = None,
+    reach: int = 1,
 ) -> Tensor:
     """Climbs the loss with fixed steps from random starts in the ball, or from what was found before.
 
@@ -49,6 +50,7 @@ def pgd(
         generator: a CPU generator, the only source of randomness.
         finding: of several findings, the one to be changed: its index, `any` or `all`.
         start: (N, C, *spatial) points to climb from first, brought within the threat; null draws them.
+        reach: of ordered grades, how many the answer must be off to be a success.
 
     Returns:
         (N, C, *spatial) the best point a case, one that succeeds before one of high loss.
@@ -58,7 +60,7 @@ def pgd(
     """
     check_cases(inputs, labels, threat, finding)
     check_counts(steps, restarts)
-    victim = Victim(model, Criterion(labels, finding, refers(model)), loss)
+    victim = Victim(model, Criterion(labels, finding, refers(model), reach=reach), loss)
     given = [] if start is None else [start - inputs]
     drawn = (random_start(inputs.shape, threat, [generator], surface=False) for _ in range(restarts - len(given)))
     with attackable(model):

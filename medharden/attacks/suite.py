@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor, nn
@@ -77,7 +77,7 @@ class _Run:
 
     def criterion_of(self, rows: Tensor) -> Criterion:
         criterion = self.criterion.of(rows)
-        return Criterion(criterion.labels.to(self.device), criterion.finding, criterion.refers)
+        return replace(criterion, labels=criterion.labels.to(self.device))
 
     def victim(self, rows: Tensor, loss: str, model: nn.Module | None = None) -> Victim:
         return Victim(self.model if model is None else model, self.criterion_of(rows), loss, self.state.signs.tally)
@@ -100,6 +100,7 @@ def run_suite(
     saved: SuiteState | None = None,
     keep: Keep | None = None,
     numbers: Tensor | None = None,
+    reach: int = 1,
 ) -> SuiteResult:
     """Runs attacks in order, each on the cases that none before it has won.
 
@@ -136,6 +137,8 @@ def run_suite(
             finding.
         keep: called with the state after each batch.
         numbers: (N,) rows that the cases have among more, of which these are a part: their randomness is that of those.
+        reach: of ordered grades, how many an attack must move the answer from the true one to win; a case whose clean
+            answer is wrong by any is `clean` all the same.
 
     Raises:
         RangeError: inputs, labels or logits outside what is said above, or a batch size below 1.
@@ -146,7 +149,7 @@ def run_suite(
     run = _Run(
         model=model,
         inputs=inputs.detach() if isinstance(inputs, Tensor) else inputs,
-        criterion=Criterion(labels.detach(), finding, refers(model)),
+        criterion=Criterion(labels.detach(), finding, refers(model), reach=reach),
         threat=threat,
         seed=seed,
         batch_size=batch_size,
@@ -182,11 +185,14 @@ def run_suite(
 def _confirmed(run: _Run) -> bool:
     """Whether every success of a saved state is one: inside the threat, and of a wrong answer now."""
     state = run.state
-    won = torch.tensor([row for row, name in enumerate(state.won_by) if name], dtype=torch.int64)
-    for rows in run.batches(won):
+    fallen = torch.tensor([row for row, name in enumerate(state.won_by) if name], dtype=torch.int64)
+    for rows in run.batches(fallen):
         inputs, points = run.inputs[rows].to(run.device), state.adversarial[rows].to(run.device)
         victim = Victim(run.model, run.criterion_of(rows), "margin")
-        if not bool(within(points, inputs, run.threat).all() and victim.criterion.won(victim.logits(points)).all()):
+        logits = victim.logits(points)
+        clean = torch.tensor([state.won_by[row] == CLEAN for row in rows.tolist()], device=logits.device)
+        won = torch.where(clean, victim.criterion.exact.won(logits), victim.criterion.won(logits))
+        if not bool(within(points, inputs, run.threat).all() and won.all()):
             return False
     return True
 
@@ -208,7 +214,7 @@ def _answer_clean(run: _Run) -> None:
         logits = victim.logits(run.inputs[rows].to(run.device))
         state.margins[rows] = victim.criterion.margin(logits).to(state.margins)
         alike &= look_like_probabilities(logits)
-        for row in rows[victim.criterion.won(logits).cpu()].tolist():
+        for row in rows[victim.criterion.exact.won(logits).cpu()].tolist():
             state.won_by[row] = CLEAN
     state.signs.probabilities = alike
 

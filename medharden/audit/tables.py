@@ -16,13 +16,14 @@ from medharden.audit.files import write_atomic
 from medharden.audit.screening import screen_words
 from medharden.errors import RunError
 from medharden.files import read_plain
-from medharden.record import CaseTable, FindingTable, SubjectTable
+from medharden.record import CaseTable, FindingTable, ShiftedAnswers, SubjectTable
 
 __all__ = ["parse_cases", "read_cases", "write_cases"]
 
 Texts = tuple[str, ...]
 
-_GROUP = "group."
+_GROUP, _SHIFT = "group.", "shift."
+_ANSWERS = ("original", "composite")
 _NUMBERS = {pa.int64(): np.int64, pa.float64(): np.float64, pa.bool_(): np.bool_}
 _LONGEST = 1024
 _FEWEST_CELLS, _CELLS_A_BYTE = 10**7, 4
@@ -50,9 +51,15 @@ def write_cases(path: Path, table: CaseTable) -> str:
         columns[f"{name}.referred"] = subject.referred
         if subject.referred_attacked is not None:
             columns[f"{name}.referred_attacked"] = subject.referred_attacked
+        if subject.withstands is not None:
+            columns[f"{name}.withstands"] = subject.withstands
         if subject.findings is not None:
             columns |= _spread(f"{name}.finding_robust", subject.findings.robust)
             columns |= _spread(f"{name}.attacked_probability", subject.findings.attacked_probabilities)
+    for under in table.shift:
+        head = f"{_SHIFT}{under.corruption}.{under.severity}"
+        columns |= _spread(f"{head}.original", under.original) | _spread(f"{head}.composite", under.composite)
+        columns[f"{head}.referred"] = under.referred
     words = {w for values in columns.values() if isinstance(values, list) for w in values}
     screen_words(path.name, sorted({*words, *columns}))
     buffer = io.BytesIO()
@@ -124,7 +131,20 @@ def _table(columns: dict[str, Any]) -> CaseTable:
         attacked=_gathered("attacked", columns, np.bool_),
         subjects={name: _subject(name, columns) for name in names},
         groups={c.removeprefix(_GROUP): _texts(c, columns) for c in columns if c.startswith(_GROUP)},
+        shift=tuple(_shifted(c.removesuffix(".referred"), columns) for c in columns if _of_shift(c)),
     )
+
+
+def _of_shift(column: str) -> bool:
+    """Whether it is the one column that each corruption has at each severity, whatever the task."""
+    return column.startswith(_SHIFT) and column.endswith(".referred") and column.count(".") == 3
+
+
+def _shifted(head: str, columns: dict[str, Any]) -> ShiftedAnswers:
+    _, corruption, severity = head.split(".")
+    original, composite = (_gathered(f"{head}.{name}", columns, np.int64) for name in _ANSWERS)
+    referred = _gathered(f"{head}.referred", columns, np.bool_)
+    return ShiftedAnswers(corruption, int(severity), original, composite, referred)
 
 
 def _subject(name: str, columns: dict[str, Any]) -> SubjectTable:
@@ -134,7 +154,7 @@ def _subject(name: str, columns: dict[str, Any]) -> SubjectTable:
             robust=_gathered(f"{name}.finding_robust", columns, np.bool_),
             attacked_probabilities=_gathered(f"{name}.attacked_probability", columns, np.float64),
         )
-    under_attack = f"{name}.referred_attacked"
+    under_attack, curve = f"{name}.referred_attacked", f"{name}.withstands"
     return SubjectTable(
         predicted=_gathered(f"{name}.predicted", columns, np.int64),
         probabilities=_gathered(f"{name}.probability", columns, np.float64),
@@ -143,6 +163,7 @@ def _subject(name: str, columns: dict[str, Any]) -> SubjectTable:
         referred=_gathered(f"{name}.referred", columns, np.bool_),
         findings=findings,
         referred_attacked=_gathered(under_attack, columns, np.bool_) if under_attack in columns else None,
+        withstands=_gathered(curve, columns, np.float64) if curve in columns else None,
     )
 
 

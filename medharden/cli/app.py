@@ -10,7 +10,7 @@ import typer
 
 from medharden._version import __version__
 from medharden.cli.console import out, write
-from medharden.cli.evidence import By, ByRole, Independent, MaxDecoded, TesterKey, evidence_app
+from medharden.cli.evidence import By, ByRole, Independent, MaxDecoded, Seeds, TesterKey, evidence_app
 from medharden.cli.examples import with_examples
 from medharden.cli.local import local_app
 from medharden.cli.released import released_app
@@ -168,6 +168,7 @@ def harden(
     precision: Annotated[
         Precision, typer.Option("--precision", help="Of the branch's layers in training; all else is fp32.")
     ] = Precision.FP32,
+    seeds: Seeds = 1,
     key_file: KeyFile = None,
     pictures: Pictures = False,
     ledger: Ledger = None,
@@ -200,6 +201,7 @@ def harden(
         cache,
         checkpoint_minutes,
         precision.value,
+        seeds,
     )
     if dry_run:
         from medharden.cli.benched import run_bench

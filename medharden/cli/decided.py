@@ -9,7 +9,7 @@ from rich.text import Text
 from medharden.cli.console import marked, out
 from medharden.codes import gravest_first, may_be_released, steps
 from medharden.record import Endpoint, Evaluation, Finding, GateDecision, HardenRecord, Verdict
-from medharden.reporting.limits import endpoint_numbers
+from medharden.reporting.limits import SCORES, endpoint_numbers
 from medharden.reporting.numbers import duration, percent
 
 __all__ = ["COLOURS", "endpoint_machine", "endpoint_tables", "gravest", "next_steps", "outcome_lines", "told_findings"]
@@ -59,7 +59,7 @@ def _verdict(e: Endpoint) -> Text:
 def _planned(e: Endpoint) -> tuple[str, ...]:
     smallest = ""
     if e.smallest_margin is not None:
-        smallest = f"±{e.smallest_margin:.3f}" if e.kind == "brier" else f"±{100 * e.smallest_margin:.1f} pp"
+        smallest = f"±{e.smallest_margin:.3f}" if e.kind in SCORES else f"±{100 * e.smallest_margin:.1f} pp"
     return (
         str(e.n) if e.n else "",
         f"{e.table[1]}, {e.table[2]}" if e.table else "",

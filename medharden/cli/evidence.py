@@ -11,7 +11,7 @@ import typer
 from medharden.cli.console import out
 from medharden.sizes import MAX_DECODED, parse_bytes
 
-__all__ = ["By", "ByRole", "Independent", "MaxDecoded", "TesterKey", "evidence_app"]
+__all__ = ["By", "ByRole", "Independent", "MaxDecoded", "Seeds", "TesterKey", "evidence_app"]
 
 evidence_app = typer.Typer()
 
@@ -34,6 +34,12 @@ Independent = Annotated[
         "--independent",
         rich_help_panel=_INDEPENDENT,
         help="Test a release that was evaluated again, apart from those who made it.",
+    ),
+]
+Seeds = Annotated[
+    int,
+    typer.Option(
+        "--seeds", min=1, max=20, rich_help_panel="Run", help="Seeds to harden under, for their spread on validation."
     ),
 ]
 By = Annotated[str | None, typer.Option("--by", rich_help_panel=_INDEPENDENT, help="Who tests, in print.")]

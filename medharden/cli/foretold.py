@@ -15,6 +15,7 @@ _STEP = 1.5  # gradients that a training step takes
 _WEIGHTS_ATTACKED = 6
 _CALIBRATED_ON = 512
 _SANITY_SHARE = 0.1
+_CORRUPTING = 0.002  # seconds a case, at 224 pixels
 _REPORT = 8.0  # seconds; drawing and setting do not depend on the cohort's size
 
 
@@ -37,6 +38,7 @@ def foretell(original: Classifier, cohort: Cohort, protocol: Protocol, device: s
     attacked = min(protocol.suite.cases or sizes["test"], sizes["test"])
     suite = attacked * sum(passes(attack, len(cohort.classes) - 1) for attack in protocol.suite.attacks) * gradient
     clean = 2 * sizes["test"] * forward
+    corrupted = len(protocol.shift.corruptions) * len(protocol.shift.severities)
     return {
         "prepare": 2 * sizes["train"] * forward + probed * settings.probe_steps * gradient,
         "harden": epochs * sizes["train"] * _STEP * gradient * replays + probes,
@@ -45,5 +47,7 @@ def foretell(original: Classifier, cohort: Cohort, protocol: Protocol, device: s
         "attack branch": clean + suite,
         "attack release": 2 * (clean + suite),
         "sanity curves": _SANITY_SHARE * 4 * suite if protocol.suite.sanity_cases else 0.0,
+        "accuracy curve": 4 * attacked * protocol.suite.curve_steps * gradient,
+        "corruptions": corrupted * sizes["test"] * (3 * forward + _CORRUPTING),
         "report": _REPORT,
     }

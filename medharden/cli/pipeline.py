@@ -18,10 +18,10 @@ from medharden.data import Cohort, load_cohort, load_pseudonym_key
 from medharden.errors import DataError, Interrupted, ModelError, OutputError, RunError
 from medharden.evaluating import evaluate
 from medharden.gating import gate
-from medharden.hardening import harden
+from medharden.hardening import harden, measure_stability
 from medharden.models import Classifier, check_classifier, load_classifier, load_hardened
 from medharden.protocol import Protocol, load_protocol
-from medharden.record import Evaluation, HardenRecord, Progress
+from medharden.record import Evaluation, HardenRecord, Progress, StabilityRecord
 from medharden.reporting import render
 from medharden.sizes import MAX_DECODED
 from medharden.verifying import write_bom
@@ -57,6 +57,7 @@ class Job:
     cache: Path | None = None
     checkpoint_minutes: float = 10.0
     precision: str = "fp32"
+    seeds: int = 1
 
 
 def run_all(job: Job) -> int:
@@ -72,6 +73,7 @@ def run_all(job: Job) -> int:
             cohort = load_data(job, protocol, progress)
             _say_what_comes(job, original, cohort, protocol, progress)
             _harden(job, original, cohort, protocol, progress)
+            _vary(job, original, cohort, protocol, progress)
             _evaluate(job, original, cohort, protocol, progress)
             if not ranks.first():
                 return 0
@@ -228,6 +230,35 @@ def _harden(job: Job, original: Classifier, cohort: Cohort, protocol: Protocol, 
         )
     else:
         out.say("hardening: finished earlier with the same model, data and protocol")
+
+
+def _vary(job: Job, original: Classifier, cohort: Cohort, protocol: Protocol, progress: Progress) -> None:
+    """Hardens under the further seeds that were asked for, once."""
+    if job.seeds == 1:
+        return
+    if ranks.count() > 1:
+        raise RunError("--seeds hardens in one process; run the command without `accelerate launch`")
+    files = RunFiles(job.run)
+    if files.has("stability.json") and len(files.record("stability.json", StabilityRecord).seeds) == job.seeds:
+        out.say("stability: measured earlier under as many seeds")
+        return
+    record = measure_stability(
+        original,
+        cohort,
+        protocol,
+        job.run,
+        seeds=job.seeds,
+        arch=job.arch,
+        device=job.device,
+        precision=job.precision,
+        progress=progress,
+    )
+    clean = [one.clean_correct / record.cases for one in record.seeds]
+    robust = [one.robust / record.attacked for one in record.seeds]
+    out.say(
+        f"stability: on validation {len(record.seeds)} seeds are right on {min(clean):.3f} to {max(clean):.3f}, and "
+        f"stand on {min(robust):.3f} to {max(robust):.3f}; released is the protocol's own seed"
+    )
 
 
 def _hardened_already(run: Path, original: Classifier, cohort: Cohort, protocol: Protocol) -> bool:

@@ -140,7 +140,9 @@ def evaluate_artefact(
         sample = torch.as_tensor(drawn, device=device)
         attacked, truth = select(inputs, sample), labels[sample]
         results = attack_all(subjects, attacked, truth, protocol, batch_size, device, progress)
-        results["composite"] = with_transfer(composite, results, attacked, truth, batch_size)
+        results["composite"] = with_transfer(
+            composite, results, attacked, truth, batch_size, protocol.suite.moved_grades
+        )
         results["artefact"] = _attacked(exported, results, attacked, truth, protocol, batch_size, progress)
         pushed: dict[str, Pushed] = {}
         if protocol.task.multilabel:
@@ -238,8 +240,8 @@ def _attacked(
 ) -> SuiteResult:
     """What the suite found on the composite, tried on the artefact, then Square on what stands."""
     started, view = time.perf_counter(), exported.view
-    criterion = Criterion(labels, refers=bool(view.refers))
-    clean = criterion.won(logits_in_batches(view, inputs, batch_size))
+    criterion = Criterion(labels, refers=bool(view.refers), reach=protocol.suite.moved_grades)
+    clean = criterion.exact.won(logits_in_batches(view, inputs, batch_size))
     won = ["clean" if wrong else "" for wrong in clean.tolist()]
     adversarial, stood = copy_of(found["composite"].adversarial), int((~clean).sum())
     for row in clean.nonzero().flatten().tolist():

@@ -71,6 +71,7 @@ def attack_all(
                 saved=saved,
                 keep=partial.keep if partial else None,
                 numbers=numbers,
+                reach=protocol.suite.moved_grades,
             )
         finally:
             # After an interrupt too: the next evaluation need not repeat what this one did.
@@ -126,7 +127,7 @@ def _digest(values: Cases) -> str:
 
 @torch.no_grad()
 def with_transfer(
-    composite: Subject, results: dict[str, SuiteResult], inputs: Cases, labels: Tensor, batch_size: int
+    composite: Subject, results: dict[str, SuiteResult], inputs: Cases, labels: Tensor, batch_size: int, reach: int = 1
 ) -> SuiteResult:
     """Tries what beat each path alone on the release: a case is robust only if that fails too."""
     own = results["composite"]
@@ -135,7 +136,7 @@ def with_transfer(
     for source in ("original", "robust_branch"):
         candidates = results[source].adversarial
         logits = logits_in_batches(composite.view, candidates, batch_size)
-        lost = Criterion(labels, refers=refers(composite.view)).won(logits)
+        lost = Criterion(labels, refers=refers(composite.view), reach=reach).won(logits)
         tried = [i for i, name in enumerate(won) if name == ""]
         for i in tried:
             if bool(lost[i]):

@@ -171,7 +171,7 @@ def _seen(
     subjects = subjects_of(reference, model, inputs, batch_size)
     attacked, truth = select(inputs, sample), labels[sample]
     results = attack_all(subjects, attacked, truth, drawn, batch_size, device, progress)
-    results["composite"] = with_transfer(subjects[-1], results, attacked, truth, batch_size)
+    results["composite"] = with_transfer(subjects[-1], results, attacked, truth, batch_size, drawn.suite.moved_grades)
     pushed: dict[str, Pushed] = {}
     if drawn.task.multilabel:
         numbers = torch.arange(len(sample))

@@ -19,7 +19,7 @@ from medharden.record import CohortRecord
 __all__ = ["open_test_split", "require_places"]
 
 _WRITTEN = ("cases.parquet", "evaluation.json", "examples.safetensors")
-_SUBJECTS = ("original", "robust_branch", "composite")
+_SUBJECTS = ("original", "robust_branch", "composite", "shift")
 
 
 def require_places(run: Path) -> None:

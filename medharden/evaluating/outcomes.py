@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -28,6 +29,7 @@ def case_table(
     sample: Tensor,
     pushed: dict[str, Pushed],
     referred: npt.NDArray[np.bool_] | None = None,
+    stands: Mapping[str, Tensor] | None = None,
 ) -> CaseTable:
     """Every test case with each subject's answer, and what the attacks did to it.
 
@@ -40,6 +42,7 @@ def case_table(
         sample: (n,) rows that were attacked.
         pushed: of a multi-label task, what became of each finding, by subject.
         referred: (n,) which attacked cases the composite refers under attack; null where it never refers.
+        stands: by subject, (n,) the largest budget of the curve that each attacked case withstands.
     """
     cases = [cohort.cases[i] for i in cohort.indices("test")]
     rows = sample.cpu().numpy()
@@ -51,6 +54,13 @@ def case_table(
         under_attack = np.zeros(len(cases), dtype=np.bool_)
         under_attack[rows] = referred
         tables["composite"] = replace(tables["composite"], referred_attacked=under_attack)
+    for name, values in (stands or {}).items():
+        withstands = np.full(len(cases), -1.0)
+        equal = (tables[name].predicted[rows] == truth[rows]) | (truth[rows] == MASKED)
+        right = equal.all(axis=1) if equal.ndim == 2 else equal
+        # A wrong answer that is referred is no success of an attack, and stands for nothing.
+        withstands[rows] = np.where(right, values.cpu().numpy(), -1.0)
+        tables[name] = replace(tables[name], withstands=withstands)
     return CaseTable(
         case=tuple(c.case for c in cases),
         patient=tuple(c.patient for c in cases),

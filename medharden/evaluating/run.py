@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -26,18 +27,21 @@ from medharden.audit import (
 from medharden.data import Cohort
 from medharden.errors import RunError
 from medharden.evaluating.attacked import attack_all, referred_under_attack, with_transfer
+from medharden.evaluating.curve import curve_points, withstood
 from medharden.evaluating.examples import examples_of
 from medharden.evaluating.findings import Pushed, push_all
 from medharden.evaluating.fitting import fitting_batch
 from medharden.evaluating.looking import open_test_split, require_places
 from medharden.evaluating.merging import merged_identity, merged_pushes, merged_results, merged_subjects
+from medharden.evaluating.operating import operating_thresholds
 from medharden.evaluating.outcomes import case_table, findings_of, outcome_of
 from medharden.evaluating.resuming import clear
 from medharden.evaluating.sanity import few_cases, sanity_curves, sanity_findings
+from medharden.evaluating.shifted import answers_under_shift
 from medharden.evaluating.subjects import identity_of, subjects_of
 from medharden.models import Classifier, HardenedClassifier, describe_hardened, hardened_bytes
 from medharden.protocol import Protocol
-from medharden.record import Evaluation, HardenRecord, Progress
+from medharden.record import Evaluation, HardenRecord, Progress, point_of
 from medharden.rows import select
 from medharden.stats.sampling import stratified_sample
 
@@ -78,7 +82,8 @@ def evaluate(
         ledger: a file that counts looks over several run directories; null counts in this one alone. The look is in it,
             and in the run's log, before the test split is opened, and stays there if the evaluation fails. Opening it
             again for the same weights, protocol and cohort goes on with that look until an evaluation is recorded.
-        progress: called with `attack original`, `attack branch`, `attack release`, `attack findings`, `sanity curves`.
+        progress: called with `attack original`, `attack branch`, `attack release`, `attack findings`, `sanity curves`,
+            `accuracy curve`, `corruptions`.
 
     Raises:
         RunError: the cohort is not the one the run was locked to, the protocol's looks are used up, or the ledger is
@@ -118,17 +123,21 @@ def evaluate(
         subjects = merged_subjects(subjects_of(reference, model, answered, batch_size), asked)
         attacked, truth = select(inputs, sample[mine.to(device)]), labels[sample[mine.to(device)]]
         own = attack_all(subjects, attacked, truth, protocol, batch_size, device, progress, run, cohort.seal, mine)
-        own["composite"] = with_transfer(subjects[-1], own, attacked, truth, batch_size)
+        own["composite"] = with_transfer(subjects[-1], own, attacked, truth, batch_size, protocol.suite.moved_grades)
         pushed: dict[str, Pushed] = {}
         if protocol.task.multilabel:
             pushed, own = push_all(subjects, own, attacked, truth, protocol, batch_size, progress, mine)
         everything = select(inputs, sample), labels[sample]
+        stands = withstood(subjects, own, attacked, truth, protocol, batch_size, device, progress)
+        stands = {name: ranks.in_order(values, mine) for name, values in stands.items()}
         results, pushed = merged_results(own, mine), merged_pushes(pushed, mine)
         work = _gradients_taken(results, protocol, len(cohort.classes))
         sanity = sanity_curves(subjects, *everything, protocol, batch_size, device, progress, work)
         referred = referred_under_attack(model, own["composite"], batch_size, device)
         referred = None if referred is None else ranks.in_order(torch.from_numpy(referred), mine).numpy()
-        table = case_table(cohort, protocol, subjects, results, labels, sample, pushed, referred)
+        table = case_table(cohort, protocol, subjects, results, labels, sample, pushed, referred, stands)
+        shift, begun_anew = answers_under_shift(reference, model, inputs, cohort, protocol, batch_size, run, progress)
+        table = replace(table, shift=shift)
         pictures = None
         if with_examples and not protocol.task.multilabel:
             pictures = examples_of(subjects, results, *everything, mine)
@@ -159,8 +168,12 @@ def evaluate(
                 *sanity_findings(sanity, outcomes),
                 *few_cases(sanity, protocol, len(sample)),
                 *smaller,
+                *begun_anew,
             ),
             sanity=sanity,
+            curve=curve_points(table, protocol),
+            shift=tuple(point_of(answers, table) for answers in shift),
+            operating_points=operating_thresholds(reference, model, cohort, protocol, batch_size, device),
         )
         written = write_record(run / "evaluation.json", record)
         log.append("evaluate.recorded", cases=cases_digest, record=written, files=files, ledger=head)

@@ -94,6 +94,7 @@ def sanity_curves(
                         device=device,
                         precision=protocol.suite.precision,
                         numbers=mine.cpu(),
+                        reach=protocol.suite.moved_grades,
                     )
                     stand = sum(won == "" for won in result.won_by)
                 measured[key] = int(ranks.total(torch.tensor(stand)))

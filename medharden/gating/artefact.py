@@ -13,6 +13,7 @@ from medharden.audit import RunFiles, audited, canonical_json, digest_bytes, wri
 from medharden.audit.inventory import is_signed
 from medharden.audit.tables import parse_cases
 from medharden.errors import RunError
+from medharden.gating.changes import artefact_bars, artefact_rows, change_findings, held_reason
 from medharden.gating.decision import decide, invalid
 from medharden.gating.digests import RunDigests
 from medharden.gating.robustness import REPORTED
@@ -25,6 +26,7 @@ from medharden.record import (
     CohortRecord,
     Endpoint,
     Evaluation,
+    ExportRecord,
     Finding,
     GateDecision,
     HardenRecord,
@@ -88,6 +90,8 @@ def _decided(files: RunFiles, place: str, artefact: str, required: str) -> GateD
         decision = invalid(protocol, on, problems)
     else:
         swapped, answered = _in_place(own, table, evaluation, cases)
+        changes = artefact_rows(protocol, _quantised(files, artefact))
+        agreement = _agreement(protocol, table)
         decision = decide(
             protocol,
             files.record("cohort.json", CohortRecord),
@@ -96,12 +100,27 @@ def _decided(files: RunFiles, place: str, artefact: str, required: str) -> GateD
             answered,
             digests=digests,
             history=files.history(),
-            beside=(_agreement(protocol, table),),
+            beside=(agreement, *artefact_bars(protocol, own.classes, table, agreement, changes)),
         )
-        findings = (*decision.findings, *_looks(files, artefact), *_searched(own))
-        decision = replace(decision, evaluation=on.evaluation, findings=findings)
+        plan = protocol.change_control
+        told = (*change_findings(plan, changes), *_looks(files, artefact), *_searched(own), *_unshifted(protocol))
+        decision = replace(decision, evaluation=on.evaluation, findings=(*decision.findings, *told), changes=changes)
+        if reason := held_reason(plan, changes):
+            verdict = Verdict.INCONCLUSIVE if decision.verdict is Verdict.PASS else decision.verdict
+            decision = replace(decision, verdict=verdict, reasons=(*decision.reasons, reason))
     now = datetime.now(UTC).isoformat(timespec="seconds")
     return replace(decision, decided=now, protocol_required=required, artefact=artefact)
+
+
+def _quantised(files: RunFiles, artefact: str) -> str:
+    """To what the weights of an exported model were made smaller, as its record says; else empty."""
+    logged = [e.data["files"] for e in files.whole_log().entries if e.event == "export.recorded"]
+    for name in dict.fromkeys(n for held in logged for n in held if n.endswith(".json") and n.count("/") == 1):
+        if files.has(name):
+            record = files.record(name, ExportRecord)
+            if artefact in record.files.values():
+                return record.quantised
+    return ""
 
 
 def _problems(
@@ -153,8 +172,9 @@ def _in_place(
     outcome = replace(exported, name="composite", attacks=attacks)
     subjects = tuple(outcome if s.name == "composite" else s for s in evaluation.subjects)
     findings = (*evaluation.findings, *own.findings)
-    swapped = replace(evaluation, subjects=subjects, findings=findings)
-    return swapped, replace(cases, subjects={**cases.subjects, "composite": table.subjects["artefact"]})
+    swapped = replace(evaluation, subjects=subjects, findings=findings, shift=(), artefact=own.artefact)
+    answered = {**cases.subjects, "composite": table.subjects["artefact"]}
+    return swapped, replace(cases, subjects=answered, shift=())
 
 
 def _agreement(protocol: Protocol, table: CaseTable) -> Endpoint:
@@ -211,3 +231,14 @@ def _searched(own: Evaluation) -> tuple[Finding, ...]:
         "missed. Its robust accuracy is an upper limit more than the composite's is."
     )
     return (Finding("gate.artefact_attacks", "info", message),)
+
+
+def _unshifted(protocol: Protocol) -> tuple[Finding, ...]:
+    """That the protocol's corruptions were tried on the composite alone, where it names any."""
+    if not protocol.shift.corruptions:
+        return ()
+    message = (
+        "The artefact was not evaluated under the corruptions of the protocol's shift, the composite was: what is said "
+        "of them rests on the composite's decision, and on how few cases the artefact answers otherwise."
+    )
+    return (Finding("gate.artefact_shift", "warning", message),)

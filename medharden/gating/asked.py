@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from medharden.protocol import Protocol
+from medharden.protocol import CO_PRIMARY, Protocol
 from medharden.record import Endpoint, Finding, Verdict
 
 __all__ = ["significant_losses", "unasked"]
@@ -18,6 +18,7 @@ def unasked(protocol: Protocol) -> tuple[Finding, ...]:
         *_calibration(protocol),
         *_referral(protocol),
         *_suite(protocol),
+        *_shift(protocol),
     )
 
 
@@ -81,13 +82,27 @@ def _referral(protocol: Protocol) -> Iterator[Finding]:
         yield Finding("gate.referred_count", "warning", message)
 
 
+def _shift(protocol: Protocol) -> Iterator[Finding]:
+    wanted = protocol.shift
+    lacking = [metric for metric in CO_PRIMARY if metric not in wanted.bounds]
+    if wanted.corruptions and lacking:
+        message = (
+            f"The protocol {protocol.name!r} gives {' and '.join(lacking)} under corruptions no margin: the change is "
+            "reported beside the clean margin and decides nothing."
+        )
+        yield Finding("gate.shift_not_gated", "info", message)
+
+
 def significant_losses(endpoints: Iterable[Endpoint]) -> tuple[Finding, ...]:
     """A finding for endpoints that pass within their margin although a loss is shown: small, and real."""
     shown = [
         f"{e.name} ({e.estimate:+.3f}, limits {e.lower:+.3f}, {e.upper:+.3f})"
         for e in endpoints
         if e.verdict is Verdict.PASS
-        and ((e.kind in ("noninferiority", "robust_change") and e.upper < 0.0) or (e.kind == "brier" and e.lower > 0.0))
+        and (
+            (e.kind in ("noninferiority", "robust_change", "kappa", "shift") and e.upper < 0.0)
+            or (e.kind in ("brier", "grade_error") and e.lower > 0.0)
+        )
     ]
     if not shown:
         return ()

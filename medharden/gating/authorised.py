@@ -20,7 +20,14 @@ from medharden.gating.referrals import as_answered
 from medharden.protocol import Protocol
 from medharden.record import CaseTable, CohortRecord, Endpoint, Evaluation, Finding, HardenRecord, SubjectTable, Verdict
 
-__all__ = ["Release", "authorised_endpoints", "authorised_findings", "binding_problems", "release_problems"]
+__all__ = [
+    "AUTHORISED",
+    "Release",
+    "authorised_endpoints",
+    "authorised_findings",
+    "binding_problems",
+    "release_problems",
+]
 
 AUTHORISED = "authorised"
 

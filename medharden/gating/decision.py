@@ -15,20 +15,27 @@ from medharden.gating.authorised import (
     binding_problems,
     release_problems,
 )
+from medharden.gating.changes import change_findings, change_rows, held_reason, plan_endpoints
+from medharden.gating.curve import curve_problems
 from medharden.gating.digests import RunDigests, mismatches
 from medharden.gating.endpoints import ALTERNATIVE, clean_endpoints, family_verdict
 from medharden.gating.exclusions import excluded_reasons, worst_case_findings
 from medharden.gating.identity import identity_endpoint
 from medharden.gating.looks import history_problems, ledger_problems, look_findings
+from medharden.gating.missing import missing_rows, worst_case_endpoints, worst_case_reason
+from medharden.gating.operating import operating_endpoints
 from medharden.gating.records import record_problems
-from medharden.gating.referrals import as_answered, referral_endpoints
+from medharden.gating.referrals import as_answered, referral_endpoints, referred_bounds
 from medharden.gating.robustness import REPORTED, never_won, robust_endpoints
+from medharden.gating.shifts import shift_endpoints, shift_problems
 from medharden.gating.subgroups import subgroup_endpoints, subgroup_findings
 from medharden.gating.table import content_problems, shape_problems
 from medharden.gating.units import unit_findings, unnamed_reason
+from medharden.gating.worst import worst_group_endpoints
 from medharden.protocol import Protocol
 from medharden.record import (
     CaseTable,
+    ChangeRow,
     CohortRecord,
     Endpoint,
     Evaluation,
@@ -86,6 +93,8 @@ def decide(
         or tuple(record_problems(protocol, cohort, harden, evaluation))
         or tuple(shape_problems(cohort, evaluation, cases))
         or tuple(content_problems(protocol, cohort, evaluation, cases))
+        or tuple(curve_problems(evaluation, cases))
+        or tuple(shift_problems(protocol, evaluation, cases, len(cohort.classes)))
         or (tuple(release_problems(cohort, evaluation, release)) if release else ())
         or (tuple(ledger_problems(protocol, cohort, harden, digests, history, ledger)) if ledger else ())
     )
@@ -101,20 +110,33 @@ def decide(
         *clean_endpoints(protocol, cohort.classes, cases),
         *floor_endpoints(protocol, cohort.classes, cases),
         *robust_endpoints(protocol, cohort.classes, cases),
+        *shift_endpoints(protocol, cohort.classes, cases),
+        *operating_endpoints(protocol, evaluation.operating_points, cohort.classes, cases),
+        *worst_group_endpoints(protocol, cohort.classes, cases),
+        *referred_bounds(protocol, cohort.classes, units),
         *beside,
     ]
     if harden.fusion.mode == "guarded":
         endpoints += referral_endpoints(protocol, cohort.classes, cases)
+    changes: tuple[ChangeRow, ...] = ()
+    changed: tuple[Finding, ...] = ()
     if release:
         endpoints += authorised_endpoints(protocol, cohort.classes, cases, release)
         findings += authorised_findings(cohort, harden, release)
+        changes = change_rows(protocol, cohort, harden, release)
+        endpoints += plan_endpoints(protocol, cohort.classes, cases, release, changes)
+        changed = tuple(change_findings(release.protocol.change_control, changes))
+        findings += changed
     subgroups = tuple(subgroup_endpoints(protocol, cohort.classes, cases))
     harmed = [e for e in subgroups if e.verdict is Verdict.FAIL]
     critical = [f for f in (*cohort.findings, *harden.findings, *evaluation.findings) if f.severity == "critical"]
     judged = [(e.verdict, e.reason) for e in (*endpoints, *harmed) if e.role not in (ALTERNATIVE, REPORTED)]
     judged += _alternatives(endpoints)
     judged += [(_verdict_of(f), f"critical finding {f.code}: {f.message}") for f in critical]
+    supposed = tuple(worst_case_endpoints(protocol, cohort, cases))
     held = (
+        held_reason(release.protocol.change_control, changes) if release else "",
+        worst_case_reason(protocol, supposed),
         unnamed_reason(protocol, cohort),
         chance_reason(protocol, cohort.classes, cases),
         never_won(units),
@@ -124,10 +146,11 @@ def decide(
     verdict = max((v for v, _ in judged), key=_GRAVITY.index)
     open_ones = subgroup_findings(subgroups)
     left_out = tuple(worst_case_findings(protocol, cohort, cases, endpoints))
-    told = [f.message for f in (*open_ones, *left_out) if f.severity != "info"]
+    told = [f.message for f in (*open_ones, *left_out, *changed) if f.severity != "info"]
     reasons = [*(reason for v, reason in judged if v is not Verdict.PASS), *told]
     findings += (*open_ones, *left_out, *significant_losses(endpoints))
     decision = _decision(verdict, reasons, endpoints, protocol, digests, findings)
+    decision = replace(decision, missing=missing_rows(cohort, every), worst_case=supposed, changes=changes)
     return replace(decision, subgroups=subgroups, authorised=given, ledger=ledger.head if ledger else "")
 
 

@@ -80,7 +80,7 @@ def _alternatives(
 
 def _as_alternative(endpoint: Endpoint) -> Endpoint:
     """The same endpoint under the rule of alternatives: it FAILs only where its whole interval is worse."""
-    rises = endpoint.kind == "brier"
+    rises = endpoint.kind in ("brier", "grade_error")
     near, bound = (endpoint.lower, endpoint.limit) if rises else (endpoint.upper, endpoint.limit)
     worse = near > bound if rises else near < bound
     if endpoint.verdict is Verdict.PASS:
@@ -97,7 +97,7 @@ def _endpoints(
     wanted: Margin, protocol: Protocol, classes: tuple[str, ...], cases: CaseTable, alpha: float
 ) -> Iterator[Endpoint]:
     """The endpoints of one metric at one alpha. A new metric is added here."""
-    if wanted.metric in (*CO_PRIMARY, "finding_accuracy"):
+    if wanted.metric in (*CO_PRIMARY, "finding_accuracy", "within_one_grade"):
         yield from map(on_enough_units, answer_endpoints(wanted, protocol, classes, cases, alpha))
         return
     for name, finding in score_names(wanted, classes):

@@ -31,7 +31,14 @@ from medharden.record import (
     present,
 )
 
-__all__ = ["excluded_reasons", "worst_case_findings"]
+__all__ = [
+    "answered_endpoints",
+    "excluded_reasons",
+    "guesses",
+    "perhaps_of_test",
+    "with_lost",
+    "worst_case_findings",
+]
 
 _MOST_NAMED = 6
 
@@ -59,14 +66,14 @@ def worst_case_findings(
         cases: units of analysis.
         endpoints: as decided without the cases left out.
     """
-    left_out = _perhaps_of_test(cohort)
+    left_out = perhaps_of_test(cohort)
     passed = {e.name: e for e in endpoints if e.verdict is Verdict.PASS}
     if not left_out:
         return
     turned: dict[str, str] = {}
-    for guess in _guesses(cohort, left_out):
-        worst = _with_lost(cases, left_out, guess, len(cohort.classes))
-        for e in _decided(protocol, cohort.classes, worst):
+    for guess in guesses(cohort, left_out):
+        worst = with_lost(cases, left_out, guess, len(cohort.classes))
+        for e in answered_endpoints(protocol, cohort.classes, worst):
             before = passed.get(e.name)
             if before is not None and e.verdict is not Verdict.PASS:
                 limits = f"limit {before.lower:.3f} to {e.lower:.3f}"
@@ -102,18 +109,19 @@ def _share(cohort: CohortRecord, what: str, label: int | None) -> tuple[str, flo
     return f"of {what}, {' and '.join(parts)} were left out ({100 * share:.3g} %)", share
 
 
-def _perhaps_of_test(cohort: CohortRecord) -> tuple[ExcludedCase, ...]:
+def perhaps_of_test(cohort: CohortRecord) -> tuple[ExcludedCase, ...]:
+    """The cases left out that belong to the test split, or may."""
     return tuple(c for c in cohort.lost if c.split in ("test", ""))
 
 
-def _guesses(cohort: CohortRecord, left_out: tuple[ExcludedCase, ...]) -> tuple[Label, ...]:
+def guesses(cohort: CohortRecord, left_out: tuple[ExcludedCase, ...]) -> tuple[Label, ...]:
     """What a case may be whose label nobody knows: each class in turn; of findings all, or none."""
     if all(c.label is not None for c in left_out):
         return (0,)
     return (tuple(range(len(cohort.classes))), ()) if cohort.multilabel else tuple(range(len(cohort.classes)))
 
 
-def _decided(protocol: Protocol, classes: tuple[str, ...], cases: CaseTable) -> Iterator[Endpoint]:
+def answered_endpoints(protocol: Protocol, classes: tuple[str, ...], cases: CaseTable) -> Iterator[Endpoint]:
     """The endpoints on answers, clean and attacked; those on scores know nothing of a case that can't be read."""
     counted = tuple(m for m in protocol.endpoints.noninferiority if m.metric in CO_PRIMARY)
     wanted = protocol.endpoints.model_copy(update={"noninferiority": counted, "multiplicity": "all"})
@@ -122,8 +130,25 @@ def _decided(protocol: Protocol, classes: tuple[str, ...], cases: CaseTable) -> 
     yield from robust_endpoints(on_answers, classes, cases)
 
 
-def _with_lost(cases: CaseTable, left_out: tuple[ExcludedCase, ...], guess: Label, classes: int) -> CaseTable:
-    """The table with the cases left out, right and robust by the original and wrong by the release; each a patient."""
+def with_lost(
+    cases: CaseTable,
+    left_out: tuple[ExcludedCase, ...],
+    guess: Label,
+    classes: int,
+    *,
+    original: bool = True,
+    release: bool = False,
+) -> CaseTable:
+    """The table with the cases left out, each a patient.
+
+    Args:
+        cases: the table without them.
+        left_out: the cases.
+        guess: the label of those whose label nobody knows.
+        classes: how many there are.
+        original: whether the original is right on all of them, attacked or not.
+        release: whether the release is.
+    """
     labels = [guess if c.label is None else c.label for c in left_out]
     if cases.multilabel:
         label = np.array([finding_states(s, c.masked, classes) for s, c in zip(labels, left_out, strict=True)])
@@ -133,7 +158,7 @@ def _with_lost(cases: CaseTable, left_out: tuple[ExcludedCase, ...], guess: Labe
     attacked[: math.ceil(len(labels) * cases.attacked.mean())] = True
     names = tuple(f"left out {c.case}" for c in left_out)
     subjects = {
-        name: _answered(table, label, attacked, right=name == "original", classes=classes)
+        name: _answered(table, label, attacked, right=original if name == "original" else release, classes=classes)
         for name, table in cases.subjects.items()
     }
     return CaseTable(
@@ -173,4 +198,5 @@ def _answered(
         referred=np.concatenate([table.referred, none]),
         findings=findings,
         referred_attacked=None if referred is None else np.concatenate([referred, none]),
+        withstands=None,
     )

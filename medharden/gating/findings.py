@@ -37,6 +37,12 @@ def right_answers(metric: str, cases: CaseTable) -> tuple[Flags, Flags, CaseTabl
     """
     if metric == "accuracy":
         return cases.right("original"), cases.right("composite"), cases
+    if metric == "within_one_grade":
+        near = [
+            (cases.subjects[name].predicted >= 0) & (np.abs(cases.subjects[name].predicted - cases.label) < 2)
+            for name in ("original", "composite")
+        ]
+        return near[0], near[1], cases
     before, after = (cases.subjects[name].predicted == cases.label for name in ("original", "composite"))
     owners = np.repeat(np.asarray(cases.patient)[:, None], cases.label.shape[1], axis=1)
     known = cases.known

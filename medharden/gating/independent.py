@@ -28,7 +28,7 @@ from medharden.record import (
 __all__ = ["Held", "held_tests", "in_place", "unfinished_tests", "with_test", "worse_of"]
 
 _GRAVITY = (Verdict.PASS, Verdict.INCONCLUSIVE, Verdict.FAIL, Verdict.INVALID)
-_UPPER = ("referral", "brier", "subgroup_referral")
+_UPPER = ("referral", "brier", "grade_error", "subgroup_referral")
 """Kinds whose upper limit decides."""
 
 
@@ -70,7 +70,7 @@ def in_place(held: Held, evaluation: Evaluation, protocol_seed: int) -> tuple[Ev
             problems.append(f"independent test: it is of another {name}: {theirs[:12]}, here {ours[:12]}")
     if own.tester is not None and own.tester.seed == protocol_seed:
         problems.append("independent test: its seed is the protocol's own, so it is no draw of its own")
-    return replace(own, cases=evaluation.cases), tuple(problems)
+    return replace(own, cases=evaluation.cases, operating_points=evaluation.operating_points), tuple(problems)
 
 
 def with_test(decision: GateDecision, alone: GateDecision, held: Held, cases: CaseTable) -> GateDecision:

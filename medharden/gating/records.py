@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterator
 
 from medharden.gating.findings import coverage_problems
+from medharden.gating.operating import operating_problems
 from medharden.protocol import Protocol
 from medharden.record import CaseRecord, CohortRecord, Evaluation, HardenRecord
 
@@ -32,6 +33,7 @@ def record_problems(
     yield from _splits(cohort.cases)
     yield from _copies(protocol, cohort)
     yield from _suite(protocol, evaluation)
+    yield from operating_problems(protocol, evaluation)
 
 
 def _classes(protocol: Protocol, cohort: CohortRecord, evaluation: Evaluation) -> Iterator[str]:

@@ -11,15 +11,18 @@ from dataclasses import replace
 
 import numpy as np
 
+from medharden.gating.endpoints import clean_endpoints
 from medharden.gating.groups import Flags
+from medharden.gating.robustness import REPORTED
 from medharden.gating.shares import at_most, share_of
 from medharden.gating.units import on_enough_units
-from medharden.protocol import Protocol
+from medharden.protocol import CO_PRIMARY, Protocol
 from medharden.record import CaseTable, Endpoint, SubjectTable
 
-__all__ = ["as_answered", "referral_endpoints", "referral_problem"]
+__all__ = ["as_answered", "referral_endpoints", "referral_problem", "referred_bounds"]
 
 _UNANSWERED = -1
+_BOUNDS = {"not_answered": "referred_wrong", "right": "referred_right"}
 
 
 def referral_endpoints(protocol: Protocol, classes: tuple[str, ...], cases: CaseTable) -> Iterator[Endpoint]:
@@ -41,6 +44,30 @@ def referral_endpoints(protocol: Protocol, classes: tuple[str, ...], cases: Case
         yield on_enough_units(
             at_most("referral_attacked", "referral", share, fusion.referral_attacked, what, "referred")
         )
+
+
+def referred_bounds(protocol: Protocol, classes: tuple[str, ...], cases: CaseTable) -> Iterator[Endpoint]:
+    """Accuracy and recall with referred cases counted as wrong, and as right; what the protocol does not count by.
+
+    Between the two lies every reader, and the first is by intention to diagnose. They decide nothing: the endpoints
+    without a prefix do, by what `fusion.referred.counts_as` says.
+
+    Args:
+        protocol: metrics, margins, alpha.
+        classes: in the order of the model's outputs.
+        cases: units of analysis, with the answers as given.
+    """
+    if protocol.fusion.mode != "guarded" or not cases.subjects["composite"].referred.any():
+        return
+    counted = tuple(m for m in protocol.endpoints.noninferiority if m.metric in CO_PRIMARY)
+    wanted = protocol.endpoints.model_copy(update={"noninferiority": counted, "multiplicity": "all"})
+    plain = protocol.model_copy(update={"endpoints": wanted})
+    for counts_as, prefix in _BOUNDS.items():
+        if counts_as == protocol.fusion.referred.counts_as:
+            continue
+        subjects = {name: _counted(subject, counts_as, cases) for name, subject in cases.subjects.items()}
+        for e in clean_endpoints(plain, classes, replace(cases, subjects=subjects)):
+            yield replace(e, name=f"{prefix}:{e.name}", reason=f"{prefix}:{e.reason}", role=REPORTED)
 
 
 def as_answered(protocol: Protocol, cases: CaseTable) -> CaseTable:

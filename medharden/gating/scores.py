@@ -26,12 +26,15 @@ from medharden.stats import (
     balanced_accuracy_difference,
     brier_difference,
     class_patients,
+    grade_error_difference,
     macro_auroc_difference,
+    quadratic_kappa_difference,
 )
 
 __all__ = ["auroc_alone", "score_endpoint"]
 
 _POWER = 0.8
+_KINDS = {"brier": "brier", "grade_error": "grade_error", "quadratic_kappa": "kappa"}
 
 
 def score_endpoint(
@@ -55,7 +58,7 @@ def score_endpoint(
         name: of the endpoint.
         finding: whose score it is, where it is of one finding.
     """
-    rises, level = wanted.metric == "brier", 1.0 - 2.0 * alpha
+    rises, level = wanted.metric in ("brier", "grade_error"), 1.0 - 2.0 * alpha
     bound = wanted if finding is None else wanted.of(classes[finding])
     change = _change(wanted.metric, finding, protocol, classes, cases, level)
     verdict, text = _verdict(change, bound.margin, rises)
@@ -69,7 +72,7 @@ def score_endpoint(
         text += f"; not shown: needs about {needed} cases at this variance"
     return Endpoint(
         name=name,
-        kind="brier" if rises else "noninferiority",
+        kind=_KINDS.get(wanted.metric, "noninferiority"),
         verdict=verdict,
         estimate=change.estimate,
         lower=change.interval[0],
@@ -141,7 +144,8 @@ def _change(
             return finding_difference(metric, finding, cases, level)
         return _estimated(metric, protocol, classes, cases, level)
     except RangeError:
-        far = 2.0 if metric == "brier" and not cases.multilabel else 1.0
+        far = 2.0 if metric in ("brier", "quadratic_kappa") and not cases.multilabel else 1.0
+        far = float(len(classes) - 1) if metric == "grade_error" else far
         method = "not estimated: it takes cases of two patients or more in every class"
         people = len(set(cases.patient))
         everything = (-far, far)
@@ -161,6 +165,12 @@ def _too_few(metric: str, finding: int | None, protocol: Protocol, classes: tupl
     if fewest >= FEWEST_PATIENTS:
         return ""
     return f"it takes {FEWEST_PATIENTS} patients with {name} and as many without, there are {fewest} {side}"
+
+
+def _graded(name: str, grades: int, cases: CaseTable) -> npt.NDArray[np.int64]:
+    """(N,) a subject's answers; a case that is not answered counts as the grade that is furthest off."""
+    answered, truth = cases.subjects[name].predicted, cases.label
+    return np.where(answered < 0, np.where(2 * truth >= grades, 0, grades - 1), answered)
 
 
 def _targets(finding: int | None, protocol: Protocol, classes: tuple[str, ...], cases: CaseTable) -> list[int]:
@@ -189,6 +199,10 @@ def _estimated(metric: str, protocol: Protocol, classes: tuple[str, ...], cases:
         return balanced_accuracy_difference(
             after & ~before, before & ~after, cases.label, level=level, patients=cases.patient
         )
+    if metric in ("grade_error", "quadratic_kappa"):
+        graded = [_graded(name, len(classes), cases) for name in ("composite", "original")]
+        difference = grade_error_difference if metric == "grade_error" else quadratic_kappa_difference
+        return difference(graded[0], graded[1], cases.label, len(classes), level=level, patients=cases.patient)
     # The table's check allows a rounding error below 0.
     new, old = (np.maximum(cases.subjects[name].probabilities, 0.0) for name in ("composite", "original"))
     if metric == "brier":

@@ -2,5 +2,6 @@
 
 from medharden.hardening.clean import fine_tune
 from medharden.hardening.run import harden
+from medharden.hardening.stability import measure_stability
 
-__all__ = ["fine_tune", "harden"]
+__all__ = ["fine_tune", "harden", "measure_stability"]

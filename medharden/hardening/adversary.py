@@ -45,6 +45,7 @@ class CarriedAdversary:
         step: float,
         regulate: bool,
         codes: TwoFiles | None = None,
+        held: bool = False,
     ) -> None:
         """Starts with no perturbation.
 
@@ -54,10 +55,12 @@ class CarriedAdversary:
             step: step length as a fraction of the case's radius.
             regulate: whether a case's radius follows the branch's outcome on it.
             codes: where perturbations are kept; null keeps them in memory.
+            held: whether the radius stays at 0 for a while, in which no case counts as visited.
         """
         self.threat = threat
         self.step = step
         self.regulate = regulate
+        self.held = held
         self.codes: Tensor | TwoFiles = torch.zeros(tuple(shape), dtype=torch.int8) if codes is None else codes
         self.scale = torch.zeros(shape[0])
         self.share = torch.ones(shape[0])
@@ -119,6 +122,9 @@ class CarriedAdversary:
                 findings, on `attacked`.
             radius: common radius r(t).
         """
+        if radius == 0 and self.held:
+            self.leave(rows)  # nothing was attacked: a case's first visit is that at which it is
+            return
         if self.regulate:
             share = self.share[rows]
             probability = own_probability.detach().cpu()

@@ -1,7 +1,7 @@
 """The attacks of the baselines: what others train on, under the same schedule, data and evaluation.
 
 PGD-AT (Madry et al. 2018), TRADES (Zhang et al. 2019), N-FGSM (de Jorge et al. 2022), FGSM-RS (Wong et al. 2020) and
-Free-AT (Shafahi et al. 2019).
+Free-AT (Shafahi et al. 2019). Epsilon-Scheduling (Ngnawe et al. 2026) is PGD-AT under another schedule of the radius.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _STEP = {"n-fgsm": 1.0, "fgsm-rs": 1.25}
 
 
 class FreshAdversary:
-    """Perturbations made anew at every visit: `pgd`, `trades`, `n-fgsm` or `fgsm-rs`."""
+    """Perturbations made anew at every visit: `pgd`, `eps-scheduling`, `trades`, `n-fgsm` or `fgsm-rs`."""
 
     replays = 1
     divisible = True
@@ -30,7 +30,7 @@ class FreshAdversary:
     def __init__(self, threat: ThreatModel, settings: Hardening) -> None:
         """Takes the method and the number of attack steps from the settings."""
         self.threat, self.method = threat, settings.method
-        self.steps = settings.attack_steps if self.method in ("pgd", "trades") else 1
+        self.steps = settings.attack_steps if self.method in ("pgd", "eps-scheduling", "trades") else 1
         self.passes = self.steps + (2 if self.method == "trades" else 1)
 
     def noise(self, rows: Tensor, like: Tensor, generator: torch.Generator) -> Tensor | None:
@@ -47,6 +47,8 @@ class FreshAdversary:
         noise: Tensor | None,
     ) -> Tensor:
         """(n, C, *spatial) the batch under this method's attack on the branch as it stands."""
+        if radius == 0:
+            return inputs.detach().clone()
         norm, radii = self.threat.norm, torch.full((len(rows), *(1,) * (inputs.ndim - 1)), radius).to(inputs)
         assert noise is not None, "drawn by `noise`"  # noqa: S101
         noise = direction(noise.to(inputs), norm)

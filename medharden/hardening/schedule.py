@@ -23,8 +23,16 @@ def learning_rate(settings: Hardening, done: float) -> float:
 
 
 def radius_share(settings: Hardening, done: float) -> float:
-    """Share of eps in force: a linear ramp from 0 to 1 over `ramp` of the schedule."""
-    return 1.0 if settings.ramp == 0 else min(1.0, done / settings.ramp)
+    """Share of eps in force: 0 for `hold` of the schedule, then a linear rise to 1 over `ramp` of it.
+
+    Ngnawe et al., "Robust Fine-Tuning from Non-Robust Pretrained Models: Mitigating Suboptimal Transfer with
+    Epsilon-Scheduling", ICLR 2026, arXiv:2509.23325, hold eps at 0 at first, so that the task is learnt before it is
+    attacked.
+    """
+    after = done - settings.hold
+    if after < 0 or (after == 0 and settings.hold > 0):
+        return 0.0
+    return 1.0 if settings.ramp == 0 else min(1.0, after / settings.ramp)
 
 
 def epochs_and_batches(settings: Hardening, cases: int) -> tuple[int, int]:

@@ -19,13 +19,14 @@ from medharden.errors import HardeningError
 from medharden.hardening.adversary import CarriedAdversary
 from medharden.hardening.augmentation import Changes, augment
 from medharden.hardening.baselines import FreeAdversary, FreshAdversary
+from medharden.hardening.margins import MarginAdversary
 from medharden.models import Classifier, answered_rightly, divergence, probability_of_truth, task_loss
 from medharden.protocol import Hardening
 from medharden.shortage import no_memory
 
 __all__ = ["Adversary", "Steps"]
 
-Adversary = CarriedAdversary | FreshAdversary | FreeAdversary
+Adversary = CarriedAdversary | FreshAdversary | FreeAdversary | MarginAdversary
 
 _FIRST_SCALE = 2.0**12  # the usual 2^16 overflows for some steps, each of which would be lost
 _TYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -184,6 +185,10 @@ class Steps:
             apart = divergence(logits, clean.float(), multilabel=multilabel, known=known)
             return task_loss(clean.float(), labels) + self.settings.trades_beta * apart
         loss = task_loss(logits, labels)
+        if self.settings.method == "ima":  # half of it clean, so that what is not attacked counts as in training
+            with self._lower():
+                clean = self.branch(inputs)
+            loss = (loss + task_loss(clean.float(), labels)) / 2
         if self.teacher is None:
             return loss
         weight, temperature = self.settings.teacher.weight, self.settings.teacher.temperature

@@ -21,6 +21,7 @@ from medharden.errors import HardeningError, RunError
 from medharden.hardening.adversary import CarriedAdversary
 from medharden.hardening.baselines import FreeAdversary, FreshAdversary
 from medharden.hardening.branch import merge, trained_state
+from medharden.hardening.margins import MarginAdversary
 from medharden.hardening.perturbations import PerturbationFiles, TwoFiles
 from medharden.hardening.probe import Probe, ProbeResult, collapsed
 from medharden.hardening.schedule import epochs_and_batches, learning_rate, radius_share
@@ -84,14 +85,19 @@ class BranchTraining:
         self._require_dealable()
         self.steps = Steps(branch, self.adversary, self.settings, self.teacher, precision, device)
         self.state, self._seen = EpochState(good=trained_state(branch)), StepsSeen([], [])
+        self._timed = False
         self.trained_parameters = sum(p.numel() for p in branch.parameters() if p.requires_grad)
 
     def _adversary(self, perturbation_files: PerturbationFiles | None) -> Adversary:
         if self.settings.method == "carried":
             shape = (len(self.rows), *self.cohort.inputs.shape[1:])
-            step, regulate = self.settings.step, self.settings.regulate
+            step, regulate, held = self.settings.step, self.settings.regulate, self.settings.hold > 0
             self._codes = None if perturbation_files is None else perturbation_files.of("harden.carried", shape)
-            return CarriedAdversary(shape, threat=self.threat, step=step, regulate=regulate, codes=self._codes)
+            return CarriedAdversary(
+                shape, threat=self.threat, step=step, regulate=regulate, codes=self._codes, held=held
+            )
+        if self.settings.method == "ima":
+            return MarginAdversary(len(self.rows), self.threat, self.settings)
         kind = FreeAdversary if self.settings.method == "free" else FreshAdversary
         return kind(self.threat, self.settings)
 
@@ -199,6 +205,8 @@ class BranchTraining:
         for part, read in zip(left, read_ahead(self._read, left), strict=True):
             done = (state.epoch * self.batches + len(seen)) / total
             rate, radius = state.rate * learning_rate(self.settings, done), radius_share(self.settings, done)
+            if self._timed:
+                radius = 1.0  # what most steps take, not those before the ramp
             for group in self.optimiser.param_groups:
                 group["lr"] = rate
             inputs, labels = (t.to(self.device) for t in read)
@@ -230,6 +238,7 @@ class BranchTraining:
             if marks[-1] - marks[0] > most:
                 raise _EnoughError
 
+        self._timed = True
         with suppress(_EnoughError):
             self._train(None, mark, marks[0])
         return [after - before for before, after in itertools.pairwise(marks)]

@@ -1,7 +1,9 @@
 """Frozen, strict protocols: every scientific choice of a run, and its digest."""
 
 from medharden.protocol.attacking import Attack, Precision, Suite, ThreatModel
+from medharden.protocol.changing import ChangeControl, Modification
 from medharden.protocol.deciding import CO_PRIMARY, Bound, ClassFloor, Endpoints, Margin, Robustness, Subgroups
+from medharden.protocol.further import OperatingPoint, WorstGroup
 from medharden.protocol.imaging import Channel, Frames, Input, Intensity, Step, Volume
 from medharden.protocol.loading import (
     DEFAULT_PROTOCOL,
@@ -25,19 +27,23 @@ from medharden.protocol.schema import (
     Splits,
     Teacher,
 )
+from medharden.protocol.shifting import CORRUPTIONS, Corruption, Shift
 from medharden.protocol.sourcing import Cases, Columns
 from medharden.protocol.tasking import Task
 
 __all__ = [
+    "CORRUPTIONS",
     "CO_PRIMARY",
     "DEFAULT_PROTOCOL",
     "TESTED",
     "Attack",
     "Bound",
     "Cases",
+    "ChangeControl",
     "Channel",
     "ClassFloor",
     "Columns",
+    "Corruption",
     "Endpoints",
     "Frames",
     "Fusion",
@@ -47,12 +53,15 @@ __all__ = [
     "Intensity",
     "Margin",
     "ModelSpec",
+    "Modification",
+    "OperatingPoint",
     "Patients",
     "Precision",
     "Protocol",
     "Referred",
     "Reviewed",
     "Robustness",
+    "Shift",
     "Signatory",
     "Splits",
     "StatedThreat",
@@ -66,6 +75,7 @@ __all__ = [
     "ThreatModel",
     "ThreatName",
     "Volume",
+    "WorstGroup",
     "content_digest",
     "load_protocol",
     "parse_content",

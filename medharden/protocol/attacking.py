@@ -139,18 +139,24 @@ class Suite(Strict):
         attacks: run in this order; a case that has fallen is not attacked again.
         cases: attack at most this many test cases, drawn by class from the seed; null attacks all.
         sanity_cases: how many of them the curves against budget and steps are measured on; 0 measures none.
+        curve_steps: of the search at budgets below and above the protocol's, which begins where the suite ended; 0
+            measures no curve of accuracy over budgets.
         reason: why a suite is enough that is weaker than `fast`, or attacks fewer than 100 cases; such a suite needs
             it, and every verdict under it says so.
         precision: what attacks search in; `bfloat16` is faster on some devices and may find less. Every success is
             confirmed in float32 either way.
+        moved_grades: of an ordinal task, how many grades from the true one an attack must bring the answer to win: 1,
+            any wrong answer, or 2, a distant one. A case whose clean answer is wrong stands under neither.
     """
 
     name: Literal["fast", "standard", "thorough", "custom"] = "standard"
     attacks: tuple[Attack, ...] = Field(default=_STANDARD, min_length=1)
     cases: Annotated[int, Field(ge=1)] | None = None
     sanity_cases: Annotated[int, Field(ge=0)] = 32
+    curve_steps: Annotated[int, Field(ge=0)] = 10
     reason: Annotated[str, Field(min_length=1, pattern=r"\S")] | None = None
     precision: Precision = "float32"
+    moved_grades: Literal[1, 2] = 1
 
     @model_validator(mode="before")
     @classmethod

@@ -8,10 +8,12 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from medharden.protocol.base import Fraction, OpenFraction, Strict
+from medharden.protocol.further import OperatingPoint, WorstGroup
 
 __all__ = [
     "CO_PRIMARY",
     "FINDING_METRICS",
+    "GRADE_METRICS",
     "Bound",
     "ClassFloor",
     "Endpoints",
@@ -20,6 +22,9 @@ __all__ = [
     "Subgroups",
     "unknown_keys",
 ]
+
+GRADE_METRICS = ("quadratic_kappa", "grade_error", "within_one_grade")
+"""Metrics of ordinal tasks alone."""
 
 FINDING_METRICS = ("finding_accuracy", "finding_auroc")
 """Metrics of multi-label tasks alone."""
@@ -90,7 +95,9 @@ class Margin(Bound):
             `brier` (squared error summed over classes, in [0, 2]; its margin is on the increase). Of a multilabel
             task `accuracy` asks for every finding of a case, `recall` is sensitivity and specificity of each finding,
             `auroc` and `brier` are means over findings, `finding_accuracy` is the mean share of findings answered
-            rightly, and `finding_auroc` one AUROC endpoint a finding.
+            rightly, and `finding_auroc` one AUROC endpoint a finding. Of an ordinal task `quadratic_kappa` weighs
+            errors by the square of the grades between, `grade_error` is the mean of these grades (its margin is on the
+            increase, in grades), and `within_one_grade` the share answered rightly or one grade off.
         findings: of a multilabel task, of which findings `recall` or `finding_auroc` is asked; null asks it of all. The
             others are in the report and decide nothing.
         by_class: other margins of `recall` or `finding_auroc`, each with its own justification, by `sensitivity` or
@@ -99,7 +106,18 @@ class Margin(Bound):
             release must both be shown to reach; null asks for none.
     """
 
-    metric: Literal["accuracy", "recall", "balanced_accuracy", "auroc", "brier", "finding_accuracy", "finding_auroc"]
+    metric: Literal[
+        "accuracy",
+        "recall",
+        "balanced_accuracy",
+        "auroc",
+        "brier",
+        "finding_accuracy",
+        "finding_auroc",
+        "quadratic_kappa",
+        "grade_error",
+        "within_one_grade",
+    ]
     findings: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
     by_class: dict[ClassKey, Bound] = {}
     floor: OpenFraction | None = None
@@ -186,6 +204,8 @@ class Endpoints(Strict):
         noninferiority: clean endpoints; accuracy and recall must be there, so that no other metric decides alone. A
             protocol without `brier` holds calibration against nothing, and every verdict says so.
         robustness: attacked endpoints.
+        operating_points: sensitivity where specificity is fixed on validation, and the reverse; two classes.
+        worst_group: limits that every group of `subgroups.columns` must reach.
     """
 
     alpha: Annotated[float, Field(gt=0, le=LARGEST_ALPHA)] = 0.025
@@ -198,6 +218,8 @@ class Endpoints(Strict):
         Margin(metric="brier", margin=0.02),
     )
     robustness: Robustness = Robustness()
+    operating_points: tuple[OperatingPoint, ...] = ()
+    worst_group: tuple[WorstGroup, ...] = ()
 
     @property
     def alpha_per_look(self) -> float:
@@ -212,6 +234,12 @@ class Endpoints(Strict):
                 "endpoints.noninferiority must hold accuracy and recall, and no metric twice: an accuracy that is kept "
                 f"by trading one class for another is a clinical loss; got {metrics}"
             )
+        for what, keys in (
+            ("operating_points", [point.key for point in self.operating_points]),
+            ("worst_group", [wanted.metric for wanted in self.worst_group]),
+        ):
+            if len(set(keys)) != len(keys):
+                raise ValueError(f"endpoints.{what} must hold nothing twice; got {keys}")
         for name, bound in ((name, bound) for m in self.noninferiority for name, bound in m.bounds.items()):
             if bound.margin > LARGEST_BARE_MARGIN and not (bound.justification or "").strip():
                 raise ValueError(

@@ -12,10 +12,13 @@ from pydantic import Field, model_validator
 from medharden.errors import ProtocolError
 from medharden.protocol.attacking import Suite, ThreatModel
 from medharden.protocol.base import Fraction, OpenFraction, Strict
-from medharden.protocol.deciding import FINDING_METRICS, Endpoints, Subgroups, unknown_keys
+from medharden.protocol.changing import ChangeControl
+from medharden.protocol.deciding import FINDING_METRICS, GRADE_METRICS, Endpoints, Subgroups, unknown_keys
+from medharden.protocol.fusing import Fusion, Referred
 from medharden.protocol.imaging import Input
 from medharden.protocol.modelling import ModelSpec
 from medharden.protocol.reported import Statements
+from medharden.protocol.shifting import Shift
 from medharden.protocol.sourcing import Cases, Columns, PatientPattern
 from medharden.protocol.tasking import Task
 
@@ -85,6 +88,8 @@ class Splits(Strict):
         reviewed: pairs that are no copies though they look so.
         excluded_limit: largest share of the test split, and of each class in it, that may be left out as unusable; with
             more a verdict is INCONCLUSIVE at best.
+        excluded_worst_case: `reported`, what would be had the release lost every case that was left out; `must_pass`,
+            a verdict is INCONCLUSIVE at best where an endpoint would then not pass.
     """
 
     train: OpenFraction = 0.6
@@ -96,6 +101,7 @@ class Splits(Strict):
     similar_bits: Annotated[int, Field(ge=0, le=64)] | None = 40
     reviewed: tuple[Reviewed, ...] = ()
     excluded_limit: Fraction = 0.05
+    excluded_worst_case: Literal["reported", "must_pass"] = "reported"
 
     @model_validator(mode="after")
     def _consistent(self) -> Splits:
@@ -147,7 +153,9 @@ class Hardening(Strict):
         learning_rate: the schedule's peak; left out, that of the branch form.
         min_steps: epochs are added until at least this many steps are taken (small cohorts need more passes).
         warmup: share of the schedule in which the learning rate rises.
-        ramp: share of the schedule in which the radius rises from 0 to eps.
+        margin_step: by how much the margin of a case grows, as a share of eps (`ima`).
+        hold: share of the schedule at radius 0, before the ramp; .25 under `eps-scheduling` unless stated.
+        ramp: share of the schedule in which the radius then rises from 0 to eps.
         step: the carried perturbation's step, as a fraction of the case's radius.
         regulate: whether each case's radius follows the branch's own outcome, from 0.5 to 1.5 of the common one.
         clean_share: share of each batch left clean.
@@ -162,16 +170,18 @@ class Hardening(Strict):
 
     branch: Literal["full", "norm", "lora"] = "full"
     rank: Annotated[int, Field(ge=1)] = 8
-    method: Literal["carried", "pgd", "trades", "n-fgsm", "fgsm-rs", "free"] = "carried"
+    method: Literal["carried", "pgd", "trades", "n-fgsm", "fgsm-rs", "free", "eps-scheduling", "ima"] = "carried"
     attack_steps: Annotated[int, Field(ge=1)] = 10
     replays: Annotated[int, Field(ge=1)] = 4
     trades_beta: Annotated[float, Field(ge=0)] = 6.0
+    margin_step: Annotated[float, Field(gt=0, le=1)] = 0.1
     epochs: Annotated[int, Field(ge=1)] = 24
     min_steps: Annotated[int, Field(ge=1)] = 600
     batch_size: Annotated[int, Field(ge=2)] = 32
     learning_rate: Annotated[float, Field(gt=0)] = 5e-4
     weight_decay: Annotated[float, Field(ge=0)] = 1e-4
     warmup: OpenFraction = 0.25
+    hold: Fraction = 0.0
     ramp: Fraction = 0.5
     step: Annotated[float, Field(gt=0, le=2)] = 1.0
     regulate: bool = True
@@ -187,52 +197,22 @@ class Hardening(Strict):
     @model_validator(mode="before")
     @classmethod
     def _rated(cls, given: Any) -> Any:
-        """A branch form brings its learning rate."""
+        """A branch form brings its learning rate, and eps-scheduling its time without an attack."""
+        if isinstance(given, dict) and given.get("method") == "eps-scheduling":
+            given = {"hold": 0.25, **given}
         branch = given.get("branch") if isinstance(given, dict) else None
         if isinstance(branch, str) and branch in RATES:
             return {"learning_rate": RATES[branch], **given}
         return given
 
-
-class Referred(Strict):
-    """What a case that `guarded` refers counts as, in every clean endpoint on answers.
-
-    Attributes:
-        counts_as: `not_answered`, which is not right (intention to diagnose); `model_answer`, as if the reader left it
-            at the answer that stands beside the flag; `right`, as if the reader made no mistake.
-        reason: how it is known what the reader does on referred cases.
-    """
-
-    counts_as: Literal["not_answered", "model_answer", "right"] = "not_answered"
-    reason: Annotated[str, Field(pattern=r"\S")] | None = None
-
     @model_validator(mode="after")
-    def _consistent(self) -> Referred:
-        if self.counts_as != "not_answered" and self.reason is None:
+    def _scheduled(self) -> Hardening:
+        if self.hold + self.ramp > 1:
             raise ValueError(
-                f"fusion.referred: counts_as {self.counts_as} needs its reason: what does the reader do on referred "
-                "cases, and how is that known?"
+                f"hardening: hold {self.hold:g} and ramp {self.ramp:g} are more than the whole schedule, so eps would "
+                "never be reached; expected a sum of 1 at most"
             )
         return self
-
-
-class Fusion(Strict):
-    """How the released model answers.
-
-    Attributes:
-        mode: `clean`, `robust`, `mixed` or `guarded`.
-        referral_budget: share of clean cases that `guarded` may refer, of all and of each class.
-        referral_by_class: other budgets, by class or finding.
-        referral_attacked: share of attacked cases that `guarded` may refer; 1 asks for nothing, and every verdict on a
-            `guarded` release says so.
-        referred: what a referred case counts as.
-    """
-
-    mode: Literal["clean", "robust", "mixed", "guarded"] = "mixed"
-    referral_budget: OpenFraction = 0.05
-    referral_by_class: dict[Annotated[str, Field(min_length=1)], OpenFraction] = {}
-    referral_attacked: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
-    referred: Referred = Referred()
 
 
 class Protocol(Strict):
@@ -259,8 +239,10 @@ class Protocol(Strict):
     fusion: Fusion = Fusion()
     suite: Suite = Suite()
     endpoints: Endpoints = Endpoints()
+    shift: Shift = Shift()
     subgroups: Subgroups = Subgroups()
     report: Statements = Statements()
+    change_control: ChangeControl = ChangeControl()
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 20220413
 
     @model_validator(mode="after")
@@ -274,7 +256,8 @@ class Protocol(Strict):
     @model_validator(mode="after")
     def _endpoints_of_the_task(self) -> Protocol:
         asked = {m.metric for m in self.endpoints.noninferiority}
-        unfit = sorted(asked & ({"balanced_accuracy"} if self.task.multilabel else set(FINDING_METRICS)))
+        foreign = {"balanced_accuracy"} if self.task.multilabel else set(FINDING_METRICS)
+        unfit = sorted(asked & (foreign if self.task.ordinal else foreign | set(GRADE_METRICS)))
         if unfit:
             raise ValueError(f"endpoints.noninferiority: {', '.join(unfit)} is not for task.kind {self.task.kind}")
         named = {name for m in self.endpoints.noninferiority for name in m.findings or ()}
@@ -294,6 +277,30 @@ class Protocol(Strict):
     def _prevalence_of_the_positive(self) -> Protocol:
         if self.report.prevalence is not None and (self.task.multilabel or self.task.positive is None):
             raise ValueError("report.prevalence is of the positive one of two classes: name it in task.positive")
+        return self
+
+    @model_validator(mode="after")
+    def _grades_moved(self) -> Protocol:
+        moved, grades = self.suite.moved_grades, len(self.task.classes or ())
+        if moved > 1 and not (self.task.ordinal and grades >= 2 * moved):
+            raise ValueError(
+                f"suite.moved_grades {moved} is for task.kind ordinal with {2 * moved} grades or more, so that each "
+                f"has another {moved} away"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _further_endpoints(self) -> Protocol:
+        task, wanted = self.task, self.endpoints
+        if wanted.operating_points and (task.multilabel or task.positive is None):
+            raise ValueError("endpoints.operating_points are of two classes: name the positive one in task.positive")
+        columns = set(self.subgroups.columns)
+        for one in wanted.worst_group:
+            if not columns or not set(one.columns or ()) <= columns:
+                raise ValueError(
+                    f"endpoints.worst_group: {one.metric} is of groups that subgroups.columns declares; it has "
+                    f"{sorted(columns)}"
+                )
         return self
 
     def _check_class_keys(self) -> None:
@@ -352,6 +359,7 @@ class Protocol(Strict):
         """The margins and floors that carry none, in words."""
         robustness = self.endpoints.robustness
         bounds = [(name, b) for m in self.endpoints.noninferiority for name, b in m.bounds.items()]
+        bounds += [(f"shift {name}", bound) for name, bound in self.shift.bounds.items()]
         bare = [f"{name} margin {bound.margin:g}" for name, bound in bounds if not bound.justification]
         if not robustness.justification:
             bare.append(f"robustness floor {robustness.floor:g}")

@@ -19,9 +19,10 @@ class Task(Strict):
     """What is classified.
 
     Attributes:
-        kind: `multiclass` gives each case one of the classes; `multilabel` any number of findings, none included.
+        kind: `multiclass` gives each case one of the classes; `multilabel` any number of findings, none included;
+            `ordinal` one of grades that rise in the order in which `classes` names them.
         classes: names in the order of the model's outputs; null takes the data's names, sorted. The findings of
-            `multilabel`, where they must be named.
+            `multilabel` and the grades of `ordinal` must be named.
         positive: for two classes, the finding; its recall is sensitivity, the other's is specificity.
         uncertain, missing: of `multilabel`, what a finding's label is taken for that is -1, or blank: `absent`,
             `present`; `mask` leaves that finding of that case out of training, calibration, attack and statistics;
@@ -31,7 +32,7 @@ class Task(Strict):
             the original and the hardened model. 0.5 is the larger logit, or a logit above 0.
     """
 
-    kind: Literal["multiclass", "multilabel"] = "multiclass"
+    kind: Literal["multiclass", "multilabel", "ordinal"] = "multiclass"
     classes: tuple[str, ...] | None = None
     positive: str | None = None
     uncertain: Unclear = "refuse"
@@ -42,6 +43,11 @@ class Task(Strict):
     def multilabel(self) -> bool:
         """Whether a case may have several findings, or none."""
         return self.kind == "multilabel"
+
+    @property
+    def ordinal(self) -> bool:
+        """Whether the classes are grades in their order."""
+        return self.kind == "ordinal"
 
     def threshold_of(self, name: str) -> float:
         """The probability from which a class or finding is answered."""
@@ -73,6 +79,8 @@ class Task(Strict):
     def _check_classes(self) -> None:
         if (self.uncertain, self.missing) != ("refuse", "refuse"):
             raise ValueError("task.uncertain and task.missing are for task.kind multilabel: leave them out")
+        if self.ordinal and (self.classes is None or len(self.classes) < 3):
+            raise ValueError("task.kind ordinal needs task.classes: three grades or more, in their order")
         if self.classes is not None and len(self.classes) < 2:
             raise ValueError(f"task.classes needs two classes or more, got {list(self.classes)}")
         if isinstance(self.threshold, dict):

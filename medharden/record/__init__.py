@@ -19,6 +19,7 @@ from medharden.record.cohort import (
 )
 from medharden.record.common import Environment, Finding, Progress, Verdict
 from medharden.record.compared import ComparedAnswers, ComparedRow
+from medharden.record.curve import CURVE_RATIOS, CurvePoint
 from medharden.record.evaluation import (
     INDEPENDENT,
     AttackOutcome,
@@ -27,16 +28,22 @@ from medharden.record.evaluation import (
     FindingTable,
     Identity,
     IndependentTester,
+    OperatingThreshold,
     SanityPoint,
+    ShiftedAnswers,
+    ShiftPoint,
     SubjectOutcome,
     SubjectTable,
 )
 from medharden.record.export import ARTEFACTS, EXPORTS, ExportRecord, Parity
-from medharden.record.gate import Endpoint, GateDecision, IndependentTest
+from medharden.record.gate import ChangeRow, Endpoint, GateDecision, IndependentTest, MissingRow
 from medharden.record.hardening import BranchRecord, CostRecord, EpochRecord, FrontierPoint, FusionRecord, HardenRecord
+from medharden.record.shifted import point_of, under
+from medharden.record.stability import SeedOutcome, StabilityRecord
 
 __all__ = [
     "ARTEFACTS",
+    "CURVE_RATIOS",
     "EXPORTS",
     "INDEPENDENT",
     "MASKED",
@@ -47,11 +54,13 @@ __all__ = [
     "BranchRecord",
     "CaseRecord",
     "CaseTable",
+    "ChangeRow",
     "Clusters",
     "CohortRecord",
     "ComparedAnswers",
     "ComparedRow",
     "CostRecord",
+    "CurvePoint",
     "Endpoint",
     "Environment",
     "EpochRecord",
@@ -68,10 +77,16 @@ __all__ = [
     "IndependentTest",
     "IndependentTester",
     "Label",
+    "MissingRow",
     "ModelRecord",
+    "OperatingThreshold",
     "Parity",
     "Progress",
     "SanityPoint",
+    "SeedOutcome",
+    "ShiftPoint",
+    "ShiftedAnswers",
+    "StabilityRecord",
     "SubjectOutcome",
     "SubjectTable",
     "Verdict",
@@ -79,5 +94,7 @@ __all__ = [
     "clusters_of",
     "finding_states",
     "joined",
+    "point_of",
     "present",
+    "under",
 ]

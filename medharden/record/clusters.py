@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 
 from medharden.record.cohort import CohortRecord
-from medharden.record.evaluation import CaseTable, FindingTable, SubjectTable
+from medharden.record.evaluation import CaseTable, FindingTable, ShiftedAnswers, SubjectTable
 
 __all__ = ["Clusters", "by_unit", "clusters_of", "joined"]
 
@@ -84,6 +84,7 @@ def by_unit(cases: CaseTable, cohort: CohortRecord, clusters: Clusters) -> CaseT
 
     Of cases with the same pixels, label and masked findings the first of the cohort's stays. It was attacked if any of
     them was, stands only where all that were attacked stand, with each finding too, and was referred if any was.
+    (Under a corruption what is drawn is drawn from the pixels, so that equal images stay equal.)
     """
     row = {case: n for n, case in enumerate(cases.case)}
     same: dict[tuple[str, object, object], list[int]] = defaultdict(list)
@@ -99,6 +100,16 @@ def by_unit(cases: CaseTable, cohort: CohortRecord, clusters: Clusters) -> CaseT
         attacked=np.array([cases.attacked[rows].any() for rows in sets]),
         subjects=subjects,
         groups={name: tuple(values[n] for n in kept) for name, values in cases.groups.items()},
+        shift=tuple(_shift_once(answers, kept) for answers in cases.shift),
+    )
+
+
+def _shift_once(answers: ShiftedAnswers, kept: list[int]) -> ShiftedAnswers:
+    return replace(
+        answers,
+        original=answers.original[kept],
+        composite=answers.composite[kept],
+        referred=answers.referred[kept],
     )
 
 
@@ -116,7 +127,13 @@ def _once(subject: SubjectTable, attacked: Flags, sets: list[list[int]]) -> Subj
         referred=np.array([subject.referred[rows].any() for rows in sets]),
         findings=None if subject.findings is None else _findings_once(subject.findings, attacked, sets),
         referred_attacked=None if under_attack is None else np.array([under_attack[rows].any() for rows in sets]),
+        withstands=None if subject.withstands is None else _least(subject.withstands, attacked, sets),
     )
+
+
+def _least(withstands: npt.NDArray[np.float64], attacked: Flags, sets: list[list[int]]) -> npt.NDArray[np.float64]:
+    """Of each set, what that attacked one withstands which falls first; -1 where none was attacked."""
+    return np.array([min((withstands[n] for n in rows if attacked[n]), default=-1.0) for rows in sets])
 
 
 def _findings_once(found: FindingTable, attacked: Flags, sets: list[list[int]]) -> FindingTable:

@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from medharden.record.cohort import MASKED
 from medharden.record.common import Environment, Finding
+from medharden.record.curve import CurvePoint
 
 __all__ = [
     "INDEPENDENT",
@@ -18,7 +19,10 @@ __all__ = [
     "FindingTable",
     "Identity",
     "IndependentTester",
+    "OperatingThreshold",
     "SanityPoint",
+    "ShiftPoint",
+    "ShiftedAnswers",
     "SubjectOutcome",
     "SubjectTable",
 ]
@@ -67,6 +71,27 @@ class Identity:
     logits_equal: bool
     max_abs_difference: float
     cases: int
+
+
+@dataclass(frozen=True)
+class OperatingThreshold:
+    """Where two models answer so that one side of two classes is as the protocol fixes it, on validation.
+
+    Attributes:
+        fixed: `specificity` or `sensitivity`.
+        at: what it is to be at least.
+        original, composite: probability of the positive class from which each calls it.
+        cases: validation cases of the fixed side.
+        original_reached, composite_reached: what the fixed side came to on these.
+    """
+
+    fixed: str
+    at: float
+    original: float
+    composite: float
+    cases: int
+    original_reached: float
+    composite_reached: float
 
 
 @dataclass(frozen=True)
@@ -132,6 +157,26 @@ class SanityPoint:
 
 
 @dataclass(frozen=True)
+class ShiftPoint:
+    """One corruption at one severity: of `cases`, how many are right, and how many only one of both answers rightly.
+
+    Attributes:
+        corruption, severity: as in the protocol's `shift`.
+        original_correct: cases that the original answers rightly.
+        gained, lost: cases that only the composite, or only the original, answers rightly.
+        referred: cases that `guarded` refers; 0 for the others. Its answer counts here whether or not it refers.
+    """
+
+    corruption: str
+    severity: int
+    cases: int
+    original_correct: int
+    gained: int
+    lost: int
+    referred: int
+
+
+@dataclass(frozen=True)
 class Evaluation:
     """Clean and attacked outcome of every subject (`evaluation.json`; per case in `cases.parquet`).
 
@@ -141,6 +186,10 @@ class Evaluation:
         decision_threshold: probability from which the positive class is answered (two classes), or `argmax`.
         artefact: SHA-256 of the exported model that was evaluated (`artefacts/ID`); empty where the composite was.
         sanity: robust accuracy against budget and steps on a few cases; empty where the protocol asks for none.
+        curve: of the attacked cases, how many stand at budgets below and above the protocol's; empty where the protocol
+            asks for none.
+        shift: clean answers under each corruption and severity of the protocol's `shift`; empty where it has none.
+        operating_points: thresholds from validation, where the protocol asks for such endpoints.
         tester: who evaluated independently (`independent/KEY`); null of the run's own evaluation.
     """
 
@@ -160,7 +209,10 @@ class Evaluation:
     findings: tuple[Finding, ...] = ()
     sanity: tuple[SanityPoint, ...] = ()
     artefact: str = ""
+    shift: tuple[ShiftPoint, ...] = ()
+    curve: tuple[CurvePoint, ...] = ()
     tester: IndependentTester | None = None
+    operating_points: tuple[OperatingThreshold, ...] = ()
 
     def subject(self, name: str) -> SubjectOutcome:
         """The outcome of one subject.
@@ -202,6 +254,9 @@ class SubjectTable:
         findings: of a multi-label task, each finding under attack.
         referred_attacked: (N,) flagged for referral at the strongest input that the attacks found (`guarded` only, else
             null); False where the case was not attacked.
+        withstands: (N,) the largest budget of the accuracy curve that the case withstands, in multiples of the
+            protocol's (`CURVE_RATIOS`): 0 where it falls at the smallest, -1 where it is wrong without an attack or was
+            not attacked; null where no curve was measured.
     """
 
     predicted: npt.NDArray[np.int64]
@@ -211,6 +266,24 @@ class SubjectTable:
     referred: npt.NDArray[np.bool_]
     findings: FindingTable | None = None
     referred_attacked: npt.NDArray[np.bool_] | None = None
+    withstands: npt.NDArray[np.float64] | None = None
+
+
+@dataclass(frozen=True)
+class ShiftedAnswers:
+    """What the test cases were answered under one corruption at one severity; rows as in the `CaseTable` that holds it.
+
+    Attributes:
+        corruption, severity: as in the protocol's `shift`.
+        original, composite: (N,) the answered class, or (N, L) in {0, 1} of findings, as `SubjectTable.predicted`.
+        referred: (N,) flagged for referral (`guarded` only).
+    """
+
+    corruption: str
+    severity: int
+    original: npt.NDArray[np.int64]
+    composite: npt.NDArray[np.int64]
+    referred: npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -223,6 +296,7 @@ class CaseTable:
         attacked: (N,) whether the case was in the attacked sample.
         subjects: by name: `original`, `robust_branch`, `composite`.
         groups: by declared column: (N,) the case's group, such as `F` or `40 to 59`.
+        shift: the answers under each corruption and severity of the protocol's `shift`.
     """
 
     case: tuple[str, ...]
@@ -231,6 +305,7 @@ class CaseTable:
     attacked: npt.NDArray[np.bool_]
     subjects: dict[str, SubjectTable]
     groups: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    shift: tuple[ShiftedAnswers, ...] = ()
 
     @property
     def multilabel(self) -> bool:

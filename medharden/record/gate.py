@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from medharden.record.common import Finding, Verdict
 
-__all__ = ["Endpoint", "GateDecision", "IndependentTest"]
+__all__ = ["ChangeRow", "Endpoint", "GateDecision", "IndependentTest", "MissingRow"]
 
 
 @dataclass(frozen=True)
@@ -95,6 +95,44 @@ class IndependentTest:
 
 
 @dataclass(frozen=True)
+class ChangeRow:
+    """One change against the predecessor, held against the change control plan that was authorised with it.
+
+    Attributes:
+        change: of the kinds that a plan may foresee, or another.
+        what: in words, with what differs.
+        foreseen: whether the plan foresees such a change.
+        description: as the plan has it; empty where it does not.
+    """
+
+    change: str
+    what: str
+    foreseen: bool
+    description: str
+
+
+@dataclass(frozen=True)
+class MissingRow:
+    """Cases of which no answer counts, for one reason.
+
+    Attributes:
+        kind: `unusable`, `uncertain` (the label is), or `referred`.
+        reason: why.
+        label: of the class or findings; `unknown` where the data don't tell.
+        split: as the data give it, or `not split yet`.
+        arm: `both`, or `release` where the release alone gives no answer.
+        cases: how many.
+    """
+
+    kind: str
+    reason: str
+    label: str
+    split: str
+    arm: str
+    cases: int
+
+
+@dataclass(frozen=True)
 class GateDecision:
     """The verdict (`gate.json`).
 
@@ -104,6 +142,9 @@ class GateDecision:
         ledger: hash of the last line of the ledger of looks that was read, or empty where none was.
         artefact: SHA-256 of the exported model that was decided on; empty where it was the composite.
         protocol_required: digest of the protocol that whoever decided required; empty where the run's own was taken.
+        missing: cases of which no answer counts, by reason, class and arm.
+        worst_case: endpoints had every case left out been lost by the release, by the original, or by both.
+        changes: against the authorised release, where its protocol holds a change control plan.
         independent: independent tests of the release; of each endpoint the worse outcome counts.
     """
 
@@ -123,3 +164,6 @@ class GateDecision:
     protocol_required: str = ""
     artefact: str = ""
     independent: tuple[IndependentTest, ...] = ()
+    missing: tuple[MissingRow, ...] = ()
+    worst_case: tuple[Endpoint, ...] = ()
+    changes: tuple[ChangeRow, ...] = ()

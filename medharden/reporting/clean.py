@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from medharden.codes import Step, gravest_first, may_be_released, steps
 from medharden.record import Endpoint, Finding, GateDecision, Verdict
 from medharden.reporting.accuracy import robust_limits
-from medharden.reporting.limits import endpoint_numbers
+from medharden.reporting.limits import SCORES, endpoint_numbers
 from medharden.reporting.numbers import (
     count,
     duration,
@@ -28,13 +28,14 @@ __all__ = [
     "paired_tables",
     "subgroup_rows",
     "summary",
+    "worst_case_rows",
 ]
 
 _SUBGROUP = re.compile(r"(?P<group>.+?=.*?)(?::(?P<metric>(?:robust_|sensitivity|specificity|recall|referral).*))?")
 _SEVERITY = {"critical": 0, "warning": 1, "info": 2}
 _TOP_FINDINGS = 4
 _UNJUSTIFIED = dict.fromkeys(
-    ("noninferiority", "brier", "robust_floor", "robust_gain", "robust_change"),
+    ("noninferiority", "brier", "grade_error", "kappa", "robust_floor", "robust_gain", "robust_change", "shift"),
     "no clinical justification is recorded.",
 )
 
@@ -115,6 +116,11 @@ def subgroup_rows(records: RunRecords) -> tuple[EndpointRow, ...]:
     return tuple(_endpoint_row(endpoint, records) for endpoint in records.decision.subgroups)
 
 
+def worst_case_rows(records: RunRecords) -> tuple[EndpointRow, ...]:
+    """The endpoints under each worst case of what was left out, formatted."""
+    return tuple(_endpoint_row(endpoint, records) for endpoint in records.decision.worst_case)
+
+
 def _endpoint_row(e: Endpoint, records: RunRecords) -> EndpointRow:
     estimate, interval, limit = endpoint_numbers(e)
     return EndpointRow(
@@ -138,7 +144,7 @@ def _endpoint_row(e: Endpoint, records: RunRecords) -> EndpointRow:
 def _smallest_margin(e: Endpoint) -> str:
     if e.smallest_margin is None:
         return ""
-    return f"{e.smallest_margin:.3f}" if e.kind == "brier" else f"{100 * e.smallest_margin:.1f}\N{NO-BREAK SPACE}pp"
+    return f"{e.smallest_margin:.3f}" if e.kind in SCORES else f"{100 * e.smallest_margin:.1f}\N{NO-BREAK SPACE}pp"
 
 
 def _sentence(e: Endpoint) -> str:

@@ -13,9 +13,12 @@ from medharden.reporting.numbers import (
     telling_digits,
 )
 
-__all__ = ["endpoint_numbers"]
+__all__ = ["SCORES", "endpoint_numbers"]
 
-_DIFFERENCES = ("noninferiority", "robust_gain", "robust_change", "subgroup")
+_DIFFERENCES = ("noninferiority", "robust_gain", "robust_change", "subgroup", "shift")
+SCORES = ("brier", "grade_error", "kappa")
+"""Kinds in a unit of their own."""
+
 _BUDGETS = ("referral", "subgroup_referral")
 
 
@@ -26,10 +29,12 @@ def endpoint_numbers(e: Endpoint) -> tuple[str, str, str]:
     """
     if e.kind == "identity":
         return ("equal" if e.verdict is Verdict.PASS else "not equal", "", "bit for bit")
-    if e.kind == "brier":
-        digits = telling_digits(e.upper, e.limit, score_change)
+    if e.kind in SCORES:
+        falls = e.kind == "kappa"
+        digits = telling_digits(e.lower if falls else e.upper, e.limit, score_change)
         interval = f"[{score_change(e.lower, digits)}, {score_change(e.upper, digits)}]"
-        return score_change(e.estimate, digits), interval, f"< {score_change(e.limit, digits)}"
+        bound = f"{'>' if falls else '<'} {score_change(e.limit, digits)}"
+        return score_change(e.estimate, digits), interval, bound
     deciding = e.upper if e.kind in _BUDGETS else e.lower
     if e.kind in _DIFFERENCES:
         digits = telling_digits(deciding, e.limit, points)

@@ -9,6 +9,7 @@ from medharden.codes import steps
 from medharden.record import CohortRecord, SubjectOutcome, present
 from medharden.reporting.accuracy import clean_limits, robust_limits
 from medharden.reporting.clean import all_findings
+from medharden.reporting.curve import curve_json
 from medharden.reporting.excluded import ExcludedRow, excluded_rows
 from medharden.reporting.findings import finding_figures
 from medharden.reporting.matrix import threat_matrix
@@ -36,9 +37,19 @@ def machine_report(records: RunRecords) -> dict[str, Any]:
         "subjects": [_subject(records, s) for s in evaluation.subjects],
         **_by_finding(records),
         **_artefacts(records),
+        **({"stability": asdict(records.stability)} if records.stability else {}),
+        **({"changes": [asdict(row) for row in decision.changes]} if decision.changes else {}),
+        **({"missing": [asdict(row) for row in decision.missing]} if decision.missing else {}),
+        **(
+            {"worst_case": [{**asdict(e), "verdict": e.verdict.value} for e in decision.worst_case]}
+            if decision.worst_case
+            else {}
+        ),
         **({"independent": [asdict(test) for test in decision.independent]} if decision.independent else {}),
         "usefulness": [asdict(at) for at in usefulness(records)],
         "sanity": [asdict(p) for p in evaluation.sanity],
+        **curve_json(records),
+        "shift": [asdict(p) for p in evaluation.shift],
         "identity": asdict(evaluation.identity),
         "threat": evaluation.threat,
         "decision_threshold": evaluation.decision_threshold,

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 
 from medharden.codes import gravest_first, may_be_released, steps
 from medharden.record import Endpoint, GateDecision
-from medharden.reporting.limits import endpoint_numbers
+from medharden.reporting.limits import SCORES, endpoint_numbers
 from medharden.text import neutral, neutral_lines
 
 __all__ = ["markdown_summary", "plain"]
@@ -60,7 +60,7 @@ def _table(what: str, endpoints: Sequence[Endpoint]) -> Iterator[str]:
 
 
 def _smallest(e: Endpoint) -> str:
-    return f"{e.smallest_margin:.3f}" if e.kind == "brier" else f"{100 * (e.smallest_margin or 0):.1f} pp"
+    return f"{e.smallest_margin:.3f}" if e.kind in SCORES else f"{100 * (e.smallest_margin or 0):.1f} pp"
 
 
 def _list(title: str, entries: Sequence[str]) -> Iterator[str]:

@@ -12,9 +12,18 @@ from medharden.codes import all_codes
 from medharden.record import Finding
 from medharden.reporting.artefacts import artefact_rows
 from medharden.reporting.charts import forest_chart, frontier_chart, robustness_chart, training_chart
-from medharden.reporting.clean import all_findings, endpoint_rows, paired_tables, subgroup_rows, summary
+from medharden.reporting.clean import (
+    all_findings,
+    endpoint_rows,
+    paired_tables,
+    subgroup_rows,
+    summary,
+    worst_case_rows,
+)
+from medharden.reporting.curve import area_rows, curve_chart, curve_rows
 from medharden.reporting.excluded import excluded_rows
 from medharden.reporting.findings import finding_figures, finding_rows
+from medharden.reporting.grades import grade_rows
 from medharden.reporting.matrix import threat_matrix
 from medharden.reporting.numbers import moment
 from medharden.reporting.pictures import gallery
@@ -38,7 +47,9 @@ from medharden.reporting.robust import (
 from medharden.reporting.sanity import sanity_checks, sanity_rows
 from medharden.reporting.score_charts import reliability_chart, roc_chart, sanity_chart
 from medharden.reporting.scores import auroc_rows, calibrations, reliability_rows, score_panels
+from medharden.reporting.shifts import shift_rows
 from medharden.reporting.source import RunRecords
+from medharden.reporting.stability import stability_rows
 from medharden.reporting.statements import (
     NOT_STATED,
     harm_rows,
@@ -54,7 +65,7 @@ from medharden.text import neutral_lines
 
 __all__ = ["environment", "html_report"]
 
-_CLEAN_KINDS = ("noninferiority", "brier", "identity", "clean_floor", "referral")
+_CLEAN_KINDS = ("noninferiority", "brier", "grade_error", "kappa", "identity", "clean_floor", "referral")
 
 
 @functools.cache
@@ -93,7 +104,8 @@ def html_report(records: RunRecords) -> bytes:
         decided=moment(decision.decided),
         endpoints=rows,
         clean_endpoints=[row for row, kind in zip(rows, kinds, strict=True) if kind in _CLEAN_KINDS],
-        robust_endpoints=[row for row, kind in zip(rows, kinds, strict=True) if kind not in _CLEAN_KINDS],
+        robust_endpoints=[row for row, kind in zip(rows, kinds, strict=True) if kind not in (*_CLEAN_KINDS, "shift")],
+        shift=shift_rows(records),
         paired=paired_tables(records, "noninferiority"),
         paired_attacked=paired_tables(records, "robust_gain"),
         forest=forest_chart(decision.endpoints, tuple(row.label for row in rows)),
@@ -110,6 +122,9 @@ def html_report(records: RunRecords) -> bytes:
         calibration=calibrated,
         predicted=predicted,
         useful=useful_rows(usefulness(records)),
+        curve=curve_chart(records),
+        curve_rows=curve_rows(records),
+        area_rows=area_rows(records),
         sanity=sanity_chart(evaluation.sanity),
         sanity_rows=sanity_rows(evaluation.sanity),
         sanity_checks=sanity_checks(evaluation),
@@ -122,6 +137,11 @@ def html_report(records: RunRecords) -> bytes:
         data=data_rows(records),
         flow=cohort_flow(records.cohort),
         excluded=excluded_rows(records.cohort),
+        missing=decision.missing,
+        stability=stability_rows(records.stability),
+        changes=decision.changes,
+        grades=grade_rows(records),
+        worst_case=worst_case_rows(records),
         counts_agree=agree,
         counts=counts,
         threat=threat_rows(protocol),

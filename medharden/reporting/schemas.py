@@ -16,8 +16,10 @@ from medharden.protocol import Protocol
 from medharden.record import (
     AttackOutcome,
     BranchRecord,
+    ChangeRow,
     CohortRecord,
     CostRecord,
+    CurvePoint,
     Endpoint,
     Environment,
     EpochRecord,
@@ -29,12 +31,16 @@ from medharden.record import (
     HardenRecord,
     Identity,
     IndependentTest,
+    MissingRow,
     ModelRecord,
     SanityPoint,
+    ShiftPoint,
+    StabilityRecord,
     SubjectOutcome,
 )
 from medharden.reporting.matrix import ThreatRow
 from medharden.reporting.usefulness import UsefulAt
+from medharden.stats import MeanArea
 
 __all__ = ["record_schemas", "write_schemas"]
 
@@ -88,6 +94,22 @@ class ReportedArticle(TypedDict):
     name: str
     tested: bool
     note: str
+
+
+class ExpectedRobustness(TypedDict):
+    """The area under accuracy over budgets from 0 to `upto`, in multiples of the protocol's, divided by it."""
+
+    upto: float
+    original: MeanArea
+    composite: MeanArea
+    change: MeanArea
+
+
+class Curve(TypedDict):
+    """Accuracy of original and release over budgets."""
+
+    points: list[CurvePoint]
+    expected_robustness: list[ExpectedRobustness]
 
 
 class Environments(TypedDict):
@@ -149,8 +171,14 @@ class Report(TypedDict):
     subjects: list[ReportedSubject]
     by_finding: NotRequired[list[dict[str, Any]]]
     artefacts: NotRequired[list[ReportedArtefact]]
+    stability: NotRequired[StabilityRecord]
+    changes: NotRequired[list[ChangeRow]]
+    missing: NotRequired[list[MissingRow]]
+    worst_case: NotRequired[list[Endpoint]]
     independent: NotRequired[list[IndependentTest]]
     usefulness: list[UsefulAt]
+    curve: NotRequired[Curve]
+    shift: list[ShiftPoint]
     sanity: list[SanityPoint]
     identity: Identity
     threat: str
@@ -181,6 +209,7 @@ _TYPES: dict[str, Any] = {
     "evaluation": Evaluation,
     "gate": GateDecision,
     "export": ExportRecord,
+    "stability": StabilityRecord,
     "report": Report,
 }
 

@@ -16,7 +16,7 @@ from medharden.reporting.source import COMPARED
 from medharden.reporting.svg import COLOURS, short, style_axes, to_svg
 from medharden.stats import roc_curve, wilson_interval
 
-__all__ = ["reliability_chart", "roc_chart", "sanity_chart"]
+__all__ = ["reliability_chart", "roc_chart", "sanity_chart", "sanity_value", "subject_key"]
 
 _WIDTH = 5.0  # inches at 72 units an inch, as in the other charts
 _BASE = {"font.size": 9.0, "text.parse_math": False}
@@ -40,7 +40,7 @@ def roc_chart(panels: tuple[ScorePanel, ...]) -> Markup | None:
             bottom = 1 - (0.5 + (i // columns) * (side + 0.64) + side) / height
             axes = figure.add_axes((left, bottom, side / _WIDTH, side / height))
             _roc_panel(axes, panel, ticks=i % columns == 0, longest=40 if columns == 1 else 30 - 5 * columns)
-        _key(figure, height)
+        subject_key(figure, height)
     said = "; ".join(
         f"{p.name}: "
         + ", ".join(
@@ -78,7 +78,8 @@ def _unit_axes(axes: Axes) -> None:
     axes.set_ylim(-0.03, 1.03)
 
 
-def _key(figure: Figure, height: float) -> None:
+def subject_key(figure: Figure, height: float) -> None:
+    """The key above a chart that compares original and release; the height is the figure's, in inches."""
     for x, name in zip((0.11, 0.4), COMPARED, strict=True):
         colour, mark, line = _LOOKS[name]
         key = figure.add_axes((x, 1 - 0.22 / height, 0.07, 0.16 / height))
@@ -107,7 +108,7 @@ def reliability_chart(what: str, found: tuple[Calibration, ...]) -> Markup | Non
         _unit_axes(axes)
         axes.set_xlabel(f"predicted {short(what, 44)}")
         axes.set_ylabel("how often it was so")
-        _key(figure, height)
+        subject_key(figure, height)
     said = "; ".join(f"{subject_label(c.subject)}: expected calibration error {c.error:.3f}" for c in found)
     return to_svg(figure, "reliability", f"Reliability of the {what} on the clean test cases. {said}.")
 
@@ -133,7 +134,7 @@ def sanity_chart(points: tuple[SanityPoint, ...]) -> Markup | None:
             axes.set_xlabel(label)
             if sweep == "steps":
                 axes.tick_params(labelleft=False)
-        _key(figure, height)
+        subject_key(figure, height)
     said = "; ".join(
         f"{subject_label(p.subject)}, {p.ratio:g} times the budget, {p.steps} steps: {p.robust} of {p.cases}"
         for p in points

@@ -14,8 +14,9 @@ from medharden.audit import RunFiles
 from medharden.errors import RunError
 from medharden.files import require_plain
 from medharden.protocol import Protocol
-from medharden.record import CaseTable, CohortRecord, Evaluation, GateDecision, HardenRecord, Verdict
+from medharden.record import CaseTable, CohortRecord, Evaluation, GateDecision, HardenRecord, StabilityRecord, Verdict
 from medharden.reporting.artefacts import Artefact, read_artefacts
+from medharden.reporting.stability import read_stability
 from medharden.reporting.tested import read_tests
 
 __all__ = ["COMPARED", "Examples", "RunRecords", "read_run", "require_records"]
@@ -60,6 +61,7 @@ class RunRecords:
         cases: None where the table can't be read, which only an INVALID verdict lets pass.
         files: SHA-256 of each record file present, by name.
         artefacts: exported models that were decided on.
+        stability: the same protocol under other seeds; null where that was not measured.
         tests: independent tests that the decision took in, in its order.
         events, head: length of the audit log up to the gate's decision, and the hash of that line. What is logged
             after it (this very report, say) does not change the report.
@@ -77,6 +79,7 @@ class RunRecords:
     head: str
     artefacts: tuple[Artefact, ...] = ()
     tests: tuple[Evaluation, ...] = ()
+    stability: StabilityRecord | None = None
 
 
 def read_run(files: RunFiles) -> RunRecords:
@@ -103,6 +106,7 @@ def read_run(files: RunFiles) -> RunRecords:
         head=head,
         artefacts=read_artefacts(files),
         tests=read_tests(files, decision),
+        stability=read_stability(files, evaluation.hardened),
     )
     _require_one_run(records)
     return records

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
-from medharden.protocol import Intensity, Protocol, Step, ThreatModel
+from medharden.protocol import CORRUPTIONS, Intensity, Protocol, Step, ThreatModel
 from medharden.record import Verdict
 from medharden.reporting.numbers import eps_text
 
@@ -55,13 +56,31 @@ KINDS = {
     "subgroup_floor": "subgroup, descriptive",
     "subgroup_referral": "subgroup, descriptive",
     "brier": "non-inferiority, lower is better",
+    "shift": "non-inferiority under a corruption",
+    "grade_error": "non-inferiority in grades, lower is better",
+    "kappa": "non-inferiority",
 }
+
+_PREFIXES = {
+    "worst_group:": "{}, worst group",
+    "worst_group_floor:": "{}, worst group, floor",
+    "referred_wrong:": "{}, referred cases as wrong",
+    "referred_right:": "{}, referred cases as right",
+    "plan:": "{}, bar of the change control plan",
+    "against_release:": "{}, had the release alone lost them",
+    "against_original:": "{}, had the original alone lost them",
+    "against_both:": "{}, had both lost them",
+}
+_AT_POINT = re.compile(r"(?P<side>sensitivity|specificity)_at_(?P<fixed>sensitivity|specificity)_(?P<at>[\d.e-]+)")
 
 LABELS = {
     "identity": "Clean path",
     "auroc": "AUROC",
     "finding_accuracy": "Accuracy, mean over findings",
     "brier": "Brier score",
+    "quadratic_kappa": "Quadratic kappa",
+    "grade_error": "Mean absolute error in grades",
+    "within_one_grade": "Right or one grade off",
     "robust_floor": "Robust accuracy, released",
     "robust_gain": "Robust gain over original",
     "robust_gain_where_right": "Robust gain where the original is right",
@@ -209,17 +228,33 @@ def untested(protocol: Protocol) -> tuple[str, ...]:
     return (
         f"Other budgets than {eps_text(protocol.threat.eps, protocol.threat.unit)}, {other}, patches and rotations.",
         f"Black-box attacks: {'' if queries else 'query-based, and '}transferred from other models.",
-        "Physical and acquisition-chain attacks (scanner, positioning, PACS), and natural noise or artefacts.",
+        _ordinary(protocol),
         "Poisoned data, poisoned or back-doored weights, model extraction, membership inference.",
         "Populations, sites, scanners and prevalences other than those of the test split, and subgroups within it.",
         "The reference standard: labels are taken as supplied.",
     )
 
 
+def _ordinary(protocol: Protocol) -> str:
+    attacks = "Physical and acquisition-chain attacks (scanner, positioning, PACS)"
+    if not protocol.shift.corruptions:
+        return f"{attacks}, and natural noise or artefacts."
+    return f"{attacks}; natural artefacts other than simulated {', '.join(protocol.shift.corruptions)}."
+
+
+_CORRUPTED = {f"shift:{name}:": f"{{}} under {name.replace('-', ' ')}" for name in CORRUPTIONS}
+
+
 def endpoint_label(name: str, classes: tuple[str, ...], positive: str | None) -> str:
     """An endpoint's name as a reader says it: `recall:effusion` is "Recall of effusion"."""
     if name in LABELS:
         return LABELS[name]
+    for start, said in (*_PREFIXES.items(), *_CORRUPTED.items()):
+        if name.startswith(start):
+            return said.format(endpoint_label(name.removeprefix(start), classes, positive))
+    if found := _AT_POINT.fullmatch(name):
+        label = endpoint_label(found["side"], classes, positive)
+        return f"{label} where {found['fixed']} was {found['at']} on validation"
     if name.startswith("original_"):
         return f"{endpoint_label(name.removeprefix('original_'), classes, positive)}, original"
     metric, _, subject = name.partition(":")

@@ -8,7 +8,7 @@ from medharden.stats.auroc import (
     macro_auroc_difference,
 )
 from medharden.stats.balanced import balanced_accuracy_difference
-from medharden.stats.bounded import Share, exact_p_value, gain_test, share_interval
+from medharden.stats.bounded import Share, exact_p_value, gain_test, mean_limits, share_interval
 from medharden.stats.clusters import (
     cluster_standard_error,
     design_effect,
@@ -17,10 +17,13 @@ from medharden.stats.clusters import (
     patient_weight,
 )
 from medharden.stats.difference import Difference
+from medharden.stats.expected import MeanArea, case_areas, mean_area
 from medharden.stats.hypotheses import clustered_mcnemar, holm, mcnemar
 from medharden.stats.influence import influence_limits, unseen_share
 from medharden.stats.means import brier_difference, cluster_t_difference, finding_brier_difference
 from medharden.stats.noninferiority import NonInferiority, noninferiority_test
+from medharden.stats.operating import threshold_at
+from medharden.stats.ordinal import grade_error_difference, quadratic_kappa, quadratic_kappa_difference
 from medharden.stats.paired import newcombe_interval, tango_interval, tango_statistic
 from medharden.stats.power import cases_needed, fewest_cases, joint_power, power_to_show, smallest_margin
 from medharden.stats.proportions import clopper_pearson_interval, wilson_interval
@@ -31,6 +34,7 @@ __all__ = [
     "FEWEST_PATIENTS",
     "Difference",
     "Estimate",
+    "MeanArea",
     "NonInferiority",
     "ReliabilityBin",
     "Share",
@@ -39,6 +43,7 @@ __all__ = [
     "balanced_accuracy_difference",
     "brier_difference",
     "calibration_error",
+    "case_areas",
     "cases_needed",
     "class_patients",
     "clopper_pearson_interval",
@@ -51,18 +56,23 @@ __all__ = [
     "fewest_cases",
     "finding_brier_difference",
     "gain_test",
+    "grade_error_difference",
     "holm",
     "independent_standard_error",
     "influence_limits",
     "joint_power",
     "macro_auroc_difference",
     "mcnemar",
+    "mean_area",
+    "mean_limits",
     "net_benefit_change",
     "newcombe_interval",
     "noninferiority_test",
     "patient_weight",
     "power_to_show",
     "predictive_values",
+    "quadratic_kappa",
+    "quadratic_kappa_difference",
     "recalibration",
     "reliability",
     "roc_curve",
@@ -70,6 +80,7 @@ __all__ = [
     "smallest_margin",
     "tango_interval",
     "tango_statistic",
+    "threshold_at",
     "unseen_share",
     "wilson_interval",
 ]

@@ -24,7 +24,7 @@ from medharden.stats.numerics import gamma_sum_tail, two_sided_quantile
 from medharden.stats.paired import tango_statistic
 from medharden.stats.proportions import clopper_pearson_interval
 
-__all__ = ["Share", "exact_p_value", "gain_test", "share_interval"]
+__all__ = ["Share", "exact_p_value", "gain_test", "mean_limits", "share_interval"]
 
 _FINE = 1e-10
 
@@ -75,7 +75,7 @@ def share_interval(hits: npt.ArrayLike, patients: Sequence[str] | None = None, *
     if people == x.size:
         lower, upper = clopper_pearson_interval(count, x.size, level=level)
         return Share(count, x.size, people, lower, upper, level, "Clopper and Pearson 1934")
-    lower, upper, people = _limits(x.astype(np.float64), patients, 0.0, level)
+    lower, upper, people = mean_limits(x.astype(np.float64), patients, 0.0, level)
     method = "Gaffke 2005 (Clopper and Pearson's limits, by patient)"
     return Share(count, x.size, people, lower, upper, level, method)
 
@@ -107,7 +107,7 @@ def gain_test(
         raise RangeError(f"expected a gain in [0, 1) and alpha in (0, 0.5), got {least:g} and {alpha:g}")
     level = 1.0 - 2.0 * alpha
     values = b.astype(np.float64) - c
-    lower, upper, people = _limits(values, patients, -1.0, level)
+    lower, upper, people = mean_limits(values, patients, -1.0, level)
     method = "exact paired limits (McNemar 1947, Gaffke 2005)"
     if people < b.size:
         method += ", by patient"
@@ -144,7 +144,9 @@ def exact_p_value(
     return _p_value(_patients(x, patients, level), bound, lowest)
 
 
-def _limits(values: Floats, patients: Sequence[str] | None, lowest: float, level: float) -> tuple[float, float, int]:
+def mean_limits(
+    values: Floats, patients: Sequence[str] | None, lowest: float, level: float
+) -> tuple[float, float, int]:
     """Lower and upper limit of the mean of (N,) values in [lowest, 1], and the number of patients."""
     two_sided_quantile(level)
     if values.size == 0:

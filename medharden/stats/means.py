@@ -13,7 +13,7 @@ from medharden.stats.difference import Difference, Floats, flags, known_labels, 
 from medharden.stats.influence import influence_limits, unseen_share, variance_of
 from medharden.stats.numerics import student_quantile, student_tail
 
-__all__ = ["brier_difference", "cluster_t_difference", "finding_brier_difference"]
+__all__ = ["brier_difference", "cluster_t_difference", "difference_by_patient", "finding_brier_difference"]
 
 _SAME = 1e-6  # what float32 probabilities differ by without meaning it
 _NO_ERROR = 1e-12  # a standard error that rounding alone makes
@@ -37,7 +37,7 @@ def cluster_t_difference(
         RangeError: shapes that differ, a case both gained and lost, or fewer than two patients.
     """
     b, c = flags(gained, lost)
-    return _by_patient(b.astype(np.float64) - c, 1.0, level, patients)
+    return difference_by_patient(b.astype(np.float64) - c, 1.0, level, patients)
 
 
 def brier_difference(
@@ -81,7 +81,7 @@ def brier_difference(
     if not np.issubdtype(truth.dtype, np.integer) or np.any((truth < 0) | (truth >= new.shape[1])):
         raise RangeError(f"expected whole labels in [0, {new.shape[1]})")
     right = np.arange(new.shape[1]) == truth[:, None]
-    return _by_patient(((new - right) ** 2 - (old - right) ** 2).sum(axis=1), 2.0, level, patients)
+    return difference_by_patient(((new - right) ** 2 - (old - right) ** 2).sum(axis=1), 2.0, level, patients)
 
 
 def finding_brier_difference(
@@ -120,10 +120,21 @@ def finding_brier_difference(
     change, mask = (new - truth) ** 2 - (old - truth) ** 2, known_labels(known, truth)
     if not mask.any(axis=1).all():
         raise RangeError("each case needs a label that counts")
-    return _by_patient(change.mean(axis=1, where=mask), 1.0, level, patients)
+    return difference_by_patient(change.mean(axis=1, where=mask), 1.0, level, patients)
 
 
-def _by_patient(values: Floats, bound: float, level: float, patients: Sequence[str] | None) -> Difference:
+def difference_by_patient(values: Floats, bound: float, level: float, patients: Sequence[str] | None) -> Difference:
+    """The mean of paired differences within -+bound, with limits by patient.
+
+    Args:
+        values: (N,) new minus old.
+        bound: the largest absolute value there can be.
+        level: two-sided, in (0, 1).
+        patients: (N,) whose case it is; null where each case is a patient of its own.
+
+    Raises:
+        RangeError: fewer than two patients.
+    """
     codes, count = patient_codes(values.size, patients)
     if count < 2:
         raise RangeError(f"a difference by patient needs two patients at least, got {count}")

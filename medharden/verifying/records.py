@@ -21,9 +21,11 @@ _REFERENCES = (
     ("evaluation.json", "cases", "cases.parquet"),
     ("gate.json", "hardened", "hardened.safetensors"),
     ("gate.json", "evaluation", "evaluation.json"),
+    ("stability.json", "cohort", "cohort.json"),
+    ("stability.json", "hardened", "hardened.safetensors"),
 )
-_UNDER_PROTOCOL = ("harden.json", "evaluation.json", "gate.json")
-_RECORDS = ("cohort.json", "hardened.json", "harden.json", "evaluation.json", "gate.json")
+_UNDER_PROTOCOL = ("harden.json", "evaluation.json", "gate.json", "stability.json")
+_RECORDS = ("cohort.json", "hardened.json", "harden.json", "evaluation.json", "gate.json", "stability.json")
 
 
 def record_faults(files: RunFiles, digests: Mapping[str, str]) -> Iterator[Fault]:

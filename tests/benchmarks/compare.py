@@ -2,7 +2,8 @@
 
     python tests/benchmarks/compare.py --data DIR --model MODEL --protocol FILE --out results.jsonl VARIANT ...
 
-A variant is FORM:METHOD:LEARNING_RATE:SEED, such as `norm:carried:3e-3:0`. One line of results a variant is appended;
+A variant is FORM:METHOD:LEARNING_RATE:SEED, such as `norm:carried:3e-3:0`, with :HOLD behind it for a share of the
+schedule at radius 0. One line of results a variant is appended;
 a variant whose line is there is not trained again, so the run goes on where it stopped. The test split is not read.
 
 Robust accuracy is under APGD with cross-entropy, then APGD with the margin loss, 20 steps each, on all of validation.
@@ -111,9 +112,13 @@ def right(model: Classifier, inputs: Tensor, labels: Tensor) -> Tensor:
 
 def variant(name: str, protocol: Protocol) -> Protocol:
     """The protocol with a variant's settings."""
-    form, method, rate, seed = name.split(":")
+    form, method, rate, seed, *hold = name.split(":")
     fields = protocol.model_dump()
     fields["hardening"] |= {"branch": form, "method": method, "learning_rate": float(rate)}
+    if hold:
+        fields["hardening"]["hold"] = float(hold[0])
+    elif method == "eps-scheduling":
+        del fields["hardening"]["hold"]  # it brings its own
     fields["seed"] = protocol.seed + int(seed)
     return type(protocol).model_validate(fields)
 

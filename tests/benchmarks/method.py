@@ -167,6 +167,8 @@ def variant(base: Protocol, run: str) -> Protocol:
     method, fusion, seed, *form = run.split(":")
     fields = base.model_dump()
     fields["hardening"] |= {"method": method}
+    if method == "eps-scheduling":
+        del fields["hardening"]["hold"]  # it brings its own
     if form:
         fields["hardening"]["branch"] = form[0]
         del fields["hardening"]["learning_rate"]  # each form brings its own

@@ -59,7 +59,7 @@ class Store:
 def code_digest() -> str:
     """Of the statistics and of what simulates them."""
     folders = (Path(medharden.stats.__file__).parent, Path(__file__).parent)
-    wanted = ("many_runs", "simulated_cases", "validation_errors", "validation_power")
+    wanted = ("many_runs", "simulated_cases", "validation_errors", "validation_power", "validation_further")
     files = [*sorted(folders[0].glob("*.py")), *(folders[1] / f"{name}.py" for name in wanted)]
     return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:16]
 

@@ -23,6 +23,7 @@ from validation_errors import (
     share_by_patient,
     share_rates,
 )
+from validation_further import grades_table, groups_table, operating_table
 from validation_power import power_table
 from validation_scores import auroc_table, brier_table
 
@@ -269,5 +270,8 @@ TABLES: dict[str, Callable[[Cells, float], Iterator[Rows]]] = {
     "auroc": auroc_table,
     "brier": brier_table,
     "mcnemar": mcnemar_table,
+    "operating": operating_table,
+    "groups": groups_table,
+    "grades": grades_table,
     "power": power_table,
 }

@@ -78,9 +78,9 @@ class Released:
         return paths
 
 
-def released(folder: Path, mode: str = "mixed", branch: str = "full") -> Released:
-    """Hardens, evaluates and decides."""
-    protocol = parse_protocol(TEXT.replace("MODE", mode).replace("BRANCH", branch), "released.yaml")
+def released(folder: Path, mode: str = "mixed", branch: str = "full", more: str = "") -> Released:
+    """Hardens, evaluates and decides; `more` goes on below `endpoints`."""
+    protocol = parse_protocol(TEXT.replace("MODE", mode).replace("BRANCH", branch) + more, "released.yaml")
     folder.mkdir(parents=True, exist_ok=True)
     cohort = tiny_cohort(folder, protocol)
     tiny_model(folder, cohort=cohort)
