@@ -4,9 +4,10 @@ from medharden.attacks.apgd import apgd
 from medharden.attacks.criterion import Criterion, Objective, wrong_findings
 from medharden.attacks.dispatch import passes
 from medharden.attacks.fab import fab
+from medharden.attacks.laying_out import lay_out
 from medharden.attacks.losses import cross_entropy, margin, safe_columns, succeeded
 from medharden.attacks.pgd import pgd
-from medharden.attacks.searching import lay_out, searched
+from medharden.attacks.searching import searched
 from medharden.attacks.soundness import Signs
 from medharden.attacks.soundness import findings as suite_findings
 from medharden.attacks.square import square

@@ -17,6 +17,7 @@ from medharden.attacks.soundness import Signs, climbs, findings, look_like_proba
 from medharden.attacks.state import Keep, SuiteState
 from medharden.attacks.victim import Strongest, Victim, attackable, check_cases, refers
 from medharden.errors import RangeError
+from medharden.heap import give_back_freed_memory
 from medharden.protocol import Attack, Precision, ThreatModel
 from medharden.record import AttackOutcome, Finding, Progress
 from medharden.rows import Cases
@@ -296,6 +297,7 @@ def _work(run: _Run, suite: tuple[Attack, ...]) -> tuple[int, int]:
 
 def _attack_batch(run: _Run, on: nn.Module, place: int, attack: Attack, rows: Tensor) -> int:
     """Attacks one batch; keeps each case's strongest point and returns how many successes were confirmed."""
+    give_back_freed_memory()
     inputs, victim = run.inputs[rows].to(run.device), run.victim(rows, attack.loss)
     best = _strike(run, on, place, attack, rows)
     logits = victim.logits(best.points)

@@ -11,19 +11,19 @@ from rich.table import Table
 from medharden.attacks import passes
 from medharden.cli.console import out, spoken
 from medharden.cli.pipeline import Job
-from medharden.cli.runtime import device_of, keep_freed_memory
+from medharden.cli.runtime import device_of
 from medharden.data import load_pseudonym_key
 from medharden.data.sampled import SampledCohort, sample_cohort
+from medharden.hardening.allotting import GRADIENT, Allotment, validation_work
 from medharden.hardening.measuring import StepCosts, step_costs
 from medharden.hardening.schedule import epochs_and_batches
+from medharden.heap import keep_freed_memory
 from medharden.models import load_classifier
 from medharden.protocol import Protocol, load_protocol
 from medharden.sizes import shown_bytes
 
 __all__ = ["run_bench"]
 
-_WEIGHTS_ATTACKED = 6  # the branch, and the fusion weights that may be chosen, on the cases of calibration
-_CALIBRATED_ON = 512
 _COPIES_OF_WEIGHTS = 5  # weights, two moments of the optimiser, the best and the last good ones
 _PATHS = 4  # the original, the branch, and the composite of both, in gradients of one network
 _MAC = 32
@@ -75,20 +75,19 @@ def run_bench(job: Job, protocol_name: str, *, dry: bool) -> None:
 def _whole(sample: SampledCohort, costs: StepCosts, protocol: Protocol) -> _Whole:
     settings, cases = protocol.hardening, sample.cases
     epochs, _ = epochs_and_batches(settings, cases["train"])
-    probed = min(settings.probe_cases, cases["val"])
-    gradients = settings.probe_steps + 2 * (epochs - 1)
-    chosen = min(_CALIBRATED_ON, cases["val"]) * settings.probe_steps * 2 * _WEIGHTS_ATTACKED * costs.gradient
+    mixed, allotment = protocol.fusion.mode == "mixed", Allotment.of(settings, cases["train"], cases["val"])
+    probes, calibration = validation_work(settings, cases["train"], cases["val"], mixed=mixed)
     attacked = min(protocol.suite.cases or cases["test"], cases["test"])
     suite = sum(passes(attack, len(sample.cohort.classes) - 1) for attack in protocol.suite.attacks)
     size = math.prod(sample.cohort.inputs.shape[1:])
     return _Whole(
         decoding=sum(cases.values()) / sample.decoded,
         training=epochs * cases["train"] * costs.harden * (settings.replays if settings.method == "free" else 1),
-        probing=epochs * cases["val"] * costs.forward + probed * gradients * costs.gradient,
-        calibrating=2 * cases["val"] * costs.forward + (chosen if protocol.fusion.mode == "mixed" else 0.0),
+        probing=probes * costs.gradient / GRADIENT,
+        calibrating=calibration * costs.gradient / GRADIENT,
         evaluating=_PATHS * (2 * cases["test"] * costs.forward + attacked * suite * costs.gradient),
         store=sum(cases.values()) * sample.case_bytes,
-        perturbations=2 * (cases["train"] + probed) * (size + _MAC) if settings.method == "carried" else 0,
+        perturbations=2 * (cases["train"] + allotment.attacked) * (size + _MAC) if settings.method == "carried" else 0,
         checkpoint=_COPIES_OF_WEIGHTS * 4 * costs.trained,
     )
 

@@ -10,9 +10,9 @@ import torch
 from medharden.audit import write_atomic
 from medharden.cli.console import marked, out, stage_progress
 from medharden.cli.pipeline import Job, interruptible, prepare, run_all
-from medharden.cli.runtime import keep_freed_memory
 from medharden.data import load_cohort, load_pseudonym_key, write_phantom_cohort
 from medharden.hardening import fine_tune
+from medharden.heap import keep_freed_memory
 from medharden.models import Classifier, load_classifier, timm_module
 from medharden.protocol import Hardening, Protocol, load_protocol
 

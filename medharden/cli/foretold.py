@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from medharden.attacks import passes
 from medharden.data import Cohort
+from medharden.hardening.allotting import GRADIENT, validation_work
 from medharden.hardening.measuring import quick_costs
 from medharden.hardening.schedule import epochs_and_batches
 from medharden.models import Classifier
@@ -12,8 +13,6 @@ from medharden.protocol import Protocol
 __all__ = ["foretell"]
 
 _STEP = 1.5  # gradients that a training step takes
-_WEIGHTS_ATTACKED = 6
-_CALIBRATED_ON = 512
 _SANITY_SHARE = 0.1
 _CORRUPTING = 0.002  # seconds a case, at 224 pixels
 _REPORT = 8.0  # seconds; drawing and setting do not depend on the cohort's size
@@ -32,17 +31,16 @@ def foretell(original: Classifier, cohort: Cohort, protocol: Protocol, device: s
     settings, sizes = protocol.hardening, {s: len(cohort.indices(s)) for s in ("train", "val", "test")}
     epochs, _ = epochs_and_batches(settings, sizes["train"])
     replays = settings.replays if settings.method == "free" else 1
-    probed = min(settings.probe_cases, sizes["val"])
-    probes = epochs * sizes["val"] * forward + probed * (settings.probe_steps + 2 * (epochs - 1)) * gradient
-    searched = min(_CALIBRATED_ON, sizes["val"]) * settings.probe_steps * 2 * _WEIGHTS_ATTACKED * gradient
+    mixed = protocol.fusion.mode == "mixed"
+    probes, calibration = validation_work(settings, sizes["train"], sizes["val"], mixed=mixed)
     attacked = min(protocol.suite.cases or sizes["test"], sizes["test"])
     suite = attacked * sum(passes(attack, len(cohort.classes) - 1) for attack in protocol.suite.attacks) * gradient
     clean = 2 * sizes["test"] * forward
     corrupted = len(protocol.shift.corruptions) * len(protocol.shift.severities)
     return {
-        "prepare": 2 * sizes["train"] * forward + probed * settings.probe_steps * gradient,
-        "harden": epochs * sizes["train"] * _STEP * gradient * replays + probes,
-        "calibrate": 2 * sizes["val"] * forward + (searched if protocol.fusion.mode == "mixed" else 0.0),
+        "prepare": 2 * sizes["train"] * forward,
+        "harden": epochs * sizes["train"] * _STEP * gradient * replays + probes * gradient / GRADIENT,
+        "calibrate": calibration * gradient / GRADIENT,
         "attack original": clean + suite,
         "attack branch": clean + suite,
         "attack release": 2 * (clean + suite),

@@ -12,13 +12,14 @@ from medharden import ranks
 from medharden.audit import RunFiles, audited, canonical_json, digest_bytes, guarded
 from medharden.cli.console import Stages, announce, out, stage_progress
 from medharden.cli.foretold import foretell
-from medharden.cli.runtime import device_of, keep_freed_memory
+from medharden.cli.runtime import device_of
 from medharden.cli.verdicts import EXIT_CODES, show_verdict
 from medharden.data import Cohort, load_cohort, load_pseudonym_key
 from medharden.errors import DataError, Interrupted, ModelError, OutputError, RunError
 from medharden.evaluating import evaluate
 from medharden.gating import gate
 from medharden.hardening import harden, measure_stability
+from medharden.heap import keep_freed_memory
 from medharden.models import Classifier, check_classifier, load_classifier, load_hardened
 from medharden.protocol import Protocol, load_protocol
 from medharden.record import Evaluation, HardenRecord, Progress, StabilityRecord

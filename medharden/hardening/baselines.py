@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from medharden.hardening.adversary import direction, project, uniform, uphill
+from medharden.hardening.allotting import passes_a_step
 from medharden.models import Classifier, divergence, task_loss
 from medharden.protocol import Hardening, ThreatModel
 
@@ -31,7 +32,7 @@ class FreshAdversary:
         """Takes the method and the number of attack steps from the settings."""
         self.threat, self.method = threat, settings.method
         self.steps = settings.attack_steps if self.method in ("pgd", "eps-scheduling", "trades") else 1
-        self.passes = self.steps + (2 if self.method == "trades" else 1)
+        self.passes = passes_a_step(settings)
 
     def noise(self, rows: Tensor, like: Tensor, generator: torch.Generator) -> Tensor | None:
         """(N, C, *spatial) uniform in [-1, 1] for a whole batch."""

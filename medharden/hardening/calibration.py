@@ -10,9 +10,10 @@ from scipy.optimize import minimize_scalar
 from torch import Tensor
 
 from medharden.data import Cohort
+from medharden.hardening.allotting import ANSWER, PATHS, Account, answers_paid
 from medharden.hardening.choosing import choose, gated_parts
 from medharden.hardening.dealing import dealt_logits
-from medharden.hardening.operating_point import keep_operating_point
+from medharden.hardening.operating_point import OPERATING_POINT, keep_operating_point
 from medharden.hardening.weighing import weigh
 from medharden.models import (
     Classifier,
@@ -27,6 +28,7 @@ from medharden.models import (
 from medharden.protocol import Protocol
 from medharden.record import Finding, FusionRecord, Progress
 from medharden.stats import clopper_pearson_interval
+from medharden.stats.sampling import stratified_sample
 
 __all__ = ["calibrate"]
 
@@ -44,11 +46,13 @@ def calibrate(
     bias: Tensor,
     *,
     device: str,
+    account: Account,
     progress: Progress | None = None,
 ) -> tuple[FusionRecord, tuple[Finding, ...]]:
     """Sets the operating point of a branch that answers, and fits the fusion that the protocol asks for.
 
-    The test split is not touched.
+    The test split is not touched. Where the account does not pay for answers to all of validation, as many as half of
+    it pays for are drawn by class.
 
     Args:
         clean_path: frozen, on the device.
@@ -57,12 +61,15 @@ def calibrate(
         protocol: fusion mode, margins, alpha, threat, referral budget.
         bias: (K,) decision bias.
         device: where both models are.
+        account: what may be spent.
         progress: called with `calibrate`.
 
     Returns:
         The fusion, and findings: how the operating point was set, and where validation can't carry the choice.
     """
     rows, size, multilabel = cohort.indices("val"), protocol.hardening.batch_size, protocol.task.multilabel
+    rows = rows[stratified_sample(cohort.labels(rows).numpy(), answers_paid(account, len(rows)), protocol.seed)]
+    account.spend(PATHS * ANSWER * len(rows))
     inputs, labels = cohort.stream(rows, device), cohort.labels(rows).to(device)
     patients = [cohort.cases[row].patient for row in rows]
     with torch.no_grad():
@@ -71,6 +78,7 @@ def calibrate(
     findings: tuple[Finding, ...] = ()
     if fusion.mode in ("mixed", "robust"):  # the answers of the others are the clean path's
         heat = fit_temperature(robust, labels, bias)
+        account.spend(OPERATING_POINT)
         shift, said = keep_operating_point(
             branch,
             inputs,
@@ -86,7 +94,7 @@ def calibrate(
     if fusion.mode != "mixed":
         return fusion, guarded if fusion.mode == "guarded" else findings
     model = HardenedClassifier(clean_path, branch, fusion, bias, multilabel=multilabel)
-    points, right = weigh(model, inputs, labels, clean, robust, patients, protocol, progress)
+    points, right = weigh(model, inputs, labels, clean, robust, patients, protocol, account, progress)
     parts = gated_parts(labels, protocol, cohort.classes)
     weight, unshown = choose(points, right, parts, np.asarray(patients), protocol.endpoints.alpha)
     return replace(fusion, weight=weight, frontier=points), (*findings, *unshown)

@@ -18,7 +18,7 @@ from medharden.models import Classifier, probabilities
 from medharden.record import Finding
 from medharden.rows import Cases
 
-__all__ = ["keep_operating_point", "operating_shift"]
+__all__ = ["OPERATING_POINT", "keep_operating_point", "operating_shift"]
 
 # Share of the calibrated spread over which a case's answer counts in part. At 1, means of probability, cases far from
 # the decision threshold weigh in; towards 0, counts of answers, the few beside it decide. From .35 down to .12 it made
@@ -26,6 +26,9 @@ __all__ = ["keep_operating_point", "operating_shift"]
 _SPREAD = 0.25
 
 
+_CHECKED = 4  # cases, twice each
+OPERATING_POINT = 2 * _CHECKED
+"""Cases that the branch answers for `keep_operating_point`."""
 _NONE = 0.005  # of a logit: reads as 0.00
 
 
@@ -111,7 +114,7 @@ def operating_shift(clean: Tensor, robust: Tensor, *, multilabel: bool) -> Tenso
 
 def _add(branch: Classifier, shift: Tensor, inputs: Cases) -> bool:
     """Adds to the bias of the layer that makes the logits; false, and nothing is done, where they do not follow."""
-    bias, few = getattr(classifier_layer(branch), "bias", None), inputs[:4]
+    bias, few = getattr(classifier_layer(branch), "bias", None), inputs[:_CHECKED]
     own = shift - shift[0] if branch.record.one_logit else shift
     if not isinstance(bias, Tensor) or len(bias) != (1 if branch.record.one_logit else len(shift)):
         return False

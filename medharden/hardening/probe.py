@@ -13,6 +13,7 @@ from torch import Tensor
 from medharden import ranks
 from medharden.data import Cohort
 from medharden.hardening.adversary import CarriedAdversary
+from medharden.hardening.allotting import ANSWER, GRADIENT, Account, Allotment
 from medharden.hardening.choosing import gated_parts
 from medharden.hardening.dealing import dealt_logits
 from medharden.hardening.perturbations import PerturbationFiles
@@ -27,7 +28,6 @@ __all__ = ["Probe", "ProbeResult", "collapsed"]
 
 _KEPT_SHARE = 0.25
 _STEP = 0.5  # of eps
-_STEPS_AGAIN = 2  # beyond those of the epochs before
 _FALLEN = 0.85  # of the last epoch's
 _LEARNED = 0.4  # below it, while the radius still rises, probe accuracy swings by itself
 
@@ -40,7 +40,7 @@ class ProbeResult:
     a branch that answers every finding as absent.
 
     Attributes:
-        clean: accuracy on all validation cases.
+        clean: accuracy on the validation cases that are answered.
         robust: accuracy under the probe attack, on the probe's sample.
         gained, lost: cases that only the branch, or only the original, answers rightly.
         balanced: mean recall over classes, clean.
@@ -65,6 +65,10 @@ class Probe:
     Attributes:
         original: the clean path's own result, not attacked.
         cases: how many are attacked.
+        allotment: how many are answered and attacked, and of how much work.
+        account: what was spent of it.
+        unsure: probes whose attack was not gone on with, though accuracy had fallen: the rest of training's share is
+            spoken for.
         classes: K, or 2 where each finding is present or not.
         measures: what `balanced` and `robust` are called in sentences.
         last_robust: of the last measurement; null before the first.
@@ -78,25 +82,31 @@ class Probe:
         bias: Tensor,
         device: str,
         perturbation_files: PerturbationFiles | None = None,
+        allotment: Allotment | None = None,
     ) -> None:
-        """Draws the sample and runs the original once.
+        """Draws the cases and runs the original once.
 
         Args:
             original: the clean path.
             cohort: its `val` split is used.
-            protocol: threat, seed, `probe_steps`, `probe_cases`, batch size.
+            protocol: threat, seed, and hardening, which says how much a probe may cost.
             bias: (K,) decision bias.
             device: where the models are.
             perturbation_files: where its perturbations lie; null keeps them in memory.
+            allotment: how much it may look at; null is what training pays for.
         """
         self._protocol, self._bias, self._device = protocol, bias, device
         self._multilabel = protocol.task.multilabel
         self.classes = 2 if self._multilabel else len(cohort.classes)
         self.measures = ("mean AUROC",) * 2 if self._multilabel else ("balanced accuracy", "accuracy")
         val = cohort.indices("val")
+        paid = Allotment.of(protocol.hardening, len(cohort.indices("train")), len(val))
+        self.allotment = paid if allotment is None else allotment
+        self.account, self.unsure = Account(self.allotment.of_probes), 0
+        val = val[stratified_sample(cohort.labels(val).numpy(), self.allotment.answered, protocol.seed)]
         self._inputs, labels = cohort.stream(val, device), cohort.labels(val)
         self._labels = labels.to(device)
-        rows = stratified_sample(labels.numpy(), protocol.hardening.probe_cases, protocol.seed)
+        rows = stratified_sample(labels.numpy(), self.allotment.attacked, protocol.seed)
         self._sample, self.cases = torch.as_tensor(rows, device=device), len(rows)
         ranks.require_enough(min(len(val), len(rows)), "validation cases of the probe")
         self._parts = gated_parts(labels, protocol, cohort.classes)
@@ -117,31 +127,41 @@ class Probe:
         return self._labels.nan_to_num(MASKED).long().cpu().numpy(), said.cpu().numpy()
 
     def measure(self, branch: Classifier) -> ProbeResult:
-        """Clean accuracy on all of validation, attacked accuracy on the sample.
+        """Clean accuracy on validation, attacked accuracy on the sample.
 
         The first attack climbs `probe_steps` steps from random starts. Each later one goes on from where the last one
-        ended, with fewer; where accuracy has fallen since, or rather seems to, with the rest of them too.
+        ended, with fewer; where accuracy has fallen since, or rather seems to, with the rest of them too, as far as
+        the probes ahead leave work for it.
         """
         answered, steps = self._answers(branch), self._protocol.hardening.probe_steps
         self._measured += 1
         if self._codes is not None:
             self._codes.turn(self._measured)
-        few = steps if self.last_robust is None else min(_STEPS_AGAIN, steps)
+        few = steps if self.last_robust is None else self.allotment.steps_again(self._protocol.hardening)
         result = self._result(answered, self._attacked(branch, few))
         if self.last_robust is not None and result.robust < _FALLEN * self.last_robust and few < steps:
-            result = self._result(answered, self._attacked(branch, steps - few))
+            if self._affords(steps - few):
+                result = self._result(answered, self._attacked(branch, steps - few))
+            else:
+                self.unsure += 1
         self.last_robust = result.robust
         return result
 
     def state(self) -> dict[str, Any]:
         """What a resumed run needs, beside the files: tensors and plain values."""
         self._adversary.exchange()
-        return {"adversary": self._adversary.state(), "last_robust": self.last_robust, "measured": self._measured}
+        spent = {"spent": self.account.spent, "unsure": self.unsure}
+        return {
+            "adversary": self._adversary.state(),
+            "last_robust": self.last_robust,
+            "measured": self._measured,
+        } | spent
 
     def restore(self, state: dict[str, Any]) -> None:
         """Takes back what `state` gave."""
         self._adversary.restore(state["adversary"])
         self.last_robust, self._measured = state["last_robust"], state["measured"]
+        self.account.spent, self.unsure = state["spent"], state["unsure"]
 
     def intact(self, state: dict[str, Any]) -> bool:
         """Whether the files hold what a state goes on from."""
@@ -158,8 +178,15 @@ class Probe:
         if self._codes is not None:
             self._codes.remove()
 
+    def _affords(self, steps: int) -> bool:
+        """Whether the probes ahead leave work for so many more steps."""
+        ahead = self.allotment.probes - self._measured
+        kept = ahead * self.allotment.probe(self._protocol.hardening, first=False)
+        return (GRADIENT * steps + ANSWER) * self.cases <= self.account.left - kept
+
     def _attacked(self, branch: Classifier, steps: int) -> Tensor:
         """(n, K) what the branch answers to the sample after so many more steps."""
+        self.account.spend((GRADIENT * steps + ANSWER) * self.cases)
         rows, eps = torch.arange(len(self._sample)), self._protocol.input_threat.eps
         inputs, labels = select(self._inputs, self._sample), self._labels[self._sample]
         generator = torch.Generator().manual_seed(self._protocol.seed)
@@ -188,10 +215,11 @@ class Probe:
 
     def _answers(self, model: Classifier) -> Tensor:
         view = DecisionView(model, self._bias)
+        self.account.spend(ANSWER * len(self._inputs))
         return dealt_logits(view, self._inputs, self._protocol.hardening.batch_size)
 
     def _result(self, answered: Tensor, attacked: Tensor) -> ProbeResult:
-        """What (N, K) clean answers to all of validation and (n, K) attacked ones to the sample come to."""
+        """What (N, K) clean answers to validation and (n, K) attacked ones to the sample come to."""
         right, before = (answered_rightly(z, self._labels) for z in (answered, self._original))
         gained, lost = int((right & ~before).sum()), int((~right & before).sum())
         change = right.int().cpu().numpy() - before.int().cpu().numpy()

@@ -35,6 +35,7 @@ from medharden.audit import (
 )
 from medharden.data import Cohort
 from medharden.errors import HardeningError, RunError
+from medharden.hardening.allotting import Account, answers_paid, validation_record
 from medharden.hardening.assumptions import model_findings
 from medharden.hardening.branch import branch_record, check_form, check_gradient, make_branch
 from medharden.hardening.calibration import calibrate
@@ -125,8 +126,15 @@ def harden(
 
         calibrating = time.perf_counter()
         bias = decision_bias(protocol, cohort.classes).to(device)
+        probe, cases = training.probe, len(cohort.indices("val"))
+        account = Account(probe.allotment.limit, probe.account.spent)
+        calibrated = answers_paid(account, cases)
         fusion, findings = calibrate(
-            clean_path, training.branch, cohort, protocol, bias, device=device, progress=progress
+            clean_path, training.branch, cohort, protocol, bias, device=device, account=account, progress=progress
+        )
+        searched = max((point.attacked for point in fusion.frontier), default=0)
+        validation, stated = validation_record(
+            probe.allotment, cases, calibrated, searched, probe.unsure, account.spent
         )
         calibration_seconds = time.perf_counter() - calibrating
 
@@ -166,7 +174,9 @@ def harden(
                 *model_findings(original.record, *training.probe.validation, cohort.classes),
                 *training.state.findings,
                 *findings,
+                *stated,
             ),
+            validation=validation,
         )
         if ranks.first():
             written = write_record(run / "harden.json", record)

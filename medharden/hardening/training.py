@@ -19,6 +19,7 @@ from medharden.attacks import lay_out
 from medharden.data import Cohort
 from medharden.errors import HardeningError, RunError
 from medharden.hardening.adversary import CarriedAdversary
+from medharden.hardening.allotting import GRADIENT
 from medharden.hardening.baselines import FreeAdversary, FreshAdversary
 from medharden.hardening.branch import merge, trained_state
 from medharden.hardening.margins import MarginAdversary
@@ -27,6 +28,7 @@ from medharden.hardening.probe import Probe, ProbeResult, collapsed
 from medharden.hardening.schedule import epochs_and_batches, learning_rate, radius_share
 from medharden.hardening.state import EpochState, StepsSeen
 from medharden.hardening.stepping import Adversary, Steps
+from medharden.heap import give_back_freed_memory
 from medharden.models import Classifier, logits_in_batches
 from medharden.protocol import Protocol
 from medharden.record import EpochRecord, Finding, Progress
@@ -139,33 +141,40 @@ class BranchTraining:
         started = time.perf_counter() - self.state.under_way.get("seconds", 0.0)
         loss, rate, robust, radius = self._train(progress, after_step, started)
         trained = time.perf_counter()
-        result = self.probe.measure(self.branch) if np.isfinite(loss) else None
+        finite, measured = bool(np.isfinite(loss)), self.probe.allotment.probed(self.state.epoch)
+        result = None
+        if finite and measured:
+            give_back_freed_memory()  # the probe's batches are of other sizes
+            result = self.probe.measure(self.branch)
+            give_back_freed_memory()
         probed = time.perf_counter()
         state = self.state
-        reason = "the loss is no longer finite"
+        reason = "" if finite else "the loss is no longer finite"
         if result is not None:
-            best_robust = max((e.val_robust for e in state.history if e.radius >= _RISEN), default=0.0)
+            best_robust = max((e.val_robust for e in state.history if e.probed and e.radius >= _RISEN), default=0.0)
             reason = collapsed(result, self.probe.original, self.probe.classes, best_robust, self.probe.measures) or ""
         reason = ranks.told(reason)  # one outcome for all: where one process goes back, all do
-        if result is None or reason:
+        if reason:
             self._recover(reason)
-        else:
+        elif result is not None:
             self._keep(result)
         shown = result or ProbeResult(clean=0.0, robust=0.0, gained=0, lost=0, balanced=0.0, within=False)
+        last = state.history[-1] if finite and not measured and state.history else None
         state.history.append(
             EpochRecord(
                 epoch=state.epoch,
-                loss=loss if np.isfinite(loss) else -1.0,
+                loss=loss if finite else -1.0,
                 learning_rate=rate,
                 radius=radius,
                 train_robust=robust,
-                val_clean=shown.clean,
-                val_robust=shown.robust,
-                val_gained=shown.gained,
-                val_lost=shown.lost,
+                val_clean=last.val_clean if last else shown.clean,
+                val_robust=last.val_robust if last else shown.robust,
+                val_gained=last.val_gained if last else shown.gained,
+                val_lost=last.val_lost if last else shown.lost,
                 seconds=trained - started,
                 probe_seconds=probed - trained,
                 kept=state.best_epoch == state.epoch,
+                probed=measured,
             )
         )
         state.train_seconds += trained - started
@@ -180,12 +189,12 @@ class BranchTraining:
         Args:
             steps: of the epoch that is under way.
         """
-        settings, val = self.settings, len(self.cohort.indices("val"))
+        settings, allotment = self.settings, self.probe.allotment
         step = _GRADIENTS_A_STEP * settings.batch_size * self.adversary.replays
-        clean, probed = val / 3, min(settings.probe_cases, val)  # an answer is a third of a gradient
-        first, later = (clean + probed * settings.probe_steps) / step, (clean + 2 * probed) / step
+        first, later = (allotment.probe(settings, first=each) / GRADIENT / step for each in (True, False))
         done, whole = (
-            round(e * self.batches + (first + later * (e - 1) if e else 0.0)) for e in (self.state.epoch, self.epochs)
+            round(e * self.batches + (first + later * (e // allotment.every - 1) if e >= allotment.every else 0.0))
+            for e in (self.state.epoch, self.epochs)
         )
         return done + steps, whole
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import count
 
 import numpy as np
 import numpy.typing as npt
@@ -14,19 +13,19 @@ from torch import Tensor, nn
 from medharden import ranks
 from medharden.attacks import pgd, searched
 from medharden.attacks.projections import random_start
+from medharden.hardening.allotting import ANSWER, GRADIENT, LEAST, MOST_SEARCHED, PATHS, Account, Counted
 from medharden.hardening.choosing import LEAST_CHOSEN
-from medharden.hardening.dealing import dealt_logits
+from medharden.heap import give_back_freed_memory
 from medharden.models import DecisionView, HardenedClassifier, answered_rightly, logits_in_batches, mix, mix_findings
 from medharden.protocol import Protocol
-from medharden.record import FrontierPoint, Progress
+from medharden.record import FrontierPoint, FusionRecord, Progress
 from medharden.rows import Cases, copy_of, select
 from medharden.stats import noninferiority_test
-from medharden.stats.sampling import stratified_sample
+from medharden.stats.sampling import stratified_order
 
 __all__ = ["weigh"]
 
 _WEIGHTS = (0.05, 0.25, 0.5, 0.6, 0.7, 0.8, 0.9, 0.99)
-_MOST_ATTACKED = 512
 _CERTAIN = 1e4  # a logit that no other answer's probability survives
 
 
@@ -38,11 +37,14 @@ def weigh(
     robust: Tensor,
     patients: list[str],
     protocol: Protocol,
+    account: Account,
     progress: Progress | None,
 ) -> tuple[tuple[FrontierPoint, ...], dict[float, npt.NDArray[np.bool_]]]:
     """Clean change and end-to-end robust accuracy at each weight, and which cases it answers rightly.
 
-    Weights that may be chosen are attacked on up to 512 cases, the others, which are drawn alone, on `probe_cases`.
+    Weights that may be chosen are attacked on the same cases: up to 512 drawn by class, as many as the account pays
+    for, and `LEAST` if it does not pay for those. Others, which are drawn alone, on up to `probe_cases` of them, and
+    are left out where the account has nothing left.
 
     Args:
         model: its fusion's temperatures are set; the weight is moved.
@@ -52,30 +54,25 @@ def weigh(
         robust: (N, K) logits of the branch.
         patients: of the cases.
         protocol: threat, margins, alpha, the probe's steps and cases.
-        progress: called with `calibrate`.
+        account: what may be spent.
+        progress: called with `calibrate`, cases done and in all.
     """
     bias, blend = model.decision_bias, mix_findings if model.multilabel else mix
     margin = next(m.margin for m in protocol.endpoints.noninferiority if m.metric == "accuracy")
-    right = answered_rightly(clean + bias, labels)
-    many = _sample(labels, _MOST_ATTACKED, protocol)
-    few = _sample(labels[many], protocol.hardening.probe_cases, protocol)
-    done, parts = count(1), len(torch.split(many, protocol.hardening.batch_size)) + len(_WEIGHTS)
-
-    def tick() -> None:
-        if progress is not None:
-            progress("calibrate", next(done), parts)
-
-    if progress is not None:
-        progress("calibrate", 0, parts)
-    search = _Search(model, select(inputs, many), labels[many], protocol, tick)
-    points, answered = [], {0.0: right.cpu().numpy()}
-    for weight in reversed(_WEIGHTS):
-        model.fusion = replace(model.fusion, weight=weight)
-        now = answered_rightly(blend(clean, robust, model.fusion, bias) + bias, labels)
-        answered[weight] = now.cpu().numpy()
-        gained, lost = (now & ~right).cpu().numpy(), (~now & right).cpu().numpy()
+    before = answered_rightly(clean + bias, labels)
+    order = torch.as_tensor(stratified_order(labels.cpu().numpy(), protocol.seed)[:MOST_SEARCHED])
+    order = order.to(labels.device)
+    right = {w: answered_rightly(blend(clean, robust, _at(model.fusion, w), bias) + bias, labels) for w in _WEIGHTS}
+    search = _Search(model, select(inputs, order), labels[order], protocol, account)
+    held = search.attack({w: r[order] for w, r in right.items()}, progress)
+    points, answered = [], {0.0: before.cpu().numpy()}
+    for weight in _WEIGHTS:
+        answered[weight] = right[weight].cpu().numpy()
+        gained, lost = (right[weight] & ~before).cpu().numpy(), (~right[weight] & before).cpu().numpy()
         test = noninferiority_test(gained, lost, margin=margin, alpha=protocol.endpoints.alpha, patients=patients)
-        rows = torch.arange(len(many), device=many.device) if weight >= LEAST_CHOSEN else few
+        if weight not in held:
+            continue
+        standing, attacked = held[weight]
         points.append(
             FrontierPoint(
                 weight=weight,
@@ -84,101 +81,170 @@ def weigh(
                 cases=len(labels),
                 lower=test.interval[0],
                 upper=test.interval[1],
-                robust=search.standing(rows[now[many][rows]]) / len(rows),
-                attacked=len(rows),
+                robust=standing / attacked,
+                attacked=attacked,
             )
         )
-        tick()
-    return tuple(reversed(points)), answered
+    return tuple(points), answered
 
 
-def _sample(labels: Tensor, cases: int, protocol: Protocol) -> Tensor:
-    return torch.as_tensor(stratified_sample(labels.cpu().numpy(), cases, protocol.seed), device=labels.device)
+def _at(fusion: FusionRecord, weight: float) -> FusionRecord:
+    return replace(fusion, weight=weight)
 
 
 @dataclass
 class _Search:
-    """What holds under the probe attack at one weight after the other, from the largest down.
+    """What holds under the probe attack at one weight after the other, from the largest down, batch by batch.
 
     The branch is attacked once. Where its answer carries the mixture whatever the clean path may say, a case stands;
     the others are attacked end to end, from where it, or the attack on the weight before, ended: on validation five
-    such steps took what 20 from a random start did.
+    such steps took what 20 from a random start did. What these attacks may take at most is known before the first of
+    them, so that no more cases are begun than the account pays for.
 
     Attributes:
-        model: the release, at the weight in question.
-        inputs: (n, C, *spatial).
+        model: the release; its weight is moved.
+        inputs: (n, C, *spatial), drawn in an order of which each beginning is a sample.
         labels: of the cases.
-        protocol: threat, seed and the probe's steps.
-        tick: called after each batch of the attack on the branch.
+        protocol: threat, seed and the probe's steps, cases and batch.
+        account: what may be spent.
     """
 
     model: HardenedClassifier
     inputs: Cases
     labels: Tensor
     protocol: Protocol
-    tick: Callable[[], None]
+    account: Account
 
     def __post_init__(self) -> None:
-        """Attacks the branch."""
-        branch, cases = self.model.robust_branch, len(self.inputs)
-        self._own = torch.zeros(cases, dtype=torch.bool, device=self.labels.device)
-        self._own[ranks.own(cases).to(self.labels.device)] = True
+        """Nothing is attacked yet."""
+        cases, device = len(self.inputs), self.labels.device
+        self._own = torch.zeros(cases, dtype=torch.bool, device=device)
+        self._own[ranks.own(cases).to(device)] = True
         self._tried = copy_of(self.inputs)
-        self._start(DecisionView(branch, self.model.decision_bias))
-        with torch.no_grad():
-            self._reached = dealt_logits(branch, self._tried, self.protocol.hardening.batch_size)
+        self._reached = torch.zeros((cases, len(self.model.decision_bias)), device=device)
+        self._before, self._spent = self.account.spent, 0  # the second by this process, since all told each other
+        self._generator = torch.Generator().manual_seed(self.protocol.seed)
+        fast = searched(DecisionView(self.model, self.model.decision_bias), self.inputs.dim() - 2)
+        self._copies = [part for part in fast.modules() if isinstance(part, HardenedClassifier)]
+        branch = DecisionView(self._copies[0].robust_branch, self.model.decision_bias)
+        self._branch, self._release = Counted(branch, 1, self._note), Counted(fast, PATHS, self._note)
 
-    def standing(self, rows: Tensor) -> int:
+    def attack(self, right: Mapping[float, Tensor], progress: Progress | None = None) -> dict[float, tuple[int, int]]:
+        """How many cases stand at each weight, and of how many that were attacked.
+
+        Args:
+            right: (n,) bool for each weight: whether the clean answer is right.
+            progress: called with `calibrate`.
+        """
+        cases, report = len(self.inputs), progress or (lambda stage, done, total: None)
+        report("calibrate", 0, cases + 1)
+        chosen = [w for w in sorted(right, reverse=True) if w >= LEAST_CHOSEN]
+        standing, done = dict.fromkeys(chosen, 0), 0
+        while done < cases:
+            begun = self._begin(done)
+            taken = self._paid(begun, chosen, right, least=min(LEAST, cases) - done)
+            for weight in chosen:
+                standing[weight] += self._standing(weight, taken[right[weight][taken]])
+            done += len(taken)
+            if len(taken) < len(begun) or not len(begun):
+                break
+            report("calibrate", done, cases + 1)
+        held = {weight: (standing[weight], done) for weight in chosen}
+        few = torch.arange(min(done, self.protocol.hardening.probe_cases), device=self.labels.device)
+        for weight in sorted(set(right) - set(chosen), reverse=True):
+            rows = self._paid(few, [weight], right)
+            if len(rows) >= min(LEAST, len(few)):
+                held[weight] = (self._standing(weight, rows[right[weight][rows]]), len(rows))
+        report("calibrate", cases + 1, cases + 1)
+        return held
+
+    def _begin(self, done: int) -> Tensor:
+        """(b,) the next batch that the account pays for attacking the branch on, attacked; the first at any price."""
+        a_case = GRADIENT * (self.protocol.hardening.probe_steps + 1) + ANSWER
+        if done:
+            a_case = max(a_case, -(-(self.account.spent - self._before) // done))  # what a case took so far
+        size = min(self._size, len(self.inputs) - done, max(self.account.left // a_case, LEAST - done))
+        rows = torch.arange(done, done + max(0, size), device=self.labels.device)
+        self._start(rows)
+        self._told()
+        return rows
+
+    def _paid(self, rows: Tensor, weights: Sequence[float], right: Mapping[float, Tensor], least: int = 0) -> Tensor:
+        """The first of (b,) rows for which the account pays at these weights, or at least so many."""
+        a_case = PATHS * (GRADIENT * (self.protocol.hardening.probe_steps + 1) + 2 * ANSWER)
+        cost = torch.zeros(len(rows), dtype=torch.int64, device=rows.device)
+        for weight in weights:
+            cost += a_case * (right[weight][rows] & ~self._carried(weight, rows))
+        affordable = int((cost.cumsum(0) <= self.account.left).sum())
+        return rows[: max(affordable, least)]
+
+    def _told(self) -> None:
+        """Takes what all processes spent to account."""
+        self.account.spend(int(ranks.total(torch.tensor(self._spent))))
+        self._spent = 0
+
+    def _note(self, work: int) -> None:
+        self._spent += work
+
+    def _standing(self, weight: float, rows: Tensor) -> int:
         """How many of (n,) rows, whose clean answers are right, stay so; each is attacked by the process it is of."""
-        rows = rows[self._own[rows]]
-        view = DecisionView(self.model, self.model.decision_bias)
-        carried = self._carried()[rows]
+        rows, view = rows[self._own[rows]], DecisionView(self.model, self.model.decision_bias)
+        for model in (self.model, *self._copies):
+            model.fusion = _at(model.fusion, weight)
+        carried = self._carried(weight, rows)
         open_ = self._unbeaten(view, rows[~carried])
-        self._climb(view, open_)
-        return int(ranks.total(torch.tensor(int(carried.sum()) + len(self._unbeaten(view, open_)))))
+        self._climb(open_)
+        held = torch.tensor(int(carried.sum()) + len(self._unbeaten(view, open_)))
+        self._told()
+        return int(ranks.total(held))
 
-    def _carried(self) -> Tensor:
+    def _carried(self, weight: float, rows: Tensor) -> Tensor:
         """(n,) whether the branch, at its worst, gives the right answer even if the clean path is sure of another."""
-        model, worst = self.model, self._reached
+        model, worst, labels = self.model, self._reached[rows], self.labels[rows]
         if model.multilabel:
-            said = [_CERTAIN * (1 - 2 * self.labels).nan_to_num(0.0)]  # a masked finding's answer does not matter
+            said = [_CERTAIN * (1 - 2 * labels).nan_to_num(0.0)]  # a masked finding's answer does not matter
         else:
             said = [_CERTAIN * answer.expand_as(worst) for answer in torch.eye(worst.shape[1]).to(worst)]
         blend = mix_findings if model.multilabel else mix
         bias = model.decision_bias
-        answers = [blend(clean.to(worst), worst, model.fusion, bias) + bias for clean in said]
-        return torch.stack([answered_rightly(each, self.labels) for each in answers]).all(0)
+        answers = [blend(clean.to(worst), worst, _at(model.fusion, weight), bias) + bias for clean in said]
+        return torch.stack([answered_rightly(each, labels) for each in answers]).all(0)
 
     def _unbeaten(self, view: nn.Module, rows: Tensor) -> Tensor:
         """Those of the rows that are answered rightly at what was tried last."""
         if not len(rows):
             return rows
         with torch.no_grad():
-            answers = logits_in_batches(view, select(self._tried, rows), self.protocol.hardening.batch_size)
+            answers = logits_in_batches(view, select(self._tried, rows), self._size)
+        self._note(PATHS * ANSWER * len(rows))
         return rows[answered_rightly(answers, self.labels[rows])]
 
-    def _start(self, view: nn.Module) -> None:
-        """Puts where the probe attack on the branch ends into `_tried`, from starts drawn for whole batches."""
-        fast, generator = self._fast(view), torch.Generator().manual_seed(self.protocol.seed)
-        for part in torch.split(torch.arange(len(self.inputs), device=self.labels.device), self._size):
-            mine = part[self._own[part]]
-            start = None
-            if len(mine) < len(part):
-                shape = torch.Size((len(part), *self.inputs.shape[1:]))
-                drawn = random_start(shape, self.protocol.input_threat, [generator], surface=False)
-                start = self.inputs[mine] + drawn[self._own[part].cpu()].to(self.inputs.device)
-            if len(mine):
-                self._tried[mine] = self._pgd(fast, mine, generator, start)
-            self.tick()
+    def _start(self, rows: Tensor) -> None:
+        """Attacks the branch on a batch, from starts drawn for all of it; puts the points into `_tried`."""
+        mine = rows[self._own[rows]]
+        start = None
+        if len(mine) < len(rows):
+            shape = torch.Size((len(rows), *self.inputs.shape[1:]))
+            drawn = random_start(shape, self.protocol.input_threat, [self._generator], surface=False)
+            start = self.inputs[mine] + drawn[self._own[rows].cpu()].to(self.inputs.device)
+        answers = self._reached[mine]
+        if len(mine):
+            give_back_freed_memory()
+            self._tried[mine] = self._pgd(self._branch, mine, start)
+            with torch.no_grad():
+                answers = logits_in_batches(self.model.robust_branch, select(self._tried, mine), self._size)
+            self._note(ANSWER * len(mine))
+        if len(rows):
+            self._reached[rows] = ranks.in_order(answers, mine - rows[0])
 
-    def _climb(self, view: nn.Module, rows: Tensor) -> None:
-        """Goes on from what was tried last."""
-        fast, generator = self._fast(view), torch.Generator().manual_seed(self.protocol.seed)
+    def _climb(self, rows: Tensor) -> None:
+        """Goes on from what was tried last, against the release at the weight that it has."""
         # a gradient through the release keeps both paths: half as many cases take the memory of a step of training
         for part in torch.split(rows, max(1, self._size // 2)) if len(rows) else ():
-            self._tried[part] = self._pgd(fast, part, generator, self._tried[part])
+            give_back_freed_memory()
+            self._tried[part] = self._pgd(self._release, part, self._tried[part])
 
-    def _pgd(self, fast: nn.Module, rows: Tensor, generator: torch.Generator, start: Tensor | None) -> Tensor:
+    def _pgd(self, fast: nn.Module, rows: Tensor, start: Tensor | None) -> Tensor:
         inputs = self.inputs[rows]
         return pgd(
             fast,
@@ -188,12 +254,9 @@ class _Search:
             steps=self.protocol.hardening.probe_steps,
             restarts=1,
             loss="ce",
-            generator=generator,
+            generator=self._generator,
             start=start,
         )
-
-    def _fast(self, view: nn.Module) -> nn.Module:
-        return searched(view, self.inputs.dim() - 2)
 
     @property
     def _size(self) -> int:

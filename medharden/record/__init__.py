@@ -37,7 +37,15 @@ from medharden.record.evaluation import (
 )
 from medharden.record.export import ARTEFACTS, EXPORTS, ExportRecord, Parity
 from medharden.record.gate import ChangeRow, Endpoint, GateDecision, IndependentTest, MissingRow
-from medharden.record.hardening import BranchRecord, CostRecord, EpochRecord, FrontierPoint, FusionRecord, HardenRecord
+from medharden.record.hardening import (
+    BranchRecord,
+    CostRecord,
+    EpochRecord,
+    FrontierPoint,
+    FusionRecord,
+    HardenRecord,
+    ValidationRecord,
+)
 from medharden.record.shifted import point_of, under
 from medharden.record.stability import SeedOutcome, StabilityRecord
 
@@ -89,6 +97,7 @@ __all__ = [
     "StabilityRecord",
     "SubjectOutcome",
     "SubjectTable",
+    "ValidationRecord",
     "Verdict",
     "by_unit",
     "clusters_of",

@@ -8,6 +8,7 @@ from medharden.record.cohort import ModelRecord
 from medharden.record.common import Environment, Finding
 
 __all__ = ["BranchRecord", "CostRecord", "EpochRecord", "FrontierPoint", "FusionRecord", "HardenRecord"]
+__all__ += ["ValidationRecord"]
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,7 @@ class EpochRecord:
         seconds: wall clock of the training steps alone.
         probe_seconds: wall clock of the probe.
         kept: whether this epoch's weights were the best so far.
+        probed: whether validation was measured after it; if not, what stands here is of the epoch measured last.
     """
 
     epoch: int
@@ -38,6 +40,7 @@ class EpochRecord:
     seconds: float
     probe_seconds: float
     kept: bool
+    probed: bool = True
 
 
 @dataclass(frozen=True)
@@ -65,6 +68,35 @@ class CostRecord:
     epoch_seconds: float
     clean_epoch_seconds: float
     peak_memory_mib: float
+
+
+@dataclass(frozen=True)
+class ValidationRecord:
+    """What probes and calibration looked at, and what it took beside training.
+
+    Work is counted in forward passes of one case through one network; a backward pass counts one for the gradient of
+    the inputs and one for that of the weights.
+
+    Attributes:
+        cases: of the validation split.
+        probes: how many there were; each epoch ends in one unless an epoch is a few steps.
+        answered, attacked: by each probe.
+        calibrated: answered by calibration.
+        searched: attacked by it at each weight that may be chosen; 0 where no weight is.
+        shortened: probes whose attack was not gone on with, though accuracy had fallen.
+        work: of probes and calibration.
+        training_work: of training.
+    """
+
+    cases: int
+    probes: int
+    answered: int
+    attacked: int
+    calibrated: int
+    searched: int
+    shortened: int
+    work: int
+    training_work: int
 
 
 @dataclass(frozen=True)
@@ -130,6 +162,7 @@ class HardenRecord:
         hardened, description: SHA-256 of `hardened.safetensors` and of `hardened.json`.
         clean_state_before, clean_state_after: digests of the clean path's parameters and buffers.
         clean_logits_identical: `torch.equal` of its logits on a fixed batch, before and after.
+        validation: what probes and calibration looked at; null where a version before this was counted wrote it.
     """
 
     protocol: str
@@ -149,6 +182,7 @@ class HardenRecord:
     started: str
     finished: str
     findings: tuple[Finding, ...] = ()
+    validation: ValidationRecord | None = None
 
     @property
     def epoch_ratio(self) -> float | None:

@@ -197,7 +197,7 @@ def _original_clean(harden: HardenRecord, cohort: CohortRecord) -> float | None:
 
     Of a multi-label task the epochs hold AUROC, of which cases gained and lost say nothing: None.
     """
-    cases = len(cohort.split("val"))
+    cases = len(cohort.split("val")) if harden.validation is None else harden.validation.answered
     if cases == 0 or cohort.multilabel:
         return None
     found = [e.val_clean - (e.val_gained - e.val_lost) / cases for e in harden.epochs]

@@ -271,6 +271,9 @@ def cost_rows(harden: HardenRecord, protocol: Protocol) -> tuple[tuple[str, str]
         ("Probes on validation", duration(cost.probe_seconds)),
         ("Calibration of the fusion", duration(cost.calibration_seconds)),
     ]
+    if harden.validation is not None:
+        share = harden.validation.work / harden.validation.training_work
+        rows.append(("Probes and calibration over training, in passes (at most a quarter)", f"{share:.2f}"))
     if harden.whole_ratio is not None:
         rows.append(("All of it over clean fine-tuning of as many epochs", f"{harden.whole_ratio:.2f}"))
     return (

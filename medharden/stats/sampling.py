@@ -1,4 +1,4 @@
-"""Drawing a sample of cases with each class in its share."""
+"""Drawing a sample of cases, or an order of all, with each class in its share."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["stratified_sample"]
+__all__ = ["stratified_order", "stratified_sample"]
 
 
 def stratified_sample(labels: npt.NDArray[Any], cases: int | None, seed: int) -> npt.NDArray[np.int64]:
@@ -24,6 +24,16 @@ def stratified_sample(labels: npt.NDArray[Any], cases: int | None, seed: int) ->
     """
     if cases is None or cases >= len(labels):
         return np.arange(len(labels))
+    return np.sort(stratified_order(labels, seed)[:cases])
+
+
+def stratified_order(labels: npt.NDArray[Any], seed: int) -> npt.NDArray[np.int64]:
+    """All row numbers in an order whose beginnings, of whatever length, are samples with each class in its share.
+
+    Args:
+        labels: as `stratified_sample` takes them.
+        seed: of the draw.
+    """
     if labels.ndim == 2:
         states = np.nan_to_num(labels.astype(np.float64), nan=-1.0)
         labels = np.unique(states, axis=0, return_inverse=True)[1].reshape(-1)
@@ -34,4 +44,4 @@ def stratified_sample(labels: npt.NDArray[Any], cases: int | None, seed: int) ->
     for k in np.unique(labels):
         mine = order[labels[order] == k]
         rank[mine] = (np.arange(len(mine)) + random.random()) / len(mine)
-    return np.sort(np.argsort(rank, kind="stable")[:cases])
+    return np.argsort(rank, kind="stable")

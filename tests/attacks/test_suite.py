@@ -11,7 +11,7 @@ import torch
 from attack_models import Convolutional, Linear, Wrapped, answers, threat, uniform
 from torch import Tensor, nn
 
-from medharden.attacks import SuiteResult, lay_out, run_suite
+from medharden.attacks import SuiteResult, run_suite
 from medharden.errors import RangeError
 from medharden.protocol import Attack, Precision, Suite, ThreatModel
 from medharden.record import Finding
@@ -361,35 +361,3 @@ def test_the_search_on_a_faster_copy_finds_what_a_search_on_the_model_finds(prec
     assert abs(fallen[0] - fallen[1]) <= (0 if precision == "float32" else 1)
     assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
     assert model[0].weight.is_contiguous()
-
-
-@pytest.mark.parametrize(("kernel", "padding"), [(7, 3), (3, 1), (2, 0), (4, (1, 2, 1)), (1, 0)])
-@pytest.mark.parametrize("size", [(8, 8, 8), (9, 10, 11)])
-def test_a_strided_layer_of_volumes_gives_the_same_sums_and_gradients_in_the_faster_arrangement(
-    kernel: int, padding: int | tuple[int, int, int], size: tuple[int, int, int]
-) -> None:
-    torch.manual_seed(0)
-    model = nn.Sequential(nn.Conv3d(2, 4, kernel, stride=2, padding=padding), nn.ReLU(), nn.Conv3d(4, 3, 2)).eval()
-    inputs, names = torch.rand(3, 2, *size, requires_grad=True), list(model.state_dict())
-
-    def outcome() -> list[Tensor]:
-        answer = model(inputs)
-        return [answer, *torch.autograd.grad(answer.square().sum(), [inputs, *model.parameters()])]
-
-    plain = outcome()
-    lay_out(model, 3, fast=True)
-    assert type(model[0]) is not nn.Conv3d
-    assert type(model[2]) is nn.Conv3d
-    for mine, theirs in zip(outcome(), plain, strict=True):
-        torch.testing.assert_close(mine, theirs)
-    assert list(model.state_dict()) == names
-    lay_out(model, 3, fast=False)
-    assert type(model[0]) is nn.Conv3d
-    assert torch.equal(outcome()[0], plain[0])
-
-
-@pytest.mark.parametrize("other", [{"groups": 2}, {"dilation": 2}, {"padding": "valid"}, {"padding_mode": "circular"}])
-def test_a_layer_of_volumes_of_another_kind_is_left_as_it_is(other: dict[str, object]) -> None:
-    model = nn.Sequential(nn.Conv3d(2, 4, 3, **({"stride": 2} | other)))
-    lay_out(model, 3, fast=True)
-    assert type(model[0]) is nn.Conv3d

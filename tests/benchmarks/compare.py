@@ -29,11 +29,11 @@ from torch import Tensor
 from torch.nn import functional
 
 from medharden.attacks import run_suite
-from medharden.cli.runtime import keep_freed_memory
 from medharden.data import load_cohort, load_pseudonym_key
 from medharden.hardening.branch import make_branch, merge
 from medharden.hardening.probe import Probe, ProbeResult
 from medharden.hardening.training import BranchTraining
+from medharden.heap import keep_freed_memory
 from medharden.models import Classifier, DecisionView, load_classifier, logits_in_batches
 from medharden.protocol import Attack, Protocol, load_protocol
 

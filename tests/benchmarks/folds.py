@@ -24,7 +24,6 @@ from torch import Tensor
 from two_series import set_up
 
 from medharden.cli.console import stage_progress
-from medharden.cli.runtime import keep_freed_memory
 from medharden.data import Cohort, load_cohort, load_pseudonym_key
 from medharden.hardening.branch import make_branch
 from medharden.hardening.calibration import fit_temperature
@@ -32,6 +31,7 @@ from medharden.hardening.choosing import gated_parts
 from medharden.hardening.probe import Probe
 from medharden.hardening.run import decision_bias
 from medharden.hardening.training import BranchTraining
+from medharden.heap import keep_freed_memory
 from medharden.models import Classifier, load_classifier, logits_in_batches, mix
 from medharden.protocol import Protocol
 from medharden.record import Progress

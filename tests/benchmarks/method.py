@@ -34,11 +34,11 @@ from monai.networks import nets
 
 from medharden.audit import read_record, write_atomic
 from medharden.cli.console import stage_progress
-from medharden.cli.runtime import keep_freed_memory
 from medharden.data import Cohort, load_cohort, load_pseudonym_key
 from medharden.evaluating import evaluate
 from medharden.gating import gate
 from medharden.hardening import fine_tune, harden
+from medharden.heap import keep_freed_memory
 from medharden.models import Classifier, DecisionView, load_classifier, load_hardened, logits_in_batches, timm_module
 from medharden.protocol import Hardening, ModelSpec, Protocol, load_protocol
 from medharden.record import Evaluation, GateDecision, HardenRecord, Progress

@@ -45,12 +45,12 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from medharden.attacks import run_suite
-from medharden.cli.runtime import keep_freed_memory
 from medharden.data import Cohort, load_cohort, load_pseudonym_key
 from medharden.hardening.branch import make_branch
 from medharden.hardening.probe import Probe
 from medharden.hardening.schedule import learning_rate, radius_share
 from medharden.hardening.training import BranchTraining
+from medharden.heap import keep_freed_memory
 from medharden.models import Classifier, DecisionView, load_classifier, logits_in_batches
 from medharden.protocol import Protocol, load_protocol
 

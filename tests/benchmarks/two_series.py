@@ -27,13 +27,13 @@ from method import Setting as Original
 from torch import Tensor
 
 from medharden.attacks import run_suite
-from medharden.cli.runtime import keep_freed_memory
 from medharden.data import Cohort, load_cohort, load_pseudonym_key
 from medharden.hardening.branch import make_branch, merge
 from medharden.hardening.calibration import fit_temperature
 from medharden.hardening.operating_point import operating_shift
 from medharden.hardening.probe import Probe
 from medharden.hardening.training import BranchTraining
+from medharden.heap import keep_freed_memory
 from medharden.models import Classifier, DecisionView, load_classifier, logits_in_batches, mix
 from medharden.protocol import Protocol, load_protocol
 from medharden.record import FusionRecord

@@ -21,8 +21,8 @@ from torch import Tensor
 
 from medharden.attacks import run_suite
 from medharden.audit import canonical_json
-from medharden.cli.runtime import keep_freed_memory
 from medharden.data import load_cohort, load_pseudonym_key
+from medharden.heap import keep_freed_memory
 from medharden.models import DecisionView, load_hardened
 from medharden.protocol import load_protocol
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from tiny import tiny_cohort, tiny_model, tiny_protocol
 from torch import Tensor
 
 from medharden.data import Cohort
+from medharden.hardening.allotting import Allotment
 from medharden.hardening.probe import Probe
 from medharden.models import Classifier
 from medharden.protocol import Protocol
@@ -25,6 +27,9 @@ def cohort(tmp_path_factory: pytest.TempPathFactory) -> Cohort:
 @pytest.fixture
 def original(tmp_path: Path) -> Classifier:
     return tiny_model(tmp_path)
+
+
+PAID = Allotment(training=10**6, epochs=20, every=1, answered=80, attacked=60)
 
 
 class Counting(Linear):
@@ -67,7 +72,10 @@ def one_step(eps: float) -> Protocol:
 def test_a_step_an_epoch_ends_where_the_strongest_attack_does(cohort: Cohort, original: Classifier) -> None:
     """From a random start one step of half the radius is not enough; the steps of a few epochs are."""
     eps = 0.085
-    model, probe = separating(cohort), Probe(original, cohort, one_step(eps), torch.zeros(2), "cpu")
+    model, probe = (
+        separating(cohort),
+        Probe(original, cohort, one_step(eps), torch.zeros(2), "cpu", allotment=replace(PAID, attacked=80)),
+    )
     held = [probe.measure(model).robust for _ in range(4)]  # type: ignore[arg-type]
     exact = standing(model, cohort, eps)
     assert 0.1 < exact < held[0] - 0.1
@@ -78,7 +86,7 @@ def test_a_step_an_epoch_ends_where_the_strongest_attack_does(cohort: Cohort, or
 def test_a_later_look_is_shorter_unless_accuracy_has_fallen(
     cohort: Cohort, original: Classifier, before: float | None, passes: int
 ) -> None:
-    probe, model = Probe(original, cohort, tiny_protocol(), torch.zeros(2), "cpu"), separating(cohort)
+    probe, model = Probe(original, cohort, tiny_protocol(), torch.zeros(2), "cpu", allotment=PAID), separating(cohort)
     probe.last_robust = before
     probe.measure(model)  # type: ignore[arg-type]
     assert model.passes == 60 * passes
@@ -86,7 +94,7 @@ def test_a_later_look_is_shorter_unless_accuracy_has_fallen(
 
 def test_an_interrupted_probe_goes_on_as_if_it_had_not_been(cohort: Cohort, original: Classifier) -> None:
     model = separating(cohort)
-    probes = [Probe(original, cohort, tiny_protocol(), torch.zeros(2), "cpu") for _ in range(2)]
+    probes = [Probe(original, cohort, tiny_protocol(), torch.zeros(2), "cpu", allotment=PAID) for _ in range(2)]
     probes[0].measure(model)  # type: ignore[arg-type]
     probes[1].restore(copy.deepcopy(probes[0].state()))
     assert probes[1].measure(model) == probes[0].measure(model)  # type: ignore[arg-type]

@@ -45,6 +45,6 @@ def test_a_run_on_a_strict_device_comes_to_what_it_does_on_the_processor(seen: d
 @pytest.mark.slow
 def test_the_host_reads_no_scalar_in_a_training_step(seen: dict[str, Any]) -> None:
     """48 steps more in as many epochs, and not even half as many reads more."""
-    short, long = seen["cases"][CASES[0]]["strict"], seen["longer"]
+    short, long = seen["cases"]["robust, full, linf, three classes"]["strict"], seen["longer"]
     assert long["steps"] - short["steps"] == 48
     assert long["reads"] - short["reads"] < 24

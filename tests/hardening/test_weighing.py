@@ -10,6 +10,7 @@ import torch
 from tiny import tiny_protocol
 from two_pixels import CASES, EPS, setting, ways
 
+from medharden.hardening.allotting import LEAST, Account
 from medharden.hardening.weighing import _Search, weigh
 from medharden.models import HardenedClassifier, mix, mix_findings
 from medharden.protocol import Protocol
@@ -34,7 +35,9 @@ def test_a_weight_s_robustness_is_what_is_left_after_all_that_can_be_done_to_the
         model = HardenedClassifier(moved, model.robust_branch, fusion, model.decision_bias)
         clean, robust = model.clean_path(inputs), model.robust_branch(inputs)
         labels = robust.argmax(1)
-        points, answered = weigh(model, inputs, labels, clean, robust, [str(n) for n in range(CASES)], protocol(), None)
+        points, answered = weigh(
+            model, inputs, labels, clean, robust, [str(n) for n in range(CASES)], protocol(), Account(10**6), None
+        )
         for point in points:
             model.fusion = replace(model.fusion, weight=point.weight)
             possible = ways(model, inputs, labels)
@@ -50,10 +53,27 @@ def test_weights_that_are_drawn_and_not_chosen_cost_fewer_cases() -> None:
         clean, robust = model.clean_path(inputs), model.robust_branch(inputs)
     patients = [str(n) for n in range(CASES)]
     seen: list[tuple[str, int, int]] = []
-    points, _ = weigh(model, inputs, labels, clean, robust, patients, protocol(cases=10), lambda *now: seen.append(now))
-    assert seen == [("calibrate", n, 11) for n in range(12)], "three batches and eight weights"
+    settings, account = protocol(cases=10), Account(10**6)
+    points, _ = weigh(model, inputs, labels, clean, robust, patients, settings, account, lambda *now: seen.append(now))
+    assert seen == [("calibrate", n, 41) for n in (0, 16, 32, 40, 41)], "three batches, and the weights drawn alone"
     assert {p.weight: p.attacked for p in points if p.weight > 0.65} == dict.fromkeys((0.7, 0.8, 0.9, 0.99), CASES)
     assert {p.attacked for p in points if p.weight < 0.65} == {10}
+
+
+@pytest.mark.parametrize("paid", [0, 900, 2500])
+def test_all_weights_that_may_be_chosen_are_held_against_the_same_cases_and_no_more_than_are_paid_for(
+    paid: int,
+) -> None:
+    model, inputs, labels = setting("mixed", 2)
+    with torch.no_grad():
+        clean, robust = model.clean_path(inputs), model.robust_branch(inputs)
+    patients, account = [str(n) for n in range(CASES)], Account(paid)
+    points, answered = weigh(model, inputs, labels, clean, robust, patients, protocol(5, 20), account, None)
+    (attacked,) = {p.attacked for p in points if p.weight > 0.65}
+    assert attacked == LEAST if paid == 0 else LEAST < attacked <= CASES
+    assert paid == 0 or account.spent <= paid
+    assert all(p.attacked <= attacked for p in points)
+    assert len(answered) == 9, "clean answers cost nothing more"
 
 
 @pytest.mark.parametrize("weight", [0.3, 0.6, 0.9])
@@ -64,12 +84,12 @@ def test_a_case_is_carried_by_the_branch_exactly_where_no_answer_of_the_clean_pa
     model, inputs, labels = setting("mixed", 3)
     model.decision_bias = torch.tensor([0.4, -0.3, 0.1])
     model.multilabel, model.fusion = multilabel, replace(model.fusion, weight=weight)
-    search = _Search(model, inputs, labels, protocol(steps=1), lambda: None)
+    search = _Search(model, inputs, labels, protocol(steps=1), Account(0))
     draw = torch.Generator().manual_seed(0)
     search._reached = 4 * torch.randn((CASES, 3), generator=draw)
     if multilabel:
         search.labels = torch.randint(2, (CASES, 3), generator=draw).float()
-    carried = search._carried()
+    carried = search._carried(weight, torch.arange(CASES))
     said = torch.cat([600 * (2 * torch.rand((4000, 3), generator=draw) - 1), 600 * torch.eye(3)])
     for case in range(CASES):
         robust = search._reached[case].expand_as(said)

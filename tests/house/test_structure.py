@@ -34,7 +34,11 @@ LAYERS = (
         "extras",
         "files",
         "foreign",
+<<<<<<< HEAD
         "links",
+=======
+        "heap",
+>>>>>>> main
         "patients",
         "pinning",
         "shortage",
