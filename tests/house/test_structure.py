@@ -34,11 +34,7 @@ LAYERS = (
         "extras",
         "files",
         "foreign",
-<<<<<<< HEAD
-        "links",
-=======
         "heap",
->>>>>>> main
         "patients",
         "pinning",
         "shortage",
