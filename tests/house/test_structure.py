@@ -35,6 +35,7 @@ LAYERS = (
         "files",
         "foreign",
         "heap",
+        "links",
         "patients",
         "pinning",
         "shortage",
