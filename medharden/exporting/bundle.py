@@ -24,7 +24,7 @@ from medharden.models import Contract, HardenedClassifier, describe_hardened, ha
 __all__ = ["GRAPH", "bundle_files", "opened_bundle"]
 
 GRAPH = "/models/model.ts"
-_SCHEMA = "https://github.com/Project-MONAI/MONAI-extra-test-data/releases/download/0.8.1/meta_schema_20240725.json"
+_SCHEMA = "https://project-monai.github.io/schema/meta_schema_20240725.json"
 
 
 class _Columns(nn.Module):
@@ -57,13 +57,13 @@ def bundle_files(
         card: Markdown for `docs/README.md`.
     """
     described = canonical_json(describe_hardened(model)) + b"\n"
-    weights = io.BytesIO()
-    torch.save({name: tensor.cpu() for name, tensor in model.state_dict().items()}, weights)
+    whole, weights = _Columns(graph, len(contract.classes)), io.BytesIO()
+    torch.save(dict(whole.state_dict()), weights)  # what the paths share is one tensor, and stored once
     return {
         "/configs/metadata.json": _json(_metadata(model, contract, metadata)),
         "/configs/inference.json": _json(_inference(contract)),
         "/docs/README.md": card.encode(),
-        GRAPH: script_bytes(_Columns(graph, len(contract.classes)), contract.shape, metadata),
+        GRAPH: script_bytes(whole, contract.shape, metadata),
         "/models/model.pt": weights.getvalue(),
         "/models/hardened.safetensors": hardened_bytes(model, described),
         "/models/hardened.json": described,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import warnings
+import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -14,6 +15,7 @@ from torch import Tensor
 
 from medharden.errors import ModelError
 from medharden.exporting.graph import OUTPUTS, Deployed
+from medharden.exporting.sharing import UPDATE
 
 __all__ = ["INPUT", "OPSET", "Runner", "onnx_bytes", "opened_program", "opened_script", "program_bytes", "script_bytes"]
 
@@ -74,7 +76,7 @@ def onnx_bytes(graph: Deployed, shape: tuple[int, ...], metadata: Mapping[str, s
         if program is None:
             raise ModelError("PyTorch exported nothing; the network can't be written as onnx")
         model = program.model
-        optimizer.fold_constants(model)
+        optimizer.fold_constants(model, should_fold=_foldable)
         _drop_zero_biases(model)
         for step in (
             common.InlinePass(),
@@ -101,6 +103,11 @@ def onnx_bytes(graph: Deployed, shape: tuple[int, ...], metadata: Mapping[str, s
     return data
 
 
+def _foldable(node: Any) -> bool | None:
+    """Whatever is constant, but for a frozen weight and its update, whose sum would be the weight once more."""
+    return False if any(value is not None and UPDATE in (value.name or "") for value in node.inputs) else None
+
+
 def _drop_zero_biases(model: Any) -> None:
     """Takes away the zeros that stand for no bias; onnxscript 0.7.2 gives those of 3D convolutions two axes."""
     for node in model.graph:
@@ -115,8 +122,17 @@ def program_bytes(graph: Deployed, shape: tuple[int, ...], metadata: Mapping[str
     batch, written = torch.export.Dim("batch", min=1), io.BytesIO()
     with _quiet(), _known_steps("pt2"):
         program = torch.export.export(graph, (_example(shape),), dynamic_shapes={INPUT: {0: batch}})
+        _drop_traces(program)
         torch.export.save(program, written, extra_files={_META: _as_json(metadata)})
     return written.getvalue()
+
+
+def _drop_traces(program: torch.export.ExportedProgram) -> None:
+    """Takes away where each step was written in this machine's sources, and the cases that it was traced on."""
+    for node in program.graph.nodes:
+        for key in ("stack_trace", "nn_module_stack", "source_fn_stack", "from_node", "torch_fn"):
+            node.meta.pop(key, None)
+    program._example_inputs = None
 
 
 def script_bytes(graph: torch.nn.Module, shape: tuple[int, ...], metadata: Mapping[str, str]) -> bytes:
@@ -127,6 +143,17 @@ def script_bytes(graph: torch.nn.Module, shape: tuple[int, ...], metadata: Mappi
             graph, (_example(shape),), strict=False, check_trace=False
         )
         torch.jit.save(traced, written, _extra_files={_META: _as_json(metadata).encode()})
+    return _without_sources(written.getvalue())
+
+
+def _without_sources(data: bytes) -> bytes:
+    """The archive without its `.debug_pkl`, which hold lines and paths of this machine's sources; code is packed."""
+    written = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(data)) as archive, zipfile.ZipFile(written, "w") as kept:
+        for name in archive.namelist():
+            if not name.endswith(".debug_pkl"):
+                way = zipfile.ZIP_DEFLATED if name.endswith((".py", ".pkl")) else zipfile.ZIP_STORED
+                kept.writestr(zipfile.ZipInfo(name), archive.read(name), compress_type=way)
     return written.getvalue()
 
 
@@ -137,10 +164,11 @@ def opened_program(data: bytes) -> Runner:
     return _runner(module)
 
 
-def opened_script(data: bytes) -> Runner:
-    """A script that `script_bytes` wrote, to be run."""
+def opened_script(data: bytes, *, frozen: bool = False) -> Runner:
+    """A script that `script_bytes` wrote, to be run; where it is frozen, what is constant is computed once."""
     with _quiet():
         module = torch.jit.load(io.BytesIO(data))  # type: ignore[no-untyped-call]
+        module = torch.jit.freeze(module.eval()) if frozen else module
     return _runner(module)
 
 
@@ -157,7 +185,14 @@ def _known_steps(form: str) -> Iterator[None]:
     """Turns what an exporter says of a network that it can't write into one sentence."""
     try:
         yield
-    except (torch.onnx.OnnxExporterError, RuntimeError, ValueError, TypeError, NotImplementedError) as error:
+    except (
+        torch.onnx.OnnxExporterError,
+        ModelError,  # of a network whose own code can't be followed
+        RuntimeError,
+        ValueError,
+        TypeError,
+        NotImplementedError,
+    ) as error:
         said = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
         raise ModelError(
             f"this network can't be written as {form}: {said[:300]}; try another form (onnx, pt2, torchscript)"

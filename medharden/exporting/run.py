@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -33,7 +34,8 @@ from medharden.exporting.forms import (
     script_bytes,
 )
 from medharden.exporting.graph import Deployed, deployed
-from medharden.exporting.parity import compare, require_parity
+from medharden.exporting.halving import halve
+from medharden.exporting.parity import TOLERANCE, compare, require_parity
 from medharden.exporting.quantising import to_int8
 from medharden.exporting.standing import Standing, standing_of
 from medharden.files import require_plain
@@ -52,6 +54,7 @@ __all__ = ["FORMS", "export", "made", "metadata_of", "opened"]
 FORMS = ("onnx", "pt2", "torchscript", "bundle")
 QUANTISED = ("", "int8", "fp16")
 _ENDINGS = {"onnx": ".onnx", "pt2": ".pt2", "torchscript": ".ts.pt", "bundle": "-bundle"}
+_OF_TOLERANCE = 0.7  # that weights in half precision may use up on the inputs that they are chosen on
 _WRITERS: dict[str, Callable[[Deployed, tuple[int, ...], Mapping[str, str]], bytes]] = {
     "onnx": onnx_bytes,
     "pt2": program_bytes,
@@ -160,7 +163,12 @@ def made(
         ModelError: the network can't be written so, or answers otherwise then.
     """
     contract = _contract(model)
-    shape, graph = contract.shape, deployed(model, half=quantise == "fp16")
+    shape, graph = contract.shape, deployed(model)
+    if quantise == "fp16":
+        halved, weights = halve(
+            (graph.clean, graph.robust), lambda: compare(model, graph, shape).share, _OF_TOLERANCE * TOLERANCE["fp16"]
+        )
+        metadata = {**metadata, "medharden.half_precision": f"{halved} of {weights} weights"}
     if to == "bundle":
         files = bundle_files(graph, model, contract, metadata, card)
         runner = opened_bundle(files, len(contract.classes), multilabel=model.multilabel)
@@ -198,6 +206,22 @@ def metadata_of(standing: Standing, source: _Source, to: str, quantise: str) -> 
         "medharden.fusion": source.model.fusion.mode,
         "medharden.task": "multilabel" if source.model.multilabel else "multiclass",
         "medharden.contract": canonical_json(contract_fields(contract)).decode(),
+        "medharden.graph": canonical_json(_signature(contract, multilabel=source.model.multilabel)).decode(),
+    }
+
+
+def _signature(contract: Contract, *, multilabel: bool) -> dict[str, Any]:
+    """Name, type, axes and range of what goes in and comes out; N is free."""
+    k = len(contract.classes)
+    shares = {"dtype": "float32", "shape": ["N", k], "range": [0, 1]}
+    return {
+        "inputs": {"inputs": {"dtype": "float32", "shape": ["N", *contract.shape], "range": [0, 1]}},
+        "outputs": {
+            "logits": {"dtype": "float32", "shape": ["N", k]},
+            "probabilities": shares,
+            "answer": {"dtype": "int64", "shape": ["N", k] if multilabel else ["N"]},
+            "refer": {"dtype": "bool", "shape": ["N"]},
+        },
     }
 
 

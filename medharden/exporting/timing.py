@@ -16,7 +16,7 @@ from medharden.exporting.quantising import to_int8
 from medharden.models import HardenedClassifier, open_onnx
 from medharden.record import Progress
 
-__all__ = ["TIMED", "Timing", "time_forms"]
+__all__ = ["TIMED", "Timing", "rounds", "time_forms"]
 
 TIMED = ("pytorch", "onnx", "onnx int8", "pt2", "torchscript")
 _MODES = {"original": "clean", "robust_branch": "robust", "composite": ""}
@@ -79,9 +79,9 @@ def time_forms(
         made = {name: _made(model, form, mode, shape) for name, mode in _MODES.items()}
         for batch in batches:
             inputs = torch.rand((batch, *shape), generator=torch.Generator().manual_seed(batch))
-            rounds = _rounds({name: run for name, (run, _) in made.items()}, inputs)
-            for name, seconds in rounds.items():
-                ratios = [one / other for one, other in zip(seconds, rounds["original"], strict=True)]
+            taken = rounds({name: run for name, (run, _) in made.items()}, inputs)
+            for name, seconds in taken.items():
+                ratios = [one / other for one, other in zip(seconds, taken["original"], strict=True)]
                 found.append(
                     Timing(form, name, batch, statistics.median(seconds), statistics.median(ratios), made[name][1])
                 )
@@ -102,25 +102,35 @@ def _made(
         return opened_program(data), len(data)
     if form == "torchscript":
         data = script_bytes(graph, shape, {})
-        return opened_script(data), len(data)
+        return opened_script(data, frozen=True), len(data)
     data = onnx_bytes(graph, shape, {})
     data = to_int8(data) if form == "onnx int8" else data
     return open_onnx(data, form), len(data)
 
 
 @torch.no_grad()
-def _rounds(runs: dict[str, Callable[[torch.Tensor], object]], inputs: torch.Tensor) -> dict[str, list[float]]:
-    """Seconds of each in turn; the first passes, in which runtimes prepare, count not."""
+def rounds(
+    runs: dict[str, Callable[[torch.Tensor], object]],
+    inputs: torch.Tensor,
+    clock: Callable[[], float] = time.perf_counter,
+) -> dict[str, list[float]]:
+    """Seconds of each in turn; the first passes, in which runtimes prepare, count not.
+
+    Args:
+        runs: models by name.
+        inputs: (N, C, *spatial) that all answer.
+        clock: gives seconds.
+    """
     taken: dict[str, list[float]] = {name: [] for name in runs}
     for run in runs.values():
         run(inputs)
         run(inputs)
-    started = time.perf_counter()
+    started = clock()
     for number in range(_MOST_ROUNDS):
         for name, run in runs.items():
-            before = time.perf_counter()
+            before = clock()
             run(inputs)
-            taken[name].append(time.perf_counter() - before)
-        if number + 1 >= _LEAST_ROUNDS and time.perf_counter() - started > _LEAST_SECONDS * len(runs):
+            taken[name].append(clock() - before)
+        if number + 1 >= _LEAST_ROUNDS and clock() - started > _LEAST_SECONDS * len(runs):
             break
     return taken

@@ -13,6 +13,14 @@ authorised release, where there is one) on the same cases, with the patient as t
     balanced_accuracy, auroc
     brier                      upper limit of the paired increase   observed increase is    INCONCLUSIVE
                                is below the margin                  the margin or more
+    quadratic_kappa            as accuracy, on kappa                as accuracy             INCONCLUSIVE
+    grade_error                as brier, in grades                  as brier                INCONCLUSIVE
+    SIDE_at_SIDE_x             as accuracy, each model at its own   as accuracy             INCONCLUSIVE
+                               threshold from validation
+    worst_group:METRIC         the least lower limit of all groups  harm is shown in one    INCONCLUSIVE
+                               is above -margin, or reaches floor
+    plan:METRIC                as accuracy, against the authorised  as accuracy             INCONCLUSIVE
+                               release at its plan's bar
     METRIC_floor (if stated),  lower limit reaches the floor        estimate is below it    INCONCLUSIVE
     robust_floor, and of each
     class robust_sensitivity

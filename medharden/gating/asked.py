@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
+from medharden.gating.words import valued
 from medharden.protocol import CO_PRIMARY, Protocol
 from medharden.record import Endpoint, Finding, Verdict
 
@@ -96,7 +97,7 @@ def _shift(protocol: Protocol) -> Iterator[Finding]:
 def significant_losses(endpoints: Iterable[Endpoint]) -> tuple[Finding, ...]:
     """A finding for endpoints that pass within their margin although a loss is shown: small, and real."""
     shown = [
-        f"{e.name} ({e.estimate:+.3f}, limits {e.lower:+.3f}, {e.upper:+.3f})"
+        f"{e.name} ({valued(e, e.estimate)}, limits {valued(e, e.lower)}, {valued(e, e.upper)})"
         for e in endpoints
         if e.verdict is Verdict.PASS
         and (

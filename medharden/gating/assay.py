@@ -42,10 +42,10 @@ def chance_reason(protocol: Protocol, classes: tuple[str, ...], cases: CaseTable
     if lower > chance:
         return ""
     level = percent(1.0 - 2.0 * protocol.endpoints.alpha_per_look)
+    held = apart(lower, "is not above", chance, "%")
     return (
-        f"original: the lower {level} limit of its {what} {apart(lower, 'is not above', chance)}, which is chance: to "
-        "be no worse than it shows nothing. State floors of clean performance (endpoints.noninferiority: floor), or "
-        "take more cases"
+        f"original: the lower {level} limit of its {what} {held}, which is chance: to be no worse than it shows "
+        "nothing. State floors of clean performance (endpoints.noninferiority: floor), or take more cases"
     )
 
 

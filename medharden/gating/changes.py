@@ -12,6 +12,7 @@ from typing import Any
 
 from medharden.gating.authorised import AUTHORISED, Release, authorised_endpoints
 from medharden.gating.endpoints import clean_endpoints
+from medharden.gating.words import apart
 from medharden.protocol import ChangeControl, Margin, Modification, Protocol
 from medharden.record import CaseTable, ChangeRow, CohortRecord, Endpoint, Finding, HardenRecord, Verdict
 
@@ -79,7 +80,7 @@ def artefact_bars(
             verdict = Verdict.FAIL if agreement.estimate > bar else Verdict.INCONCLUSIVE
             relation = "exceeds"
         reason = (
-            f"plan:agreement: upper limit of the share answered otherwise {agreement.upper:.3f} {relation} {bar:.3f}"
+            f"plan:agreement: upper limit of the share answered otherwise {apart(agreement.upper, relation, bar, '%')}"
         )
         name = "plan:agreement"
         yield replace(

@@ -88,7 +88,8 @@ def _as_alternative(endpoint: Endpoint) -> Endpoint:
     if not worse:
         return replace(endpoint, role=ALTERNATIVE, verdict=Verdict.INCONCLUSIVE)
     side, relation = ("lower", "is above") if rises else ("upper", "is below")
-    text = f"a loss beyond the margin is shown: {side} {percent(endpoint.level)} limit {apart(near, relation, bound)}"
+    held = apart(near, relation, bound, "" if rises else "pp")
+    text = f"a loss beyond the margin is shown: {side} {percent(endpoint.level)} limit {held}"
     reason = f"{endpoint.name}: {text} (n = {endpoint.n})"
     return replace(endpoint, role=ALTERNATIVE, verdict=Verdict.FAIL, reason=reason)
 

@@ -15,6 +15,7 @@ import numpy as np
 
 from medharden.gating.endpoints import clean_endpoints
 from medharden.gating.robustness import robust_endpoints
+from medharden.gating.words import valued
 from medharden.protocol import CO_PRIMARY, Protocol
 from medharden.record import (
     MASKED,
@@ -76,8 +77,9 @@ def worst_case_findings(
         for e in answered_endpoints(protocol, cohort.classes, worst):
             before = passed.get(e.name)
             if before is not None and e.verdict is not Verdict.PASS:
-                limits = f"limit {before.lower:.3f} to {e.lower:.3f}"
-                turned.setdefault(e.name, f"{e.name} ({before.estimate:.3f} to {e.estimate:.3f}, {limits})")
+                limits = f"limit {valued(e, before.lower)} to {valued(e, e.lower)}"
+                estimates = f"{valued(e, before.estimate)} to {valued(e, e.estimate)}"
+                turned.setdefault(e.name, f"{e.name} ({estimates}, {limits})")
     head = (
         f"{len(left_out)} cases that were left out belong to the test split, or may: were the original right on all of "
         "them, attacked or not, and the release wrong, "

@@ -133,7 +133,7 @@ def unfinished_tests(files: RunFiles) -> tuple[Finding, ...]:
         return ()
     message = (
         f"Of the independent tests that were begun, {begun} came to no record: interrupted, or given up. What they saw "
-        " is not in this decision."
+        "is not in this decision."
     )
     return (Finding("gate.independent_unfinished", "warning", message),)
 

@@ -15,6 +15,7 @@ import numpy as np
 from medharden.gating.groups import Flags
 from medharden.gating.paired import compare, noninferiority
 from medharden.gating.units import on_enough_units
+from medharden.gating.words import number
 from medharden.protocol import Bound, OperatingPoint, Protocol
 from medharden.record import CaseTable, Endpoint, Evaluation, OperatingThreshold
 
@@ -72,9 +73,10 @@ def _endpoint(
     bound = Bound(margin=margin, justification=point.justification)
     pair = compare(right[0], right[1], rows, cases, margin, alpha)
     endpoint = on_enough_units(noninferiority(name, name, pair, alpha, bound))
+    other = [number(float(np.mean(flags[rows])), 1, "%") for flags in right[:2]]
     method = (
         f"{endpoint.method}; thresholds from validation, original {at.original:.4g} and release {at.composite:.4g}, "
-        f"where {side} on test is {float(np.mean(right[0][rows])):.3f} and {float(np.mean(right[1][rows])):.3f}"
+        f"where {side} on test is {other[0]} and {other[1]}"
     )
     return replace(endpoint, method=method, role=point.role)
 

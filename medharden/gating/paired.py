@@ -10,7 +10,7 @@ import numpy as np
 
 from medharden.gating.findings import right_answers
 from medharden.gating.groups import Flags, groups
-from medharden.gating.words import apart, percent, sample
+from medharden.gating.words import apart, percent, sample, uses_up
 from medharden.protocol import Bound, Margin, Protocol
 from medharden.record import CaseTable, Endpoint, Verdict
 from medharden.stats import (
@@ -81,13 +81,13 @@ def noninferiority(
     design_effect = test.cases / test.effective_cases
     needed = math.ceil(cases_needed(discordance, margin, alpha=alpha) * design_effect)
     if test.shown:
-        verdict, text = Verdict.PASS, f"{pair.limit} {apart(lower, 'is above', -margin)} {pair.seen}"
+        verdict, text = Verdict.PASS, f"{pair.limit} {apart(lower, 'is above', -margin, 'pp')} {pair.seen}"
     elif test.estimate <= -margin:
         verdict = Verdict.FAIL
-        text = f"the observed change {test.estimate:.3f} uses up the margin of {margin:g} {pair.seen}"
+        text = f"{uses_up(test.estimate, margin, 'pp')} {pair.seen}"
     else:
         verdict = Verdict.INCONCLUSIVE
-        text = f"{pair.limit} {apart(lower, 'is below', -margin)} {pair.seen}; not shown: "
+        text = f"{pair.limit} {apart(lower, 'is below', -margin, 'pp')} {pair.seen}; not shown: "
         if needed > test.cases:
             text += f"needs about {needed} cases at this discordance"
         else:

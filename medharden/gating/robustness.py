@@ -79,16 +79,16 @@ def _gain(protocol: Protocol, cases: CaseTable) -> Endpoint:
     pair = _under_attack(cases.attacked, least, protocol, cases)
     lower = pair.test.interval[0]
     if pair.test.shown:
-        verdict, text = Verdict.PASS, f"{pair.limit} {apart(lower, 'is above', least)} {pair.seen}"
+        verdict, text = Verdict.PASS, f"{pair.limit} {apart(lower, 'is above', least, 'pp')} {pair.seen}"
     elif pair.test.estimate <= least:
         verdict = Verdict.FAIL
         text = f"under attack the composite is not better than the original {pair.seen}"
         if pair.test.estimate > 0.0:
-            text = f"the observed gain {apart(pair.test.estimate, 'is not above', least)} {pair.seen}"
+            text = f"the observed gain {apart(pair.test.estimate, 'is not above', least, 'pp')} {pair.seen}"
     else:
         verdict = Verdict.INCONCLUSIVE
         what = f"a gain above {least:g}" if least else "a gain"
-        text = f"{pair.limit} {apart(lower, 'is not above', least)} {pair.seen}; {what} under attack is not shown"
+        text = f"{pair.limit} {apart(lower, 'is not above', least, 'pp')} {pair.seen}; {what} under attack is not shown"
     justification = protocol.endpoints.robustness.justification or ""
     reason = f"robust_gain: {text}"
     return paired_endpoint("robust_gain", "robust_gain", verdict, pair, reason, least, justification=justification)
@@ -104,12 +104,12 @@ def _gain_where_right(protocol: Protocol, cases: CaseTable) -> Endpoint:
     lower, estimate = pair.test.interval[0], pair.test.estimate
     among = f"{pair.seen} of the cases that the original answers rightly when clean"
     if pair.test.shown:
-        verdict, text = Verdict.PASS, f"{pair.limit} {apart(lower, 'is above', 0.0)} {among}"
+        verdict, text = Verdict.PASS, f"{pair.limit} {apart(lower, 'is above', 0.0, 'pp')} {among}"
     elif estimate < 0.0:
         verdict, text = Verdict.FAIL, f"attacks win on the composite more often than on the original {among}"
     else:
         verdict = Verdict.INCONCLUSIVE
-        text = f"{pair.limit} {apart(lower, 'is not above', 0.0)} {among}; that fewer attacks win is not shown"
+        text = f"{pair.limit} {apart(lower, 'is not above', 0.0, 'pp')} {among}; that fewer attacks win is not shown"
     why = protocol.endpoints.robustness.justification or ""
     return paired_endpoint(name, "robust_gain", verdict, pair, f"{name}: {text}", 0.0, justification=why)
 

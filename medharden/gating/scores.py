@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from medharden.errors import RangeError
 from medharden.gating.findings import finding_difference
-from medharden.gating.words import apart, percent
+from medharden.gating.words import apart, percent, uses_up
 from medharden.protocol import Margin, Protocol
 from medharden.record import CaseTable, Endpoint, Verdict
 from medharden.stats import (
@@ -110,11 +110,11 @@ def auroc_alone(
     estimate, lower, upper = (0.5 + d for d in (change.estimate, *change.interval))
     limit = f"lower {percent(level)} limit"
     if lower >= floor:
-        verdict, text = Verdict.PASS, f"{limit} {apart(lower, 'reaches', floor)}"
+        verdict, text = Verdict.PASS, f"{limit} {apart(lower, 'reaches', floor, '%')}"
     elif estimate < floor:
-        verdict, text = Verdict.FAIL, f"AUROC {apart(estimate, 'is below', floor)}"
+        verdict, text = Verdict.FAIL, f"AUROC {apart(estimate, 'is below', floor, '%')}"
     else:
-        verdict, text = Verdict.INCONCLUSIVE, f"{limit} {apart(lower, 'does not reach', floor)}"
+        verdict, text = Verdict.INCONCLUSIVE, f"{limit} {apart(lower, 'does not reach', floor, '%')}"
     return Endpoint(
         name=name,
         kind="clean_floor",
@@ -217,16 +217,17 @@ def _estimated(metric: str, protocol: Protocol, classes: tuple[str, ...], cases:
 
 def _verdict(change: Difference, margin: float, rises: bool) -> tuple[Verdict, str]:
     """On a scale where a loss is negative, whichever way the metric runs."""
+    unit = "" if rises else "pp"
     lower, upper = change.interval
     limit = f"{'upper' if rises else 'lower'} {percent(change.level)} limit"
     deciding, bound = (upper, margin) if rises else (lower, -margin)
     side, other = ("is below", "is above") if rises else ("is above", "is below")
     loss = change.estimate if rises else -change.estimate
     if (deciding < bound) if rises else (deciding > bound):
-        return Verdict.PASS, f"{limit} {apart(deciding, side, bound)}"
+        return Verdict.PASS, f"{limit} {apart(deciding, side, bound, unit)}"
     if loss >= margin:
-        return Verdict.FAIL, f"the observed change {change.estimate:.3f} uses up the margin of {margin:g}"
-    return Verdict.INCONCLUSIVE, f"{limit} {apart(deciding, other, bound)}"
+        return Verdict.FAIL, uses_up(change.estimate, margin, unit)
+    return Verdict.INCONCLUSIVE, f"{limit} {apart(deciding, other, bound, unit)}"
 
 
 def _plan(change: Difference, margin: float, rises: bool) -> tuple[float | None, int | None]:

@@ -31,11 +31,11 @@ def at_least(name: str, kind: str, share: Share, floor: float, what: str, count:
     """
     limit = f"lower {percent(share.level)} limit of {what}"
     if share.lower >= floor:
-        verdict, text = Verdict.PASS, f"{limit} {apart(share.lower, 'reaches', floor)}"
+        verdict, text = Verdict.PASS, f"{limit} {apart(share.lower, 'reaches', floor, '%')}"
     elif share.cases and share.estimate < floor:
-        verdict, text = Verdict.FAIL, f"{what} {apart(share.estimate, 'is below', floor)}"
+        verdict, text = Verdict.FAIL, f"{what} {apart(share.estimate, 'is below', floor, '%')}"
     else:
-        verdict, text = Verdict.INCONCLUSIVE, f"{limit} {apart(share.lower, 'does not reach', floor)}"
+        verdict, text = Verdict.INCONCLUSIVE, f"{limit} {apart(share.lower, 'does not reach', floor, '%')}"
     return _endpoint(name, kind, verdict, share, floor, text, count, justification)
 
 
@@ -43,11 +43,11 @@ def at_most(name: str, kind: str, share: Share, budget: float, what: str, count:
     """Whether a share is shown to be within a budget; as `at_least`."""
     limit = f"upper {percent(share.level)} limit of {what}"
     if share.upper <= budget:
-        verdict, text = Verdict.PASS, f"{limit} {apart(share.upper, 'is within', budget)}"
+        verdict, text = Verdict.PASS, f"{limit} {apart(share.upper, 'is within', budget, '%')}"
     elif share.estimate > budget:
-        verdict, text = Verdict.FAIL, f"{what} {apart(share.estimate, 'exceeds', budget)}"
+        verdict, text = Verdict.FAIL, f"{what} {apart(share.estimate, 'exceeds', budget, '%')}"
     else:
-        verdict, text = Verdict.INCONCLUSIVE, f"{limit} {apart(share.upper, 'exceeds', budget)}"
+        verdict, text = Verdict.INCONCLUSIVE, f"{limit} {apart(share.upper, 'exceeds', budget, '%')}"
     return _endpoint(name, kind, verdict, share, budget, text, count, "")
 
 

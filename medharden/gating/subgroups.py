@@ -88,14 +88,14 @@ def _change(
 def _verdict(pair: Pair, upper: float, margin: float, fewest: int) -> tuple[Verdict, str]:
     lower = pair.test.interval[0]
     if upper < -margin:
-        return Verdict.FAIL, f"harm is shown: exact upper limit {apart(upper, 'is below', -margin)} {pair.seen}"
+        return Verdict.FAIL, f"harm is shown: exact upper limit {apart(upper, 'is below', -margin, 'pp')} {pair.seen}"
     if pair.test.cases < fewest:
         return Verdict.INCONCLUSIVE, f"fewer than the {fewest} cases that the protocol asks of a subgroup {pair.seen}"
     if pair.test.shown:
-        return Verdict.PASS, f"{pair.limit} {apart(lower, 'is above', -margin)} {pair.seen}"
+        return Verdict.PASS, f"{pair.limit} {apart(lower, 'is above', -margin, 'pp')} {pair.seen}"
     return (
         Verdict.INCONCLUSIVE,
-        f"{pair.limit} {apart(lower, 'is below', -margin)} {pair.seen}; harm is not shown either",
+        f"{pair.limit} {apart(lower, 'is below', -margin, 'pp')} {pair.seen}; harm is not shown either",
     )
 
 
@@ -104,7 +104,7 @@ def _floor(name: str, robust: Flags, rows: Flags, floor: float, protocol: Protoc
     share = share_of(robust, rows, cases, protocol.endpoints.alpha_per_look)
     endpoint = at_least(name, _FLOOR, share, floor, "the share that stands", "robust", "")
     seen = sample(share.cases, share.patients, None, f"{share.count} robust")
-    harm = f"harm is shown: exact upper limit {apart(share.upper, 'is below', floor)} {seen}"
+    harm = f"harm is shown: exact upper limit {apart(share.upper, 'is below', floor, '%')} {seen}"
     return _judged(endpoint, share.upper < floor, harm, protocol)
 
 
@@ -121,7 +121,7 @@ def _referral(name: str, rows: Flags, protocol: Protocol, cases: CaseTable) -> I
             share = share_of(flags, within, cases, protocol.endpoints.alpha_per_look)
             endpoint = at_most(f"{name}:{what}", _REFERRAL, share, budget, "the referral rate", "referred")
             seen = sample(share.cases, share.patients, None, f"{share.count} referred")
-            harm = f"harm is shown: exact lower limit {apart(share.lower, 'is above', budget)} {seen}"
+            harm = f"harm is shown: exact lower limit {apart(share.lower, 'is above', budget, '%')} {seen}"
             yield _judged(endpoint, share.lower > budget, harm, protocol)
 
 

@@ -17,7 +17,7 @@ from medharden.gating.groups import Flags, groups
 from medharden.gating.paired import compare, paired_endpoint
 from medharden.gating.shares import at_least, share_of
 from medharden.gating.units import on_enough_units
-from medharden.gating.words import apart, percent
+from medharden.gating.words import apart, number, percent
 from medharden.protocol import Protocol, WorstGroup
 from medharden.record import CaseTable, Endpoint, Verdict
 
@@ -90,12 +90,12 @@ def _worst_change(
     harmed = [g for g in pairs if _exact_upper(before, after, held[g], cases, alpha) < -margin]
     lower, said = pair.test.interval[0], f"{pair.limit} in the worst of {len(pairs)} groups, {worst},"
     if lower > -margin:
-        verdict, text = Verdict.PASS, f"{said} {apart(lower, 'is above', -margin)} {pair.seen}"
+        verdict, text = Verdict.PASS, f"{said} {apart(lower, 'is above', -margin, 'pp')} {pair.seen}"
     elif harmed:
         verdict = Verdict.FAIL
-        text = f"harm is shown in {', '.join(harmed)}: the exact upper limit is below {-margin:g}"
+        text = f"harm is shown in {', '.join(harmed)}: the exact upper limit is below {number(-margin, 1, 'pp')}"
     else:
-        verdict, text = Verdict.INCONCLUSIVE, f"{said} {apart(lower, 'is below', -margin)} {pair.seen}"
+        verdict, text = Verdict.INCONCLUSIVE, f"{said} {apart(lower, 'is below', -margin, 'pp')} {pair.seen}"
     reason = f"{name}: {text}{_left_out(few)}"
     kind = "noninferiority" if wanted.metric != "robust" else "robust_change"
     endpoint = paired_endpoint(name, kind, verdict, pair, reason, -margin, justification=wanted.justification or "")
@@ -128,9 +128,9 @@ def _worst_share(
     if endpoint.verdict is not Verdict.PASS:
         verdict = Verdict.FAIL if harmed else Verdict.INCONCLUSIVE
         level = percent(shares[worst].level)
-        text = f"lower {level} limit of {what} {apart(shares[worst].lower, 'does not reach', floor)}"
+        text = f"lower {level} limit of {what} {apart(shares[worst].lower, 'does not reach', floor, '%')}"
         if harmed:
-            text = f"harm is shown in {', '.join(harmed)}: the exact upper limit is below {floor:g}"
+            text = f"harm is shown in {', '.join(harmed)}: the exact upper limit is below {number(floor, 1, '%')}"
         endpoint = replace(endpoint, verdict=verdict, reason=f"{name}: {text} (n = {shares[worst].cases})")
     method = f"{endpoint.method}; the least limit of {len(shares)} groups (intersection-union, Berger 1982)"
     return _enough(replace(endpoint, method=method, reason=endpoint.reason + _left_out(few)), held, cases)

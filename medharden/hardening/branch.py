@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import copy
 import math
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from medharden.errors import ModelError
-from medharden.models import Classifier
+from medharden.models import Classifier, LowRank, updated
 from medharden.record import BranchRecord
 
 __all__ = ["branch_record", "check_form", "check_gradient", "classifier_layer", "make_branch", "merge", "trained_state"]
@@ -110,10 +111,23 @@ def _normalises(module: nn.Module) -> bool:
 
 
 def merge(branch: Classifier) -> None:
-    """Adds low-rank updates into the weights they belong to: the branch is then an ordinary network again."""
-    for module in list(branch.modules()):
+    """Adds low-rank updates into the weights they belong to: the branch is then an ordinary network again.
+
+    What was added stays at hand as `branch.low_rank`, and is what the model is stored with.
+    """
+    for name, module in list(branch.named_modules()):
         if parametrize.is_parametrized(module, "weight"):
-            parametrize.remove_parametrizations(module, "weight", leave_parametrized=True)
+            parts = list(cast("nn.ModuleList", module.parametrizations["weight"]))
+            learned = parts[0]
+            if len(parts) > 1 or not isinstance(learned, _LowRank):  # a network's own, such as a weight norm
+                parametrize.remove_parametrizations(module, "weight", leave_parametrized=True)
+                continue
+            update = LowRank(learned.up.detach().clone(), learned.down.detach().clone())
+            parametrize.remove_parametrizations(module, "weight", leave_parametrized=False)
+            weight = cast("nn.Parameter", module.weight)
+            with torch.no_grad():
+                weight.copy_(updated(weight, update))
+            branch.low_rank[f"{name}.weight"] = LowRank(update.up.cpu(), update.down.cpu())
 
 
 def classifier_layer(branch: Classifier) -> nn.Module | None:
@@ -133,7 +147,11 @@ def trained_state(branch: Classifier) -> dict[str, Tensor]:
 
 
 def branch_record(clean_path: Classifier, branch: Classifier, form: str, trained: int, best_epoch: int) -> BranchRecord:
-    """What trained, and what the merged branch adds to the stored model: the tensors that differ."""
+    """What trained, and what the branch adds to the stored model: tensors that differ, or their updates if smaller."""
     own = dict(branch.named_parameters())
-    stored = sum(p.numel() for name, p in clean_path.named_parameters() if not torch.equal(p, own[name]))
+    stored = sum(
+        min(p.numel(), branch.low_rank[name].size) if name in branch.low_rank else p.numel()
+        for name, p in clean_path.named_parameters()
+        if not torch.equal(p, own[name])
+    )
     return BranchRecord(form=form, trained_parameters=trained, stored_parameters=stored, best_epoch=best_epoch)

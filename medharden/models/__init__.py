@@ -25,6 +25,7 @@ from medharden.models.hardened import (
     support,
 )
 from medharden.models.loading import load_classifier
+from medharden.models.low_rank import LowRank, updated
 from medharden.models.runtime import RuntimeModel, open_onnx, read_onnx
 from medharden.models.storage import hardened_bytes, load_hardened
 from medharden.models.timm_import import timm_module
@@ -35,6 +36,7 @@ __all__ = [
     "Contract",
     "DecisionView",
     "HardenedClassifier",
+    "LowRank",
     "Normaliser",
     "RuntimeModel",
     "answered_rightly",
@@ -62,4 +64,5 @@ __all__ = [
     "support",
     "task_loss",
     "timm_module",
+    "updated",
 ]

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from medharden.errors import MedHardenError, ModelError, RangeError
 from medharden.foreign import own_place
 from medharden.models.given import Normaliser, own_network, rebuilt, require_example, spoken_values
+from medharden.models.low_rank import LowRank
 from medharden.models.origins import require_order
 from medharden.models.outputs import named_output
 from medharden.record import ModelRecord
@@ -44,6 +45,7 @@ class Classifier(nn.Module):
         super().__init__()
         self.network = network
         self.record = record
+        self.low_rank: dict[str, LowRank] = {}  # by weight: what of a `lora` branch's is stored in its place
         shape = (1, record.channels) + (1,) * record.dims
         self.register_buffer("mean", _per_channel(record.mean, record.channels).view(shape))
         self.register_buffer("std", _per_channel(record.std, record.channels).view(shape))

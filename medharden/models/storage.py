@@ -17,16 +17,20 @@ from medharden.models.classifier import Classifier
 from medharden.models.description import read_description
 from medharden.models.hardened import HardenedClassifier
 from medharden.models.loading import rebuild_network
+from medharden.models.low_rank import LowRank, read_low_rank, updated
 from medharden.models.weights import LARGEST_WEIGHTS, read_safetensors, safetensors_metadata
 
 __all__ = ["hardened_bytes", "load_hardened"]
 
 _DESCRIPTION = "sha256 of hardened.json"
 _LARGEST_DESCRIPTION = 2**20
+_BRANCH = "robust_branch."
 
 
 def hardened_bytes(model: HardenedClassifier, description: bytes) -> bytes:
     """The weights as safetensors; branch tensors equal to the clean path's bit for bit are stored once.
+
+    Of a `lora` branch the updates are stored, where they give the branch's weight bit for bit and are smaller than it.
 
     Args:
         model: on any device.
@@ -34,7 +38,12 @@ def hardened_bytes(model: HardenedClassifier, description: bytes) -> bytes:
             description can't be exchanged apart from each other.
     """
     state = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
-    kept = {k: v for k, v in state.items() if not _same(v, state.get(_twin(k)))}
+    kept: dict[str, Tensor] = {}
+    for key, tensor in state.items():
+        twin = state.get(_twin(key))
+        if not _same(tensor, twin):
+            update = model.robust_branch.low_rank.get(key.removeprefix(_BRANCH)) if twin is not None else None
+            kept |= {key: tensor} if update is None or twin is None else _shorter(key, tensor, twin, update)
     return save(kept, metadata={_DESCRIPTION: hashlib.sha256(description).hexdigest()})
 
 
@@ -68,7 +77,10 @@ def load_hardened(
         raise ModelError("hardened.safetensors does not belong to hardened.json; was one of them replaced?")
     told = read_description(described)
     record = told.original
+    updates, read = read_low_rank(state, {k: state[_twin(k)] for k in _branch_keys(state) if k not in state})
+    state = {k: v for k, v in state.items() if k not in read}
     state |= {k: state[_twin(k)] for k in _branch_keys(state) if k not in state}
+    state |= {k: updated(state[_twin(k)], update) for k, update in updates.items()}
     prefix = "clean_path.network."
     own = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
     clean = Classifier(rebuild_network(record, own, arch, network), record)
@@ -77,15 +89,24 @@ def load_hardened(
     parts.register_buffer("decision_bias", bias)
     require_fit(parts, {"decision_bias": bias} | state, "what hardened.json tells of", types=True)
     parts.load_state_dict({"decision_bias": bias} | state, strict=True)
+    branch.low_rank = {k.removeprefix(_BRANCH): update for k, update in updates.items()}
     return HardenedClassifier(clean, branch, told.fusion, bias, multilabel=told.multilabel, contract=told.contract)
 
 
+def _shorter(key: str, tensor: Tensor, base: Tensor, update: LowRank) -> dict[str, Tensor]:
+    """The update in the place of the weight, where it gives the weight's very bits and is smaller."""
+    fits = base.shape == tensor.shape and update.size < tensor.numel()
+    if fits and _same(updated(base, update), tensor):
+        return {name: part.detach().cpu().contiguous() for name, part in update.entries(key).items()}
+    return {key: tensor}
+
+
 def _twin(key: str) -> str:
-    return "clean_path." + key.removeprefix("robust_branch.") if key.startswith("robust_branch.") else ""
+    return "clean_path." + key.removeprefix(_BRANCH) if key.startswith(_BRANCH) else ""
 
 
 def _branch_keys(state: dict[str, Tensor]) -> list[str]:
-    return ["robust_branch." + k.removeprefix("clean_path.") for k in state if k.startswith("clean_path.")]
+    return [_BRANCH + k.removeprefix("clean_path.") for k in state if k.startswith("clean_path.")]
 
 
 def _same(tensor: Tensor, other: Tensor | None) -> bool:

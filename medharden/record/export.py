@@ -36,6 +36,11 @@ class Parity:
     answers: int
     referrals: int
 
+    @property
+    def share(self) -> float:
+        """The largest difference in shares of the largest logit, where that is above 1."""
+        return self.largest / max(1.0, self.scale)
+
 
 @dataclass(frozen=True)
 class ExportRecord:

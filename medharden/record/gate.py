@@ -15,12 +15,12 @@ class Endpoint:
 
     Attributes:
         name: such as `accuracy` or `recall:pneumonia`.
-        kind: `noninferiority`, `brier`, `identity`, `robust_floor`, `robust_gain`, `referral`, `agreement`, or
-            `subgroup`.
+        kind: `noninferiority`, `brier`, `kappa`, `grade_error`, `identity`, `robust_floor`, `robust_gain`, `referral`,
+            `agreement`, or `subgroup`.
         estimate, lower, upper: in proportion units (0.01 is one point); the limits at `level`.
         level: two-sided confidence level.
-        limit: what `lower` (or `upper`, for `referral` and `brier`) is held against: `-margin`, floor, 0, budget or
-            margin.
+        limit: what `lower` (or `upper`, for `referral`, `brier` and `grade_error`) is held against: `-margin`, floor,
+            0, budget or margin.
         n, patients: cases behind it, and distinct patients, of whom those with copies of one image count as one.
         table: paired 2x2 counts (both right, only hardened right, only original right, both wrong), or empty.
         smallest_margin: smallest margin that this n could show at its observed discordance, or null.

@@ -36,7 +36,7 @@ def model_rows(records: RunRecords) -> Rows:
             "Normalisation, inside the model",
             f"mean {_numbers(original.mean)}, standard deviation {_numbers(original.std)}",
         ),
-        *((f"From: {part}", where) for part, where in original.origins.items()),
+        *((f"Source of {part}", where) for part, where in original.origins.items()),
         (
             "Output",
             f"{head}: {', '.join(records.evaluation.classes)}; {_decided(records)}",

@@ -10,7 +10,7 @@ import onnxruntime
 import pytest
 import torch
 from command import assert_clear, medharden
-from released_runs import Released, copied, released
+from released_runs import Released, copied, released_once
 from tiny import ARCH
 from verifying_runs import WHO, make_key
 
@@ -24,7 +24,7 @@ from medharden.verifying import sign, verify
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Released:
-    return released(tmp_path_factory.mktemp("made"), "guarded")
+    return released_once(tmp_path_factory, "guarded")
 
 
 def exported(run: Path, **options: object) -> tuple[Path, ExportRecord]:
@@ -46,6 +46,13 @@ def test_an_exported_run_answers_its_test_cases_as_the_run_does(made: Released, 
     assert said["medharden.hardened"] == record.hardened
     assert json.loads(said["medharden.contract"])["classes"] == list(made.cohort.classes)
     assert (said["medharden.verdict"], said["medharden.gated"]) == ("PASS", "yes")
+    told, kinds = json.loads(said["medharden.graph"]), {"float32": "tensor(float)", "int64": "tensor(int64)"}
+    for side, held in (("inputs", session.get_inputs()), ("outputs", session.get_outputs())):
+        assert list(told[side]) == sorted(value.name for value in held)
+        for value in held:
+            entry = told[side][value.name]
+            assert kinds.get(entry["dtype"], "tensor(bool)") == value.type
+            assert entry["shape"][1:] == value.shape[1:]
 
 
 def test_an_export_is_on_record_and_a_flipped_byte_of_it_is_found(made: Released, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ import onnxruntime
 import pytest
 from command import assert_clear, environment, medharden
 from conftest import ROOT
-from released_runs import Released, released
+from released_runs import Released, released_once
 from tiny import ARCH
 
 from medharden.exporting import export
@@ -25,7 +25,7 @@ PAGE = (ROOT / "docs" / "production.md").read_text(encoding="utf-8")
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Released:
-    return released(tmp_path_factory.mktemp("made"), "guarded")
+    return released_once(tmp_path_factory, "guarded")
 
 
 @pytest.fixture(scope="module")

@@ -127,8 +127,8 @@ def test_a_pass_that_the_cases_left_out_could_turn_says_so_with_the_numbers() ->
     assert decision.verdict is PASS
     message = findings(made)[COULD]
     assert message.startswith("6 cases that were left out belong to the test split, or may")
-    assert "accuracy (0.000 to -0.015, limit -0.010 to -0.032)" in message
-    assert "sensitivity (0.000 to -0.029" in message
+    assert "accuracy (0.0 pp to −1.5 pp, limit −1.0 pp to −3.2 pp)" in message
+    assert "sensitivity (0.0 pp to −2.9 pp" in message
     assert "specificity" not in message
     assert message in decision.reasons
 
@@ -146,7 +146,7 @@ def test_robustness_falls_in_the_worst_case_too() -> None:
     before = {e.name: e.verdict for e in made.decide().endpoints}
     message = findings(left_out(left_out(made, 10, 0), 10, 1))[COULD]
     assert before["robust_floor"] is PASS
-    assert "robust_floor (0.615 to 0.586" in message
+    assert "robust_floor (61.5% to 58.6%" in message
     assert "accuracy (" not in message.replace("robust_accuracy", "")
 
 
@@ -168,7 +168,7 @@ def test_under_a_sample_as_many_of_them_are_attacked_as_of_the_others() -> None:
     rules = factory.protocol(sample=100, floor=0.47, margins=(0.3, 0.3))
     made = left_out(records(400, rules=rules, attacked=100, robust=(10, 60)), 40, 0)
     text = findings(made).get(COULD, "")
-    assert "robust_floor (0.600 to 0.545" in text
+    assert "robust_floor (60.0% to 54.5%" in text
 
 
 # --- where they come from ---------------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 import gating_factory as factory
@@ -9,9 +10,11 @@ import numpy as np
 import pytest
 from gating_factory import Records, records
 
+from medharden.audit import canonical_json
+from medharden.audit.records import parse_record
 from medharden.errors import ProtocolError
 from medharden.protocol import Protocol, parse_protocol
-from medharden.record import Endpoint, ExcludedCase, OperatingThreshold, Verdict
+from medharden.record import Endpoint, Evaluation, ExcludedCase, GateDecision, OperatingThreshold, Verdict
 from medharden.stats import share_interval, tango_interval
 
 PASS, FAIL, INCONCLUSIVE = Verdict.PASS, Verdict.FAIL, Verdict.INCONCLUSIVE
@@ -37,6 +40,24 @@ def under(made: Records, rules: Protocol) -> Records:
 
 def named(made: Records, name: str) -> Endpoint:
     return next(e for e in made.decide().endpoints if e.name == name)
+
+
+# --- records from before --------------------------------------------------------------------------------------------
+
+
+def test_records_from_before_these_fields_are_read_as_if_nothing_was_asked() -> None:
+    made = records(800)
+    decision = made.decide()
+    fields = json.loads(canonical_json(decision))
+    for name in ("independent", "missing", "worst_case", "changes"):
+        assert not fields.pop(name)
+    for endpoint in fields["endpoints"]:
+        assert endpoint.pop("tester") == ""
+    assert parse_record("gate.json", canonical_json(fields) + b"\n", GateDecision) == decision
+    evaluated = json.loads(canonical_json(made.evaluation))
+    assert evaluated.pop("tester") is None
+    assert not evaluated.pop("operating_points")
+    assert parse_record("evaluation.json", canonical_json(evaluated) + b"\n", Evaluation) == made.evaluation
 
 
 # --- operating points -------------------------------------------------------------------------------------------------

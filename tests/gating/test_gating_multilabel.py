@@ -177,7 +177,7 @@ def test_an_attack_that_hides_one_rare_finding_fails_its_robust_sensitivity() ->
     verdicts = by_name(decision)
     assert verdicts["robust_floor"] is verdicts["robust_specificity:Hernia"] is Verdict.PASS
     assert verdicts["robust_sensitivity:Hernia"] is decision.verdict is Verdict.FAIL
-    assert any(r.startswith("robust_sensitivity:Hernia: the share that stands 0.000") for r in decision.reasons)
+    assert any(r.startswith("robust_sensitivity:Hernia: the share that stands 0.0%") for r in decision.reasons)
 
 
 def test_robustness_is_asked_of_the_findings_whose_recall_is() -> None:

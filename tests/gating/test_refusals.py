@@ -98,8 +98,8 @@ def test_robustness_that_leaves_the_sick_out_fails_by_class() -> None:
     assert endpoint(decision, "robust_floor").verdict is PASS
     assert endpoint(decision, "robust_gain").verdict is PASS
     assert decision.verdict is FAIL
-    reasons(decision, "robust_sensitivity (PNEUMONIA): the share that stands 0.000 is below 0.600")
-    reasons(decision, "robust_sensitivity_change (PNEUMONIA): the observed change -0.600 uses up")
+    reasons(decision, "robust_sensitivity (PNEUMONIA): the share that stands 0.0% is below 60.0%")
+    reasons(decision, "robust_sensitivity_change (PNEUMONIA): the observed change −60.0 pp uses up")
     assert endpoint(decision, "robust_specificity").verdict is PASS
 
 
@@ -242,7 +242,7 @@ def test_the_sick_cannot_be_hidden_in_referrals() -> None:
     decision = released(label, rules=guarded(referred=READER), robust=stands, referred=of_class(label, 1, 30)).decide()
     assert endpoint(decision, "referral").verdict is PASS
     assert decision.verdict is FAIL
-    reasons(decision, "referral:PNEUMONIA: the clean referral rate 0.300 exceeds 0.050 (n = 100, 30 referred)")
+    reasons(decision, "referral:PNEUMONIA: the clean referral rate 30.0% exceeds 5.0% (n = 100, 30 referred)")
 
 
 def test_a_referred_case_is_not_answered_unless_the_protocol_says_what_the_reader_does() -> None:
@@ -303,7 +303,9 @@ def test_sensitivity_lost_in_women_fails_though_accuracy_is_kept() -> None:
     ).decide()
     assert endpoint(decision, "accuracy").verdict is endpoint(decision, "sensitivity").verdict is PASS
     assert decision.verdict is FAIL
-    reasons(decision, "sex=F:sensitivity: harm is shown: exact upper limit -0.167 is below -0.050 (n = 12, 0 gained, 8")
+    reasons(
+        decision, "sex=F:sensitivity: harm is shown: exact upper limit −16.7 pp is below −5.0 pp (n = 12, 0 gained, 8"
+    )
 
 
 def test_a_subgroup_that_is_too_small_is_named_with_the_cases_it_would_take() -> None:
@@ -326,7 +328,7 @@ def test_a_site_without_robustness_fails() -> None:
     decision = released(label, rules=rules, robust=(first(0, 1000), site == "A"), groups={"site": site}).decide()
     assert endpoint(decision, "robust_floor").verdict is PASS
     assert decision.verdict is FAIL
-    reasons(decision, "site=B:robust_floor: harm is shown: exact upper limit 0.018 is below 0.300 (n = 200, 0 robust)")
+    reasons(decision, "site=B:robust_floor: harm is shown: exact upper limit 1.8% is below 30.0% (n = 200, 0 robust)")
 
 
 def test_a_site_whose_cases_are_referred_fails() -> None:
@@ -358,7 +360,7 @@ def test_an_original_that_is_a_coin_flip_shows_nothing() -> None:
     decision = made.decide()
     assert decision.verdict is INCONCLUSIVE
     reasons(
-        decision, "original: the lower 95 % limit of its balanced accuracy 0.469 is not above 0.500, which is chance"
+        decision, "original: the lower 95 % limit of its balanced accuracy 46.9% is not above 50.0%, which is chance"
     )
 
 
@@ -499,5 +501,5 @@ def test_a_loss_that_is_shown_within_the_margin_is_a_finding() -> None:
     decision = released(label, rules=rules, right=(everybody, ~lost), robust=(first(0, 2000), ~lost)).decide()
     assert decision.verdict is PASS
     [finding] = [f for f in decision.findings if f.code == "gate.loss_shown"]
-    assert finding.message.startswith("Within the margin, and yet a loss that is shown: accuracy (-0.006, limits ")
+    assert finding.message.startswith("Within the margin, and yet a loss that is shown: accuracy (−0.6 pp, limits ")
     assert "gate.loss_shown" not in [f.code for f in records().decide().findings]

@@ -68,7 +68,7 @@ def test_four_hundred_cases_that_are_twenty_images_are_decided_as_twenty(how: st
             of_class = "sensitivity" in e.name or "specificity" in e.name or ":" in e.name
             assert e.patients == (10 if of_class else 20), e.name
             assert e.n == (e.patients if how == "pixels" else 20 * e.patients)
-    assert "accuracy: lower 95 % limit -0.161" in " ".join(decision.reasons)
+    assert "accuracy: lower 95 % limit −16.1 pp" in " ".join(decision.reasons)
     assert [f.code for f in decision.findings] == ["gate.copies", "gate.referred_count"]
     assert "400 of 400 test cases are copies: 20 sets that are identical" in decision.findings[0].message
     assert "20 units of 400 patients" in decision.findings[0].message

@@ -34,9 +34,11 @@ def tiny_classifier(folder: Path, outputs: int = 3, *, multilabel: bool = False)
     return load_classifier(folder / "tiny.pt", arch="python:foreign_networks:TinyNet", spec=spec, multilabel=multilabel)
 
 
-def composite(clean: Classifier, shape: tuple[int, ...], mode: str, branch: str, **more: Any) -> HardenedClassifier:
+def composite(
+    clean: Classifier, shape: tuple[int, ...], mode: str, branch: str, *, rank: int = 2, **more: Any
+) -> HardenedClassifier:
     """A composite whose branch of the given form was moved as training moves it, without training."""
-    robust = make_branch(clean, branch, rank=2, seed=0)
+    robust = make_branch(clean, branch, rank=rank, seed=0)
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for parameter in robust.parameters():

@@ -50,7 +50,7 @@ VERDICTS = [
         records(188, rules=protocol(margins=(0.02, 0.2))),
         same,
         INCONCLUSIVE,
-        "-0.02002 is below",
+        "−2.002 pp is below",
     ),
     ("G2 G4", "189 equal answers", records(189, rules=protocol(margins=(0.02, 0.2))), same, PASS, ""),
     ("G2 G4", "100 equal answers, guarded", records(100, rules=GUARDED), same, INCONCLUSIVE, "lower 95 % limit"),
@@ -71,7 +71,7 @@ VERDICTS = [
         records(lost=8),
         same,
         FAIL,
-        "accuracy: the observed change -0.020 uses up",
+        "accuracy: the observed change −2.0 pp uses up",
     ),
     ("G2 G4", "a loss just below the margin", records(lost=7), same, INCONCLUSIVE, "not shown: needs about"),
     ("G2 G4", "a loss too near the margin", records(1000, lost=19), same, INCONCLUSIVE, "too near the margin"),
@@ -127,7 +127,7 @@ VERDICTS = [
         records(rules=ANY, lost=30),
         same,
         FAIL,
-        "auroc: a loss beyond the margin is shown: upper 97.5 % limit -0.049 is below -0.020",
+        "auroc: a loss beyond the margin is shown: upper 97.5 % limit −4.9 pp is below −2.0 pp",
     ),
     # G8: identity
     (
@@ -196,7 +196,7 @@ VERDICTS = [
         records(rules=protocol(floor=0.61)),
         same,
         FAIL,
-        "robust_floor: robust accuracy 0.600 is below",
+        "robust_floor: robust accuracy 60.0% is below",
     ),
     (
         "G11",
@@ -300,7 +300,7 @@ VERDICTS = [
         records(4, rules=protocol(more=(("auroc", 0.02),)), cases_a_patient=4, wrong=0),
         same,
         INCONCLUSIVE,
-        "auroc: lower 95 % limit -1.000 is below",
+        "auroc: lower 95 % limit −100.0 pp is below",
     ),
     ("G3", "balanced accuracy kept", records(rules=BALANCED), same, PASS, ""),
     (

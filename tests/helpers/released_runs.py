@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 from foreign_networks import TinyNet
 from PIL import Image
@@ -19,7 +20,7 @@ from medharden.hardening import fine_tune, harden
 from medharden.models import load_classifier, load_hardened
 from medharden.protocol import Hardening, Protocol, parse_protocol
 
-__all__ = ["Released", "copied", "released", "released_findings"]
+__all__ = ["Released", "copied", "released", "released_findings", "released_once"]
 
 TEXT = """
 schema_version: 1
@@ -114,6 +115,16 @@ def released_findings(folder: Path) -> Released:
     evaluate(load_hardened(run, arch=ARCH), cohort, protocol, run, original=model)
     gate(run)
     return Released(run, cohort, protocol, folder / "findings.npz", file)
+
+
+def released_once(factory: pytest.TempPathFactory, mode: str) -> Released:
+    """`released`, which is made once by a process; the run directory is the caller's own, to be added to."""
+    if mode not in _MADE:
+        _MADE[mode] = released(factory.mktemp("released"), mode)
+    return replace(_MADE[mode], run=copied(_MADE[mode], factory.mktemp("own")))
+
+
+_MADE: dict[str, Released] = {}
 
 
 def copied(made: Released, folder: Path) -> Path:

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from foreign_networks import TinyNet
@@ -20,12 +21,15 @@ from medharden.canonical import canonical_json
 from medharden.errors import ModelError, RunError
 from medharden.models import (
     HardenedClassifier,
+    LowRank,
     describe_hardened,
     hardened_bytes,
     load_classifier,
     load_hardened,
+    state_digest,
     storage,
     timm_module,
+    updated,
 )
 from medharden.protocol import ModelSpec
 from medharden.record import FrontierPoint, FusionRecord
@@ -245,3 +249,103 @@ def test_each_part_is_read_once(tmp_path: Path, model: HardenedClassifier, monke
     back = load_hardened(tmp_path, arch=TINY)
     assert sorted(read) == ["hardened.json", "hardened.safetensors"]
     assert hardened_bytes(back, described(back)) == hardened_bytes(model, described(model))
+
+
+# --- updates of low rank -----------------------------------------------------------------------------------------
+
+UPDATED = "network.features.3.weight"
+
+
+def with_update(model: HardenedClassifier, rank: int = 2) -> HardenedClassifier:
+    """Its branch updated as `lora` does."""
+    branch, generator = copy.deepcopy(model.robust_branch), torch.Generator().manual_seed(4)
+    weight = branch.get_parameter(UPDATED)
+    update = LowRank(*(torch.randn(shape, generator=generator) for shape in ((24, rank), (rank, 12 * 9))))
+    with torch.no_grad():
+        weight.copy_(updated(weight, update))
+    branch.low_rank[UPDATED] = update
+    return HardenedClassifier(copy.deepcopy(model.clean_path), branch, FUSION, model.decision_bias)
+
+
+def test_an_update_of_low_rank_is_stored_in_the_place_of_the_weight_and_gives_its_bits(
+    tmp_path: Path, model: HardenedClassifier
+) -> None:
+    changed = with_update(model)
+    write(tmp_path, changed, described(changed))
+    stored = load((tmp_path / "hardened.safetensors").read_bytes())
+    assert f"robust_branch.{UPDATED}" not in stored
+    assert sum(t.numel() for name, t in stored.items() if UPDATED in name) == 24 * 12 * 9 + 2 * (24 + 12 * 9)
+    back = load_hardened(tmp_path, arch=TINY)
+    assert state_digest(back) == state_digest(changed)
+    assert hardened_bytes(back, described(back)) == (tmp_path / "hardened.safetensors").read_bytes()
+    copied = copy.deepcopy(back)
+    assert hardened_bytes(copied, described(copied)) == (tmp_path / "hardened.safetensors").read_bytes()
+
+
+def test_a_weight_that_its_update_does_not_give_is_stored_whole(tmp_path: Path, model: HardenedClassifier) -> None:
+    branch = copy.deepcopy(with_update(model).robust_branch)
+    with torch.no_grad():
+        branch.get_parameter(UPDATED)[0, 0, 0, 0] += 1e-6
+    changed = HardenedClassifier(copy.deepcopy(model.clean_path), branch, FUSION, model.decision_bias)
+    write(tmp_path, changed, described(changed))
+    assert f"robust_branch.{UPDATED}" in load((tmp_path / "hardened.safetensors").read_bytes())
+    assert state_digest(load_hardened(tmp_path, arch=TINY)) == state_digest(changed)
+
+
+def test_an_update_larger_than_the_weight_is_not_stored(model: HardenedClassifier) -> None:
+    changed = with_update(model, rank=24)
+    assert f"robust_branch.{UPDATED}" in load(hardened_bytes(changed, described(changed)))
+
+
+def test_the_sum_of_a_weight_and_its_update_is_the_same_bits_in_any_library() -> None:
+    random = np.random.default_rng(1)
+    weight, up, down = (random.standard_normal(s).astype(np.float32) for s in ((9, 5, 3), (9, 4), (4, 15)))
+    total = weight.reshape(9, 15).astype(np.float64)
+    for k in range(4):
+        total = total + up[:, k, None].astype(np.float64) * down[None, k].astype(np.float64)
+    ours = updated(torch.from_numpy(weight), LowRank(torch.from_numpy(up), torch.from_numpy(down)))
+    assert np.array_equal(ours.numpy(), total.astype(np.float32).reshape(9, 5, 3))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda up, down: (up[:, :1], down),
+        lambda up, down: (up[:5], down),
+        lambda up, down: (up, down[:, :7]),
+        lambda up, down: (up.double(), down.double()),
+        lambda up, down: (up[:, :0], down[:0]),
+        lambda up, down: (up.repeat(1, 40), down.repeat(40, 1)),
+        lambda up, down: (up, None),
+        lambda up, down: (up[None], down),
+    ],
+)
+def test_factors_that_do_not_fit_are_refused(
+    tmp_path: Path, model: HardenedClassifier, change: Callable[..., tuple[Tensor, Tensor | None]]
+) -> None:
+    changed = with_update(model)
+
+    def edit(state: dict[str, Tensor]) -> None:
+        names = [f"robust_branch.{UPDATED}.low_rank.{part}" for part in ("up", "down")]
+        for name, tensor in zip(names, change(*map(state.pop, names)), strict=True):
+            if tensor is not None:
+                state[name] = tensor.contiguous()
+
+    write(tmp_path, changed, described(changed), rewritten(changed, edit))
+    with pytest.raises(ModelError, match=r"the update of robust_branch\.network\.features\.3\.weight does not fit"):
+        load_hardened(tmp_path, arch=TINY)
+
+
+def test_an_update_of_nothing_and_one_beside_the_whole_weight_are_refused(
+    tmp_path: Path, model: HardenedClassifier
+) -> None:
+    changed = with_update(model)
+    whole = changed.robust_branch.get_parameter(UPDATED).detach().clone()
+    for edit in (
+        lambda s: s.update({"robust_branch.network.nothing.low_rank.up": torch.ones(2, 1)}),
+        lambda s: s.update({f"robust_branch.{UPDATED}": whole}),
+        lambda s: s.update({"robust_branch.network.features.0.weight.low_rank.down": torch.ones(1, 9)}),
+    ):
+        write(tmp_path, changed, described(changed), rewritten(changed, edit))
+        with pytest.raises(ModelError):
+            load_hardened(tmp_path, arch=TINY)

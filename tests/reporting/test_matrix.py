@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import yaml
+from conftest import ROOT
 from reporting_records import make_run, rewrite
 
 from medharden.audit import RunFiles
@@ -17,6 +18,7 @@ from medharden.protocol import parse_protocol
 from medharden.record import AttackOutcome, Endpoint, Evaluation, GateDecision, HardenRecord, Identity, Verdict
 from medharden.reporting import render
 from medharden.reporting.matrix import ThreatRow, threat_matrix
+from medharden.reporting.schemas import record_schemas
 from medharden.reporting.source import read_run
 
 STATED = [
@@ -170,3 +172,42 @@ def test_a_statement_that_can_t_be_is_refused(tmp_path: Path, threats: list[dict
     protocol = yaml.safe_load((tmp_path / "run" / "protocol.yaml").read_text())
     with pytest.raises(ProtocolError, match=said):
         parse_protocol(yaml.safe_dump(protocol | {"report": {"threats": threats}}), "protocol.yaml")
+
+
+# --- the page of regulation -------------------------------------------------------------------------------------------
+
+ROWS = (ROOT / "docs" / "regulation.md").read_text(encoding="utf-8").split("## What it does not give")[0]
+NAMED = re.findall(r"`(\w+)\.(?:json|yaml)`((?: `[^`]+`,?| and)+)", ROWS)
+PLACES = sorted({(file, place) for file, places in NAMED for place in re.findall(r"`([^`]+)`", places)})
+
+
+def known(schema: dict[str, Any], place: str) -> bool:
+    """Whether a record's schema has a field at such a place as `endpoints[].tester`."""
+    here = schema
+    for part in place.removesuffix("[]").split("."):
+        options = [here, *here.get("anyOf", ())]
+        found = [o["properties"][part.removesuffix("[]")] for o in map(follow(schema), options)
+                 if part.removesuffix("[]") in o.get("properties", {})]  # fmt: skip
+        if not found:
+            return False
+        here = follow(schema)(found[0])
+        if part.endswith("[]"):
+            here = follow(schema)(here.get("items", here))
+    return True
+
+
+def follow(schema: dict[str, Any]) -> Any:
+    def followed(part: dict[str, Any]) -> dict[str, Any]:
+        return schema["$defs"][part["$ref"].rpartition("/")[2]] if "$ref" in part else part
+
+    return followed
+
+
+def test_every_field_that_the_page_maps_to_a_clause_is_one_of_its_record() -> None:
+    schemas = record_schemas()
+    assert {("gate", "independent"), ("gate", "changes"), ("gate", "missing")} <= set(PLACES)
+    assert ("protocol", "change_control") in PLACES
+    fields = [(file, place) for file, place in PLACES if not re.search(r"[…:/]|\.(json|parquet|yaml)$", place)]
+    assert len(fields) > 12
+    assert not known(schemas["gate"], "endpoints[].nothing")
+    assert [(file, place) for file, place in fields if not known(schemas[file], place)] == []
