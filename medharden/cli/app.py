@@ -16,6 +16,7 @@ from medharden.cli.local import local_app
 from medharden.cli.released import released_app
 from medharden.cli.ruled import protocol_app
 from medharden.cli.usage import Commands
+from medharden.links import set_followed
 from medharden.sizes import MAX_DECODED
 
 __all__ = ["app"]
@@ -134,8 +135,11 @@ def _common(
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
     ] = False,
+    follow_links: Annotated[
+        bool, typer.Option("--follow-links", help="Follow links in the data that leave its folder; on record.")
+    ] = False,
 ) -> None:
-    pass
+    set_followed(follow_links)
 
 
 @app.command()

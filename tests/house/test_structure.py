@@ -36,6 +36,7 @@ LAYERS = (
         "files",
         "foreign",
         "heap",
+        "links",
         "patients",
         "pinning",
         "shortage",
