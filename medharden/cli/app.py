@@ -16,6 +16,7 @@ from medharden.cli.local import local_app
 from medharden.cli.released import released_app
 from medharden.cli.ruled import protocol_app
 from medharden.cli.usage import Commands
+from medharden.links import set_followed
 from medharden.sizes import MAX_DECODED
 
 __all__ = ["app"]
@@ -118,8 +119,11 @@ def _common(
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
     ] = False,
+    follow_links: Annotated[
+        bool, typer.Option("--follow-links", help="Follow links in the data that leave its folder; on record.")
+    ] = False,
 ) -> None:
-    pass
+    set_followed(follow_links)
 
 
 @app.command()
@@ -205,6 +209,9 @@ def inspect(
     locate: Annotated[
         str | None, typer.Option("--locate", help="Print where the case of this pseudonym lies, and nothing else.")
     ] = None,
+    parity: Annotated[
+        int, typer.Option("--parity", metavar="N", min=0, help="Hold the team's own pipeline against ours on N files.")
+    ] = 0,
     workers: Workers = 2,
     max_decoded: MaxDecoded = MAX_DECODED,
     cache: Cache = None,
@@ -218,7 +225,7 @@ def inspect(
     if locate is not None:
         run_location(data, protocol, locate, max_decoded, key_file)
         return
-    raise typer.Exit(run_inspection(model, data, protocol, arch, workers, max_decoded, key_file, cache))
+    raise typer.Exit(run_inspection(model, data, protocol, arch, workers, max_decoded, key_file, cache, parity))
 
 
 @app.command()

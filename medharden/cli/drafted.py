@@ -15,7 +15,7 @@ from medharden.cli.drafting import Choices, draft, likely_positive
 from medharden.data import load_pseudonym_key
 from medharden.data.survey import Survey, survey
 from medharden.errors import DataError, ModelError, OutputError
-from medharden.models import load_classifier
+from medharden.models import SourceView, load_classifier
 from medharden.protocol import ModelSpec, load_protocol, parse_protocol
 from medharden.record import ModelRecord
 from medharden.text import neutral
@@ -58,9 +58,9 @@ def run_new(job: Draft) -> None:
     key = load_pseudonym_key(job.key_file)
     seen = survey(job.data, base, key=key, workers=job.workers, max_decoded=job.max_decoded)
     out.say(_said(seen))
-    record = _record(job, seen, base.model)
-    choices = _asked(seen, record, job.target.stem) if _may_ask(job) else _proposed(seen, record, job.target.stem)
-    text = draft(seen, record, choices, _spec(job, base.model))
+    record, view = _model(job, seen, base.model)
+    choices = _asked(seen, view, job.target.stem) if _may_ask(job) else _proposed(seen, job.target.stem)
+    text = draft(seen, record, choices, _spec(job, base.model), view)
     write_atomic(job.target, text.encode())
     protocol = parse_protocol(text, job.target.name)
     todo = text.count("TO DO")
@@ -76,13 +76,13 @@ def _may_ask(job: Draft) -> bool:
     return not job.yes and not out.json and sys.stdin.isatty() and out.terminal
 
 
-def _record(job: Draft, seen: Survey, like: ModelSpec) -> ModelRecord | None:
+def _model(job: Draft, seen: Survey, like: ModelSpec) -> tuple[ModelRecord | None, SourceView | None]:
     if job.model is None:
-        return None
-    spec = like.model_copy(
-        update={"view": "protocol"}
-    )  # a bundle's own input is held against the protocol by the commands that feed it
-    return load_classifier(job.model, arch=job.arch, spec=spec, dims=seen.dims, multilabel=seen.multilabel).record
+        return None, None
+    # a source's own input is held against the protocol by the commands that feed it
+    spec = like.model_copy(update={"view": "protocol"})
+    model = load_classifier(job.model, arch=job.arch, spec=spec, dims=seen.dims, multilabel=seen.multilabel)
+    return model.record, model.view
 
 
 def _spec(job: Draft, like: ModelSpec) -> ModelSpec:
@@ -104,27 +104,31 @@ def _size(seen: Survey) -> tuple[int, ...] | None:
     return (224, 224) if seen.dims == 2 else (64, 64, 64)
 
 
-def _proposed(seen: Survey, record: ModelRecord | None, name: str) -> Choices:
+def _proposed(seen: Survey, name: str) -> Choices:
     return Choices(name=name, positive=likely_positive(seen.classes), size=_size(seen))
 
 
-def _asked(seen: Survey, record: ModelRecord | None, name: str) -> Choices:
+def _asked(seen: Survey, view: SourceView | None, name: str) -> Choices:
     """What is proposed, each with a question."""
-    proposed = _proposed(seen, record, name)
+    proposed = _proposed(seen, name)
     positive = proposed.positive
     if len(seen.classes) == 2 and not seen.multilabel:
         answer = _ask(f"Which class is the finding ({' or '.join(seen.classes)}, or none)?", positive or "none")
         positive = answer if answer in seen.classes else None
-    shown = " ".join(map(str, proposed.size or ())) or "native"
-    answer = _ask("Size that the model was trained on, such as 224 224?", shown)
-    numbers = tuple(int(part) for part in answer.split() if part.isdecimal())
-    size = numbers if len(numbers) == seen.dims else proposed.size
+    size = proposed.size if view is not None else _asked_size(seen, proposed.size)
     accuracy = _share("Largest acceptable loss of accuracy, in points?", proposed.accuracy)
     recall = _share("Largest acceptable loss of each class's recall, in points?", proposed.recall)
     known = ""
     if not seen.patients:
         known = _ask("How is it known that no two cases are of one patient (empty: it is not)?", "")
     return Choices(proposed.name, positive, size, accuracy, recall, known)
+
+
+def _asked_size(seen: Survey, proposed: tuple[int, ...] | None) -> tuple[int, ...] | None:
+    shown = " ".join(map(str, proposed or ())) or "native"
+    answer = _ask("Size that the model was trained on, such as 224 224?", shown)
+    numbers = tuple(int(part) for part in answer.split() if part.isdecimal())
+    return numbers if len(numbers) == seen.dims else proposed
 
 
 def _ask(question: str, proposed: str) -> str:

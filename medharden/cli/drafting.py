@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from medharden.data.survey import Survey
+from medharden.models import SourceView, view_fields
 from medharden.planning import plan
 from medharden.protocol import ModelSpec, Protocol, parse_protocol
 from medharden.record import ModelRecord
@@ -49,7 +50,13 @@ def _is_negative(name: str) -> bool:
     return name in _NEGATIVE or name.startswith(("no_", "no-", "no ", "non_", "non-", "not_", "not "))
 
 
-def draft(seen: Survey, model: ModelRecord | None, choices: Choices, spec: ModelSpec | None = None) -> str:
+def draft(
+    seen: Survey,
+    model: ModelRecord | None,
+    choices: Choices,
+    spec: ModelSpec | None = None,
+    view: SourceView | None = None,
+) -> str:
     """The protocol as YAML with its reasons as comments; it validates.
 
     Args:
@@ -57,11 +64,12 @@ def draft(seen: Survey, model: ModelRecord | None, choices: Choices, spec: Model
         model: the model's record, or null where none was given.
         choices: what is not to be seen in data or model.
         spec: how the model was loaded; what it states is written down.
+        view: how the model's source makes its inputs, where it says so.
 
     Raises:
         ProtocolError: what was chosen contradicts itself.
     """
-    lines = [*_head(seen, choices), *_task(seen, model, choices), *_input(seen, model, choices)]
+    lines = [*_head(seen, choices), *_task(seen, model, choices), *_input(seen, model, choices, view)]
     lines += [*_model(spec or ModelSpec()), *_threat(seen)]
     lines += _splits(seen, choices)
     # margins need the rest: how many cases they take depends on alpha and on the classes
@@ -102,10 +110,14 @@ def _task(seen: Survey, model: ModelRecord | None, choices: Choices) -> Iterator
         yield f"  positive: {_quoted(choices.positive)}  # its recall is sensitivity, the other's is specificity"
 
 
-def _input(seen: Survey, model: ModelRecord | None, choices: Choices) -> Iterator[str]:
+def _input(seen: Survey, model: ModelRecord | None, choices: Choices, view: SourceView | None) -> Iterator[str]:
     times = " x ".join(map(str, seen.shape))
     yield ""
-    yield f"# {_TODO}: what the model was trained on must stand here, or another model is judged."
+    told = {} if view is None or view.input.dims != seen.dims else view_fields(view)
+    if view is not None and told:
+        yield f"# As {view.whose} says: {', '.join(view.steps)}."
+    else:
+        yield f"# {_TODO}: what the model was trained on must stand here, or another model is judged."
     yield f"# Stored: {times}{'' if seen.alike else ' most often'}, values {seen.low:g} to {seen.high:g}."
     yield "input:"
     if seen.dims == 3:
@@ -114,8 +126,11 @@ def _input(seen: Survey, model: ModelRecord | None, choices: Choices) -> Iterato
         yield f"  channels: {'gray' if model.channels == 1 else 'rgb'}  # the model takes {model.channels}"
     elif seen.dims == 2:
         yield f"  channels: {'gray' if seen.channels == 1 else 'rgb'}"
-    if choices.size is not None:
+    yield from (f"  {name}: {value}" for name, value in told.items())
+    if choices.size is not None and not told:
         yield f"  size: [{', '.join(map(str, choices.size))}]  # every case is resampled to it"
+    if "intensity" in told:
+        return
     if _is_ct(seen):
         yield "  intensity: {mode: window, low: -160, high: 240}  # HU; a soft-tissue window, yours may be another"
     elif not _has_own_range(seen):

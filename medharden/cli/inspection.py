@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,12 @@ from rich.table import Table
 from medharden.cli.console import marked, out, stage_progress
 from medharden.cli.pipeline import interruptible
 from medharden.data import Cohort, load_cohort, load_pseudonym_key, locate_case
+from medharden.data.stored.cases import stored_cases
 from medharden.errors import DataError
 from medharden.models import Classifier, check_classifier, load_classifier
+from medharden.parity import show_parity
 from medharden.protocol import Protocol, load_protocol
-from medharden.record import ModelRecord, clusters_of, present
+from medharden.record import ModelRecord, SourceParity, clusters_of, present
 
 __all__ = ["run_inspection", "run_location"]
 
@@ -32,6 +35,7 @@ def run_inspection(
     max_decoded: int,
     key_file: Path | None,
     cache: Path | None = None,
+    parity: int = 0,
 ) -> int:
     """Loads model and data as `harden` would and prints what it found; returns the exit code."""
     protocol = load_protocol(protocol_name)
@@ -57,11 +61,20 @@ def run_inspection(
         check_classifier(classifier, inputs, cohort.classes, multilabel=protocol.task.multilabel)
     parts: list[Any] = [] if classifier is None else [_model_table(classifier)]
     parts += [_split_table(cohort, protocol), _data_table(cohort)]
+    shown = None
+    if classifier is not None and parity:
+        files = partial(stored_cases, data, protocol, key=key, max_decoded=max_decoded)
+        shown = show_parity(classifier, cohort, files, protocol, cases=parity)
+        parts.append(marked("[yellow]parity[/] {}", shown.sentence))
     parts += [marked("[yellow]assumed[/] {}", text) for text in (classifier.record.assumed if classifier else ())]
     parts += [marked("[yellow]{}[/] {}", f.severity, f.message) for f in cohort.record.findings]
     parts.append(f"protocol {protocol.name} · digest {protocol.digest[:16]}")
-    out.show(parts, _machine(classifier, cohort, protocol))
+    out.show(parts, _machine(classifier, cohort, protocol) | ({} if shown is None else {"parity": _said_of(shown)}))
     return 0
+
+
+def _said_of(parity: SourceParity) -> dict[str, Any]:
+    return {**asdict(parity), "shown": parity.shown}
 
 
 def run_location(data: Path, protocol_name: str, case: str, max_decoded: int, key_file: Path | None) -> None:

@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from medharden import ranks
@@ -16,14 +17,16 @@ from medharden.cli.runtime import device_of
 from medharden.cli.tracking import tracking
 from medharden.cli.verdicts import EXIT_CODES, show_verdict
 from medharden.data import Cohort, load_cohort, load_pseudonym_key
+from medharden.data.stored.cases import stored_cases
 from medharden.errors import DataError, Interrupted, ModelError, OutputError, RunError
 from medharden.evaluating import evaluate
 from medharden.gating import gate
 from medharden.hardening import harden, measure_stability
 from medharden.heap import keep_freed_memory
 from medharden.models import Classifier, check_classifier, load_classifier, load_hardened
+from medharden.parity import PARITY_CASES, show_parity
 from medharden.protocol import Protocol, load_protocol
-from medharden.record import Evaluation, HardenRecord, Progress, StabilityRecord
+from medharden.record import Evaluation, HardenRecord, Progress, SourceParity, StabilityRecord
 from medharden.reporting import render
 from medharden.sizes import MAX_DECODED
 from medharden.verifying import write_bom
@@ -238,10 +241,22 @@ def _harden(job: Job, original: Classifier, cohort: Cohort, protocol: Protocol, 
             device=job.device,
             checkpoint_minutes=job.checkpoint_minutes,
             precision=job.precision,
+            parity=_parity(job, original, cohort, protocol),
             progress=progress,
         )
     else:
         out.say("hardening: finished earlier with the same model, data and protocol")
+
+
+def _parity(job: Job, original: Classifier, cohort: Cohort, protocol: Protocol) -> SourceParity | None:
+    """Whether the model is fed as its source says; by the process that writes."""
+    if not ranks.first():
+        return None
+    files = partial(stored_cases, job.data, protocol, key=load_pseudonym_key(job.key_file), max_decoded=job.max_decoded)
+    shown = show_parity(original, cohort, files, protocol, cases=PARITY_CASES)
+    if original.view is not None:
+        out.say(shown.sentence)
+    return shown
 
 
 def _vary(job: Job, original: Classifier, cohort: Cohort, protocol: Protocol, progress: Progress) -> None:

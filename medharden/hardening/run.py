@@ -54,7 +54,7 @@ from medharden.models import (
     state_digest,
 )
 from medharden.protocol import Protocol, protocol_yaml
-from medharden.record import CostRecord, Finding, HardenRecord, Progress
+from medharden.record import CostRecord, Finding, HardenRecord, Progress, SourceParity
 
 __all__ = ["harden"]
 
@@ -72,6 +72,7 @@ def harden(
     device: str = "cpu",
     checkpoint_minutes: float = 10.0,
     precision: str = "fp32",
+    parity: SourceParity | None = None,
     progress: Progress | None = None,
 ) -> HardenRecord:
     """Hardens a classifier; an interrupted run goes on from its last checkpoint when called again, to the same weights.
@@ -90,6 +91,7 @@ def harden(
         checkpoint_minutes: a checkpoint is written after each epoch, and within one after so many minutes.
         precision: of the branch's layers in training: `fp32`, `bf16` or `fp16`; weights, losses, probes, calibration
             and the clean path stay in fp32.
+        parity: whether the model is fed as its source says, as `medharden.parity` found it; kept in the record.
         progress: called with `prepare`, `harden` and `calibrate`.
 
     Raises:
@@ -171,11 +173,13 @@ def harden(
             started=started,
             finished=datetime.now(UTC).isoformat(timespec="seconds"),
             findings=(
+                *(() if parity is None else (Finding("model.parity", parity.severity, parity.sentence),)),
                 *model_findings(original.record, *training.probe.validation, cohort.classes),
                 *training.state.findings,
                 *findings,
                 *stated,
             ),
+            parity=parity,
             validation=validation,
         )
         if ranks.first():

@@ -27,6 +27,7 @@ from medharden.models.hardened import (
 from medharden.models.loading import load_classifier
 from medharden.models.low_rank import LowRank, updated
 from medharden.models.runtime import RuntimeModel, open_onnx, read_onnx
+from medharden.models.source_view import SourceView, view_fields
 from medharden.models.storage import hardened_bytes, load_hardened
 from medharden.models.timm_import import timm_module
 
@@ -39,6 +40,7 @@ __all__ = [
     "LowRank",
     "Normaliser",
     "RuntimeModel",
+    "SourceView",
     "answered_rightly",
     "answers",
     "assess",
@@ -65,4 +67,5 @@ __all__ = [
     "task_loss",
     "timm_module",
     "updated",
+    "view_fields",
 ]

@@ -7,6 +7,7 @@ them, and names and shapes are held against the weights before the network takes
 from __future__ import annotations
 
 import math
+import re
 import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -137,24 +138,55 @@ def require_fit(network: nn.Module, state: Mapping[str, Tensor], name: str, *, t
             + "; ".join(parts)
             + ". Is this the architecture the weights were trained with, with the same model.arguments?"
             + _size_hint(expected, state)
+            + _channel_hint(name, shapes)
         )
+
+
+# names of position embeddings, of the layer that cuts patches, and how its builder takes the image's size
+_EMBEDDINGS = (
+    ("pos_embed", "patch_embed.proj.weight", "img_size: {size}"),
+    ("pos_embedding", "conv_proj.weight", "image_size: {size}"),
+    ("position_embeddings", "patch_embeddings.weight", "img_size: [{size}, {size}]"),
+)
 
 
 def _size_hint(expected: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> str:
     """Of a transformer's position embeddings: the image size that those of the file were trained at."""
-    key = next((k for k in expected if k.rpartition(".")[2] == "pos_embed" and k in state), None)
-    patch = next((v for k, v in expected.items() if k.endswith("patch_embed.proj.weight")), None)
-    if key is None or patch is None or expected[key].shape == state[key].shape or state[key].dim() != 3:
-        return ""
-    for first in (0, 1, 2):  # tokens that are no part of the image
-        side = math.isqrt(max(0, state[key].shape[1] - first))
-        if side and side * side == state[key].shape[1] - first:
-            size = side * patch.shape[-1]
+    for embedding, patches, argument in _EMBEDDINGS:
+        key = next((k for k in expected if k.rpartition(".")[2] == embedding and k in state), None)
+        patch = next((v for k, v in expected.items() if k.endswith(patches)), None)
+        if key is None or expected[key].shape == state[key].shape or state[key].dim() != 3:
+            continue
+        size = None if patch is None or patch.ndim != 4 else _trained_at(state[key].shape[1], patch.shape[-1])
+        if size is not None:
             return (
                 f" Position embeddings grow with the image: these are of {size} pixels, so state model.arguments: "
-                f"{{img_size: {size}}}, and input.size: [{size}, {size}]."
+                f"{{{argument.format(size=size)}}}, and input.size: [{size}, {size}]."
             )
-    return " Position embeddings grow with the image: state model.arguments: {img_size: ...} as it was trained."
+        name = argument.partition(":")[0]
+        return f" Position embeddings grow with the image: state model.arguments: {{{name}: ...}} as it was trained."
+    return ""
+
+
+def _trained_at(tokens: int, patch: int) -> int | None:
+    """Pixels a side of a square image that is cut into so many patches; some tokens may be no part of it."""
+    for first in (0, 1, 2):
+        side = math.isqrt(max(0, tokens - first))
+        if side and side * side == tokens - first:
+            return side * patch
+    return None
+
+
+def _channel_hint(name: str, shapes: list[str]) -> str:
+    """Torchvision's builders take colour alone."""
+    source, _, network = name.partition(":")
+    if (
+        source != "torchvision"
+        or len(shapes) != 1
+        or not re.search(r"expected \((\d+), 3, .*found \(\1, 1, ", shapes[0])
+    ):
+        return ""
+    return f" torchvision's networks take three channels; of one channel, timm:{network} may have the same layers."
 
 
 class _Meter(TorchFunctionMode):

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+import torch
 from pydantic import ValidationError
 
 from medharden.errors import ModelError
 from medharden.models.bundle_values import resolved
+from medharden.models.source_view import SourceView
 from medharden.protocol import Input, Intensity, Step
 from medharden.text import neutral
 
-__all__ = ["BundleView", "bundle_view", "view_lines"]
+__all__ = ["bundle_view"]
 
 _IDLE = {"EnsureChannelFirstd", "AsChannelFirstd", "EnsureTyped", "ToTensord", "RepeatChanneld"}
 _FLOATS = (None, "torch.float32", "torch.float", "float32")
@@ -45,25 +47,6 @@ _BESIDE = ("_target_", "_desc_", "_disabled_", "keys", "allow_missing_keys", "me
 
 
 @dataclass
-class BundleView:
-    """What a bundle's transforms come to.
-
-    Attributes:
-        input: dims, channels, spatial steps and intensity in the protocol's terms.
-        range: to which the network's input is mapped.
-        zscore: `case` or `channel`, where the network is fed z-scores.
-        nonzero: whether over values other than 0 alone.
-        steps: names of the transforms, in their order.
-    """
-
-    input: Input
-    range: tuple[float, float] = (0.0, 1.0)
-    zscore: str | None = None
-    nonzero: bool = False
-    steps: tuple[str, ...] = ()
-
-
-@dataclass
 class _Reading:
     dims: int
     key: str = ""
@@ -75,7 +58,7 @@ class _Reading:
     oriented: bool = False
 
 
-def bundle_view(transforms: Any, config: Mapping[str, Any], dims: int) -> BundleView:
+def bundle_view(transforms: Any, config: Mapping[str, Any], dims: int) -> SourceView:
     """Reads a list of transforms.
 
     Args:
@@ -94,7 +77,7 @@ def bundle_view(transforms: Any, config: Mapping[str, Any], dims: int) -> Bundle
             listed = resolved(listed.get("transforms", []), config)
     if not isinstance(listed, list):
         raise _unfollowed("its list of transforms")
-    reading, names = _Reading(dims), []
+    reading, names, pipeline = _Reading(dims), [], []
     for given in listed:
         transform = resolved(given, config)
         if not isinstance(transform, dict):
@@ -105,7 +88,18 @@ def bundle_view(transforms: Any, config: Mapping[str, Any], dims: int) -> Bundle
             continue
         if _take(reading, name, arguments):
             names.append(name)
-    return _view(reading, tuple(names))
+            pipeline.append((name, _as_monai_takes(arguments)))
+    return replace(_view(reading, tuple(names)), pipeline=tuple(pipeline))
+
+
+def _as_monai_takes(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments that a transform on the image alone is made with; a type by its name, as a type of torch."""
+    kept = {name: value for name, value in arguments.items() if name not in _BESIDE and name != "source_key"}
+    if "source_key" in arguments:
+        kept["source_key"] = "image"
+    if isinstance(kept.get("dtype"), str):
+        kept["dtype"] = getattr(torch, kept["dtype"].rpartition(".")[2])
+    return kept
 
 
 def _take(reading: _Reading, name: str, arguments: dict[str, Any]) -> bool:
@@ -188,7 +182,7 @@ def _take_spatial(reading: _Reading, name: str, arguments: dict[str, Any]) -> No
     reading.spatial.append(step)
 
 
-def _view(reading: _Reading, names: tuple[str, ...]) -> BundleView:
+def _view(reading: _Reading, names: tuple[str, ...]) -> SourceView:
     if not reading.key:
         raise _unfollowed("no LoadImaged")
     if reading.dims == 3 and not reading.oriented:
@@ -216,19 +210,7 @@ def _view(reading: _Reading, names: tuple[str, ...]) -> BundleView:
     except ValidationError as error:
         raise _unfollowed(neutral(error.errors(include_url=False)[0]["msg"])[:200]) from None
     zscore = None if reading.zscore is None else "channel" if reading.zscore.get("channel_wise") else "case"
-    return BundleView(spec, reading.range, zscore, nonzero, names)
-
-
-def view_lines(view: BundleView) -> str:
-    """The lines of a protocol that state the view, in YAML's flow style."""
-    intensity = view.input.intensity.model_dump(exclude_defaults=True)
-    lines = f"input: {{dims: {view.input.dims}, spatial: ["
-    lines += ", ".join(_flow(s.model_dump(exclude_defaults=True)) for s in view.input.spatial)
-    return lines + f"], intensity: {_flow(intensity)}}}"
-
-
-def _flow(part: Mapping[str, Any]) -> str:
-    return "{" + ", ".join(f"{k}: {list(v) if isinstance(v, tuple) else v}" for k, v in part.items()) + "}"
+    return SourceView(spec, reading.range, zscore, nonzero, names)
 
 
 def _frozen(value: Any) -> Any:

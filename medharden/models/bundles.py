@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import importlib
-import json
 import re
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
 from medharden.errors import ModelError
 from medharden.models.bundle_values import ExpressionError, resolved
-from medharden.models.bundle_view import BundleView, bundle_view
-from medharden.plain_yaml import LARGEST_YAML, parse_yaml
+from medharden.models.bundle_view import bundle_view
+from medharden.models.configurations import read_configuration
+from medharden.models.source_view import SourceView
 from medharden.text import neutral
 
 __all__ = ["bundle_classes", "bundle_inputs", "network_definition"]
@@ -43,7 +42,7 @@ def network_definition(bundle: Path) -> dict[str, Any]:
     raise ModelError("no network_def found; expected a MONAI bundle folder with configs/inference.json")
 
 
-def bundle_inputs(bundle: Path, dims: int) -> BundleView | None:
+def bundle_inputs(bundle: Path, dims: int) -> SourceView | None:
     """How a bundle makes its inputs; null where it says nothing of it.
 
     Args:
@@ -130,33 +129,7 @@ def _transforms(part: Any, prepares: bool) -> list[str]:
 
 
 def _read(file: Path) -> Any:
-    try:
-        with file.open("rb") as stream:
-            data = stream.read(LARGEST_YAML + 1)
-        if len(data) > LARGEST_YAML:
-            raise ValueError(f"it is larger than {LARGEST_YAML} bytes")
-        if file.suffix != ".json":
-            return parse_yaml(data)
-        return json.loads(data, object_pairs_hook=_once, parse_constant=_refuse_constant)
-    except RecursionError:
-        reason = "it is nested too deeply"
-    except OSError as error:
-        reason = type(error).__name__
-    except ValueError as error:
-        reason = neutral(str(error))[:200]
-    raise ModelError(f"configs/{file.name} of the bundle can't be read: {reason}")
-
-
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        twice = next(key for key, count in Counter(key for key, _ in pairs).items() if count > 1)
-        raise ValueError(f"{twice[:60]!r} is given twice")
-    return found
-
-
-def _refuse_constant(name: str) -> Any:
-    raise ValueError(f"{name} is no finite number")
+    return read_configuration(file, f"configs/{file.name} of the bundle")
 
 
 def _refuse_expressions(definition: dict[str, Any], where: str) -> None:

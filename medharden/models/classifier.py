@@ -17,6 +17,7 @@ from medharden.models.given import Normaliser, own_network, rebuilt, require_exa
 from medharden.models.low_rank import LowRank
 from medharden.models.origins import require_order
 from medharden.models.outputs import named_output
+from medharden.models.source_view import SourceView
 from medharden.record import ModelRecord
 from medharden.rows import Cases, parts
 from medharden.shortage import shortage
@@ -45,6 +46,8 @@ class Classifier(nn.Module):
         super().__init__()
         self.network = network
         self.record = record
+        self.view: SourceView | None = None
+        """How its source makes its inputs, where that says so in a way that can be followed."""
         self.low_rank: dict[str, LowRank] = {}  # by weight: what of a `lora` branch's is stored in its place
         shape = (1, record.channels) + (1,) * record.dims
         self.register_buffer("mean", _per_channel(record.mean, record.channels).view(shape))
@@ -148,12 +151,20 @@ class Classifier(nn.Module):
         channels = self.record.channels
         if inputs.shape[1] == 1 and channels > 1:
             inputs = inputs.expand(-1, channels, *inputs.shape[2:])
-        logits = named_output(self._answer(self.normalised(inputs)), self.record.output)
+        return self.answered(self.normalised(inputs))
+
+    def answered(self, prepared: Tensor) -> Tensor:
+        """Logits, as `forward` gives them, of what the network itself takes.
+
+        Args:
+            prepared: (N, channels, *spatial) float32, normalised.
+        """
+        logits = named_output(self._answer(prepared), self.record.output)
         if self.record.one_logit:
-            if logits.shape[1:].numel() != 1 or logits.shape[0] != inputs.shape[0]:
+            if logits.shape[1:].numel() != 1 or logits.shape[0] != prepared.shape[0]:
                 raise ModelError(
                     f"the network's last layer has one output, the network answers {tuple(logits.shape)} for "
-                    f"{len(inputs)} cases; set the number of classes in model.arguments, such as num_classes"
+                    f"{len(prepared)} cases; set the number of classes in model.arguments, such as num_classes"
                 )
             logits = logits.reshape(-1, 1)  # as many as there are cases, in a traced graph too
             return torch.cat([torch.zeros_like(logits), logits], dim=1)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from torch import Tensor, nn
 
@@ -12,13 +12,23 @@ from medharden.errors import ModelError
 from medharden.models.architectures import Architecture, build_network, network_size, parse_arch
 from medharden.models.arguments import check_arguments
 from medharden.models.building import require_fit
-from medharden.models.bundle_view import BundleView, view_lines
 from medharden.models.bundles import bundle_classes, bundle_inputs, network_definition
 from medharden.models.classifier import Classifier, state_digest
 from medharden.models.given import own_network
 from medharden.models.naming import Naming
 from medharden.models.origins import origins, require_order
+from medharden.models.source_view import SourceView, require_fed
+from medharden.models.timm_config import (
+    CONFIG_FILE,
+    TimmConfig,
+    config_beside,
+    config_of_checkpoint,
+    normaliser,
+    timm_view,
+    weights_of_folder,
+)
 from medharden.models.weights import Weights, read_weights
+from medharden.models.xray_vision import xray_vision_range
 from medharden.protocol import Input, ModelSpec
 from medharden.record import ModelRecord
 from medharden.text import neutral
@@ -38,14 +48,15 @@ def load_classifier(
     """Loads a pretrained classifier.
 
     Args:
-        path: a timm training checkpoint, a state dict (`.pt`, `.pth`, `.safetensors`), or a MONAI bundle folder.
+        path: a timm training checkpoint, a state dict (`.pt`, `.pth`, `.safetensors`), timm's Hugging Face folder
+            (`config.json` and weights), or a MONAI bundle's folder.
         arch: `timm:NAME`, `monai:NAME`, `torchvision:NAME` or `python:package.module:Class`; needed where the file
             names none. Only `python:` runs code, the user's own, named by the user.
         spec: what the protocol says of the model: architecture, constructor arguments, mean and std.
         dims: spatial dimensions of the data, 2 or 3.
         multilabel: whether each output is a finding of its own, so that one output is one finding and no class of two.
-        fed: how the data are made into the model's inputs, which must be as a bundle says; null refuses a
-            bundle that says it.
+        fed: how the data are made into the model's inputs, which must be as the source says; null refuses a
+            bundle that says it, and is an assumption where timm does.
 
     Returns:
         The classifier in eval mode, on the CPU, in float32: [0, 1] in, logits out.
@@ -54,10 +65,89 @@ def load_classifier(
         ModelError: anything about the file or the architecture that doesn't fit.
     """
     spec = spec or ModelSpec()
-    if path.is_dir():
+    if path.is_dir() and not (path / CONFIG_FILE).is_file():
         return _load_bundle(path, arch, spec, dims, multilabel, fed)
-    weights = read_weights(path, spec.weights)
-    return _assemble(weights, _choose_arch(path.name, weights, arch, spec), "", spec, dims, multilabel)
+    file = weights_of_folder(path) if path.is_dir() else path
+    config = config_beside(file, code=(arch or "").startswith("python:"))
+    weights = read_weights(file, spec.weights)
+    if config is not None:
+        weights = _with_config(weights, config)
+    architecture = _choose_arch(path.name, weights, arch, spec)
+    config = config or config_of_checkpoint(weights.arch, weights.trained, weights.arguments)
+    if config is None or config.arch is None:
+        return _assemble(weights, architecture, "", spec, dims, multilabel)
+    if architecture.source != "timm" or _base(architecture.name) != _base(config.arch):
+        said = f"{config.source} is of timm:{neutral(config.arch)[:60]}, --arch of {architecture.text}: it was not read"
+        weights = replace(weights, said=(*weights.said, said))
+        return _assemble(weights, architecture, "", spec, dims, multilabel)
+    return _load_timm(weights, architecture, config, spec, dims, multilabel, fed)
+
+
+def _base(name: str) -> str:
+    return name.split(".")[0]
+
+
+def _with_config(weights: Weights, config: TimmConfig) -> Weights:
+    """Weights with what the configuration beside them says of them.
+
+    Raises:
+        ModelError: both name an architecture, and not the same.
+    """
+    if weights.arch is not None and config.arch is not None and weights.arch != config.arch:
+        raise ModelError(
+            f"the weights name {neutral(weights.arch)[:60]} as their architecture, {CONFIG_FILE} beside them names "
+            f"{neutral(config.arch)[:60]}; were they parted from their own?"
+        )
+    return replace(
+        weights,
+        arch=weights.arch or config.arch,
+        classes=weights.classes or config.classes,
+        said=(*weights.said, *config.left),
+        source=config.source,
+    )
+
+
+def _load_timm(
+    weights: Weights,
+    arch: Architecture,
+    config: TimmConfig,
+    spec: ModelSpec,
+    dims: int,
+    multilabel: bool,
+    fed: Input | None,
+) -> Classifier:
+    """A classifier of which timm says how its inputs are made."""
+    arch = replace(arch, arguments=config.arguments | arch.arguments)
+    view = _followed(spec, lambda: timm_view(config, arch.name))
+    held = view is not None and spec.view == "source"
+    if view is not None and held and fed is not None:
+        require_fed(spec, view, fed)
+    mean, std = (view.mean, view.std) if view is not None and held else normaliser(config)
+    told = replace(weights, mean=mean or weights.mean, std=std or weights.std)
+    classifier = _assemble(told, arch, "", spec, dims, multilabel)
+    classifier.view = view
+    if view is None or not held:
+        return classifier
+    record = classifier.record
+    origin = record.origins | {"input": f"{view.source}: {' > '.join(view.steps)}"}
+    unheld = f"it is fed as {view.whose} says ({', '.join(view.steps)}); nobody said what it is fed"
+    assumed = record.assumed if fed is not None else (*record.assumed, unheld)
+    classifier.record = replace(record, origins=origin, assumed=assumed)
+    return classifier
+
+
+def _followed(spec: ModelSpec, read: Callable[[], SourceView | None]) -> SourceView | None:
+    """A source's view; null where it can't be followed and the protocol answers for it.
+
+    Raises:
+        ModelError: it can't be followed, and nobody answers for it.
+    """
+    try:
+        return read()
+    except ModelError:
+        if spec.view == "source":
+            raise
+        return None
 
 
 def _choose_arch(name: str, weights: Weights, arch: str | None, spec: ModelSpec) -> Architecture:
@@ -79,11 +169,14 @@ def _choose_arch(name: str, weights: Weights, arch: str | None, spec: ModelSpec)
 def _assemble(
     weights: Weights, arch: Architecture, source: str, spec: ModelSpec, dims: int, multilabel: bool
 ) -> Classifier:
+    of_xrays, beside = xray_vision_range(weights, spec)
     network, found = build_network(arch, weights.state, dims, Naming(spec.prefix, spec.rename))
     network.load_state_dict(found.state, strict=True)
     outputs, channels = network_size(network, found.state, arch)
     network.float().requires_grad_(True)
-    origin = origins(network, weights, found, spec, channels)
+    origin = origins(network, weights, found, of_xrays, channels)
+    if of_xrays is not spec:
+        origin.said.update(dict.fromkeys(("mean", "std"), "torchxrayvision's range, [-1024, 1024] (op_threshs)"))
     record = ModelRecord(
         source=source or arch.source,
         arch=arch.text if source else arch.name,
@@ -100,7 +193,7 @@ def _assemble(
         output=spec.output,
         class_names=weights.classes,
         origins=origin.said,
-        assumed=origin.assumed,
+        assumed=(*origin.assumed, *beside),
         zscore=spec.zscore,
         zscore_nonzero=spec.zscore_nonzero,
     )
@@ -166,14 +259,16 @@ def _load_bundle(
             f"the bundle's network_def names {neutral(target)[:80]!r}; expected one of monai.networks.nets or timm"
         )
     dims = arguments.get("spatial_dims", dims)
-    view = bundle_inputs(path, dims) if spec.view == "source" and dims in (2, 3) else None
-    spec = spec if view is None else _as_the_bundle(spec, view, fed)
+    view = _followed(spec, lambda: bundle_inputs(path, dims)) if dims in (2, 3) else None
+    held = view is not None and spec.view == "source"
+    spec = require_fed(spec, view, fed) if view is not None and held else spec
     for name in ("model.safetensors", "model.pt", "model.pth"):
         if (path / "models" / name).is_file():
             weights = read_weights(path / "models" / name, spec.weights)
             classifier = _assemble(weights, architecture, "bundle", spec, dims, multilabel)
             classifier.record = _named_by_bundle(classifier.record, bundle_classes(path))
-            if view is not None:
+            classifier.view = view
+            if view is not None and held:
                 said = classifier.record.origins | {"mean": "bundle", "std": "bundle", "input": " > ".join(view.steps)}
                 classifier.record = replace(classifier.record, origins=said)
             return classifier
@@ -196,32 +291,3 @@ def _named_by_bundle(record: ModelRecord, names: tuple[str, ...]) -> ModelRecord
         return replace(record, assumed=(*record.assumed, unused))
     require_order(names, record.class_names or names)
     return replace(record, class_names=names, origins=record.origins | {"class order": "bundle (metadata.json)"})
-
-
-def _as_the_bundle(spec: ModelSpec, view: BundleView, fed: Input | None) -> ModelSpec:
-    """The model's normaliser as its bundle has it, where the protocol feeds it likewise.
-
-    Raises:
-        ModelError: the protocol's input, or its normaliser, is another than the bundle's.
-    """
-    parts = ("dims", "spatial", "intensity", "size", "fit")
-    if fed is None or any(getattr(fed, part) != getattr(view.input, part) for part in parts):
-        raise ModelError(
-            f"the bundle says how its inputs are made ({', '.join(view.steps)}), and the protocol's input is another; "
-            f"set {view_lines(view)}, or answer for another input by model.view: protocol"
-        )
-    plain = view.zscore is None and view.range == (0.0, 1.0)
-    theirs: dict[str, Any] = {
-        "mean": (0.0,) if plain else None,
-        "std": (1.0,) if plain else None,
-        "range": None if plain or view.zscore else view.range,
-        "zscore": view.zscore,
-        "zscore_nonzero": view.nonzero,
-    }
-    stated = {name for name in theirs if getattr(spec, name) not in (None, False, theirs[name])}
-    if stated:
-        raise ModelError(
-            f"the bundle normalises its inputs otherwise than the protocol's model.{min(stated)}; leave it out, or "
-            "answer for it by model.view: protocol"
-        )
-    return spec.model_copy(update=theirs)

@@ -19,7 +19,7 @@ _MOST_NAMED = 4
 # what training keeps beside a network: losses, their weights, metrics, counters of averages
 _BESIDE = re.compile(
     r"(?:.*[._])?(?:criterions?|criteria|loss(?:es)?(?:_f\w*)?|\w+_loss|pos_weights?|(?:class|cls)_weights?|metrics?|\w+_metrics?"
-    r"|acc(?:uracy)?|\w+_acc(?:uracy)?|auroc|\w+_auroc|f1|\w+_f1|conf(?:usion)?_?mat(?:rix)?|n_averaged|num_updates|decay)(?:\..*)?"
+    r"|acc(?:uracy)?|\w+_acc(?:uracy)?|auroc|\w+_auroc|f1|\w+_f1|conf(?:usion)?_?mat(?:rix)?|n_averaged|num_updates|decay|op_threshs)(?:\..*)?"
 )
 # names of torchvision's DenseNet before 0.2, which `densenet121` of many a checkpoint still has
 _OLD = re.compile(

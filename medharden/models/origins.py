@@ -15,6 +15,7 @@ from medharden.protocol import ModelSpec
 
 __all__ = ["Origins", "normalisation", "origins", "require_order"]
 
+_XRAYS = ", or model.range: [-1024, 1024] if it is one of torchxrayvision's"
 Numbers = tuple[float, ...]
 
 
@@ -57,7 +58,7 @@ def origins(network: nn.Module, weights: Weights, found: Matched, spec: ModelSpe
                 f"model.{name} states {len(stated)} values and the model takes one channel; expected one, such as "
                 f"their average [{sum(stated) / len(stated):.4g}], which timm takes for grey input"
             )
-        ours = ("protocol", stated), ("checkpoint", getattr(weights, name))
+        ours = ("protocol", stated), (weights.source, getattr(weights, name))
         theirs = ("timm's default for this name: assumed", config.get(name)), ("nothing says: assumed", (nothing,))
         sources[name], value = next((source, value) for source, value in (*ours, *theirs) if value)
         values[name] = _fit(tuple(value), channels, name)
@@ -65,7 +66,7 @@ def origins(network: nn.Module, weights: Weights, found: Matched, spec: ModelSpe
             sources[name] += f" (the average of {len(value)} values, for one channel)"
     said = dict(sources)
     said |= {f"weights {n}": text for n, text in enumerate((*weights.said, *found.said), 1)}
-    said["class order"] = "checkpoint" if weights.classes else "task.classes, or the data's names sorted: assumed"
+    said["class order"] = weights.source if weights.classes else "task.classes, or the data's names sorted: assumed"
     assumed = list(found.assumed)
     guessed = [name for name, source in sources.items() if "assumed" in source]
     if guessed:
@@ -74,6 +75,7 @@ def origins(network: nn.Module, weights: Weights, found: Matched, spec: ModelSpe
         assumed.append(
             f"{shown}: the file does not say what the model was trained with, and another normalisation is another "
             f"model; state {keys} in the protocol"
+            + (_XRAYS if channels == 1 and "features.conv0.weight" in network.state_dict() else "")
         )
     return Origins(values["mean"], values["std"], said, tuple(assumed))
 

@@ -48,6 +48,9 @@ class TensorRef:
     stride: tuple[int, ...]
 
 
+_SHORT_NAME = re.compile(r"[A-Za-z_][\w.]{0,119}", re.ASCII)
+
+
 @dataclass
 class Fields:
     """An object that holds nothing but named values, as an `argparse.Namespace` does."""
@@ -169,10 +172,11 @@ def unpickled(stream: BinaryIO, name: str) -> Unpickled:
         raise Unreadable("damaged, or no torch file") from error
 
 
-def foreign(name: str) -> ModelError:
-    """What is said of a file with more than tensors and plain values in it."""
+def foreign(name: str, kind: str = "") -> ModelError:
+    """What is said of a file with more than tensors and plain values in it; `kind`: the first type that is neither."""
+    of_kind = f" ({kind})" if _SHORT_NAME.fullmatch(kind) else ""
     return ModelError(
-        f"{name} holds pickled Python objects, which could run code when loaded, so it was not opened; "
+        f"{name} holds pickled Python objects{of_kind}, which could run code when loaded, so it was not opened; "
         "expected weights alone: save them with torch.save(model.state_dict(), 'model.pt') or as .safetensors, "
         "and name the architecture with --arch"
     )
@@ -227,7 +231,7 @@ class _Machine:
             raise Unreadable(f"a file with {_ODD_TENSORS[name]} tensors, where plain ones are needed")
         if name not in _KNOWN:
             if len(name) > _LONGEST_NAME or not _BESIDE.fullmatch(name):
-                raise foreign(self.name)
+                raise foreign(self.name, name)
             self.left_out.add(name)
         self.stack.append(_Name(name))
 

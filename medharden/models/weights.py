@@ -5,9 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import stat
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from medharden.models.torch_files import TorchFile, read_torch
 from medharden.models.unpickling import Fields, TensorRef, Unreadable
 from medharden.text import neutral
 
-__all__ = ["LARGEST_WEIGHTS", "Weights", "read_safetensors", "read_weights", "safetensors_metadata"]
+__all__ = ["LARGEST_WEIGHTS", "Weights", "class_names", "read_safetensors", "read_weights", "safetensors_metadata"]
 
 LARGEST_WEIGHTS = 16 * 2**30
 """Bytes of the largest file of weights that is read."""
@@ -30,7 +31,8 @@ _LARGEST_HEADER = 16 * 2**20
 _MOST_CHANNELS = 1024
 _MOST_NAMED = 6
 _STATE_KEYS = ("state_dict", "model_state_dict", "model", "net", "network")
-_NAMES = ("class_names", "classes", "labels", "class_to_idx", "idx_to_class", "id2label", "label2id")
+_NAMES = ("class_names", "classes", "labels", "label_names", "class_to_idx", "idx_to_class", "id2label", "label2id")
+_UNNAMED = re.compile(r"LABEL_\d+")
 _MOST_CLASSES, _LONGEST_CLASS = 1000, 200
 _DTYPES = frozenset(
     {torch.float64, torch.float32, torch.float16, torch.bfloat16}
@@ -49,6 +51,9 @@ class Weights:
         classes: names of its outputs, in their order; empty where it has none.
         said: what was chosen among several, and what was left out.
         file: SHA-256 of the bytes that all of it was read from.
+        arguments: that the training was called with, as far as the file keeps them.
+        trained: its `pretrained_cfg`, where it keeps timm's.
+        source: who names mean, std and classes: `checkpoint`, or a file beside it.
     """
 
     state: dict[str, Tensor]
@@ -58,6 +63,9 @@ class Weights:
     file: str
     classes: tuple[str, ...] = ()
     said: tuple[str, ...] = ()
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    trained: Mapping[str, Any] = field(default_factory=dict)
+    source: str = "checkpoint"
 
 
 def read_weights(path: Path, chosen: str | None = None) -> Weights:
@@ -92,7 +100,7 @@ def read_weights(path: Path, chosen: str | None = None) -> Weights:
         raise ModelError(
             f"{name} can't be read: it is {reason}; expected a state dict (.pt, .pth, .safetensors)"
         ) from None
-    arguments = content.get("args")
+    arguments, trained = content.get("args"), content.get("pretrained_cfg")
     extra = arguments.values if isinstance(arguments, Fields) else content
     arch = content.get("arch")
     return Weights(
@@ -101,8 +109,10 @@ def read_weights(path: Path, chosen: str | None = None) -> Weights:
         mean=_floats(extra, "mean", name),
         std=_floats(extra, "std", name),
         file=digest,
-        classes=_class_names(content),
+        classes=class_names(content),
         said=(*said, *_left_out(file)),
+        arguments=arguments.values if isinstance(arguments, Fields) else {},
+        trained=trained if isinstance(trained, dict) else {},
     )
 
 
@@ -215,8 +225,14 @@ def _left_out(file: TorchFile) -> tuple[str, ...]:
     return (f"beside the weights, of these types nothing was made: {_keys(sorted(file.left_out))}",)
 
 
-def _class_names(content: Mapping[Any, Any]) -> tuple[str, ...]:
-    """Names of the outputs in their order, where the file has a plain list of them, or a mapping to or from numbers."""
+def class_names(content: Mapping[Any, Any]) -> tuple[str, ...]:
+    """Names of the outputs in their order, where there is a plain list of them, or a mapping to or from numbers.
+
+    Those that transformers gives where nobody names them (`LABEL_0`) are none.
+
+    Args:
+        content: of a checkpoint, or of a configuration.
+    """
     for key in _NAMES:
         value = content.get(key)
         if isinstance(value, dict) and value:
@@ -229,7 +245,7 @@ def _class_names(content: Mapping[Any, Any]) -> tuple[str, ...]:
         if not isinstance(value, (list, tuple)) or not 2 <= len(value) <= _MOST_CLASSES:
             continue
         if all(isinstance(v, str) and 0 < len(v) <= _LONGEST_CLASS and v.isprintable() for v in value):
-            return tuple(value)
+            return () if all(_UNNAMED.fullmatch(v) for v in value) else tuple(value)
     return ()
 
 

@@ -4,7 +4,7 @@ from medharden.protocol.attacking import Attack, Precision, Suite, ThreatModel
 from medharden.protocol.changing import ChangeControl, Modification
 from medharden.protocol.deciding import CO_PRIMARY, Bound, ClassFloor, Endpoints, Margin, Robustness, Subgroups
 from medharden.protocol.further import OperatingPoint, WorstGroup
-from medharden.protocol.imaging import Channel, Frames, Input, Intensity, Step, Volume
+from medharden.protocol.imaging import PILLOW_MODES, Channel, Frames, Input, Intensity, Step, Volume
 from medharden.protocol.loading import (
     DEFAULT_PROTOCOL,
     content_digest,
@@ -35,6 +35,7 @@ __all__ = [
     "CORRUPTIONS",
     "CO_PRIMARY",
     "DEFAULT_PROTOCOL",
+    "PILLOW_MODES",
     "TESTED",
     "Attack",
     "Bound",

@@ -10,7 +10,10 @@ from pydantic import BeforeValidator, Field, model_validator
 from medharden.protocol.base import Strict
 from medharden.protocol.sourcing import FilePattern
 
-__all__ = ["Channel", "Frames", "Input", "Intensity", "Step", "Volume"]
+__all__ = ["PILLOW_MODES", "Channel", "Frames", "Input", "Intensity", "Step", "Volume"]
+
+PILLOW_MODES = ("box", "bilinear", "hamming", "bicubic", "lanczos")
+"""Modes of a resize that are Pillow's own filters, on 8 bits."""
 
 _TAKES: dict[str, set[str]] = {  # what each step needs
     "transpose": set(),
@@ -69,11 +72,17 @@ class Step(Strict):
         step: `transpose` exchanges a picture's rows and columns, as MONAI's readers give them; `orientation` turns a
             volume's axes; `spacing` resamples a volume to voxels of `mm` (linear, MONAI's own); `foreground` crops to
             the box of values above 0; `crop` cuts `size` from the centre; `pad` adds zeros about it up to `size`;
-
             `resize` resamples to `size`.
         size: one number an axis.
         mm: one length an axis.
-        mode: of `resize`: `area` averages, `linear` interpolates without smoothing, `nearest` takes the nearest value.
+        mode: of `resize`: `area` averages, `linear` interpolates without smoothing, `nearest` takes the nearest value;
+            `bilinear`, `bicubic`, `lanczos`, `box` and `hamming` are Pillow's filters of a picture, which smooth where
+            it shrinks and work on 8 bits: [0, 1] is rounded to 256 levels before and after.
+        fit: of `resize`: `stretch` takes each axis to its size; `shortest` keeps the proportions and makes the smallest
+            picture that covers `size`. Where `size` is square, its longer side is rounded down, as torchvision's
+            `Resize` does, else to the nearest whole number, as timm's `ResizeKeepRatio` does.
+        place: of `crop`, where the centre lies between two values: `monai` takes MONAI's, have // 2 - size // 2;
+            `torchvision` takes its `CenterCrop`'s, round((have - size) / 2).
         axes: of `orientation`: three letters, such as `RAS`.
         align_corners: of `resize` in mode `linear`: whether the outermost values stay where they are.
     """
@@ -81,7 +90,9 @@ class Step(Strict):
     step: Literal["transpose", "orientation", "spacing", "foreground", "crop", "pad", "resize"]
     size: tuple[Annotated[int, Field(ge=1)], ...] | None = None
     mm: tuple[Annotated[float, Field(gt=0)], ...] | None = None
-    mode: Literal["area", "linear", "nearest"] | None = None
+    mode: Literal["area", "linear", "nearest", "box", "bilinear", "hamming", "bicubic", "lanczos"] | None = None
+    fit: Literal["stretch", "shortest"] = "stretch"
+    place: Literal["monai", "torchvision"] = "monai"
     axes: Annotated[str, Field(pattern=r"^[RLAPSI]{3}$")] | None = None
     align_corners: bool = False
 
@@ -92,6 +103,12 @@ class Step(Strict):
             raise ValueError(f"input.spatial: {self.step} takes {', '.join(sorted(_TAKES[self.step])) or 'nothing'}")
         if self.align_corners and self.mode != "linear":
             raise ValueError("input.spatial: align_corners is of a resize in mode 'linear'")
+        if self.fit != "stretch" and self.step != "resize":
+            raise ValueError("input.spatial: fit is of a resize")
+        if self.place != "monai" and self.step != "crop":
+            raise ValueError("input.spatial: place is of a crop")
+        if self.mode in PILLOW_MODES and len(self.size or ()) != 2:
+            raise ValueError(f"input.spatial: mode {self.mode!r} is of pictures; expected two numbers as size")
         if self.axes is not None and len({"RLAPSI".index(a) // 2 for a in self.axes}) < 3:
             raise ValueError(f"input.spatial: axes {self.axes!r} name one direction twice")
         return self
@@ -204,6 +221,10 @@ class Input(Strict):
                 raise ValueError(f"input.spatial: {step.step} has another number of axes than input.dims, {self.dims}")
             if self.dims == 2 and step.step in ("orientation", "spacing"):
                 raise ValueError(f"input.spatial: {step.step} is of volumes; input.dims is 2")
+            if step.mode in PILLOW_MODES and self.intensity.when == "after":
+                raise ValueError(
+                    f"input.spatial: mode {step.mode!r} works on [0, 1] as 8 bits, so input.intensity.when is before"
+                )
         return self
 
     @model_validator(mode="after")

@@ -46,6 +46,7 @@ from medharden.record.hardening import (
     HardenRecord,
     ValidationRecord,
 )
+from medharden.record.parity import PARITY_TOLERANCE, SourceParity
 from medharden.record.shifted import point_of, under
 from medharden.record.stability import SeedOutcome, StabilityRecord
 
@@ -55,6 +56,7 @@ __all__ = [
     "EXPORTS",
     "INDEPENDENT",
     "MASKED",
+    "PARITY_TOLERANCE",
     "AlikePair",
     "AttackOutcome",
     "AttackRecord",
@@ -94,6 +96,7 @@ __all__ = [
     "SeedOutcome",
     "ShiftPoint",
     "ShiftedAnswers",
+    "SourceParity",
     "StabilityRecord",
     "SubjectOutcome",
     "SubjectTable",

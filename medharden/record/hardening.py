@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from medharden.record.cohort import ModelRecord
 from medharden.record.common import Environment, Finding
+from medharden.record.parity import SourceParity
 
 __all__ = ["BranchRecord", "CostRecord", "EpochRecord", "FrontierPoint", "FusionRecord", "HardenRecord"]
 __all__ += ["ValidationRecord"]
@@ -162,6 +163,7 @@ class HardenRecord:
         hardened, description: SHA-256 of `hardened.safetensors` and of `hardened.json`.
         clean_state_before, clean_state_after: digests of the clean path's parameters and buffers.
         clean_logits_identical: `torch.equal` of its logits on a fixed batch, before and after.
+        parity: whether the model was fed as its source says; null where nobody looked.
         validation: what probes and calibration looked at; null where a version before this was counted wrote it.
     """
 
@@ -182,6 +184,7 @@ class HardenRecord:
     started: str
     finished: str
     findings: tuple[Finding, ...] = ()
+    parity: SourceParity | None = None
     validation: ValidationRecord | None = None
 
     @property

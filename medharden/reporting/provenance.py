@@ -37,6 +37,7 @@ def model_rows(records: RunRecords) -> Rows:
             f"mean {_numbers(original.mean)}, standard deviation {_numbers(original.std)}",
         ),
         *((f"Source of {part}", where) for part, where in original.origins.items()),
+        ("Fed as its source says", _parity(records)),
         (
             "Output",
             f"{head}: {', '.join(records.evaluation.classes)}; {_decided(records)}",
@@ -66,6 +67,11 @@ def model_rows(records: RunRecords) -> Rows:
             )
         )
     return tuple(rows)
+
+
+def _parity(records: RunRecords) -> str:
+    parity = records.harden.parity
+    return "not shown: nobody looked" if parity is None else parity.sentence
 
 
 def data_rows(records: RunRecords) -> Rows:

@@ -192,6 +192,8 @@ def _step_words(step: Step) -> str:
     facts = [" × ".join(f"{v:g}" for v in values) for values in (step.size, step.mm) if values is not None]
     facts += [str(fact) for fact in (step.mode, step.axes) if fact is not None]
     facts += ["corners aligned"] if step.align_corners else []
+    facts += ["in proportion, by the shorter side"] if step.fit == "shortest" else []
+    facts += ["placed as torchvision does"] if step.place == "torchvision" else []
     return " ".join([step.step, *facts]) + (" mm" if step.mm is not None else "")
 
 

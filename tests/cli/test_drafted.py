@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 from command import assert_clear, medharden
 from PIL import Image
+from safetensors.torch import save_file
 from tiny import ARCH, tiny_cohort, tiny_model, tiny_protocol
 
+from medharden.models import timm_module
 from medharden.protocol import load_protocol
 
 
@@ -49,6 +51,29 @@ def test_a_protocol_is_written_from_pictures_with_what_is_seen_and_what_is_to_be
     assert str(pictures) not in text
 
 
+def test_how_the_model_s_source_feeds_it_is_written_and_inspect_takes_it(pictures: Path, tmp_path: Path) -> None:
+    network = timm_module().create_model("test_resnet", num_classes=2, in_chans=1)
+    save_file(network.state_dict(), tmp_path / "model.safetensors")
+    trained = {"input_size": [1, 32, 32], "crop_pct": 0.8, "interpolation": "bilinear", "mean": [0.4], "std": [0.3]}
+    config = {"architecture": "test_resnet", "pretrained_cfg": trained, "label_names": ["normal", "opacity"]}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    code, said = new(pictures, tmp_path / "mine.yaml", "--model", "model.safetensors")
+    assert code == 0, said
+    resize, crop = load_protocol(tmp_path / "mine.yaml").input.spatial
+    assert (resize.size, resize.mode, resize.fit, crop.size) == ((40, 40), "bilinear", "shortest", (32, 32))
+    assert "# As the model's config.json says: resize shortest 40x40 bilinear" in (tmp_path / "mine.yaml").read_text()
+    inspect = ("inspect", "model.safetensors", "--data", pictures, "--json", "--protocol")
+    seen = medharden(*inspect, "mine.yaml", "--parity", 2, cwd=tmp_path)
+    assert seen.returncode == 0, seen.stdout + seen.stderr
+    told = json.loads(seen.stdout)
+    assert told["model"]["assumed"] == []
+    assert (told["parity"]["shown"], told["parity"]["cases"]) == (True, 2)
+    assert told["parity"]["difference"] < 1e-4
+    other = medharden(*inspect, "default", cwd=tmp_path)
+    assert other.returncode == 1
+    assert "says how its inputs are made" in json.loads(other.stdout)["error"]
+
+
 def test_no_protocol_is_overwritten(pictures: Path, tmp_path: Path) -> None:
     (tmp_path / "mine.yaml").write_text("mine\n")
     code, said = new(pictures, tmp_path / "mine.yaml")
@@ -72,6 +97,10 @@ def test_harden_runs_with_what_was_written_once_its_settings_are_small(tmp_path:
     done = medharden("harden", "model.pt", *options, cwd=tmp_path)
     assert done.returncode in (0, 3, 4), done.stdout + done.stderr
     assert json.loads(done.stdout)["verdict"] in ("PASS", "FAIL", "INCONCLUSIVE")
+    record = json.loads((tmp_path / "run" / "harden.json").read_text())
+    assert record["parity"]["why"] == "its file names no pipeline that medharden knows"
+    assert [f["severity"] for f in record["findings"] if f["code"] == "model.parity"] == ["info"]
+    assert "is not shown: its file names no pipeline" in (tmp_path / "run" / "report.html").read_text()
 
 
 @pytest.mark.parametrize(

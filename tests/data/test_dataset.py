@@ -12,7 +12,7 @@ from data_helpers import KEY, class_folders, codes, protocol, sizes
 from torch.utils.data import ConcatDataset, Dataset, TensorDataset
 
 from medharden.audit import canonical_json
-from medharden.data import Cohort, load_cohort, read_single
+from medharden.data import Cohort, given_cases, load_cohort, read_single
 from medharden.errors import DataError, ProtocolError
 from medharden.protocol import Endpoints, Input, Intensity, Margin, Protocol, Splits, Task
 
@@ -262,7 +262,7 @@ def test_a_protocol_for_files_takes_no_dataset_and_one_for_datasets_no_file(tmp_
     with pytest.raises(DataError, match="takes what a dataset in Python gives"):
         load_cohort(folder, spec(), key=KEY)
     with pytest.raises(DataError, match="takes what a dataset in Python gives"):
-        read_single(next(folder.rglob("*.png")), READY, (1, 12, 10))
+        read_single(given_cases([next(folder.rglob("*.png"))], READY)[0], READY, (1, 12, 10))
 
 
 @pytest.mark.parametrize("more", [{"size": (8, 8)}, {"channels": "gray"}])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -12,8 +13,9 @@ from nibabel.orientations import axcodes2ornt, inv_ornt_aff, io_orientation, orn
 from torch import Tensor
 from torch.nn import functional
 
+from medharden.data.view.pillow import resized_by_pillow
 from medharden.errors import DataError
-from medharden.protocol import Step
+from medharden.protocol import PILLOW_MODES, Step
 
 __all__ = ["Affine", "spatial"]
 
@@ -21,6 +23,7 @@ Affine = tuple[tuple[float, ...], ...]
 """4 x 4: voxel indices to millimetres (RAS+)."""
 
 _MOST_VOXELS = 2**27
+_MOST_PIXELS = 2**25
 Placed = npt.NDArray[np.float64]
 _LINEAR = {2: "bilinear", 3: "trilinear"}
 
@@ -62,7 +65,11 @@ def _on_grid(values: Tensor, step: Step) -> Tensor:
         return _foreground(values)
     if step.step == "crop":
         inner = [min(have, want) for have, want in zip(values.shape[1:], size, strict=True)]
-        starts = [have // 2 - want // 2 for have, want in zip(values.shape[1:], inner, strict=True)]
+        pairs = list(zip(values.shape[1:], inner, strict=True))
+        if step.place == "torchvision":
+            starts = [round((have - want) / 2) for have, want in pairs]
+        else:
+            starts = [have // 2 - want // 2 for have, want in pairs]
         return values[(slice(None), *(slice(s, s + n) for s, n in zip(starts, inner, strict=True)))]
     if step.step == "pad":
         margins: list[int] = []
@@ -70,10 +77,32 @@ def _on_grid(values: Tensor, step: Step) -> Tensor:
             lacking = max(want - have, 0)
             margins += [lacking // 2, lacking - lacking // 2]
         return functional.pad(values, margins)
-    return _resized(values, size, step)
+    return _resized(values, _fitted(tuple(values.shape[1:]), size, step.fit), step)
+
+
+def _fitted(have: tuple[int, ...], size: tuple[int, ...], fit: str) -> tuple[int, ...]:
+    """The grid of a resize to `size`, as torchvision's `Resize` and timm's `ResizeKeepRatio` find it.
+
+    Raises:
+        DataError: a sliver of an image, which would become huge.
+    """
+    if fit == "stretch":
+        return size
+    if len(set(size)) == 1:
+        grid = tuple(int(size[0] * now / min(have)) for now in have)
+    else:
+        ratio = min(now / then for now, then in zip(have, size, strict=True))
+        grid = tuple(round(now / ratio) for now in have)
+    if math.prod(grid) > _MOST_PIXELS:
+        raise DataError(
+            f"is so oblong that it would be {'x'.join(map(str, grid))} where its shorter side fits input.spatial"
+        )
+    return grid
 
 
 def _resized(values: Tensor, size: tuple[int, ...], step: Step) -> Tensor:
+    if step.mode in PILLOW_MODES:
+        return resized_by_pillow(values, (size[0], size[1]), step.mode)
     if tuple(values.shape[1:]) == size:
         return values
     if step.mode == "linear":
