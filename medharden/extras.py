@@ -12,7 +12,14 @@ _REPORT = frozenset(("PIL", "jinja2", "junitparser", "markupsafe", "matplotlib",
 _HARDEN = frozenset(("gdcm", "imagehash", "monai", "nibabel", "pydicom", "simplejpeg", "timm", "torch", "torchvision"))
 _EXPORT = frozenset(("google", "onnx", "onnx_ir", "onnxruntime", "onnxscript"))  # google.protobuf comes with onnx
 _JPEG12 = frozenset(("imagecodecs",))
-EXTRAS = {"report": _REPORT, "harden": _REPORT | _HARDEN, "export": _REPORT | _HARDEN | _EXPORT, "jpeg12": _JPEG12}
+_TRACK = frozenset(("mlflow", "tensorboard"))
+EXTRAS = {
+    "report": _REPORT,
+    "harden": _REPORT | _HARDEN,
+    "export": _REPORT | _HARDEN | _EXPORT,
+    "jpeg12": _JPEG12,
+    "track": _TRACK,
+}
 """The modules that each extra brings, by the names under which they are imported."""
 
 
@@ -23,11 +30,12 @@ def missing(error: ModuleNotFoundError) -> MissingPackageError | None:
         error: as it was caught: where it was raised tells a report from all else.
     """
     module = (error.name or "").partition(".")[0]
-    if module not in EXTRAS["export"]:
+    if module not in EXTRAS["export"] | _TRACK:
         return None
     rooms = [str(frame.f_globals.get("__name__")) for frame, _ in traceback.walk_tb(error.__traceback__)]
     reports = module in EXTRAS["report"] and any(room.startswith("medharden.reporting.") for room in rooms)
-    extra = "report" if reports else "export" if module in _EXPORT else "harden"
+    of_one = next((name for name, own in (("export", _EXPORT), ("track", _TRACK)) if module in own), "harden")
+    extra = "report" if reports else of_one
     return MissingPackageError(
         f"this needs {module}, which is not installed: medharden was installed without its extra `{extra}`. Install it "
         f"again from where you had it, with the extra: pip install '.[{extra}]' in its source, or 'FILE.whl[{extra}]'"

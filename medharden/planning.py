@@ -67,7 +67,13 @@ class _Assumed:
 
 
 def plan(
-    protocol: Protocol, counts: Mapping[str, int], *, cases: int | None, discordance: float, loss: float = 0.0
+    protocol: Protocol,
+    counts: Mapping[str, int],
+    *,
+    cases: int | None,
+    discordance: float,
+    loss: float = 0.0,
+    masked: Mapping[str, int] | None = None,
 ) -> Plan:
     """Plans every endpoint of counts, each by itself and all together, since all must pass.
 
@@ -77,6 +83,7 @@ def plan(
         cases: test cases in all, or null.
         discordance: psi in [0, 1], from an earlier comparison.
         loss: the share that is truly lost, of all cases and of each class; no more than the discordance.
+        masked: of how many cases nobody knows each finding; null where all are known.
 
     Raises:
         RangeError: a discordance or loss outside its range, or classes of more cases than there are.
@@ -97,7 +104,7 @@ def plan(
             whole = _row("accuracy", wanted.margin, cases, assumed)
             rows.append(whole)
         elif wanted.metric == "recall" and findings:
-            rows += _of_findings(wanted, protocol, counts, cases, assumed)
+            rows += _of_findings(wanted, protocol, counts, cases, masked or {}, assumed)
         elif wanted.metric == "recall":
             rows += _of_classes(wanted, protocol, counts, assumed)
     unplanned = tuple(m.metric for m in protocol.endpoints.noninferiority if m.metric not in _COUNTED)
@@ -137,13 +144,18 @@ def _of_classes(wanted: Margin, protocol: Protocol, counts: Mapping[str, int], a
 
 
 def _of_findings(
-    wanted: Margin, protocol: Protocol, counts: Mapping[str, int], cases: int | None, assumed: _Assumed
+    wanted: Margin,
+    protocol: Protocol,
+    counts: Mapping[str, int],
+    cases: int | None,
+    masked: Mapping[str, int],
+    assumed: _Assumed,
 ) -> list[PlanRow]:
     """Sensitivity over the cases with a finding, specificity over those without, of each finding that is asked of."""
     rows = []
     for name in wanted.findings or protocol.task.classes or ():
         held = counts.get(name)
-        free = None if held is None or cases is None else cases - held
+        free = None if held is None or cases is None else cases - held - masked.get(name, 0)
         for side, n in (("sensitivity", held), ("specificity", free)):
             margin = wanted.of(f"{side}:{name}", name, side).margin
             rows.append(_row(f"{side} {name}", margin, n, assumed))

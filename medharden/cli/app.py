@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from medharden._version import __version__
+from medharden.cli.choices import Format, Precision, Tracker
 from medharden.cli.console import out, write
 from medharden.cli.evidence import By, ByRole, Independent, MaxDecoded, Seeds, TesterKey, evidence_app
 from medharden.cli.examples import with_examples
@@ -16,6 +16,7 @@ from medharden.cli.local import local_app
 from medharden.cli.released import released_app
 from medharden.cli.ruled import protocol_app
 from medharden.cli.usage import Commands
+from medharden.links import set_followed
 from medharden.sizes import MAX_DECODED
 
 __all__ = ["app"]
@@ -35,22 +36,6 @@ app.add_typer(protocol_app, name="protocol")
 app.add_typer(released_app)
 app.add_typer(local_app)
 app.add_typer(evidence_app)
-
-
-class Precision(StrEnum):
-    """In what the branch's layers are trained."""
-
-    FP32 = "fp32"
-    BF16 = "bf16"
-    FP16 = "fp16"
-
-
-class Format(StrEnum):
-    """How the gate prints its decision."""
-
-    TEXT = "text"
-    JSON = "json"
-    MARKDOWN = "markdown"
 
 
 _DATA, _MODEL, _RUN, _MACHINE, _OUTPUT = "Data", "Model", "Run", "Machine", "Output"  # groups of --help
@@ -134,8 +119,11 @@ def _common(
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
     ] = False,
+    follow_links: Annotated[
+        bool, typer.Option("--follow-links", help="Follow links in the data that leave its folder; on record.")
+    ] = False,
 ) -> None:
-    pass
+    set_followed(follow_links)
 
 
 @app.command()
@@ -168,6 +156,10 @@ def harden(
     key_file: KeyFile = None,
     pictures: Pictures = False,
     ledger: Ledger = None,
+    track: Annotated[
+        Tracker | None,
+        typer.Option("--track", rich_help_panel=_RUN, help="Tell a tracker what the run records, beside; no cases."),
+    ] = None,
     dry_run: Annotated[
         bool,
         typer.Option(
@@ -197,6 +189,7 @@ def harden(
         cache,
         checkpoint_minutes,
         precision.value,
+        track.value if track is not None else "",
         seeds,
     )
     if dry_run:

@@ -14,6 +14,7 @@ from medharden.audit import RunFiles, audited, canonical_json, digest_bytes, gua
 from medharden.cli.console import Stages, announce, out, stage_progress
 from medharden.cli.foretold import foretell
 from medharden.cli.runtime import device_of
+from medharden.cli.tracking import tracking
 from medharden.cli.verdicts import EXIT_CODES, show_verdict
 from medharden.data import Cohort, load_cohort, load_pseudonym_key
 from medharden.data.stored.cases import stored_cases
@@ -61,6 +62,7 @@ class Job:
     cache: Path | None = None
     checkpoint_minutes: float = 10.0
     precision: str = "fp32"
+    track: str = ""
     seeds: int = 1
 
 
@@ -70,23 +72,32 @@ def run_all(job: Job) -> int:
     threat = protocol.input_threat
     require_sources(job)
     job = prepare(job)
-    with ranks.joined(job.device), interruptible(job.run), audited(job.run, "run", writes=_writes()):
+    with (
+        ranks.joined(job.device),
+        tracking(job.track, job.run) as told,
+        interruptible(job.run),
+        audited(job.run, "run", writes=_writes()),
+    ):
+        told.locked(protocol.digest, protocol.seed)
         out.say(f"protocol: {protocol.name}, {threat.norm} eps {threat.eps:.4g} of the input range")
         with stage_progress() as progress:
             original = load_original(job, protocol)
             cohort = load_data(job, protocol, progress)
             _say_what_comes(job, original, cohort, protocol, progress)
             _harden(job, original, cohort, protocol, progress)
+            told.hardened()
             _vary(job, original, cohort, protocol, progress)
             _evaluate(job, original, cohort, protocol, progress)
             if not ranks.first():
                 return 0
+            told.evaluated()
             with guarded(cohort.identifiers, (protocol.model_dump_json(), *cohort.classes)):
                 progress("report", 0, 1)
                 decision = gate(job.run, protocol=protocol.digest, ledger=job.ledger)
                 paths = render(job.run)
                 write_bom(job.run)
                 progress("report", 1, 1)
+            told.decided(decision, job.pictures)
     show_verdict(job.run, decision, next(p for p in paths if p.suffix == ".html"))
     return EXIT_CODES[decision.verdict]
 

@@ -41,16 +41,17 @@ def run_plan(
     """
     protocol = load_protocol(name)
     notes: list[str] = []
+    masked: dict[str, int] = {}
     if data is not None:
         if cases is not None or positives is not None:
             raise ProtocolError(
                 "--data counts the cases itself; leave --cases and --positives out, or leave --data out"
             )
-        cases, patients, counts, notes = _counted(data, protocol, workers, max_decoded, key_file, cache)
+        cases, patients, counts, masked, notes = _counted(data, protocol, workers, max_decoded, key_file, cache)
         notes += _of_patients(protocol, cases, patients, discordance, loss)
     else:
         counts = _given(protocol, cases, positives)
-    planned = plan(protocol, counts, cases=cases, discordance=discordance, loss=loss)
+    planned = plan(protocol, counts, cases=cases, discordance=discordance, loss=loss, masked=masked)
     lost = f"{100 * loss:g} % of cases are truly lost" if loss else "the true change is 0"
     notes.append(f"if {lost} and {100 * discordance:g} % of cases are answered with different success")
     notes += _together(planned)
@@ -126,8 +127,11 @@ def _of_patients(protocol: Protocol, cases: int, patients: int, discordance: flo
 
 def _counted(
     data: Path, protocol: Protocol, workers: int, max_decoded: int, key_file: Path | None, cache: Path | None
-) -> tuple[int, int, dict[str, int], list[str]]:
-    """Test cases, units and cases of each class, identical images once, and what is to be said; no model answers."""
+) -> tuple[int, int, dict[str, int], dict[str, int], list[str]]:
+    """Test cases, units, cases of each class and those that leave it open, and what is to be said; no model answers.
+
+    Identical images count once.
+    """
     from medharden.data import load_cohort, load_pseudonym_key
 
     key = load_pseudonym_key(key_file)
@@ -136,14 +140,16 @@ def _counted(
             data, protocol, key=key, progress=progress, workers=workers, max_decoded=max_decoded, cache=cache
         )
     test, clusters = cohort.record.split("test"), clusters_of(cohort.record, protocol.splits.is_copy)
-    once = {(case.pixels, case.label): case for case in test}.values()
+    once = {(case.pixels, case.label, case.masked): case for case in test}.values()
     numbers = Counter(k for case in once for k in present(case.label))
+    open_ = Counter(k for case in once for k in case.masked)
     notes = [f"the test split has {len(test)} cases of {clusters.patients} patients"]
     if clusters.copies:
         copied = sum(map(len, clusters.copies))
         notes.append(f"{copied} of them are copies, which count once: {clusters.count} units are left")
     notes += [f.message for f in cohort.record.findings if f.code in _UNNAMED]
-    return len(once), clusters.count, {name: numbers[k] for k, name in enumerate(cohort.classes)}, notes
+    counts, masked = ({name: of[k] for k, name in enumerate(cohort.classes)} for of in (numbers, open_))
+    return len(once), clusters.count, counts, masked, notes
 
 
 def _table(planned: Plan) -> Table:

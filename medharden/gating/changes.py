@@ -19,7 +19,7 @@ from medharden.record import CaseTable, ChangeRow, CohortRecord, Endpoint, Findi
 __all__ = ["artefact_bars", "artefact_rows", "change_findings", "change_rows", "held_reason", "plan_endpoints"]
 
 _SECTIONS = ("hardening", "fusion", "threat", "suite", "endpoints", "input", "model", "splits")
-_UNFORESEEABLE = ("task", "cases", "columns", "subgroups", "intended_use")
+_UNFORESEEABLE = ("task", "cases", "columns", "subgroups", "shift", "intended_use")
 
 
 def change_rows(

@@ -8,7 +8,9 @@ adversarial fine-tuning is from Hou et al. 2022 (arXiv 2204.13232), the formulas
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import torch
 from torch import Tensor
@@ -18,6 +20,7 @@ from medharden.hardening.perturbations import TwoFiles
 from medharden.models import Classifier
 from medharden.protocol import ThreatModel
 from medharden.rows import Cases
+from medharden.transfers import Fetched, sent
 
 __all__ = ["CarriedAdversary", "column", "direction", "project", "uniform", "uphill"]
 
@@ -25,16 +28,20 @@ _LEVELS = 127
 _SMALLEST_SHARE, _LARGEST_SHARE = 0.5, 1.5
 _SHARE_UP, _SHARE_DOWN = 1.1, 0.9
 _CONFIDENT = 0.75
+_UNWRITTEN = 2  # batches that wait to be written, in memory
 
 
 class CarriedAdversary:
     """Perturbations of all training cases, one byte a value, with a regulated radius for each case.
 
+    A step neither reads from the device nor waits for the disk: what a case carries is read ahead, and what a step
+    leaves is written once it has come from the device, both in threads.
+
     Attributes:
         codes: (N, C, *spatial) int8, in memory or in two files; a case's perturbation is codes * scale.
-        scale: (N,) float32.
-        share: (N,) float32 in [0.5, 1.5], the case's radius as a share of the common one.
-        visited: (N,) bool.
+        scale: (N,) float32, where the inputs were last.
+        share: (N,) float32 in [0.5, 1.5], the case's radius as a share of the common one; where the inputs were last.
+        visited: (N,) bool, on the host.
     """
 
     def __init__(
@@ -66,6 +73,9 @@ class CarriedAdversary:
         self.share = torch.ones(shape[0])
         self.visited = torch.zeros(shape[0], dtype=torch.bool)
         self._touched = torch.zeros(shape[0], dtype=torch.bool)
+        self._ahead: dict[int, Tensor] = {}
+        self._unwritten: deque[tuple[set[int], Future[None]]] = deque()
+        self._writer = ThreadPoolExecutor(max_workers=1, thread_name_prefix="medharden-carried")
 
     passes = 1
     replays = 1
@@ -75,6 +85,16 @@ class CarriedAdversary:
         """(N, C, *spatial) uniform in [-1, 1] for a whole batch with cases on their first visit; null without."""
         fresh = bool((~self.visited[rows]).any())
         return uniform((len(rows), *like.shape[1:]), generator) if fresh else None
+
+    def fetch(self, rows: Tensor) -> None:
+        """Reads ahead what cases carry that are attacked soon, each once until then; may be called in another thread.
+
+        Args:
+            rows: (n,) case numbers.
+        """
+        known = rows[self.visited[rows]]
+        if len(known):
+            self._ahead.update(zip(known.tolist(), self.codes[known], strict=True))
 
     def attacked(
         self,
@@ -98,13 +118,11 @@ class CarriedAdversary:
         Returns:
             (n, C, *spatial) detached, ready to require a gradient.
         """
-        radii = self._radii(rows, radius, inputs)
-        carried, fresh = torch.zeros_like(inputs), ~self.visited[rows]
-        if bool((~fresh).any()):
-            known = rows[~fresh]
-            carried[~fresh.to(inputs.device)] = self.codes[known].to(inputs) * column(self.scale[known], inputs)
+        radii, fresh = self._radii(sent(rows, inputs.device), radius, inputs), ~self.visited[rows]
+        carried = self._carried(rows, fresh, inputs)
         if noise is not None and bool(fresh.any()):
-            carried = torch.where(column(fresh, inputs), direction(noise.to(inputs), self.threat.norm) * radii, carried)
+            started = direction(sent(noise, inputs.device).to(inputs.dtype), self.threat.norm) * radii
+            carried = torch.where(column(fresh, inputs), started, carried)
         low, high = self.threat.bounds
         return (inputs + project(carried, radii, self.threat.norm)).clamp(low, high).detach()
 
@@ -125,16 +143,17 @@ class CarriedAdversary:
         if radius == 0 and self.held:
             self.leave(rows)  # nothing was attacked: a case's first visit is that at which it is
             return
+        self._settle_on(inputs.device)
+        there = sent(rows, inputs.device)
         if self.regulate:
-            share = self.share[rows]
-            probability = own_probability.detach().cpu()
+            share, probability = self.share[there], own_probability.detach()
             share = torch.where(probability > _CONFIDENT, share * _SHARE_UP, share)
             share = torch.where(probability < 0.5, share * _SHARE_DOWN, share)
-            self.share[rows] = share.clamp(_SMALLEST_SHARE, _LARGEST_SHARE)
+            self.share[there] = share.clamp(_SMALLEST_SHARE, _LARGEST_SHARE)
             self._touched[rows] = True
-        radii, gradient = self._radii(rows, radius, inputs), gradient.nan_to_num(nan=0, posinf=0, neginf=0)
+        radii, gradient = self._radii(there, radius, inputs), gradient.nan_to_num(nan=0, posinf=0, neginf=0)
         moved = attacked - inputs + self.step * radii * uphill(gradient, self.threat.norm)
-        self._store(rows, project(moved, radii, self.threat.norm))
+        self._store(rows, there, project(moved, radii, self.threat.norm))
 
     def leave(self, rows: Tensor) -> None:
         """Takes cases that are not attacked at this visit over to the next turn.
@@ -147,7 +166,9 @@ class CarriedAdversary:
 
     def exchange(self) -> None:
         """Takes over what other processes noted of the cases that were theirs since the last exchange."""
+        self.settle()
         if ranks.count() > 1:
+            self._settle_on(torch.device("cpu"))
             noted = torch.stack([torch.ones_like(self.scale), self.scale, self.share, self.visited.float()])
             ranks.total(noted.mul_(self._touched))
             known = noted[0] > 0
@@ -158,28 +179,74 @@ class CarriedAdversary:
             )
         self._touched.zero_()
 
+    def settle(self) -> None:
+        """Until all that steps left is written.
+
+        Raises:
+            OutputError: it can't be.
+        """
+        while self._unwritten:
+            self._unwritten.popleft()[1].result()
+
     def state(self) -> dict[str, Tensor]:
         """What a resumed run needs, beside the files."""
+        self.settle()
         kept = {} if isinstance(self.codes, TwoFiles) else {"codes": self.codes}
-        return kept | {"scale": self.scale, "share": self.share, "visited": self.visited}
+        return kept | {"scale": self.scale.cpu(), "share": self.share.cpu(), "visited": self.visited}
 
     def restore(self, state: dict[str, Tensor]) -> None:
         """Takes back what `state` gave."""
+        self.settle()
+        self._ahead.clear()
         if not isinstance(self.codes, TwoFiles):
             self.codes.copy_(state["codes"])
         self.scale = state["scale"]
         self.share, self.visited = state["share"], state["visited"]
 
-    def _radii(self, rows: Tensor, radius: float, like: Tensor) -> Tensor:
-        return column(self.share[rows] * radius, like)
+    def _radii(self, there: Tensor, radius: float, like: Tensor) -> Tensor:
+        self._settle_on(like.device)
+        return column(self.share[there] * radius, like)
 
-    def _store(self, rows: Tensor, delta: Tensor) -> None:
+    def _carried(self, rows: Tensor, fresh: Tensor, like: Tensor) -> Tensor:
+        """(n, C, *spatial) what cases carry, zero for those on their first visit; which these are the host knows."""
+        places = (~fresh).nonzero().flatten()
+        if not len(places):
+            return torch.zeros_like(like)
+        known = rows[places]
+        codes = sent(self._read(known), like.device).to(like.dtype)
+        found = codes * column(self.scale[sent(known, like.device)], like)
+        if len(places) == len(rows):
+            return found
+        carried = torch.zeros_like(like)
+        carried[sent(places, like.device)] = found
+        return carried
+
+    def _read(self, known: Tensor) -> Tensor:
+        """(n, C, *spatial) int8 on the host, read ahead or now."""
+        numbers = known.tolist()
+        if any(not waiting.isdisjoint(numbers) for waiting, _ in self._unwritten):
+            self.settle()
+        ahead = [self._ahead.pop(number, None) for number in numbers]
+        there = [codes for codes in ahead if codes is not None]
+        return torch.stack(there) if len(there) == len(numbers) else self.codes[known]
+
+    def _store(self, rows: Tensor, there: Tensor, delta: Tensor) -> None:
         largest = delta.detach().abs().flatten(1).amax(1).clamp(min=1e-12)
-        codes = (delta / column(largest, delta) * _LEVELS).round()
-        self.codes[rows] = codes.to("cpu", torch.int8)
-        self.scale[rows] = largest.cpu() / _LEVELS
+        codes = Fetched((delta / column(largest, delta) * _LEVELS).round().to(torch.int8))
+        self.scale[there] = largest / _LEVELS
         self.visited[rows] = True
         self._touched[rows] = True
+        self._unwritten.append((set(rows.tolist()), self._writer.submit(self._write, rows, codes)))
+        while len(self._unwritten) > _UNWRITTEN:
+            self._unwritten.popleft()[1].result()
+
+    def _write(self, rows: Tensor, codes: Fetched) -> None:
+        self.codes[rows] = codes.get()
+
+    def _settle_on(self, device: torch.device) -> None:
+        """Has what is known of each case lie where the inputs are."""
+        if self.scale.device.type != device.type:
+            self.scale, self.share = sent(self.scale, device), sent(self.share, device)
 
 
 def uphill(gradient: Tensor, norm: str) -> Tensor:
@@ -206,7 +273,7 @@ def direction(noise: Tensor, norm: str) -> Tensor:
 
 def column(values: Tensor, like: Tensor) -> Tensor:
     """(N,) values as (N, 1, ...), to broadcast over each case of `like`."""
-    return values.to(like.device).view(-1, *(1,) * (like.ndim - 1))
+    return sent(values, like.device).view(-1, *(1,) * (like.ndim - 1))
 
 
 def _norm(values: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from medharden.protocol import Hardening
+from medharden.transfers import sent
 
 __all__ = ["Changes", "augment"]
 
@@ -70,7 +71,7 @@ def augment(inputs: Tensor, changes: Changes) -> Tensor:
     """
     if changes.mirrored is not None:
         shape = (-1,) + (1,) * (inputs.ndim - 1)
-        inputs = torch.where(changes.mirrored.to(inputs.device).view(shape), inputs.flip(-1), inputs)
+        inputs = torch.where(sent(changes.mirrored, inputs.device).view(shape), inputs.flip(-1), inputs)
     if changes.shifts:
         lengths = inputs.shape[2:]
         inputs = functional.pad(inputs, [changes.padding] * (2 * len(lengths)), mode="replicate")
@@ -84,7 +85,7 @@ def _vary_tones(inputs: Tensor, tones: Tensor) -> Tensor:
 
     t(x) is (x + d)^g, moved and scaled so that 0 and 1 stay.
     """
-    gamma, contrast, brightness = tones.to(inputs).view(3, -1, *(1,) * (inputs.ndim - 1))
+    gamma, contrast, brightness = sent(tones, inputs.device).to(inputs.dtype).view(3, -1, *(1,) * (inputs.ndim - 1))
     black, white = _OFFSET**gamma, (1 + _OFFSET) ** gamma
     toned = ((inputs + _OFFSET) ** gamma - black) / (white - black)
     varied: Tensor = (((toned - 0.5) * contrast + 0.5) * brightness).clamp(0, 1)

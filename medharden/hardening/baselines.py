@@ -13,6 +13,7 @@ from medharden.hardening.adversary import direction, project, uniform, uphill
 from medharden.hardening.allotting import passes_a_step
 from medharden.models import Classifier, divergence, task_loss
 from medharden.protocol import Hardening, ThreatModel
+from medharden.transfers import sent
 
 __all__ = ["FreeAdversary", "FreshAdversary"]
 
@@ -50,9 +51,9 @@ class FreshAdversary:
         """(n, C, *spatial) the batch under this method's attack on the branch as it stands."""
         if radius == 0:
             return inputs.detach().clone()
-        norm, radii = self.threat.norm, torch.full((len(rows), *(1,) * (inputs.ndim - 1)), radius).to(inputs)
+        norm, radii = self.threat.norm, inputs.new_full((len(rows), *(1,) * (inputs.ndim - 1)), radius)
         assert noise is not None, "drawn by `noise`"  # noqa: S101
-        noise = direction(noise.to(inputs), norm)
+        noise = direction(sent(noise, inputs.device).to(inputs.dtype), norm)
         if self.method in _NOISE:
             delta = _NOISE[self.method] * radii * noise
             delta = delta + _STEP[self.method] * radii * uphill(self._gradient(branch, inputs, delta, labels), norm)
@@ -68,7 +69,13 @@ class FreshAdversary:
     ) -> None:
         """Nothing is carried."""
 
+    def fetch(self, rows: Tensor) -> None:
+        """Nothing is carried."""
+
     def leave(self, rows: Tensor) -> None:
+        """Nothing is carried."""
+
+    def settle(self) -> None:
         """Nothing is carried."""
 
     def exchange(self) -> None:
@@ -133,6 +140,12 @@ class FreeAdversary:
         radii = torch.full_like(inputs[:, :1], radius)
         moved = self._fitting(inputs) + radii * uphill(gradient, self.threat.norm)
         self.delta = project(moved, radii, self.threat.norm).detach()
+
+    def fetch(self, rows: Tensor) -> None:
+        """Perturbations are on the device."""
+
+    def settle(self) -> None:
+        """Perturbations are on the device."""
 
     def leave(self, rows: Tensor) -> None:
         """Perturbations belong to places in the batch."""

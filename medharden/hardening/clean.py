@@ -5,10 +5,12 @@ from __future__ import annotations
 import copy
 import statistics
 import time
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import Tensor
 
 from medharden import ranks
 from medharden.attacks import lay_out
@@ -19,6 +21,7 @@ from medharden.models import Classifier, task_loss
 from medharden.protocol import Hardening
 from medharden.record import Progress
 from medharden.rows import read_ahead
+from medharden.transfers import held, sent, settled
 
 __all__ = ["clean_epoch_seconds", "fine_tune", "step_seconds"]
 
@@ -93,8 +96,10 @@ def _clean_epochs(
     for _ in range(epochs):
         order = rows[torch.randperm(len(rows), generator=generator).numpy()]
         started = time.perf_counter()
-        for read in read_ahead(cohort.batch, [_own(part) for part in np.array_split(order, batches)[:most]]):
-            inputs, labels = (t.to(device) for t in read)
+        for read in read_ahead(
+            partial(_read, cohort, device), [_own(part) for part in np.array_split(order, batches)[:most]]
+        ):
+            inputs, labels = (sent(t, device) for t in read)
             optimiser.param_groups[0]["lr"] = learning_rate(settings, len(seconds) / total)
             changes = Changes.drawn(len(inputs), inputs.ndim - 2, settings, generator)
             loss = task_loss(model(augment(inputs, changes)), labels)
@@ -102,6 +107,8 @@ def _clean_epochs(
             loss.backward()  # type: ignore[no-untyped-call]
             torch.nn.utils.clip_grad_norm_(model.parameters(), settings.grad_clip)
             optimiser.step()
+            if most is not None:
+                settled(device)
             now = time.perf_counter()
             seconds.append(now - started)
             started = now
@@ -109,6 +116,11 @@ def _clean_epochs(
                 progress("train", len(seconds), total)
     lay_out(model, model.record.dims, fast=False)
     return seconds
+
+
+def _read(cohort: Cohort, device: str, rows: npt.NDArray[np.int64]) -> tuple[Tensor, Tensor]:
+    inputs, labels = cohort.batch(rows)
+    return held(inputs, device), labels
 
 
 def _own(rows: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:

@@ -110,6 +110,12 @@ class MarginAdversary:
         self.margin[rows] = self._next[rows]
         self._touched[rows] = True
 
+    def fetch(self, rows: Tensor) -> None:
+        """Nothing lies in a file."""
+
+    def settle(self) -> None:
+        """Nothing lies in a file."""
+
     def leave(self, rows: Tensor) -> None:
         """Margins of cases that are left clean stay."""
 

@@ -135,6 +135,7 @@ class Probe:
         """
         answered, steps = self._answers(branch), self._protocol.hardening.probe_steps
         self._measured += 1
+        self._adversary.settle()
         if self._codes is not None:
             self._codes.turn(self._measured)
         few = steps if self.last_robust is None else self.allotment.steps_again(self._protocol.hardening)

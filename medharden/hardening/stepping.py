@@ -23,6 +23,7 @@ from medharden.hardening.margins import MarginAdversary
 from medharden.models import Classifier, answered_rightly, divergence, probability_of_truth, task_loss
 from medharden.protocol import Hardening
 from medharden.shortage import no_memory
+from medharden.transfers import sent
 
 __all__ = ["Adversary", "Steps"]
 
@@ -192,7 +193,7 @@ class Steps:
         if self.teacher is None:
             return loss
         weight, temperature = self.settings.teacher.weight, self.settings.teacher.temperature
-        taught = self.teacher[part].to(logits) / temperature
+        taught = sent(self.teacher[part], logits.device).to(logits.dtype) / temperature
         apart = divergence(logits / temperature, taught, multilabel=multilabel, known=known)
         return (1 - weight) * loss + weight * temperature**2 * apart
 

@@ -33,6 +33,7 @@ from medharden.models import Classifier, logits_in_batches
 from medharden.protocol import Protocol
 from medharden.record import EpochRecord, Finding, Progress
 from medharden.rows import read_ahead
+from medharden.transfers import held, sent, settled
 
 __all__ = ["BranchTraining"]
 
@@ -218,7 +219,7 @@ class BranchTraining:
                 radius = 1.0  # what most steps take, not those before the ramp
             for group in self.optimiser.param_groups:
                 group["lr"] = rate
-            inputs, labels = (t.to(self.device) for t in read)
+            inputs, labels = (sent(t, self.device) for t in read)
             outcomes = [
                 self.steps.take(part, inputs, labels, self.threat.eps * radius, generator, self.optimiser)
                 for _ in range(self.adversary.replays)
@@ -233,9 +234,8 @@ class BranchTraining:
                 after_step()
         seen.read()
         self.adversary.exchange()
-        for parameter in self.branch.parameters():
-            if parameter.requires_grad:
-                ranks.from_first(parameter.data)  # equal already, unless devices of two kinds round differently
+        for parameter in (p for p in self.branch.parameters() if p.requires_grad):
+            ranks.from_first(parameter.data)  # equal already, unless devices of two kinds round differently
         return float(np.mean(seen.losses)), rate, float(np.mean(seen.rights)), radius
 
     def time_steps(self, most: float) -> list[float]:
@@ -243,6 +243,7 @@ class BranchTraining:
         marks = [time.perf_counter()]
 
         def mark() -> None:
+            settled(self.device)
             marks.append(time.perf_counter())
             if marks[-1] - marks[0] > most:
                 raise _EnoughError
@@ -258,8 +259,11 @@ class BranchTraining:
         return generator, torch.randperm(len(self.rows), generator=generator)
 
     def _read(self, part: Tensor) -> tuple[Tensor, Tensor]:
-        """This process's share of a batch."""
-        return self.cohort.batch(self.rows[part.numpy()[ranks.share(len(part))]])
+        """This process's share of a batch, and what its cases carry, ahead of their step and in another thread."""
+        mine = part[ranks.share(len(part))]
+        inputs, labels = self.cohort.batch(self.rows[mine.numpy()])
+        self.adversary.fetch(mine)
+        return held(inputs, self.device), labels
 
     def _keep(self, result: ProbeResult) -> None:
         """Best: clean losses within the margins; of these the latest within one standard error of the most robust.
@@ -332,9 +336,8 @@ class BranchTraining:
     def load(self, weights: dict[str, Tensor]) -> None:
         """Copies trained weights into the branch."""
         with torch.no_grad():
-            for name, parameter in self.branch.named_parameters():
-                if name in weights:
-                    parameter.copy_(weights[name])
+            for name, parameter in ((n, p) for n, p in self.branch.named_parameters() if n in weights):
+                parameter.copy_(weights[name])
 
     def snapshot(self) -> dict[str, Any]:
         """Tensors and plain values to go on from after this step or epoch, beside the files of perturbations."""

@@ -92,14 +92,14 @@ def test_a_disk_that_gives_an_input_output_error_is_one_case_and_no_defect(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     root = class_folders(tmp_path / "data")
-    read_case = worker.read_case
+    read_parts = worker.read_parts
 
     def broken(paths, spec, hold):
-        if paths[0].name == "7.png":
-            raise OSError(errno.EIO, os.strerror(errno.EIO), str(paths[0]))
-        return read_case(paths, spec, hold)
+        if paths[0][0].name == "7.png":
+            raise OSError(errno.EIO, os.strerror(errno.EIO), str(paths[0][0]))
+        return read_parts(paths, spec, hold)
 
-    monkeypatch.setattr("medharden.data.sources.folder.read_case", broken)
+    monkeypatch.setattr("medharden.data.sources.folder.read_parts", broken)
     with pytest.raises(DataError, match="2 of 20 cases can't be used") as caught:
         load_cohort(root, protocol(), key=KEY)
     assert all("7.png" not in p.reason for p in caught.value.problems)

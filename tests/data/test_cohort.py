@@ -105,7 +105,7 @@ def test_rows_that_name_no_usable_file_are_problems(tmp_path):
     counts = Counter(p.reason for p in caught.value.problems)
     assert counts == {
         "has a path that leaves the manifest's folder": 3,
-        "is a link that leaves the manifest's folder": 1,
+        "is a link that leaves the manifest's folder (medharden --follow-links follows it)": 1,
         "is listed, but its file is missing": 1,
         "is a folder, expected one file a case": 1,
         "has no label": 1,

@@ -108,15 +108,6 @@ def test_findings_are_numbers_a_finding_and_unclear_ones_follow_the_protocol() -
     assert "data.unclear_labels" in codes(found)
 
 
-def test_a_finding_that_nobody_knows_of_a_case_is_left_out_of_it() -> None:
-    task = Task(kind="multilabel", classes=("Effusion", "Mass"), uncertain="mask")
-    labels = torch.tensor([[row % 2, row // 2 % 2] for row in range(40)], dtype=torch.float32)
-    labels[4, 0] = -1.0
-    found = cohort(TensorDataset(torch.rand(40, 1, 8, 8), labels), spec(task=task, endpoints=BOTH), classes=None)
-    assert found.record.cases[4].masked == (0,)
-    assert found.labels([4]).isnan().tolist() == [[True, False]]
-
-
 # --- splits and patients -----------------------------------------------------------------------------------------
 
 
@@ -271,7 +262,7 @@ def test_a_protocol_for_files_takes_no_dataset_and_one_for_datasets_no_file(tmp_
     with pytest.raises(DataError, match="takes what a dataset in Python gives"):
         load_cohort(folder, spec(), key=KEY)
     with pytest.raises(DataError, match="takes what a dataset in Python gives"):
-        read_single(next(iter(given_cases([next(folder.rglob("*.png"))], READY))), READY, (1, 12, 10))
+        read_single(given_cases([next(folder.rglob("*.png"))], READY)[0], READY, (1, 12, 10))
 
 
 @pytest.mark.parametrize("more", [{"size": (8, 8)}, {"channels": "gray"}])

@@ -437,7 +437,7 @@ def test_a_datalist_of_monai_is_read(tmp_path: Path, lists: tuple[str, ...]) -> 
         ("{", "can't be read as JSON"),
         ([], "no list of cases"),
         ({"training": []}, "no list of cases"),
-        ({"training": [1, {"image": 2}, {"image": ["a", "b"], "label": 0}]}, "no column for the path"),
+        ({"training": [1, {"image": 2}, {"image": ["a", "b"], "label": 0}]}, "lists up to 2 images a case"),
     ],
 )
 def test_what_is_no_datalist_is_refused(tmp_path: Path, content: object, words: str) -> None:
@@ -451,9 +451,8 @@ def test_a_case_of_several_images_is_refused_and_not_cut_to_one(tmp_path: Path) 
         volume(tmp_path / f"{n}.nii.gz", n)
         cases.append({"image": f"{n}.nii.gz", "label": n % 2})
     cases.append({"image": ["0.nii.gz", "1.nii.gz"], "label": 0})
-    with pytest.raises(DataError, match="lists 2 images") as caught:
+    with pytest.raises(DataError, match="lists up to 2 images a case"):
         load_cohort(datalist(tmp_path, {"training": cases}), protocol(input=Input(dims=3)), key=KEY)
-    assert len(caught.value.problems) == 1
 
 
 @pytest.mark.parametrize(

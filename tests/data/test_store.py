@@ -336,14 +336,14 @@ def test_processes_read_as_threads_do(tmp_path, monkeypatch):
 DYING = """
 import os, sys
 from medharden.data.store import worker
-real = worker.read_case
+real = worker.read_parts
 def read(paths, spec, hold):
     hold.take(hold.limit)
     print("noise", flush=True)
-    if "bad" in paths[0].name:
+    if "bad" in paths[0][0].name:
         os.kill(os.getpid(), 9)
     return real(paths, spec, hold)
-worker.read_case = read
+worker.read_parts = read
 worker.main()
 """
 

@@ -11,7 +11,7 @@ from gating_factory import Records, records
 from gating_releases import OLD, decision_of, released
 
 from medharden.errors import ProtocolError
-from medharden.gating import Release
+from medharden.gating import Release, changes
 from medharden.gating.changes import artefact_bars, artefact_rows
 from medharden.protocol import Protocol, parse_protocol
 from medharden.record import CaseRecord, Endpoint, GateDecision, Verdict
@@ -151,3 +151,8 @@ def test_a_plan_that_says_nothing_is_refused(plan: str, said: str) -> None:
     text = "schema_version: 1\nname: a\ntitle: A\nintended_use: T.\nthreat: {eps: 0.1}\nchange_control:\n"
     with pytest.raises(ProtocolError, match=said):
         parse_protocol(f"{text}  modifications: {plan}\n", "a.yaml")
+
+
+def test_every_section_of_a_protocol_that_decides_is_compared() -> None:
+    compared = {*changes._SECTIONS, *changes._UNFORESEEABLE, "seed", "change_control"}
+    assert set(Protocol.model_fields) - compared == {"schema_version", "name", "title", "report"}

@@ -3,16 +3,11 @@
 from __future__ import annotations
 
 import os
-import random
-import signal
-import subprocess
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 import torch
-from command import environment
 from tiny import tiny_cohort, tiny_model, tiny_protocol
 
 from medharden.data import Cohort
@@ -114,53 +109,6 @@ def test_a_checkpoint_within_an_epoch_is_written_when_it_is_due_alone(
     progress, heard = stopped_at(None)
     assert harden(original, cohort, settings(), tmp_path, progress=progress).hardened == whole.weights
     assert whole.said[8] < heard[0] < whole.said[9], "the second epoch is taken up"
-
-
-RUN = """
-import sys
-from pathlib import Path
-import torch
-from medharden.data import load_cohort
-from medharden.hardening import harden
-from medharden.models import load_classifier
-from tiny import ARCH, KEY
-from test_hardening_resume import settings
-torch.set_num_threads(1)
-folder, run = Path(sys.argv[1]), Path(sys.argv[2])
-cohort = load_cohort(folder / "tiny.npz", settings(), key=KEY)
-model = load_classifier(folder / "model.pt", arch=ARCH)
-said = lambda stage, done, total: print(stage, done, flush=True)
-print("weights", harden(model, cohort, settings(), run, checkpoint_minutes=0, progress=said).hardened, flush=True)
-"""
-
-
-def killed_or_done(folder: Path, run: Path, after: int) -> str:
-    """Runs hardening in a process of its own and kills it after so many lines; the weights where it came to them."""
-    process = subprocess.Popen(
-        [sys.executable, "-c", RUN, str(folder), str(run)],
-        stdout=subprocess.PIPE, text=True, env=environment(), cwd=Path(__file__).parent,
-    )  # fmt: skip
-    assert process.stdout is not None
-    with process.stdout:
-        for count, line in enumerate(process.stdout):
-            if line.startswith("weights"):
-                process.wait()
-                return line.split()[1]
-            if count == after:
-                os.kill(process.pid, signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL, "it ended by itself, without weights"
-    return ""
-
-
-@pytest.mark.slow
-def test_five_kills_at_any_moment_end_in_the_same_weights(tmp_path: Path, folder: Path, original: Classifier) -> None:
-    wanted = killed_or_done(folder, tmp_path / "whole", -1)
-    draws, kills, weights = random.Random(7), 0, ""
-    while not weights:
-        weights = killed_or_done(folder, tmp_path / "run", draws.randrange(2, 9) if kills < 5 else -1)
-        kills += not weights
-    assert kills == 5
-    assert weights == wanted
 
 
 def test_a_checkpoint_of_another_version_is_not_taken_up_and_that_is_said(

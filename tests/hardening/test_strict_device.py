@@ -18,7 +18,11 @@ CASES = (
     "guarded, norm, l2",
     "robust, full, linf, three classes",
     "mixed, norm, several findings",
+    "guarded, full, l2, several findings",
+    "guarded, lora, l2, volumes",
+    "mixed, norm, linf, volumes",
 )
+METHODS = ("carried", "free", "pgd", "trades", "n-fgsm", "fgsm-rs")
 
 
 @pytest.fixture(scope="module")
@@ -43,8 +47,23 @@ def test_a_run_on_a_strict_device_comes_to_what_it_does_on_the_processor(seen: d
 
 
 @pytest.mark.slow
-def test_the_host_reads_no_scalar_in_a_training_step(seen: dict[str, Any]) -> None:
-    """48 steps more in as many epochs, and not even half as many reads more."""
-    short, long = seen["cases"]["robust, full, linf, three classes"]["strict"], seen["longer"]
+@pytest.mark.parametrize("case", CASES)
+def test_host_and_device_wait_for_each_other_in_no_training_step(seen: dict[str, Any], case: str) -> None:
+    there = seen["cases"][case]["strict"]
+    assert there["waits"] == [0] * there["steps"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", METHODS)
+def test_nor_do_they_under_another_method_with_every_augmentation(seen: dict[str, Any], method: str) -> None:
+    there = seen["methods"][method]
+    assert there["waits"] == [0] * there["steps"]
+    assert there["steps"] >= 12
+
+
+@pytest.mark.slow
+def test_what_steps_gave_is_read_once_in_many_and_not_in_each(seen: dict[str, Any]) -> None:
+    """48 steps more in as many epochs, and not even half as many waits more, those between steps counted."""
+    short, long = seen["cases"][seen["long"]]["strict"], seen["longer"]
     assert long["steps"] - short["steps"] == 48
     assert long["reads"] - short["reads"] < 24

@@ -117,3 +117,24 @@ class Cached(TinyNet):
 
     def forward(self, inputs: Tensor) -> Tensor:
         return super().forward(inputs) * self.kept[0]
+
+
+class TinyVolumeNet(nn.Module):
+    """A small network of volumes with batch normalisation: (N, 1, any, any, any) to (N, num_classes)."""
+
+    def __init__(self, num_classes: int = 2, in_channels: int = 1) -> None:
+        super().__init__()
+        self.features = nn.Sequential(
+            nn.Conv3d(in_channels, 8, 3, stride=2, padding=1),
+            nn.BatchNorm3d(8),
+            nn.ReLU(),
+            nn.Conv3d(8, 16, 3, stride=2, padding=1),
+            nn.BatchNorm3d(16),
+            nn.ReLU(),
+            nn.AdaptiveAvgPool3d(2),
+            nn.Flatten(),
+        )
+        self.classifier = nn.Linear(128, num_classes)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return self.classifier(self.features(inputs))

@@ -90,7 +90,8 @@ def test_every_module_that_is_imported_comes_with_the_extra_that_is_said() -> No
                     continue
                 given = {name.lower() for name in brought[module]}
                 extra = next(
-                    (name for name in ("report", "harden", "export", "jpeg12") if module in EXTRAS[name]), "gate"
+                    (name for name in ("report", "harden", "export", "jpeg12", "track") if module in EXTRAS[name]),
+                    "gate",
                 )
                 own = {
                     "markupsafe": "jinja2",

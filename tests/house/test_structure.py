@@ -36,12 +36,14 @@ LAYERS = (
         "files",
         "foreign",
         "heap",
+        "links",
         "patients",
         "pinning",
         "shortage",
         "sizes",
         "text",
     ),
+    ("transfers",),
     ("errors", "_version"),
 )
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}

@@ -182,3 +182,12 @@ def test_a_plan_counts_the_cases_with_and_without_each_finding() -> None:
     assert cases["accuracy"] == 40
     assert (cases["sensitivity viral"], cases["specificity viral"]) == (10, 30)
     assert "finding_auroc" in planned.unplanned
+    masked = plan(
+        parse_protocol(text, "mine.yaml"),
+        {"pneumonia": 30, "bacterial": 20, "viral": 10},
+        cases=40,
+        discordance=0.05,
+        masked={"viral": 7},
+    )
+    cases = {row.endpoint: row.cases for row in masked.rows}
+    assert (cases["sensitivity viral"], cases["specificity viral"], cases["accuracy"]) == (10, 23, 40)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +12,7 @@ from medharden.data.formats.image import StoredImage
 from medharden.data.formats.limits import Hold
 from medharden.data.sources.companions import chosen, refuse_companions, refuse_folders_of_files
 from medharden.errors import DataError, Problem
+from medharden.links import outside, walked
 from medharden.protocol import Protocol
 from medharden.record import Finding
 
@@ -153,7 +153,14 @@ def list_folder(root: Path, protocol: Protocol, name: Callable[[str], str]) -> L
                 continue
             below.append((path.relative_to(folder).as_posix(), folder.relative_to(root).as_posix()))
             if outside(root, path):
-                problems.append(Problem(name(text), "is a link that leaves the data's folder", folder.name, split))
+                problems.append(
+                    Problem(
+                        name(text),
+                        "is a link that leaves the data's folder (medharden --follow-links follows it)",
+                        folder.name,
+                        split,
+                    )
+                )
             else:
                 entries.append(Entry(text=text, label=folder.name, split=split, path=path))
     if not protocol.input.channels_from:
@@ -167,14 +174,6 @@ def list_folder(root: Path, protocol: Protocol, name: Callable[[str], str]) -> L
         problems=tuple(problems),
         findings=(*_ignored(ignored), *unchosen_files(unchosen)),
     )
-
-
-def outside(root: Path, path: Path) -> bool:
-    """Whether a path, links followed, leaves the folder; links in a circle lead nowhere and count as leaving it."""
-    try:
-        return not path.resolve().is_relative_to(root.resolve())
-    except RuntimeError:
-        return True
 
 
 def sorted_classes(names: set[str]) -> tuple[str, ...]:
@@ -203,7 +202,5 @@ def _subfolders(folder: Path) -> list[Path]:
 
 
 def _files(folder: Path) -> Iterator[Path]:
-    """Every visible file below a folder; linked folders are not entered."""
-    for here, below, names in os.walk(folder):
-        below[:] = sorted(b for b in below if not b.startswith((".", "__")))
-        yield from (Path(here) / n for n in sorted(names) if not n.startswith("."))
+    """Every visible file below a folder."""
+    return (here / name for here, names in walked(folder) for name in names)

@@ -12,9 +12,10 @@ from medharden.data.formats.dicomdir import DICOMDIR, series_of_dicomdir
 from medharden.data.formats.files import looks_like_image
 from medharden.data.formats.gathering import Unit, gather
 from medharden.data.sources.channels import ChannelPatterns
-from medharden.data.sources.folder import Entry, frame_suffix, outside
+from medharden.data.sources.folder import Entry, frame_suffix
 from medharden.data.sources.frames import frames_of_file
 from medharden.errors import DataError
+from medharden.links import outside, walked
 from medharden.protocol import Input
 
 __all__ = ["Given", "given_cases"]
@@ -153,9 +154,8 @@ def _joined(folder: Path, name: str) -> str:
 
 
 def _images(folder: Path) -> Iterator[Path]:
-    for here, below, names in os.walk(folder):
-        below[:] = sorted(b for b in below if not b.startswith((".", "__")))
-        for name in sorted(names):
-            path = Path(here) / name
+    for here, names in walked(folder):
+        for name in names:
+            path = here / name
             if path.is_file() and looks_like_image(path) and not outside(folder, path):
                 yield path

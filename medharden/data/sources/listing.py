@@ -16,7 +16,9 @@ from medharden.data.sources.manifest import find_manifest, list_manifest, why_no
 from medharden.data.sources.patient_paths import named_by_path
 from medharden.data.sources.series import in_series
 from medharden.errors import DataError
+from medharden.links import followed, leaves
 from medharden.protocol import Protocol
+from medharden.record import Finding
 from medharden.sizes import MAX_DECODED
 
 __all__ = ["list_source", "locate_case"]
@@ -100,11 +102,22 @@ def list_source(
         )
     if not listing.entries and not listing.problems:
         raise DataError("found no DICOM, NIfTI, PNG, JPEG or TIFF file in the data")
+    listing = replace(listing, findings=(*listing.findings, *_behind_links(source, listing)))
     if protocol.input.frames == "all":
         listing = in_frames(listing)
     if protocol.splits.patient_from is not None and listing.source != "npz":
         listing = replace(listing, entries=tuple(named_by_path(listing.entries, protocol.splits.patient_from)))
     return listing
+
+
+def _behind_links(source: Path, listing: Listing) -> tuple[Finding, ...]:
+    """That files lie outside the folder of the data, which happens where links are followed alone."""
+    root = source if source.is_dir() else source.parent
+    count = followed() and sum(leaves(root, path) for entry in listing.entries for path in entry.paths)
+    if not count:
+        return ()
+    message = f"{count} files lie behind links that leave the folder of the data; they were followed (--follow-links)."
+    return (Finding("data.links_followed", "warning", message),)
 
 
 def _list_folder(source: Path, protocol: Protocol, name: Callable[[str], str]) -> Listing:

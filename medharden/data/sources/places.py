@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import unicodedata
 from collections import Counter
@@ -13,13 +12,13 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from medharden.data.formats.files import IMAGE_ENDINGS
 from medharden.data.formats.gathering import Unit
-from medharden.data.sources.folder import outside
 from medharden.data.sources.series import SeriesBelow
+from medharden.links import outside, walked
 
 __all__ = ["FOLDER", "MISSING", "Found", "Places"]
 
 _LEAVES = "has a path that leaves the manifest's folder"
-_LINK = "is a link that leaves the manifest's folder"
+_LINK = "is a link that leaves the manifest's folder (medharden --follow-links follows it)"
 MISSING = "is listed, but its file is missing"
 FOLDER = "is a folder, expected one file a case"
 _MOST_SHOWN = 6
@@ -171,10 +170,9 @@ class Places:
     @cached_property
     def _files(self) -> list[str]:
         found = []
-        for here, below, names in os.walk(self.root):
-            below[:] = sorted(b for b in below if not b.startswith((".", "__")))
-            folder = Path(here).relative_to(self.root).as_posix()
-            found += [name if folder == "." else f"{folder}/{name}" for name in names if not name.startswith(".")]
+        for here, names in walked(self.root):
+            folder = here.relative_to(self.root).as_posix()
+            found += [name if folder == "." else f"{folder}/{name}" for name in names]
         return found
 
     @cached_property

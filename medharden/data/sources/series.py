@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
@@ -11,8 +10,9 @@ from pathlib import Path
 from medharden.data.formats.dicomdir import dicomdir_of, series_of_dicomdir
 from medharden.data.formats.files import looks_like_image
 from medharden.data.formats.gathering import LEFT_ASIDE, Unit, gather
-from medharden.data.sources.folder import Entry, Listing, outside
+from medharden.data.sources.folder import Entry, Listing
 from medharden.errors import Problem
+from medharden.links import outside, walked
 from medharden.protocol import Input
 from medharden.record import Finding
 
@@ -123,9 +123,8 @@ class SeriesBelow:
         return self._beside[path.parent].get(path)
 
     def _images(self, folder: Path) -> Iterator[Path]:
-        for here, below, names in os.walk(folder):
-            below[:] = sorted(b for b in below if not b.startswith((".", "__")))
-            yield from (path for n in sorted(names) if self._is_image(path := Path(here) / n))
+        for here, names in walked(folder):
+            yield from (path for n in names if self._is_image(path := here / n))
 
     def _is_image(self, path: Path) -> bool:
         return path.is_file() and looks_like_image(path) and not outside(self._root, path)

@@ -1,0 +1,70 @@
+"""Links in the data: those that leave its folder are refused unless they are to be followed, and circles end."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from pathlib import Path
+
+__all__ = ["followed", "leaves", "links_followed", "outside", "set_followed", "walked"]
+
+_FOLLOWED: ContextVar[bool] = ContextVar("links_followed", default=False)
+
+
+def set_followed(on: bool) -> None:
+    """Says whether, from here on, links that leave the folder of the data are followed, as by `--follow-links`."""
+    _FOLLOWED.set(on)
+
+
+def followed() -> bool:
+    """Whether they are."""
+    return _FOLLOWED.get()
+
+
+@contextmanager
+def links_followed() -> Iterator[None]:
+    """Follows links that leave the folder of the data, for as long as it lasts."""
+    token = _FOLLOWED.set(True)
+    try:
+        yield
+    finally:
+        _FOLLOWED.reset(token)
+
+
+def leaves(root: Path, path: Path) -> bool:
+    """Whether a path, links followed, lies outside a folder; links in a circle lead nowhere and count as outside."""
+    try:
+        return not path.resolve().is_relative_to(root.resolve())
+    except (OSError, RuntimeError):
+        return True
+
+
+def outside(root: Path, path: Path) -> bool:
+    """Whether a path is none of a folder's: it leaves it, unless links are followed and it leads somewhere."""
+    return leaves(root, path) and not (_FOLLOWED.get() and _exists(path))
+
+
+def walked(root: Path) -> Iterator[tuple[Path, list[str]]]:
+    """Each visible folder below a root with the names of its visible files, sorted.
+
+    Linked folders are entered where links are followed, each folder once, so that links in a circle end.
+    """
+    seen: set[tuple[int, int]] = set()
+    for here, below, names in os.walk(root, followlinks=_FOLLOWED.get()):
+        if _FOLLOWED.get():
+            found = os.stat(here)
+            if (found.st_dev, found.st_ino) in seen:
+                below[:] = []
+                continue
+            seen.add((found.st_dev, found.st_ino))
+        below[:] = sorted(b for b in below if not b.startswith((".", "__")))
+        yield Path(here), sorted(n for n in names if not n.startswith("."))
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except (OSError, RuntimeError):
+        return False
