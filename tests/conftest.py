@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -21,3 +23,12 @@ def test_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no real data at {folder}: set MEDHARDEN_TEST_DATA to the folder that holds it")
     return folder
+
+
+@pytest.fixture(autouse=True)
+def _fresh_console() -> Iterator[None]:
+    """A command that a test ran in this process may have asked for silence: the next test starts without it."""
+    yield
+    console = sys.modules.get("medharden.cli.console")
+    if console is not None:
+        console.out.json = console.out.quiet = False
