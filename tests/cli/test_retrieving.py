@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 from medharden.cli import pipeline
 from medharden.cli.app import app
 from medharden.data.pseudonyms import pseudonym
+from medharden.errors import Interrupted
 from medharden.protocol import load_protocol
 
 PROTOCOL = """
@@ -80,7 +81,7 @@ def test_runs_read_the_series_and_put_the_finding_on_record(archive, monkeypatch
     Path("run/protocol.yaml").write_text(PROTOCOL)
     Path("m.pt").write_bytes(b"")
     given = ("m.pt", "--protocol", "series.yaml") if command == "harden" else ("run",)
-    done = run(command, *given, *options(archive, "--cache", "kept"))
+    done = run(command, *given, *options(archive, "--cache", "kept", "--json"))
     assert done.exit_code == 0, done.output
     ((count, codes),) = seen
     assert (count, codes.count("data.dicomweb")) == (6, 1)
@@ -116,7 +117,7 @@ def test_ctrl_c_says_what_is_kept(archive, monkeypatch):
         raise KeyboardInterrupt
 
     archive.wrong = stopped
-    done = run("inspect", *options(archive, "--protocol", "series.yaml", "--cache", "kept"))
-    assert "series that came whole are in the cache" in str(done.exception)
+    with pytest.raises(Interrupted, match="series that came whole are in the cache; run the same command again"):
+        run("inspect", *options(archive, "--protocol", "series.yaml", "--cache", "kept", "--json"))
     assert len(list(Path("kept").glob("dicomweb-*/2.25.*"))) == 3
     assert not list(Path("kept").glob("dicomweb-*/.*"))
