@@ -116,7 +116,9 @@ def run_location(
 ) -> None:
     """Prints where a case lies: the one place where a pseudonym is resolved, on request and on this machine."""
     protocol, key = load_protocol(protocol_name), load_pseudonym_key(key_file)
-    places = fetched(data, dicomweb, protocol_name, key_file=key_file, cache=cache, max_decoded=max_decoded, model=None)
+    places = fetched(
+        data, dicomweb, protocol_name, key_file=key_file, cache=cache, max_decoded=max_decoded, model=None, silent=True
+    )
     with places as (data, _):
         where = locate_case(data, protocol, key=key, case=case, max_decoded=max_decoded)
     out.show(where, {"case": case, "location": where})

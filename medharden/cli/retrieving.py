@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -38,6 +38,7 @@ def fetched(
     cache: Path | None,
     max_decoded: int,
     model: Path | None,
+    silent: bool = False,
 ) -> Iterator[tuple[Path, tuple[Finding, ...]]]:
     """The data as they are, or the manifest beside series that were retrieved; and what the record says of that.
 
@@ -49,6 +50,7 @@ def fetched(
         cache: folder that keeps what is retrieved.
         max_decoded: bytes of a series.
         model: what the command is to read too: a long retrieval is not begun for nothing.
+        silent: whether nothing is said of how far it is.
 
     Raises:
         DataError: the series can't be had.
@@ -70,13 +72,11 @@ def fetched(
     key = load_pseudonym_key(key_file)
     with ExitStack() as held:
         try:
-            with stage_progress() as progress:
+            with nullcontext() if silent else stage_progress() as progress:
                 found = held.enter_context(
                     retrieved(data, read, address, key=key, cache=cache, max_decoded=max_decoded, progress=progress)
                 )
         except KeyboardInterrupt:
-            kept = (
-                "series that came whole are in the cache" if cache is not None else "nothing was kept, without --cache"
-            )
+            kept = "nothing was kept" if cache is None else "series that came whole are in the cache"
             raise Interrupted(f"{kept}; run the same command again to go on") from None
         yield found.data, found.noted

@@ -1,7 +1,7 @@
 """Retrieval from a real Orthanc on the loopback address: `python tests/benchmarks/orthanc.py`.
 
-Needs Debian's packages orthanc and orthanc-dicomweb. Uploads the series of pydicom's DICOMDIR example and one of 200 made
-CT slices, retrieves them by the UIDs of a table, and holds every file's pixel data and transfer syntax against the file.
+Needs Debian's packages orthanc and orthanc-dicomweb. Uploads the series of pydicom's DICOMDIR example and one of 200
+made CT slices, retrieves them by the UIDs of a table, and holds each file's pixel data and transfer syntax against it.
 """
 
 from __future__ import annotations

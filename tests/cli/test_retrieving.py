@@ -60,9 +60,8 @@ def test_inspect_shows_the_series_and_leaves_nothing_behind(archive):
     assert done.exit_code == 0, done.output
     assert "data.dicomweb" in {finding["code"] for finding in json.loads(done.stdout)["findings"]}
     assert not list(Path("scratch").iterdir())
-    where = run(
-        "inspect", *options(archive, "--protocol", "series.yaml", "--locate", pseudonym(KEY, "case", "2.25.13"))
-    )
+    case = pseudonym(KEY, "case", "2.25.13")
+    where = run("inspect", *options(archive, "--protocol", "series.yaml", "--locate", case))
     assert (where.exit_code, where.stdout.strip()) == (0, "2.25.13")
 
 
