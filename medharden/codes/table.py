@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import textwrap
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
@@ -56,11 +57,18 @@ def code_of(name: str) -> Code:
 def codes_page() -> str:
     """The page of the documentation that holds every code, in the table's order."""
     head = (
-        "# Codes\n\nEvery verdict, reason, finding and error has a code. `medharden explain CODE` prints what stands "
+        "# Codes\n\nEvery verdict, reason, finding and error has a code. `medharden explain CODE` prints what stands\n"
         "here; `medharden explain` without a code lists them all.\n"
     )
     parts = [
-        f"\n## {c.code}\n\n{c.means}\n\n- **Why it matters:** {c.matters}\n- **What to do:** {c.do}\n"
+        f"\n## {c.code}\n\n{_wrapped(c.means)}\n\n"
+        f"{_wrapped(f'- **Why it matters:** {c.matters}')}\n{_wrapped(f'- **What to do:** {c.do}')}\n"
         for c in all_codes().values()
     ]
     return head + "".join(parts)
+
+
+def _wrapped(text: str) -> str:
+    """A paragraph or an item of a list, for people who read the source."""
+    indent = "  " if text.startswith("- ") else ""
+    return textwrap.fill(text, 100, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)

@@ -19,7 +19,15 @@ __all__ = ["bundle_view"]
 
 _IDLE = {"EnsureChannelFirstd", "AsChannelFirstd", "EnsureTyped", "ToTensord", "RepeatChanneld"}
 _FLOATS = (None, "torch.float32", "torch.float", "float32")
-_MODES = {"area": "area", "bilinear": "linear", "trilinear": "linear", "linear": "linear", "nearest": "nearest"}
+_MODES = {
+    "bicubic": "cubic",
+    "area": "area",
+    "bilinear": "linear",
+    "trilinear": "linear",
+    "linear": "linear",
+    "nearest": "nearest",
+}
+_CORNERS = ("linear", "cubic")
 _PLAIN: dict[str, Mapping[str, tuple[Any, ...]]] = {  # arguments that must be one of these, beside those that are read
     "LoadImaged": {"reader": (None,), "image_only": (True, False), "ensure_channel_first": (True, False)},
     "EnsureChannelFirstd": {"channel_dim": (None, -1, 2, "no_channel"), "strict_check": (True, False)},
@@ -33,14 +41,31 @@ _PLAIN: dict[str, Mapping[str, tuple[Any, ...]]] = {  # arguments that must be o
     "CropForegroundd": {"source_key": (), "margin": (0,), "allow_smaller": (True, False), "k_divisible": (1,)},
     "CenterSpatialCropd": {"roi_size": ()},
     "SpatialPadd": {"spatial_size": (), "method": ("symmetric",), "mode": ("constant",)},
-    "Resized": {"spatial_size": (), "mode": (), "align_corners": (None, True, False), "anti_aliasing": (False,)},
+    "ResizeWithPadOrCropd": {"spatial_size": (), "method": ("symmetric",), "mode": ("constant",)},
+    "Resized": {
+        "spatial_size": (),
+        "size_mode": ("all", "longest"),
+        "mode": (),
+        "align_corners": (None, True, False),
+        "anti_aliasing": (False,),
+    },
+    "Transposed": {"indices": ([0, 2, 1],)},
+    "ScaleIntensityRangePercentilesd": {
+        "lower": (),
+        "upper": (),
+        "b_min": (),
+        "b_max": (),
+        "clip": (True,),
+        "relative": (False,),
+        "channel_wise": (False,),
+    },
     "ScaleIntensityd": {"minv": (), "maxv": (), "factor": (None,), "channel_wise": (False,)},
     "ScaleIntensityRanged": {"a_min": (), "a_max": (), "b_min": (), "b_max": (), "clip": (True,)},
     "NormalizeIntensityd": {
         "nonzero": (True, False),
         "channel_wise": (True, False),
-        "subtrahend": (None,),
-        "divisor": (None,),
+        "subtrahend": (),
+        "divisor": (),
     },
 }
 _BESIDE = ("_target_", "_desc_", "_disabled_", "keys", "allow_missing_keys", "meta_keys", "lazy")
@@ -123,7 +148,7 @@ def _take(reading: _Reading, name: str, arguments: dict[str, Any]) -> bool:
         raise _unfollowed(f"{name} after NormalizeIntensityd")
     if name == "NormalizeIntensityd":
         reading.zscore = arguments
-    elif name in ("ScaleIntensityd", "ScaleIntensityRanged"):
+    elif name.startswith("ScaleIntensity"):
         _take_intensity(reading, name, arguments)
     else:
         _take_spatial(reading, name, arguments)
@@ -149,6 +174,12 @@ def _take_intensity(reading: _Reading, name: str, arguments: dict[str, Any]) -> 
     if name == "ScaleIntensityd":
         reading.intensity = {"mode": "minmax"}
         low, high = arguments.get("minv", 0.0), arguments.get("maxv", 1.0)
+    elif name == "ScaleIntensityRangePercentilesd":
+        if arguments.get("clip") is not True:
+            raise _unfollowed(f"{name} without clip=True")
+        shares = {"low": _number(arguments, "lower"), "high": _number(arguments, "upper")}
+        reading.intensity = {"mode": "percentile", **shares}
+        low, high = arguments.get("b_min"), arguments.get("b_max")
     else:
         if arguments.get("clip") is not True:
             raise _unfollowed("ScaleIntensityRanged without clip=True")
@@ -171,14 +202,22 @@ def _take_spatial(reading: _Reading, name: str, arguments: dict[str, Any]) -> No
         step = {"step": "foreground"}
     elif name == "CenterSpatialCropd":
         step = {"step": "crop", "size": _numbers(reading, arguments, "roi_size")}
-    elif name == "SpatialPadd":
+    elif name in ("SpatialPadd", "ResizeWithPadOrCropd"):
         step = {"step": "pad", "size": _numbers(reading, arguments, "spatial_size")}
+        if name == "ResizeWithPadOrCropd":
+            reading.spatial.append(step)
+            step = {"step": "crop", "size": step["size"]}
+    elif name == "Transposed":
+        if reading.dims != 2:
+            raise _unfollowed("Transposed of volumes; Orientationd says which way their axes run")
+        step = {"step": "transpose"}
     else:
         mode = str(arguments.get("mode", "area"))
         if mode not in _MODES:
             raise _unfollowed(f"Resized(mode={neutral(mode)[:40]})")
         step = {"step": "resize", "size": _numbers(reading, arguments, "spatial_size"), "mode": _MODES[mode]}
-        step |= {"align_corners": True} if arguments.get("align_corners") and _MODES[mode] == "linear" else {}
+        step |= {"align_corners": True} if arguments.get("align_corners") and _MODES[mode] in _CORNERS else {}
+        step |= {"fit": "longest"} if arguments.get("size_mode", "all") == "longest" else {}
     reading.spatial.append(step)
 
 
@@ -187,11 +226,14 @@ def _view(reading: _Reading, names: tuple[str, ...]) -> SourceView:
         raise _unfollowed("no LoadImaged")
     if reading.dims == 3 and not reading.oriented:
         raise _unfollowed("volumes without Orientationd, whose axes are then each file's own")
+    mean, std = _constants(reading)
     nonzero = bool((reading.zscore or {}).get("nonzero", False))
     before = [s for s in reading.spatial[: reading.at] if s["step"] not in ("transpose", "orientation")]
     behind = reading.spatial[reading.at :]
     if reading.intensity and before and behind:
         raise _unfollowed("an intensity transform between two that change the grid")
+    if any(step.get("mode") == "cubic" for step in (behind if reading.intensity else reading.spatial)):
+        raise _unfollowed("Resized(mode=bicubic) without an intensity transform after it: it leaves the values' range")
     if not reading.intensity:
         cropped = any(s["step"] in ("foreground", "pad") for s in reading.spatial)
         reading.intensity = {"mode": "max" if nonzero or cropped or reading.zscore is None else "minmax"}
@@ -210,7 +252,30 @@ def _view(reading: _Reading, names: tuple[str, ...]) -> SourceView:
     except ValidationError as error:
         raise _unfollowed(neutral(error.errors(include_url=False)[0]["msg"])[:200]) from None
     zscore = None if reading.zscore is None else "channel" if reading.zscore.get("channel_wise") else "case"
+    if mean is not None:
+        return SourceView(spec, steps=names, mean=mean, std=std)
     return SourceView(spec, reading.range, zscore, nonzero, names)
+
+
+def _constants(reading: _Reading) -> tuple[tuple[float, ...] | None, tuple[float, ...] | None]:
+    """Mean and std over [0, 1] of a NormalizeIntensityd by stated numbers, which is then no z-score; else null."""
+    stated = reading.zscore or {}
+    less, by = stated.get("subtrahend"), stated.get("divisor")
+    if less is None and by is None:
+        return None, None
+    if less is None or by is None or not reading.intensity or stated.get("nonzero"):
+        raise _unfollowed(
+            "NormalizeIntensityd by stated numbers without both of them, without an intensity transform before it, or "
+            "over non-zero values"
+        )
+    less, by = (value if isinstance(value, list) else [value] for value in (less, by))
+    if not all(type(v) in (int, float) for v in (*less, *by)) or not all(v > 0 for v in by):
+        raise _unfollowed("NormalizeIntensityd by what are no numbers, or by 0 and less")
+    if (len(less) > 1 or len(by) > 1) and not stated.get("channel_wise"):
+        raise _unfollowed("NormalizeIntensityd by several numbers without channel_wise=True")
+    low, high = reading.range
+    reading.zscore = None
+    return tuple((v - low) / (high - low) for v in less), tuple(v / (high - low) for v in by)
 
 
 def _frozen(value: Any) -> Any:

@@ -75,23 +75,27 @@ class Step(Strict):
             `resize` resamples to `size`.
         size: one number an axis.
         mm: one length an axis.
-        mode: of `resize`: `area` averages, `linear` interpolates without smoothing, `nearest` takes the nearest value;
+        mode: of `resize`: `area` averages, `linear` and `cubic` (of pictures) interpolate without smoothing, `nearest`
+            takes the nearest value;
             `bilinear`, `bicubic`, `lanczos`, `box` and `hamming` are Pillow's filters of a picture, which smooth where
             it shrinks and work on 8 bits: [0, 1] is rounded to 256 levels before and after.
         fit: of `resize`: `stretch` takes each axis to its size; `shortest` keeps the proportions and makes the smallest
             picture that covers `size`. Where `size` is square, its longer side is rounded down, as torchvision's
-            `Resize` does, else to the nearest whole number, as timm's `ResizeKeepRatio` does.
+            `Resize` does, else to the nearest whole number, as timm's `ResizeKeepRatio` does. `longest` keeps the
+            proportions and takes the longest axis to the size, the same number for each axis, as MONAI's `Resize` does.
         place: of `crop`, where the centre lies between two values: `monai` takes MONAI's, have // 2 - size // 2;
             `torchvision` takes its `CenterCrop`'s, round((have - size) / 2).
         axes: of `orientation`: three letters, such as `RAS`.
-        align_corners: of `resize` in mode `linear`: whether the outermost values stay where they are.
+        align_corners: of `resize` in mode `linear` or `cubic`: whether the outermost values stay where they are.
     """
 
     step: Literal["transpose", "orientation", "spacing", "foreground", "crop", "pad", "resize"]
     size: tuple[Annotated[int, Field(ge=1)], ...] | None = None
     mm: tuple[Annotated[float, Field(gt=0)], ...] | None = None
-    mode: Literal["area", "linear", "nearest", "box", "bilinear", "hamming", "bicubic", "lanczos"] | None = None
-    fit: Literal["stretch", "shortest"] = "stretch"
+    mode: Literal["area", "linear", "cubic", "nearest", "box", "bilinear", "hamming", "bicubic", "lanczos"] | None = (
+        None
+    )
+    fit: Literal["stretch", "shortest", "longest"] = "stretch"
     place: Literal["monai", "torchvision"] = "monai"
     axes: Annotated[str, Field(pattern=r"^[RLAPSI]{3}$")] | None = None
     align_corners: bool = False
@@ -101,13 +105,15 @@ class Step(Strict):
         given = {name for name in ("size", "mm", "mode", "axes") if getattr(self, name) is not None}
         if given != _TAKES[self.step]:
             raise ValueError(f"input.spatial: {self.step} takes {', '.join(sorted(_TAKES[self.step])) or 'nothing'}")
-        if self.align_corners and self.mode != "linear":
-            raise ValueError("input.spatial: align_corners is of a resize in mode 'linear'")
+        if self.align_corners and self.mode not in ("linear", "cubic"):
+            raise ValueError("input.spatial: align_corners is of a resize in mode 'linear' or 'cubic'")
+        if self.fit == "longest" and len(set(self.size or ())) != 1:
+            raise ValueError("input.spatial: fit 'longest' takes one size, the same number for each axis")
         if self.fit != "stretch" and self.step != "resize":
             raise ValueError("input.spatial: fit is of a resize")
         if self.place != "monai" and self.step != "crop":
             raise ValueError("input.spatial: place is of a crop")
-        if self.mode in PILLOW_MODES and len(self.size or ()) != 2:
+        if self.mode in ("cubic", *PILLOW_MODES) and len(self.size or ()) != 2:
             raise ValueError(f"input.spatial: mode {self.mode!r} is of pictures; expected two numbers as size")
         if self.axes is not None and len({"RLAPSI".index(a) // 2 for a in self.axes}) < 3:
             raise ValueError(f"input.spatial: axes {self.axes!r} name one direction twice")

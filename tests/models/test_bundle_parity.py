@@ -124,7 +124,7 @@ def theirs(config: dict[str, Any], network: nn.Module, file: Path) -> torch.Tens
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # MONAI's readers warn of decoders that are not installed
         image = parser.get_parsed_content("preprocessing")({"image": str(file)})["image"].as_tensor().float()
-    wanted = 1 if config is BRAIN else 3
+    wanted = 1 if config["network_def"]["in_channels"] == 1 else 3  # of inception they are its head's
     with torch.no_grad():
         return network(image.expand(wanted, *image.shape[1:])[None])
 
@@ -172,6 +172,114 @@ def test_a_bundle_fed_otherwise_is_refused_with_the_lines_that_feed_it_rightly(t
     assert view is not None
     with pytest.raises(ModelError, match=r"otherwise than the protocol's model\.mean"):
         load_classifier(bundle, fed=view.input, spec=ModelSpec(mean=(0.5,), std=(0.5,)))
+
+
+RESIZED = {"_target_": "Resized", **KEYS, "spatial_size": [32, 40], "mode": "bilinear"}
+SCALED = {"_target_": "ScaleIntensityd", **KEYS}
+PIPELINES = {
+    "mean and std": [
+        RESIZED,
+        SCALED,
+        {"_target_": "NormalizeIntensityd", **KEYS, "subtrahend": 0.4, "divisor": 0.2},
+    ],
+    "mean and std over a range": [
+        {**SCALED, "minv": -1.0, "maxv": 1.0},
+        RESIZED,
+        {"_target_": "NormalizeIntensityd", **KEYS, "subtrahend": 0.1, "divisor": 0.7},
+    ],
+    "percentiles": [
+        {
+            "_target_": "ScaleIntensityRangePercentilesd",
+            **KEYS,
+            "lower": 2,
+            "upper": 97.5,
+            "b_min": -1.0,
+            "b_max": 1.0,
+            "clip": True,
+        },
+        RESIZED,
+    ],
+    "transposed": [{"_target_": "Transposed", **KEYS, "indices": [0, 2, 1]}, RESIZED, SCALED],
+    "bicubic": [RESIZED | {"mode": "bicubic"}, SCALED],
+    "bicubic, corners aligned": [RESIZED | {"mode": "bicubic", "align_corners": True}, SCALED],
+    "area": [RESIZED | {"mode": "area"}, SCALED],
+    "longest side": [
+        SCALED,
+        RESIZED | {"spatial_size": 48, "size_mode": "longest"},
+        {"_target_": "ResizeWithPadOrCropd", **KEYS, "spatial_size": [40, 44]},
+    ],
+    "padded and cropped": [
+        SCALED,
+        {"_target_": "SpatialPadd", **KEYS, "spatial_size": [90, 66]},
+        {"_target_": "CenterSpatialCropd", **KEYS, "roi_size": [50, 41]},
+    ],
+    "foreground": [SCALED, {"_target_": "CropForegroundd", **KEYS, "source_key": "image"}, RESIZED],
+}
+
+
+def small(steps: list[dict[str, Any]], dims: int = 2, channels: int = 3) -> dict[str, Any]:
+    """A bundle of a small network with these steps behind its loading."""
+    first = BODY["preprocessing"]["transforms"][:2] if dims == 2 else BRAIN["preprocessing"]["transforms"][:3]
+    network = BRAIN["network_def"] | {"spatial_dims": dims, "in_channels": channels}
+    return {"network_def": network, "preprocessing": {"_target_": "Compose", "transforms": [*first, *steps]}}
+
+
+@pytest.mark.parametrize("name", list(PIPELINES))
+def test_a_pipeline_of_other_transforms_answers_as_through_monai(tmp_path: Path, name: str) -> None:
+    config = small(PIPELINES[name])
+    bundle, network = save_bundle(tmp_path / "bundle", config)
+    model, spec = loaded(bundle, 2)
+    for file in pictures(tmp_path):
+        difference = (theirs(config, network, file) - ours(model, spec, file)).abs().max()
+        assert difference < 1e-4, (file.name, float(difference))
+
+
+@pytest.mark.parametrize(
+    "steps",
+    [
+        [{"_target_": "Spacingd", **KEYS, "pixdim": [3.0, 3.0, 3.0], "mode": "bilinear"}, SCALED],
+        [
+            {"_target_": "ScaleIntensityRangePercentilesd", **KEYS, "lower": 1, "upper": 99, "b_min": 0, "b_max": 1}
+            | {"clip": True},
+            {"_target_": "ResizeWithPadOrCropd", **KEYS, "spatial_size": [40, 24, 33]},
+            {"_target_": "NormalizeIntensityd", **KEYS, "subtrahend": 0.3, "divisor": 0.1},
+        ],
+        [SCALED, {"_target_": "Resized", **KEYS, "spatial_size": 32, "size_mode": "longest", "mode": "trilinear"}],
+    ],
+    ids=["spacing", "percentiles, pad or crop, mean and std", "longest side"],
+)
+def test_a_volume_of_other_transforms_answers_as_through_monai(
+    tmp_path: Path, test_data: Path, steps: list[dict[str, Any]]
+) -> None:
+    config = small(steps, 3, 1)
+    bundle, network = save_bundle(tmp_path / "bundle", config)
+    model, spec = loaded(bundle, 3)
+    file = min((test_data / "cdi_fdgpet").glob("*.nii.gz"))
+    difference = (theirs(config, network, file) - ours(model, spec, file)).abs().max()
+    assert difference < 1e-4, float(difference)
+
+
+@pytest.mark.parametrize(
+    ("steps", "named"),
+    [
+        ([SCALED, RESIZED | {"mode": "bicubic"}], r"bicubic\) without an intensity transform after"),
+        (
+            [{"_target_": "NormalizeIntensityd", **KEYS, "subtrahend": 1, "divisor": 2}],
+            "without an intensity transform",
+        ),
+        ([SCALED, {"_target_": "NormalizeIntensityd", **KEYS, "subtrahend": 0.5}], "without both of them"),
+        ([SCALED, {"_target_": "NormalizeIntensityd", **KEYS, "subtrahend": 0, "divisor": 0}], "by 0 and less"),
+        ([{"_target_": "Transposed", **KEYS, "indices": [2, 0, 1]}], "Transposed.indices"),
+        ([{"_target_": "ScaleIntensityRangePercentilesd", **KEYS, "lower": 1, "upper": 99}], "without clip=True"),
+        ([SCALED, {"_target_": "ResizeWithPadOrCropd", **KEYS, "spatial_size": 32, "mode": "edge"}], "mode=edge"),
+    ],
+)
+def test_what_of_these_can_t_be_followed_is_refused_by_name(
+    tmp_path: Path, steps: list[dict[str, Any]], named: str
+) -> None:
+    bundle, _ = save_bundle(tmp_path / "bundle", small(steps))
+    with pytest.raises(ModelError, match=rf"can't follow .*{named}.*model.view: protocol"):
+        load_classifier(bundle, fed=Input())
 
 
 @pytest.mark.parametrize(

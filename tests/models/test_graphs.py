@@ -84,9 +84,7 @@ def cohort() -> Cohort:
 
 @pytest.mark.filterwarnings("ignore::FutureWarning")  # of torch, where it copies its own graphs
 @pytest.mark.parametrize("kind", ["torch.export", "onnx2torch", "functions"])
-def test_a_graph_as_a_module_is_hardened_and_its_release_is_the_graph(
-    kind: str, cohort: Cohort, tmp_path: Path
-) -> None:
+def test_a_graph_as_a_module_is_hardened_and_released(kind: str, cohort: Cohort, tmp_path: Path) -> None:
     makers = {"torch.export": exported().module, "onnx2torch": lambda: from_onnx(tmp_path), "functions": Functions}
     module = makers[kind]()
     original = Classifier.from_module(module, EXAMPLE, classes=CLASSES, normaliser=None)

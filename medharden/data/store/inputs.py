@@ -13,6 +13,7 @@ from torch import Tensor
 from medharden.data.checks.near import Hashes, picture_hash
 from medharden.data.store.keeping import Kept
 from medharden.rows import Rows
+from medharden.transfers import sent
 
 __all__ = ["InputRows", "Inputs"]
 
@@ -87,6 +88,4 @@ class InputRows(Rows):
     def take(self, rows: Sequence[int]) -> Tensor:
         """(n, C, *spatial) in [0, 1], on the device."""
         found = torch.from_numpy(self._inputs.read([self._rows[row] for row in rows]))
-        if self.device.type == "cuda":
-            return found.pin_memory().to(self.device, non_blocking=True)
-        return found.to(self.device)
+        return sent(found, self.device)

@@ -81,13 +81,16 @@ def _on_grid(values: Tensor, step: Step) -> Tensor:
 
 
 def _fitted(have: tuple[int, ...], size: tuple[int, ...], fit: str) -> tuple[int, ...]:
-    """The grid of a resize to `size`, as torchvision's `Resize` and timm's `ResizeKeepRatio` find it.
+    """The grid of a resize to `size`, as torchvision's and MONAI's `Resize` and timm's `ResizeKeepRatio` find it.
 
     Raises:
         DataError: a sliver of an image, which would become huge.
     """
     if fit == "stretch":
         return size
+    if fit == "longest":
+        scale = size[0] / max(have)
+        return tuple(round(now * scale) for now in have)
     if len(set(size)) == 1:
         grid = tuple(int(size[0] * now / min(have)) for now in have)
     else:
@@ -105,8 +108,8 @@ def _resized(values: Tensor, size: tuple[int, ...], step: Step) -> Tensor:
         return resized_by_pillow(values, (size[0], size[1]), step.mode)
     if tuple(values.shape[1:]) == size:
         return values
-    if step.mode == "linear":
-        mode = _LINEAR[len(size)]
+    if step.mode in ("linear", "cubic"):
+        mode = "bicubic" if step.mode == "cubic" else _LINEAR[len(size)]
         return functional.interpolate(values[None], size, mode=mode, align_corners=step.align_corners)[0]
     return functional.interpolate(values[None], size, mode=step.mode or "area")[0]
 
