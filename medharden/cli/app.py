@@ -10,7 +10,7 @@ import typer
 from medharden._version import __version__
 from medharden.cli.choices import Format, Precision, Tracker
 from medharden.cli.console import out, write
-from medharden.cli.evidence import By, ByRole, Independent, MaxDecoded, Seeds, TesterKey, evidence_app
+from medharden.cli.evidence import By, ByRole, Dicomweb, Independent, MaxDecoded, Seeds, TesterKey, evidence_app
 from medharden.cli.examples import with_examples
 from medharden.cli.local import local_app
 from medharden.cli.released import released_app
@@ -140,6 +140,7 @@ def harden(
     workers: Workers = 2,
     max_decoded: MaxDecoded = MAX_DECODED,
     cache: Cache = None,
+    dicomweb: Dicomweb = None,
     checkpoint_minutes: Annotated[
         float,
         typer.Option(
@@ -172,6 +173,7 @@ def harden(
     """Load, harden, evaluate, gate and report; the exit code is the gate's."""
     out.json, out.quiet = as_json, quiet
     from medharden.cli.pipeline import Job, run_all
+    from medharden.cli.retrieving import with_series
 
     job = Job(
         model,
@@ -195,9 +197,10 @@ def harden(
     if dry_run:
         from medharden.cli.benched import run_bench
 
-        run_bench(job, protocol, dry=True)
+        run_bench(job, protocol, dry=True, dicomweb=dicomweb)
         return
-    raise typer.Exit(run_all(job))
+    with with_series(job, dicomweb, protocol) as job:
+        raise typer.Exit(run_all(job))
 
 
 @app.command()
@@ -215,6 +218,7 @@ def inspect(
     workers: Workers = 2,
     max_decoded: MaxDecoded = MAX_DECODED,
     cache: Cache = None,
+    dicomweb: Dicomweb = None,
     key_file: KeyFile = None,
     as_json: Json = False,
 ) -> None:
@@ -223,9 +227,11 @@ def inspect(
     from medharden.cli.inspection import run_inspection, run_location
 
     if locate is not None:
-        run_location(data, protocol, locate, max_decoded, key_file)
+        run_location(data, protocol, locate, max_decoded, key_file, cache, dicomweb)
         return
-    raise typer.Exit(run_inspection(model, data, protocol, arch, workers, max_decoded, key_file, cache, parity))
+    raise typer.Exit(
+        run_inspection(model, data, protocol, arch, workers, max_decoded, key_file, cache, parity, dicomweb)
+    )
 
 
 @app.command()
@@ -241,6 +247,7 @@ def evaluate(
     workers: Workers = 2,
     max_decoded: MaxDecoded = MAX_DECODED,
     cache: Cache = None,
+    dicomweb: Dicomweb = None,
     key_file: KeyFile = None,
     pictures: Pictures = False,
     ledger: Ledger = None,
@@ -258,19 +265,20 @@ def evaluate(
     """Attack original, branch and release of a run on its test split, or an exported model; or test it again."""
     out.json, out.quiet = as_json, quiet
     from medharden.cli.pipeline import Job, run_evaluation
+    from medharden.cli.retrieving import with_series
 
     job = Job(model, data, "", run, arch, device, batch_size, workers, key_file, pictures, ledger, max_decoded, cache)
-    if artefact is not None:
-        from medharden.cli.exported import run_artefact
+    with with_series(job, dicomweb, run) as job:
+        if artefact is not None:
+            from medharden.cli.exported import run_artefact
 
-        run_artefact(job, artefact, supersede)
-        return
-    if independent:
-        from medharden.cli.independent import run_independent
+            run_artefact(job, artefact, supersede)
+        elif independent:
+            from medharden.cli.independent import run_independent
 
-        run_independent(job, by or "", role or "", key, supersede)
-        return
-    run_evaluation(job)
+            run_independent(job, by or "", role or "", key, supersede)
+        else:
+            run_evaluation(job)
 
 
 @app.command()

@@ -14,6 +14,7 @@ from medharden.cli.pipeline import Job
 from medharden.cli.runtime import device_of
 from medharden.data import load_pseudonym_key
 from medharden.data.sampled import SampledCohort, sample_cohort
+from medharden.errors import DataError
 from medharden.hardening.allotting import GRADIENT, Allotment, validation_work
 from medharden.hardening.measuring import StepCosts, step_costs
 from medharden.hardening.schedule import epochs_and_batches
@@ -43,14 +44,22 @@ class _Whole:
     checkpoint: int
 
 
-def run_bench(job: Job, protocol_name: str, *, dry: bool) -> None:
+def run_bench(job: Job, protocol_name: str, *, dry: bool, dicomweb: str | None = None) -> None:
     """Measures on a sample and prints rates, peak memory and what a whole run would take; writes nothing.
 
     Args:
         job: model, data, device, workers and batch size; its run directory is not touched.
         protocol_name: the protocol.
         dry: whether it stands in for `harden`, and says what that would do.
+        dicomweb: as `harden` takes it; nothing is retrieved to be measured.
+
+    Raises:
+        DataError: the images are on a server.
     """
+    if dicomweb is not None:
+        raise DataError(
+            "--dry-run measures on local files and retrieves none: leave --dicomweb out, and give an export as --data"
+        )
     protocol = load_protocol(protocol_name)
     device = device_of(job.device)
     assert job.model is not None, "asked for by the command line"  # noqa: S101

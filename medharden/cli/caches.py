@@ -35,6 +35,8 @@ def run_cache_remove(folder: Path, names: tuple[str, ...]) -> None:
 
 
 def _in_words(said: dict[str, Any]) -> str:
+    if not said:
+        return "series as they came from a DICOMweb server"
     intensity = said.get("intensity")
     mode = intensity.get("mode") if isinstance(intensity, dict) else None
     size = "x".join(map(str, said.get("size") or ())) or "native size"

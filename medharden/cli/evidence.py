@@ -27,6 +27,15 @@ MaxDecoded = Annotated[
         help="Memory that reading one file may take, and all threads together (512MiB, 2GiB).",
     ),
 ]
+Dicomweb = Annotated[
+    str | None,
+    typer.Option(
+        "--dicomweb",
+        metavar="URL",
+        rich_help_panel="Data",
+        help="DICOMweb server that has the series which the rows of --data (CSV) name by UID.",
+    ),
+]
 _INDEPENDENT = "Independent test"
 Independent = Annotated[
     bool,

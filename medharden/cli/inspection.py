@@ -11,14 +11,15 @@ from typing import Any
 from rich.table import Table
 
 from medharden.cli.console import marked, out, stage_progress
-from medharden.cli.pipeline import interruptible
+from medharden.cli.pipeline import interruptible, with_findings
+from medharden.cli.retrieving import fetched
 from medharden.data import Cohort, load_cohort, load_pseudonym_key, locate_case
 from medharden.data.stored.cases import stored_cases
 from medharden.errors import DataError
 from medharden.models import Classifier, check_classifier, load_classifier
 from medharden.parity import show_parity
 from medharden.protocol import Protocol, load_protocol
-from medharden.record import ModelRecord, SourceParity, clusters_of, present
+from medharden.record import Finding, ModelRecord, SourceParity, clusters_of, present
 
 __all__ = ["run_inspection", "run_location"]
 
@@ -36,8 +37,28 @@ def run_inspection(
     key_file: Path | None,
     cache: Path | None = None,
     parity: int = 0,
+    dicomweb: str | None = None,
 ) -> int:
     """Loads model and data as `harden` would and prints what it found; returns the exit code."""
+    places = fetched(
+        data, dicomweb, protocol_name, key_file=key_file, cache=cache, max_decoded=max_decoded, model=model
+    )
+    with places as (data, noted):
+        return _inspected(model, data, protocol_name, arch, workers, max_decoded, key_file, cache, parity, noted)
+
+
+def _inspected(
+    model: Path | None,
+    data: Path,
+    protocol_name: str,
+    arch: str | None,
+    workers: int,
+    max_decoded: int,
+    key_file: Path | None,
+    cache: Path | None,
+    parity: int,
+    noted: tuple[Finding, ...],
+) -> int:
     protocol = load_protocol(protocol_name)
     classifier = None
     if model is not None:
@@ -49,8 +70,15 @@ def run_inspection(
     try:
         with interruptible(data), stage_progress() as progress:
             cohort = load_cohort(
-                data, protocol, key=key, progress=progress, workers=workers, max_decoded=max_decoded, cache=cache
+                data,
+                protocol,
+                key=key,
+                progress=progress,
+                workers=workers,
+                max_decoded=max_decoded,
+                cache=cache,
             )
+        cohort = with_findings(cohort, noted)
     except DataError as error:
         if not error.problems:
             raise
@@ -77,10 +105,22 @@ def _said_of(parity: SourceParity) -> dict[str, Any]:
     return {**asdict(parity), "shown": parity.shown}
 
 
-def run_location(data: Path, protocol_name: str, case: str, max_decoded: int, key_file: Path | None) -> None:
+def run_location(
+    data: Path,
+    protocol_name: str,
+    case: str,
+    max_decoded: int,
+    key_file: Path | None,
+    cache: Path | None = None,
+    dicomweb: str | None = None,
+) -> None:
     """Prints where a case lies: the one place where a pseudonym is resolved, on request and on this machine."""
     protocol, key = load_protocol(protocol_name), load_pseudonym_key(key_file)
-    where = locate_case(data, protocol, key=key, case=case, max_decoded=max_decoded)
+    places = fetched(
+        data, dicomweb, protocol_name, key_file=key_file, cache=cache, max_decoded=max_decoded, model=None, silent=True
+    )
+    with places as (data, _):
+        where = locate_case(data, protocol, key=key, case=case, max_decoded=max_decoded)
     out.show(where, {"case": case, "location": where})
 
 

@@ -26,7 +26,7 @@ from medharden.heap import keep_freed_memory
 from medharden.models import Classifier, check_classifier, load_classifier, load_hardened
 from medharden.parity import PARITY_CASES, show_parity
 from medharden.protocol import Protocol, load_protocol
-from medharden.record import Evaluation, HardenRecord, Progress, SourceParity, StabilityRecord
+from medharden.record import Evaluation, Finding, HardenRecord, Progress, SourceParity, StabilityRecord
 from medharden.reporting import render
 from medharden.sizes import MAX_DECODED
 from medharden.verifying import write_bom
@@ -40,6 +40,7 @@ __all__ = [
     "require_sources",
     "run_all",
     "run_evaluation",
+    "with_findings",
 ]
 
 
@@ -64,6 +65,7 @@ class Job:
     precision: str = "fp32"
     track: str = ""
     seeds: int = 1
+    noted: tuple[Finding, ...] = ()
 
 
 def run_all(job: Job) -> int:
@@ -214,10 +216,16 @@ def load_data(job: Job, protocol: Protocol, progress: Progress) -> Cohort:
             max_decoded=job.max_decoded,
             cache=job.cache,
         )
+    cohort = with_findings(cohort, job.noted)
     keep_freed_memory()  # not before: what reading frees must be free for the next file
     sizes = ", ".join(f"{name} {len(cohort.indices(name))}" for name in ("train", "val", "test"))
     out.say(f"data: {len(cohort.cases)} cases ({sizes}), classes {', '.join(cohort.classes)}, {cohort.record.shape}")
     return cohort
+
+
+def with_findings(cohort: Cohort, noted: tuple[Finding, ...]) -> Cohort:
+    """A cohort with what is known of its source beside."""
+    return replace(cohort, record=replace(cohort.record, findings=(*cohort.record.findings, *noted)))
 
 
 def _say_what_comes(job: Job, original: Classifier, cohort: Cohort, protocol: Protocol, progress: Stages) -> None:

@@ -90,7 +90,11 @@ def test_every_module_that_is_imported_comes_with_the_extra_that_is_said() -> No
                     continue
                 given = {name.lower() for name in brought[module]}
                 extra = next(
-                    (name for name in ("report", "harden", "export", "jpeg12", "track") if module in EXTRAS[name]),
+                    (
+                        name
+                        for name in ("report", "harden", "export", "dicomweb", "jpeg12", "track")
+                        if module in EXTRAS[name]
+                    ),
                     "gate",
                 )
                 own = {
@@ -198,6 +202,14 @@ def test_one_package_that_is_lacking_is_named_before_anything_is_done(folder: Pa
     done = without({module}, "harden", "m.pt", "--data", "run", cwd=folder)
     assert (done.returncode, f"needs {module}," in done.stderr) == (1, True), done.stderr[-800:]
     assert not (folder / "medharden-run").exists()
+
+
+@pytest.mark.parametrize("module", ["dicomweb_client", "requests"])
+def test_a_server_is_asked_with_an_extra_of_its_own(folder: Path, module: str) -> None:
+    asked = ("inspect", "--data", "old.csv", "--dicomweb", "https://pacs.invalid/dicom-web")
+    done = without({module}, *asked, cwd=folder)
+    assert (done.returncode, f"needs {module}," in done.stderr) == (1, True), done.stderr[-800:]
+    assert "pip install '.[dicomweb]'" in done.stderr
 
 
 def test_a_module_that_no_extra_brings_is_a_defect_still(folder: Path) -> None:

@@ -49,7 +49,7 @@ LAYERS = (
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 FLOORS = (
     ("survey",),
-    ("groups", "sampled", "single", "stored"),
+    ("dicomweb", "groups", "sampled", "single", "stored"),
     ("cohort",),
     ("store",),
     ("checks",),

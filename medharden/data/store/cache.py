@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import re
+import shutil
 import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -23,13 +24,17 @@ from medharden.errors import OutputError
 from medharden.protocol import Input
 
 __all__ = ["CachedView", "cached_views", "make_folder", "new_file", "opened", "remove_views", "require_private"]
-__all__ += ["view_folder"]
+__all__ += ["RETRIEVED", "retrieved_folder", "view_folder"]
+
+RETRIEVED = "dicomweb-"
+"""What the names of folders begin with that hold series from a server, as they came."""
 
 _FORMAT = 1
 _TAG = "CACHEDIR.TAG"
 _TAG_TEXT = b"Signature: 8a477f597d28d172789f06886806bc55\n# Decoded patient images; backups leave it out.\n"
 _ABOUT = "store.json"
 _VIEW = re.compile(r"[0-9a-f]{32}")
+_FROM_SERVER = re.compile(RETRIEVED + r"[0-9a-f]{32}")
 _OURS = re.compile(r"cases-[0-9a-f]{16}\.(bin|jsonl)|store\.json")
 _READERS = (
     *(
@@ -84,6 +89,21 @@ def view_folder(cache: Path, spec: Input, key: bytes) -> Path:
     require_private(folder)
     about = {"format": _FORMAT, "medharden": __version__, "input": spec.model_dump(mode="json")}
     _write_new(folder, _ABOUT, json.dumps(about).encode())
+    return folder
+
+
+def retrieved_folder(cache: Path, name: str) -> Path:
+    """Where series of a server are kept; made where it is not there yet.
+
+    Raises:
+        OutputError: it can't be made, or others can reach into it.
+    """
+    folder = cache / name
+    if not folder.exists():
+        make_folder(cache)
+        _write_new(cache, _TAG, _TAG_TEXT)
+        make_folder(folder)
+    require_private(folder)
     return folder
 
 
@@ -151,6 +171,9 @@ def cached_views(cache: Path) -> Iterator[CachedView]:
         OutputError: there is no such folder, or it is no cache.
     """
     for folder in _stores(cache):
+        if _FROM_SERVER.fullmatch(folder.name):
+            yield _of_server(folder)
+            continue
         files = [path for path in folder.iterdir() if _OURS.fullmatch(path.name)]
         sizes = {path: path.lstat() for path in files}
         try:
@@ -180,6 +203,9 @@ def remove_views(cache: Path, names: tuple[str, ...]) -> int:
         raise OutputError(f"the cache has no store {unknown[0][:32]!r}; `medharden cache list` names those that it has")
     try:
         for name in names or stores:
+            if _FROM_SERVER.fullmatch(name):
+                shutil.rmtree(stores[name])
+                continue
             for path in list(stores[name].iterdir()):
                 if _OURS.fullmatch(path.name):
                     path.unlink()
@@ -197,10 +223,27 @@ def _stores(cache: Path) -> list[Path]:
     try:
         if not (cache / _TAG).is_file():
             raise OutputError("there is no cache of medharden in that folder; expected what --cache was given")
-        found = [p for p in cache.iterdir() if _VIEW.fullmatch(p.name) and p.is_dir() and not p.is_symlink()]
+        found = [p for p in cache.iterdir() if _ours(p.name) and p.is_dir() and not p.is_symlink()]
     except OSError as error:
         raise OutputError(f"the cache can't be read: {error.strerror}; expected a folder of yours") from None
     return sorted(found)
+
+
+def _ours(name: str) -> bool:
+    return _VIEW.fullmatch(name) is not None or _FROM_SERVER.fullmatch(name) is not None
+
+
+def _of_server(folder: Path) -> CachedView:
+    """Series from a server as a store; a series counts as a case, and each file once."""
+    series = [path for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")]
+    files = [path.lstat() for one in series for path in one.iterdir()]
+    return CachedView(
+        name=folder.name,
+        cases=len(series),
+        bytes=sum(found.st_size for found in files),
+        changed=max((found.st_mtime for found in files), default=0.0),
+        input={},
+    )
 
 
 def _lines(path: Path) -> int:
