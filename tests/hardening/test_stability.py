@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,11 +15,13 @@ from tiny import ARCH
 
 from medharden.audit import digest_file, read_log, read_record, write_record
 from medharden.errors import RunError
-from medharden.hardening import measure_stability
+from medharden.hardening import harden, measure_stability
 from medharden.models import load_classifier, load_hardened
 from medharden.record import HardenRecord, StabilityRecord
 from medharden.reporting import render
 from medharden.verifying import verify
+
+TRAINED: list[HardenRecord] = []
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +33,14 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Released:
 def measured(made: Released, tmp_path_factory: pytest.TempPathFactory) -> tuple[Released, StabilityRecord]:
     again = replace(made, run=copied(made, tmp_path_factory.mktemp("measured")))
     original = load_classifier(made.model, arch=ARCH)
-    return again, measure_stability(original, made.cohort, made.protocol, again.run, seeds=3, arch=ARCH)
+
+    def harden_and_note(*given: Any, **options: Any) -> HardenRecord:
+        TRAINED.append(harden(*given, **options))
+        return TRAINED[-1]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("medharden.hardening.stability.harden", harden_and_note)
+        return again, measure_stability(original, made.cohort, made.protocol, again.run, seeds=3, arch=ARCH)
 
 
 def test_the_seeds_are_those_after_the_protocols_and_the_release_is_its_own(
@@ -41,9 +51,9 @@ def test_the_seeds_are_those_after_the_protocols_and_the_release_is_its_own(
     assert [one.released for one in record.seeds] == [True, False, False]
     for name in ("hardened.safetensors", "harden.json", "evaluation.json", "gate.json"):
         assert digest_file(again.run / name) == digest_file(made.run / name), name
-    harden = read_record(again.run / "harden.json", HardenRecord)
-    assert (record.hardened, record.seeds[0].weight) == (harden.hardened, harden.fusion.weight)
-    assert len({(one.weight, one.clean_correct, one.robust) for one in record.seeds}) > 1
+    own = read_record(again.run / "harden.json", HardenRecord)
+    assert (record.hardened, record.seeds[0].weight) == (own.hardened, own.fusion.weight)
+    assert len({own.hardened, *(one.hardened for one in TRAINED)}) == 3, "each seed trains weights of its own"
 
 
 @torch.no_grad()

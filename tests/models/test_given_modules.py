@@ -218,7 +218,7 @@ def test_an_error_of_the_modules_own_code_says_its_place() -> None:
         given(Stopping())
     said = str(caught.value)
     assert "the model's own code stopped" in said
-    assert "ZeroDivisionError at test_given.py, line " in said
+    assert "ZeroDivisionError at test_given_modules.py, line " in said
     assert "in forward: no such number of cases" in said
 
 
@@ -306,7 +306,10 @@ def test_the_command_line_says_of_an_error_in_own_code_where_it_is(
         raise KeyError("Jane Doe")
 
     ours.__code__ = ours.__code__.replace(co_filename=cli.__file__)
-    for work, words in ((hooked, "your own code stopped: KeyError at test_given.py"), (ours, "a defect in medharden")):
+    for work, words in (
+        (hooked, "your own code stopped: KeyError at test_given_modules.py"),
+        (ours, "a defect in medharden"),
+    ):
         monkeypatch.setattr(app, "app", work)
         with pytest.raises(SystemExit) as left:
             cli.main()
