@@ -26,7 +26,7 @@ from medharden.verifying import verify
 VOLUMES = "python:foreign_networks:TinyVolumes"
 REST = """
 threat: {eps: 0.05}
-hardening: {branch: full, epochs: 2, min_steps: 1, batch_size: 20, learning_rate: 0.001, probe_cases: 12, probe_steps: 2}
+hardening: {branch: full, epochs: 2, min_steps: 1, batch_size: 20, learning_rate: 1.0e-3, probe_cases: 12}
 suite: {attacks: [{attack: apgd, loss: ce, steps: 3}], cases: 16, sanity_cases: 4, reason: Tests are quick.}
 """
 HEAD = "schema_version: 1\nname: handed-over\ntitle: Handed over\nintended_use: Exercise of the pipeline.\n"
