@@ -27,8 +27,9 @@ def test_data() -> Path:
 
 @pytest.fixture(autouse=True)
 def _fresh_console() -> Iterator[None]:
-    """A command that a test ran in this process may have asked for silence: the next test starts without it."""
+    """A command that a test ran in this process asked for silence, or holds that test's output: none goes on."""
     yield
     console = sys.modules.get("medharden.cli.console")
     if console is not None:
         console.out.json = console.out.quiet = False
+        console.out.__dict__.pop("console", None)  # made once a process, over the standard output of that moment

@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 
 from medharden.cli import pipeline
 from medharden.cli.app import app
+from medharden.cli.console import out
 from medharden.data.pseudonyms import pseudonym
 from medharden.errors import Interrupted
 from medharden.protocol import load_protocol
@@ -48,6 +49,7 @@ def archive(tmp_path, monkeypatch):
 
 
 def run(*arguments: object):
+    out.__dict__.pop("console", None)  # it is made once a process, over the standard output of that moment
     return CliRunner().invoke(app, [str(argument) for argument in arguments])
 
 
