@@ -142,7 +142,7 @@ def list_folder(root: Path, protocol: Protocol, name: Callable[[str], str]) -> L
             "expected a folder for each class (below train, val and test if the data are split), a CSV with a path and "
             "a label column, or a MedMNIST .npz file; found no class folders"
         )
-    refuse_folders_of_files(c.name for _, c in places)
+    refuse_folders_of_files((c.name for _, c in places), protocol.task.classes)
     entries, problems, ignored, unchosen = [], [], 0, 0
     below: list[tuple[str, str]] = []
     for split, folder in places:
