@@ -11,6 +11,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from medharden.errors import ModelError
+from medharden.extras import missing
 from medharden.models.timm_import import timm_module
 from medharden.text import neutral
 
@@ -38,13 +39,13 @@ def transformers_module() -> Any:
     """The transformers package, imported.
 
     Raises:
-        ModelError: it is not installed.
+        MissingPackageError: it is not installed.
     """
     timm_module()  # torchvision, which it imports, is then found whatever torch it was built for
     try:
         return importlib.import_module("transformers")
-    except ImportError:
-        raise ModelError("a model of transformers needs that package: pip install 'medharden[transformers]'") from None
+    except ModuleNotFoundError as error:
+        raise missing(error) or error from None
 
 
 def transformers_factory(name: str) -> Callable[..., nn.Module]:

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from medharden.errors import ModelError
+from medharden.extras import missing
 from medharden.models.onnx_reading import LAST, read_graph
 from medharden.models.timm_import import timm_module
 from medharden.models.weights import Weights
@@ -107,14 +108,14 @@ def _onnx() -> Any:
     """The onnx package, where onnx2torch is there too.
 
     Raises:
-        ModelError: either is not installed.
+        MissingPackageError: either is not installed.
     """
     timm_module()  # torchvision, which onnx2torch imports, is then found whatever torch it was built for
     try:
         importlib.import_module("onnx2torch")
         return importlib.import_module("onnx")
-    except ImportError:
-        raise ModelError("an ONNX graph needs onnx2torch: pip install 'medharden[onnx]'") from None
+    except ModuleNotFoundError as error:
+        raise missing(error) or error from None
 
 
 def _layers(onnx: Any, model: Any) -> nn.Module:

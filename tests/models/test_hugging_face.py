@@ -15,7 +15,7 @@ from tiny import tiny_protocol
 from torch.utils.data import TensorDataset
 
 from medharden.data import Cohort
-from medharden.errors import ModelError
+from medharden.errors import MissingPackageError, ModelError
 from medharden.exporting import export
 from medharden.hardening import harden
 from medharden.models import (
@@ -221,5 +221,5 @@ def test_code_in_a_folder_is_never_run_and_other_classes_are_refused_by_name(tmp
 def test_without_the_package_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder, _ = saved(tmp_path / "model", "ViT")
     monkeypatch.setitem(sys.modules, "transformers", None)
-    with pytest.raises(ModelError, match=r"pip install 'medharden\[transformers\]'"):
+    with pytest.raises(MissingPackageError, match="its extra `transformers`"):
         load_classifier(folder)
