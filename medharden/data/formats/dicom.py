@@ -99,6 +99,7 @@ def _decode(ds: Dataset, dims: int, hold: Hold, size: int, volume: Volume) -> tu
         attributes=_attributes(ds),
         identifiers=header_identifiers(ds),
         notes=() if arrangement is None else arrangement.notes,
+        affine=None if arrangement is None else arrangement.placed(int(ds.Rows), int(ds.Columns)),
     )
     return image, stored
 
