@@ -9,7 +9,9 @@ from medharden.errors import MissingPackageError
 __all__ = ["EXTRAS", "missing"]
 
 _REPORT = frozenset(("PIL", "jinja2", "junitparser", "markupsafe", "matplotlib", "safetensors", "typst"))
-_HARDEN = frozenset(("gdcm", "imagehash", "monai", "nibabel", "pydicom", "simplejpeg", "timm", "torch", "torchvision"))
+_HARDEN = frozenset(
+    ("blake3", "gdcm", "imagehash", "monai", "nibabel", "pydicom", "simplejpeg", "timm", "torch", "torchvision")
+)
 _EXPORT = frozenset(("google", "onnx", "onnx_ir", "onnxruntime", "onnxscript"))  # google.protobuf comes with onnx
 _DICOMWEB = frozenset(("dicomweb_client", "requests"))
 _JPEG12 = frozenset(("imagecodecs",))

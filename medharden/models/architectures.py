@@ -41,6 +41,10 @@ _FAULTS = (
 _OTHER_WEIGHTS = ("pretrained", "checkpoint", "weights")
 _NO_WEIGHTS = "pretrained_window_sizes"  # of Swin 2: the windows that it was trained with before
 _FETCHED = frozenset({"CellSamWrapper", "Transchex"})  # networks of MONAI that are built from files of others alone
+_OF_OTHERS = {  # networks of MONAI that classify no image, and what to do
+    "EfficientNetBNFeatures": "answers with features of five sizes; of a classifier load the weights as EfficientNetBN",
+    "MILModel": "answers bags of patches, not images; harden the network of a patch, such as monai:TorchVisionFCModel",
+}
 _CHANNELS = ("in_chans", "in_channels", "n_input_channels", "num_channels")
 _SOURCES = ("timm", "monai", "torchvision", "transformers", "onnx", "python")
 
@@ -189,10 +193,11 @@ def _maker(arch: Architecture, dims: int) -> Make:
     else:
         factory = _monai_factory(arch.name) if arch.source == "monai" else _python_factory(arch.name)
         accepted = _parameters(factory)
+    classes = (*_CLASSES, "classes") if arch.text == "monai:Classifier" else _CLASSES
 
     def make(outputs: int, channels: int) -> nn.Module:
         known: dict[str, Any] = {"spatial_dims": dims, "pretrained": False}
-        known |= dict.fromkeys(_CLASSES, outputs) | dict.fromkeys(_CHANNELS, channels)
+        known |= dict.fromkeys(classes, outputs) | dict.fromkeys(_CHANNELS, channels)
         arguments = given | {k: v for k, v in known.items() if k in accepted} | arch.arguments
         return _construct(factory, arguments, arch.text)
 
@@ -212,6 +217,8 @@ def _monai_factory(name: str) -> Callable[..., Any]:
     nets = monai_networks()
     factory = getattr(nets, name, None) if not name.startswith(("_", "get_")) else None
     defined_there = getattr(factory, "__module__", "").startswith("monai.networks.nets")
+    if name in _OF_OTHERS:
+        raise ModelError(f"monai:{name} {_OF_OTHERS[name]}")
     if not callable(factory) or not defined_there or name in _FETCHED:
         raise ModelError(f"monai.networks.nets has no network {name!r}; expected a name such as DenseNet121")
     return cast(Callable[..., Any], factory)
@@ -238,12 +245,15 @@ def _python_factory(name: str) -> Callable[..., Any]:
 
 
 def _parameters(factory: Callable[..., Any]) -> set[str]:
-    """Names that a factory takes; MONAI's `resnet18(**kwargs)` and its like pass theirs on to ResNet."""
+    """Names that a factory takes, and those that MONAI's pass on: `resnet18(**kwargs)` and `SEResNet50(**kwargs)`."""
     parameters = inspect.signature(factory).parameters
     names = {n for n, p in parameters.items() if p.kind is not inspect.Parameter.VAR_KEYWORD}
     if len(names) < len(parameters) and getattr(factory, "__name__", "").lower().startswith("resnet"):
         names |= {"spatial_dims", "n_input_channels", "num_classes"}
-    return names
+    if len(names) < len(parameters):
+        own = [part for part in getattr(factory, "__mro__", ()) if part.__module__.startswith("monai.")]
+        names |= {name for part in own for name in inspect.signature(part.__init__).parameters}
+    return names - {"self", "args", "kwargs"}
 
 
 def _construct(factory: Callable[..., Any], arguments: dict[str, Any], name: str) -> nn.Module:
