@@ -99,7 +99,7 @@ def _made(
         return graph, sum(held.values())
     if form == "pt2":
         data = program_bytes(graph, shape, {})
-        return opened_program(data), len(data)
+        return opened_program(data, folded=True), len(data)
     if form == "torchscript":
         data = script_bytes(graph, shape, {})
         return opened_script(data, frozen=True), len(data)

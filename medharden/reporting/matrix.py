@@ -189,8 +189,8 @@ def _white_box(records: RunRecords) -> _Shown | None:
                 for k, outcome in enumerate(released.attacks)
                 if outcome.name in names
             ),
-            Evidence("harden.json", "/branch/form", records.harden.branch.form),
-            Evidence("harden.json", "/fusion/mode", records.harden.fusion.mode),
+            Evidence("evaluation.json", "/threat", evaluation.threat),
+            *_branch_evidence(records),
             *_gated(records, "robust_"),
             *(
                 Evidence("gate.json", f"/independent/{k}/{part}", getattr(test, part))
@@ -213,21 +213,31 @@ def _branch(records: RunRecords) -> str:
     return f"adversarially fine-tuned branch ({branch.form}) beside the unchanged original, fusion {fusion.mode}"
 
 
+def _branch_evidence(records: RunRecords) -> tuple[Evidence, ...]:
+    return (
+        Evidence("harden.json", "/branch/form", records.harden.branch.form),
+        Evidence("harden.json", "/fusion/mode", records.harden.fusion.mode),
+    )
+
+
 def _queries(records: RunRecords) -> _Shown | None:
     search = {attack.name for attack in records.protocol.suite.attacks if attack.attack == "square"}
     released, here = records.evaluation.subject("composite"), _position(records)
     found = [(k, outcome) for k, outcome in enumerate(released.attacks) if outcome.name in search]
     if not found:
-        return _Shown(_branch(records), _NOT_TESTED, _NOT_TESTED, ())
+        return _Shown(_branch(records), _NOT_TESTED, _NOT_TESTED, _branch_evidence(records))
     wins = "; ".join(f"{outcome.name} won on {outcome.wins} of {outcome.cases}" for _, outcome in found)
     return _Shown(
         mitigation=_branch(records),
         test=f"{', '.join(outcome.name for _, outcome in found)}, which sees scores alone",
         result=wins,
-        evidence=tuple(
-            Evidence("evaluation.json", f"/subjects/{here}/attacks/{k}/{part}", getattr(outcome, part))
-            for k, outcome in found
-            for part in ("name", "wins", "cases")
+        evidence=(
+            *_branch_evidence(records),
+            *(
+                Evidence("evaluation.json", f"/subjects/{here}/attacks/{k}/{part}", getattr(outcome, part))
+                for k, outcome in found
+                for part in ("name", "wins", "cases")
+            ),
         ),
     )
 
@@ -247,16 +257,28 @@ def _beyond(records: RunRecords) -> _Shown | None:
 
 def _masked(records: RunRecords) -> _Shown | None:
     points = _curve(records, "eps", lambda p: True)
-    findings = [f for f in (*records.evaluation.findings, *records.decision.findings) if f.code.startswith("attack.")]
+    findings = [
+        (f"{file}.json", k, finding)
+        for file, all_of in (("evaluation", records.evaluation.findings), ("gate", records.decision.findings))
+        for k, finding in enumerate(all_of)
+        if finding.code.startswith("attack.")
+    ]
     if not points and not findings:
         return _Shown(_NONE_HERE, _NOT_TESTED, _NOT_TESTED, ())
     last = f"; {points[-1][1].robust} of {points[-1][1].cases} stand at the largest budget" if points else ""
-    said = "; ".join(f.message for f in findings if f.severity != "info") or "no sign of it was found"
+    said = "; ".join(f.message for _, _, f in findings if f.severity != "info") or "no sign of it was found"
     return _Shown(
         mitigation="robustness is measured on the released model, by attacks of several kinds; a sign fails the gate",
         test="curves against budget and steps; the attacks held against each other",
         result=f"{said}{last}",
-        evidence=_points(points[-1:]),
+        evidence=(
+            *_points(points[-1:]),
+            *(
+                Evidence(file, f"/findings/{k}/{part}", getattr(finding, part))
+                for file, k, finding in findings
+                for part in ("code", "severity", "message")
+            ),
+        ),
     )
 
 
@@ -277,7 +299,11 @@ def _flood(records: RunRecords) -> _Shown | None:
         mitigation="a budget of referrals, on clean cases and under attack",
         test="referrals at the strongest inputs that the attacks found",
         result=f"{percent(endpoint.estimate)} referred, {endpoint.verdict.value} against {percent(endpoint.limit)}",
-        evidence=(Evidence("gate.json", f"/endpoints/{k}/estimate", endpoint.estimate),),
+        evidence=(
+            Evidence("gate.json", f"/endpoints/{k}/estimate", endpoint.estimate),
+            Evidence("gate.json", f"/endpoints/{k}/limit", endpoint.limit),
+            Evidence("gate.json", f"/endpoints/{k}/verdict", endpoint.verdict.value),
+        ),
     )
 
 
@@ -358,11 +384,16 @@ def _points(points: list[tuple[int, SanityPoint]]) -> tuple[Evidence, ...]:
 
 
 def _gated(records: RunRecords, start: str) -> tuple[Evidence, ...]:
-    return tuple(
-        Evidence("gate.json", f"/endpoints/{k}/verdict", e.verdict.value)
-        for k, e in enumerate(records.decision.endpoints)
-        if e.name.startswith(start)
-    )
+    """Names and verdicts of these endpoints, and the limits of robust accuracy."""
+    found: list[Evidence] = []
+    for k, e in enumerate(records.decision.endpoints):
+        if e.name.startswith(start):
+            place = f"/endpoints/{k}"
+            found += [Evidence("gate.json", f"{place}/name", e.name)]
+            found += [Evidence("gate.json", f"{place}/verdict", e.verdict.value)]
+        if e.name == "robust_floor":
+            found += [Evidence("gate.json", f"{place}/{part}", getattr(e, part)) for part in ("lower", "upper")]
+    return tuple(found)
 
 
 def _verdicts(records: RunRecords, start: str) -> str:
