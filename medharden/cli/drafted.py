@@ -13,8 +13,9 @@ from medharden.audit import write_atomic
 from medharden.cli.console import marked, out
 from medharden.cli.drafting import Choices, draft, likely_positive
 from medharden.data import load_pseudonym_key
+from medharden.data.sources.listing import require_source
 from medharden.data.survey import Survey, survey
-from medharden.errors import DataError, ModelError, OutputError
+from medharden.errors import ModelError, OutputError
 from medharden.models import SourceView, load_classifier
 from medharden.protocol import ModelSpec, load_protocol, parse_protocol
 from medharden.record import ModelRecord
@@ -52,8 +53,7 @@ def run_new(job: Draft) -> None:
         raise OutputError(f"expected a name that ends in .yaml as --out, found {job.target.name}")
     if job.model is not None and not job.model.exists():
         raise ModelError(f"there is no model file {job.model.name}; expected a checkpoint, or leave --model out")
-    if not job.data.exists():
-        raise DataError("there is nothing at the path given as data; expected a folder, a CSV or an .npz file")
+    require_source(job.data)
     base = load_protocol(job.like)
     key = load_pseudonym_key(job.key_file)
     seen = survey(job.data, base, key=key, workers=job.workers, max_decoded=job.max_decoded)

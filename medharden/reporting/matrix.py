@@ -246,11 +246,11 @@ def _beyond(records: RunRecords) -> _Shown | None:
     points = _curve(records, "eps", lambda p: p.ratio > 1.0)
     if not points:
         return _Shown(_NONE_HERE, _NOT_TESTED, _NOT_TESTED, ())
-    said = ", ".join(f"{p.robust} of {p.cases} at {p.ratio:g} times the budget" for _, p in points)
+    said = ", ".join(f"{p.robust} of {p.cases} stand at {p.ratio:g} times the budget" for _, p in points)
     return _Shown(
         mitigation="none is claimed: the protocol's budget is where robustness is asked for",
         test="one PGD with growing budgets, on a few cases",
-        result=f"stand: {said}",
+        result=said,
         evidence=_points(points),
     )
 
@@ -265,7 +265,10 @@ def _masked(records: RunRecords) -> _Shown | None:
     ]
     if not points and not findings:
         return _Shown(_NONE_HERE, _NOT_TESTED, _NOT_TESTED, ())
-    last = f"; {points[-1][1].robust} of {points[-1][1].cases} stand at the largest budget" if points else ""
+    last = "".join(
+        f"; {p.robust} of {p.cases} stand at the largest budget, {p.ratio:g} times the declared one"
+        for _, p in points[-1:]
+    )
     said = "; ".join(f.message for _, _, f in findings if f.severity != "info") or "no sign of it was found"
     return _Shown(
         mitigation="robustness is measured on the released model, by attacks of several kinds; a sign fails the gate",
@@ -403,5 +406,5 @@ def _verdicts(records: RunRecords, start: str) -> str:
         if e.name.startswith(start):
             found.setdefault(e.verdict.value, []).append(e)
     order = ("INVALID", "FAIL", "INCONCLUSIVE", "PASS")
-    said = [f"{verdict}: {', '.join(e.name for e in found[verdict])}" for verdict in order if verdict in found]
-    return f"Gate: {'; '.join(said)}" if said else "The gate decided on no endpoint under attack"
+    said = [f"{verdict} for {', '.join(e.name for e in found[verdict])}" for verdict in order if verdict in found]
+    return f"The gate says {'; '.join(said)}" if said else "The gate decided on no endpoint under attack"

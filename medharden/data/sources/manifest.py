@@ -24,7 +24,7 @@ from medharden.data.sources.columns import (
 from medharden.data.sources.companions import chosen, refuse_companions
 from medharden.data.sources.findings import FindingReader
 from medharden.data.sources.folder import Entry, Listing, sorted_classes, unchosen_files
-from medharden.data.sources.labels import Classes
+from medharden.data.sources.labels import NO_LABEL, Classes
 from medharden.data.sources.places import MISSING, Places
 from medharden.data.sources.row_images import RowImages
 from medharden.data.sources.series import SeriesBelow, as_case, found_in_directory, left_aside
@@ -178,7 +178,7 @@ class _Labels:
         if self._words is None or self._column is None:
             return next(name for column, name in self._one_hot.items() if float(row[column]) == 1.0), (), ""
         label = self._words.of(row[self._column])
-        return label, (), "" if label else "has no label"
+        return label, (), "" if label else NO_LABEL
 
     def excludes(self, reason: str) -> bool:
         """Whether the protocol leaves cases out for this."""
