@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from typing import get_args
 
 from medharden.protocol import TESTED, StatedThreat, ThreatName
-from medharden.record import Endpoint, SanityPoint
 from medharden.reporting.accuracy import robust_limits
 from medharden.reporting.numbers import percent, percent_interval
 from medharden.reporting.source import RunRecords
 from medharden.reporting.tested import who
+from medharden.reporting.traced import Evidence, curve, gated, verdicts
 from medharden.reporting.wording import threat_words
 
 __all__ = ["Evidence", "ThreatRow", "threat_matrix"]
@@ -47,21 +47,6 @@ _NAMES: dict[ThreatName, tuple[str, str]] = {
     "model_extraction": ("A copy of the model by questions", "Model extraction, NISTAML.031; AML.T0024.002"),
     "acquisition_chain": ("Manipulation at the scanner or on its way", "Physical-domain evasion; AML.T0041"),
 }
-
-
-@dataclass(frozen=True)
-class Evidence:
-    """One value behind a row, and the record that holds it.
-
-    Attributes:
-        file: in the run directory.
-        field: JSON pointer into it (RFC 6901).
-        value: found there.
-    """
-
-    file: str
-    field: str
-    value: str | int | float | bool
 
 
 @dataclass(frozen=True)
@@ -178,7 +163,7 @@ def _white_box(records: RunRecords) -> _Shown | None:
         result=(
             f"{released.robust_correct} of {released.attacked} attacked cases stand against all attacks together, "
             f"{percent(released.robust_accuracy)} {limits}; of the original {original.robust_correct}. "
-            f"{_independent(records)}{_verdicts(records, 'robust_')}"
+            f"{_independent(records)}{verdicts(records, 'robust_')}"
         ),
         evidence=(
             Evidence("evaluation.json", f"/subjects/{here}/robust_correct", released.robust_correct),
@@ -191,7 +176,7 @@ def _white_box(records: RunRecords) -> _Shown | None:
             ),
             Evidence("evaluation.json", "/threat", evaluation.threat),
             *_branch_evidence(records),
-            *_gated(records, "robust_"),
+            *gated(records, "robust_"),
             *(
                 Evidence("gate.json", f"/independent/{k}/{part}", getattr(test, part))
                 for k, test in enumerate(records.decision.independent)
@@ -243,7 +228,7 @@ def _queries(records: RunRecords) -> _Shown | None:
 
 
 def _beyond(records: RunRecords) -> _Shown | None:
-    points = _curve(records, "eps", lambda p: p.ratio > 1.0)
+    points = curve(records, "eps", lambda p: p.ratio > 1.0)
     if not points:
         return _Shown(_NONE_HERE, _NOT_TESTED, _NOT_TESTED, ())
     said = ", ".join(f"{p.robust} of {p.cases} stand at {p.ratio:g} times the budget" for _, p in points)
@@ -251,12 +236,12 @@ def _beyond(records: RunRecords) -> _Shown | None:
         mitigation="none is claimed: the protocol's budget is where robustness is asked for",
         test="one PGD with growing budgets, on a few cases",
         result=said,
-        evidence=_points(points),
+        evidence=of_points(points),
     )
 
 
 def _masked(records: RunRecords) -> _Shown | None:
-    points = _curve(records, "eps", lambda p: True)
+    points = curve(records, "eps", lambda p: True)
     findings = [
         (f"{file}.json", k, finding)
         for file, all_of in (("evaluation", records.evaluation.findings), ("gate", records.decision.findings))
@@ -275,7 +260,7 @@ def _masked(records: RunRecords) -> _Shown | None:
         test="curves against budget and steps; the attacks held against each other",
         result=f"{said}{last}",
         evidence=(
-            *_points(points[-1:]),
+            *of_points(points[-1:]),
             *(
                 Evidence(file, f"/findings/{k}/{part}", getattr(finding, part))
                 for file, k, finding in findings
@@ -366,45 +351,3 @@ _SHOWN: dict[ThreatName, Callable[[RunRecords], _Shown | None]] = {
     "model_poisoning": _weights,
     "membership_inference": _membership,
 }
-
-
-def _curve(records: RunRecords, sweep: str, chosen: Callable[[SanityPoint], bool]) -> list[tuple[int, SanityPoint]]:
-    """The released model's points of one curve, with their places in the record, by growing budget."""
-    points = [
-        (k, p)
-        for k, p in enumerate(records.evaluation.sanity)
-        if p.subject == "composite" and p.sweep == sweep and chosen(p)
-    ]
-    return sorted(points, key=lambda point: point[1].eps)
-
-
-def _points(points: list[tuple[int, SanityPoint]]) -> tuple[Evidence, ...]:
-    return tuple(
-        Evidence("evaluation.json", f"/sanity/{k}/{part}", getattr(p, part))
-        for k, p in points
-        for part in ("ratio", "robust", "cases")
-    )
-
-
-def _gated(records: RunRecords, start: str) -> tuple[Evidence, ...]:
-    """Names and verdicts of these endpoints, and the limits of robust accuracy."""
-    found: list[Evidence] = []
-    for k, e in enumerate(records.decision.endpoints):
-        if e.name.startswith(start):
-            place = f"/endpoints/{k}"
-            found += [Evidence("gate.json", f"{place}/name", e.name)]
-            found += [Evidence("gate.json", f"{place}/verdict", e.verdict.value)]
-        if e.name == "robust_floor":
-            found += [Evidence("gate.json", f"{place}/{part}", getattr(e, part)) for part in ("lower", "upper")]
-    return tuple(found)
-
-
-def _verdicts(records: RunRecords, start: str) -> str:
-    """What the gate made of the endpoints under attack, the gravest first."""
-    found: dict[str, list[Endpoint]] = {}
-    for e in records.decision.endpoints:
-        if e.name.startswith(start):
-            found.setdefault(e.verdict.value, []).append(e)
-    order = ("INVALID", "FAIL", "INCONCLUSIVE", "PASS")
-    said = [f"{verdict} for {', '.join(e.name for e in found[verdict])}" for verdict in order if verdict in found]
-    return f"The gate says {'; '.join(said)}" if said else "The gate decided on no endpoint under attack"

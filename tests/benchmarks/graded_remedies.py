@@ -173,20 +173,15 @@ def _influences(sums: np.ndarray, weights: np.ndarray) -> np.ndarray:
 
 def kappa_remedies_table(cells: Cells, scale: float) -> Iterator[Rows]:
     """Error of each form, at a true change of exactly the margin."""
-    settings = [
-        (patients, each, related, noise, lost)
-        for patients, each, related in ((200, 3, 0.3), (400, 5, 0.3))
-        for noise, lost in ((0.75, 0.0), (0.55, 0.0), (0.55, 1.0), (0.47, 2.5))
-    ]
-    columns = []
-    for patients, each, related, noise, lost in settings:
+    patients, each, related, columns = 200, 3, 0.3, []
+    for noise, lost in ((0.75, 0.0), (0.55, 0.0), (0.55, 1.0), (0.47, 2.5)):
         runs, how = max(5, round(2000 * scale)), (related, noise, lost / patients)
         key = f"kappa remedies {patients} {each} {related} {noise} {lost}"
         many = 1_000_000 if scale >= 0.1 else 20_000
-        (truth,) = cells(f"{key} truth {many}", lambda rng, m=many, e=each, h=how: remedy_truth(rng, m, e, *h))
+        (truth,) = cells(f"{key} truth {many}", lambda rng, m=many, h=how: remedy_truth(rng, m, each, *h))
         errors = cells(
             f"{key} {runs}",
-            lambda rng, n=runs, v=truth, p=patients, e=each, h=how: remedy_errors(rng, n, v, p, e, *h),
+            lambda rng, n=runs, v=truth, h=how: remedy_errors(rng, n, v, patients, each, *h),
         )
         columns.append((f"{patients} x {each}, noise {noise:g}, lost {lost:g}", f"{-truth:.3f}", errors))
     rows = [["patients x cases", "kappa lost", *FORMS]]

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 import re
+import shutil
 import subprocess
 import sys
 from importlib import metadata
@@ -62,6 +64,37 @@ def test_the_snippet_for_onnx_runtime_prints_the_answers_of_the_run(
     model = load_hardened(made.run, arch=ARCH)
     expected = (model.assess(inputs).logits + model.decision_bias).argmax(1).tolist()
     assert [int(line.split()[0]) for line in done.stdout.splitlines()] == expected
+
+
+HEADERS = [Path(p) for p in (os.environ.get("ONNXRUNTIME_INCLUDE", ""), "/usr/include/onnxruntime") if p]
+FOUND = [place for place in HEADERS if (place / "onnxruntime_cxx_api.h").is_file()]
+
+
+@pytest.mark.skipif(not FOUND or not shutil.which("g++"), reason="needs g++ and ONNX Runtime's headers")
+def test_the_program_in_cpp_prints_the_answers_of_the_run(made: Released, artefact: Path, tmp_path: Path) -> None:
+    (tmp_path / "answer.cpp").write_text(snippet("cpp"))
+    (library,) = (Path(onnxruntime.__file__).parent / "capi").glob("libonnxruntime.so.*")
+    (command,) = re.findall(r"^    (cp LIB/.*\n    g\+\+ .*)$", PAGE, re.M)
+    command = command.replace("INCLUDE", str(FOUND[0]))
+    command = re.sub(r"LIB/\S+", str(library), command)
+    subprocess.run(["sh", "-ec", command], cwd=tmp_path, check=True, timeout=300)
+    inputs, _ = made.cohort.batch(made.cohort.indices("test")[:6])
+    model, said = load_hardened(made.run, arch=ARCH), []
+    for case in inputs:
+        case.numpy().tofile(tmp_path / "case.f32")
+        done = subprocess.run(
+            [tmp_path / "answer", artefact, tmp_path / "case.f32"],
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=True,
+        )
+        said.append(done.stdout.strip())
+    assessed = model.assess(inputs)
+    answers = (assessed.logits + model.decision_bias).argmax(1).tolist()
+    assert said == [f"{a}{' look at it' * r}" for a, r in zip(answers, assessed.referred.tolist(), strict=True)]
+    (tmp_path / "case.f32").write_bytes(b"short")
+    assert subprocess.run([tmp_path / "answer", artefact, tmp_path / "case.f32"], timeout=60).returncode == 1
 
 
 def test_the_snippet_for_a_program_computes_what_is_constant_once(tmp_path: Path) -> None:
