@@ -15,7 +15,7 @@ from medharden.reporting.accuracy import robust_limits
 from medharden.reporting.numbers import percent, percent_interval
 from medharden.reporting.source import RunRecords
 from medharden.reporting.tested import who
-from medharden.reporting.traced import Evidence, curve, gated, verdicts
+from medharden.reporting.traced import Evidence, curve, gated, of_points, verdicts
 from medharden.reporting.wording import threat_words
 
 __all__ = ["Evidence", "ThreatRow", "threat_matrix"]
