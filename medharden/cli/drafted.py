@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import sys
+import unicodedata
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -105,7 +107,13 @@ def _size(seen: Survey) -> tuple[int, ...] | None:
 
 
 def _proposed(seen: Survey, name: str) -> Choices:
-    return Choices(name=name, positive=likely_positive(seen.classes), size=_size(seen))
+    return Choices(name=_as_name(name), positive=likely_positive(seen.classes), size=_size(seen))
+
+
+def _as_name(stem: str) -> str:
+    """A file's name as a protocol's: small letters, digits, dots and hyphens."""
+    plain = unicodedata.normalize("NFKD", stem).encode("ascii", "ignore").decode().lower()
+    return re.sub(r"[^a-z0-9.-]+", "-", plain).strip(".-")[:60] or "protocol"
 
 
 def _asked(seen: Survey, view: SourceView | None, name: str) -> Choices:

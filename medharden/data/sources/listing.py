@@ -10,6 +10,7 @@ from medharden.data.formats.dicomdir import DICOMDIR
 from medharden.data.pseudonyms import pseudonym
 from medharden.data.sources.archive import list_archive
 from medharden.data.sources.channels import ChannelPatterns, in_channels
+from medharden.data.sources.companions import CompanionsError
 from medharden.data.sources.folder import Listing, list_folder
 from medharden.data.sources.frames import in_frames
 from medharden.data.sources.manifest import find_manifest, list_manifest, why_no_manifest
@@ -143,6 +144,8 @@ def _list_folder(source: Path, protocol: Protocol, name: Callable[[str], str]) -
     """Class folders; where there are none, the error says of each CSV file why it is no manifest."""
     try:
         listing = list_folder(source, protocol, name)
+    except CompanionsError:
+        raise
     except DataError as error:
         reasons = why_no_manifest(source, protocol)
         raise DataError(f"{error}; {reasons}" if reasons else str(error)) from None

@@ -22,7 +22,7 @@ from medharden.data.sources.columns import (
     splits_of,
 )
 from medharden.data.sources.companions import chosen, refuse_companions
-from medharden.data.sources.findings import FindingReader
+from medharden.data.sources.findings import FindingReader, lists_several
 from medharden.data.sources.folder import Entry, Listing, sorted_classes, unchosen_files
 from medharden.data.sources.labels import NO_LABEL, Classes
 from medharden.data.sources.places import MISSING, Places
@@ -165,6 +165,12 @@ class _Labels:
         else:
             self._words, self.columns = Classes((row[self._column] for row in rows.values()), task.classes), ()
             self.classes = sorted_classes(self._words.names)
+            if joined := lists_several(self.classes, task.classes or ()):
+                raise DataError(
+                    f"{joined} of the {len(self.classes)} different labels name several of the others at once: where "
+                    "a case may have several findings, set task.kind: multilabel and name them in task.classes; where "
+                    "such a combination is a class of its own, name it there"
+                )
             if self._column.lower() not in GUESSED and protocol.columns.label is None:
                 message = (
                     f"The class was taken from the manifest's column {self._column!r}, the only one that could be it."
