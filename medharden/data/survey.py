@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
@@ -27,6 +29,8 @@ _MEMORY_LIMIT = 2**30
 _MOST = 16
 _FEWEST_VALUES, _MOST_VALUES = 2, 12
 _NO_GROUP = ("modality",)
+_Dims = Literal[2, 3]
+_DIMS: tuple[_Dims, ...] = (2, 3)
 
 
 @dataclass(frozen=True)
@@ -86,8 +90,8 @@ def survey(source: Path, protocol: Protocol, *, key: bytes, workers: int = 2, ma
     Raises:
         DataError: nothing is listed, or none of the sampled cases can be read.
     """
-    least, listing = _listed(source, protocol, key, max_decoded)
-    dims, found, tried = _read(listing, least, workers, max_decoded)
+    listed = partial(_listing, source, protocol, partial(pseudonym, key, "case"), max_decoded)
+    dims, listing, found, tried = _read(listed, workers, max_decoded)
     shapes = Counter(case.native for case in found)
     held = [e.label if isinstance(e.label, tuple) else (e.label,) for e in listing.entries]
     counts = Counter(label for labels in held for label in labels)
@@ -115,48 +119,59 @@ def survey(source: Path, protocol: Protocol, *, key: bytes, workers: int = 2, ma
     )
 
 
-def _listed(source: Path, protocol: Protocol, key: bytes, max_decoded: int) -> tuple[int, Listing]:
-    """The fewest dimensions that give cases, and the listing: a row that names a folder is a case only in 3D."""
-    name, refused, empty = partial(pseudonym, key, "case"), None, None
-    for dims in (2, 3):
-        trial = protocol.model_copy(update={"input": Input(dims=dims)})
+def _listing(source: Path, protocol: Protocol, name: Callable[[str], str], max_decoded: int, dims: _Dims) -> Listing:
+    trial = protocol.model_copy(update={"input": Input(dims=dims)})
+    return list_source(source, trial, name, _MEMORY_LIMIT, max_decoded)
+
+
+def _read(
+    listed: Callable[[_Dims], Listing], workers: int, max_decoded: int
+) -> tuple[int, Listing, list[ReadCase], int]:
+    """The dimensions under which most of a sample can be read, the listing, what was read, and how many were tried.
+
+    A row that names a folder is a case only in 3D, and a listing reads in its own dimensions.
+    """
+    best: tuple[int, Listing, list[ReadCase], int] | None = None
+    refused: DataError | None = None
+    problems: Counter[str] = Counter()
+    for dims in _DIMS:
         try:
-            listing = list_source(source, trial, name, _MEMORY_LIMIT, max_decoded)
+            listing = listed(dims)
         except DataError as error:
             refused = refused or error
             continue
-        if listing.entries:
-            return dims, listing
-        empty = empty or listing
-    if empty is None:
-        assert refused is not None, "two were tried"  # noqa: S101
-        raise refused
-    reasons = Counter(problem.reason for problem in empty.problems).most_common(1)
-    why = f": {reasons[0][0]} ({reasons[0][1]:,} of {len(empty.problems):,})" if reasons else ""
-    raise DataError(f"none of the cases can be used{why}; `medharden inspect` names each")
-
-
-def _read(listing: Listing, least: int, workers: int, max_decoded: int) -> tuple[int, list[ReadCase], int]:
-    """The dimensions under which most of a sample can be read, what was read, and how many were tried."""
-    picked = sorted({round(n) for n in np.linspace(0, len(listing.entries) - 1, _MOST).tolist()})
-    few = Listing(
-        listing.source, listing.classes, tuple(listing.entries[n] for n in picked), listing.read, digest=listing.digest
-    )
-    best: tuple[int, list[ReadCase], int] | None = None
-    for dims in range(least, 4):
-        spec = Input(intensity=Intensity(mode="percentile", low=0, high=100)).model_copy(update={"dims": dims})
-        with Store() as store:
-            room = room_for(max_decoded, spec)
-            results = read_cases(few, spec, store, room=room, workers=workers, progress=None)
-        found = [r.case for r in results if isinstance(r, Kept)]
-        if best is None or len(found) > len(best[1]):
-            best = dims, found, len(picked)
-        said = [r for r in results if isinstance(r, str)]
-        if not said:
+        problems = problems or Counter(problem.reason for problem in listing.problems)
+        if not listing.entries:
+            continue
+        found, tried = _sample(listing, dims, workers, max_decoded)
+        if best is None or len(found) > len(best[2]):
+            best = dims, listing, found, tried
+        if len(found) == tried:
             break
-    if best is None or not best[1]:
-        raise DataError(f"none of the {len(picked)} cases that were tried can be read; `medharden inspect` says why")
+    if best is None:
+        raise _nothing(refused, problems)
+    if not best[2]:
+        raise DataError(f"none of the {best[3]} cases that were tried can be read; `medharden inspect` says why")
     return best
+
+
+def _sample(listing: Listing, dims: _Dims, workers: int, max_decoded: int) -> tuple[list[ReadCase], int]:
+    """What could be read of a sample, and how many were tried."""
+    picked = sorted({round(n) for n in np.linspace(0, len(listing.entries) - 1, _MOST).tolist()})
+    few = replace(listing, entries=tuple(listing.entries[n] for n in picked))
+    spec = Input(dims=dims, intensity=Intensity(mode="percentile", low=0, high=100))
+    with Store() as store:
+        room = room_for(max_decoded, spec)
+        results = read_cases(few, spec, store, room=room, workers=workers, progress=None)
+    return [r.case for r in results if isinstance(r, Kept)], len(picked)
+
+
+def _nothing(refused: DataError | None, problems: Counter[str]) -> DataError:
+    if refused is not None and not problems:
+        return refused
+    reasons = problems.most_common(1)
+    why = f": {reasons[0][0]} ({reasons[0][1]:,} of {problems.total():,})" if reasons else ""
+    return DataError(f"none of the cases can be used{why}; `medharden inspect` names each")
 
 
 def _groups(listing: Listing) -> dict[str, int]:
