@@ -45,7 +45,9 @@ Run = Annotated[Path, typer.Argument(metavar="RUN", help="Run directory.")]
 Data = Annotated[
     Path,
     typer.Option(
-        "--data", rich_help_panel=_DATA, help="Folder with a sub-folder a class, manifest CSV (or its folder), or .npz."
+        "--data",
+        rich_help_panel=_DATA,
+        help="Folder with a sub-folder a class, manifest CSV (or its folder), .npz, or dicomweb+https://SERVER?QUERY.",
     ),
 ]
 ProtocolOption = Annotated[

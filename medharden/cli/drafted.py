@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 import sys
+import unicodedata
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -18,8 +19,9 @@ from medharden.audit import write_atomic
 from medharden.cli.console import marked, out
 from medharden.cli.drafting import Choices, draft, likely_positive
 from medharden.data import load_pseudonym_key
+from medharden.data.sources.listing import require_source
 from medharden.data.survey import Survey, survey
-from medharden.errors import DataError, ModelError, OutputError
+from medharden.errors import ModelError, OutputError
 from medharden.models import SourceView, load_classifier
 from medharden.protocol import ModelSpec, load_protocol, parse_protocol
 from medharden.protocol.deciding import LARGEST_BARE_MARGIN
@@ -62,8 +64,7 @@ def run_new(job: Draft) -> None:
         raise OutputError(f"expected a name that ends in .yaml as --out, found {job.target.name}")
     if job.model is not None and not job.model.exists():
         raise ModelError(f"there is no model file {job.model.name}; expected a checkpoint, or leave --model out")
-    if not job.data.exists():
-        raise DataError("there is nothing at the path given as data; expected a folder, a CSV or an .npz file")
+    require_source(job.data)
     base = load_protocol(job.like)
     key = load_pseudonym_key(job.key_file)
     seen = survey(job.data, base, key=key, workers=job.workers, max_decoded=job.max_decoded)
@@ -122,7 +123,13 @@ def _size(seen: Survey) -> tuple[int, ...] | None:
 
 
 def _proposed(seen: Survey, name: str) -> Choices:
-    return Choices(name=name, positive=likely_positive(seen.classes), size=_size(seen))
+    return Choices(name=_as_name(name), positive=likely_positive(seen.classes), size=_size(seen))
+
+
+def _as_name(stem: str) -> str:
+    """A file's name as a protocol's: small letters, digits, dots and hyphens."""
+    plain = unicodedata.normalize("NFKD", stem).encode("ascii", "ignore").decode().lower()
+    return re.sub(r"[^a-z0-9.-]+", "-", plain).strip(".-")[:60] or "protocol"
 
 
 def _asked(seen: Survey, view: SourceView | None, name: str) -> Choices:

@@ -18,6 +18,10 @@ __all__ = ["Choices", "draft", "likely_positive"]
 _NEGATIVE = ("normal", "healthy", "negative", "none", "no", "benign", "control", "0", "absent", "no finding")
 _DISCORDANCE = 0.05
 _TODO = "TO DO"
+_UNCLEAR = {
+    "uncertain": "labels of -1 leave the finding out of their case",
+    "missing": "blanks leave the finding out of their case",
+}
 
 
 @dataclass(frozen=True)
@@ -69,7 +73,7 @@ def draft(
     Raises:
         ProtocolError: what was chosen contradicts itself.
     """
-    lines = [*_head(seen, choices), *_task(seen, model, choices), *_input(seen, model, choices, view)]
+    lines = [*_head(seen, choices), *_task(seen, model, choices), *_files(seen), *_input(seen, model, choices, view)]
     lines += [*_model(spec or ModelSpec()), *_threat(seen)]
     lines += _splits(seen, choices)
     # margins need the rest: how many cases they take depends on alpha and on the classes
@@ -108,6 +112,19 @@ def _task(seen: Survey, model: ModelRecord | None, choices: Choices) -> Iterator
     yield f"  classes: [{names}]"
     if choices.positive is not None:
         yield f"  positive: {_quoted(choices.positive)}  # its recall is sensitivity, the other's is specificity"
+    for state, rule in (("uncertain", seen.rules.task.uncertain), ("missing", seen.rules.task.missing)):
+        if rule != "refuse":
+            yield f"  {state}: {rule}  # {_TODO}: {_UNCLEAR[state]}; or absent, present, exclude"
+
+
+def _files(seen: Survey) -> Iterator[str]:
+    """Which columns and files are meant, where the protocol that was taken says so or the data suggest it."""
+    columns = seen.rules.columns.model_dump(mode="json", exclude_defaults=True)
+    if columns:
+        yield f"columns: {json.dumps(columns, ensure_ascii=False)}"
+    cases = seen.rules.cases.model_dump(mode="json", exclude_defaults=True)
+    if cases:
+        yield f"cases: {json.dumps(cases, ensure_ascii=False)}  # files that look like masks are no cases"
 
 
 def _input(seen: Survey, model: ModelRecord | None, choices: Choices, view: SourceView | None) -> Iterator[str]:
@@ -122,10 +139,18 @@ def _input(seen: Survey, model: ModelRecord | None, choices: Choices, view: Sour
     yield "input:"
     if seen.dims == 3:
         yield "  dims: 3"
-    if model is not None:
+    if seen.rules.input.channels_from:
+        named = {channel.name: channel.files for channel in seen.rules.input.channels_from}
+        yield f"  # {_TODO}: the modalities that were seen; they must be the model's channels, in the model's order."
+        if model is not None and model.channels != len(named):
+            yield f"  # The model takes {model.channels} channels, and these are {len(named)}."
+        yield f"  channels_from: {json.dumps(named, ensure_ascii=False)}"
+    elif model is not None:
         yield f"  channels: {'gray' if model.channels == 1 else 'rgb'}  # the model takes {model.channels}"
     elif seen.dims == 2:
         yield f"  channels: {'gray' if seen.channels == 1 else 'rgb'}"
+    if seen.rules.input.frames != "one":
+        yield f"  frames: {seen.rules.input.frames}  # {_TODO}: one frame of each file; `all` makes each a case"
     yield from (f"  {name}: {value}" for name, value in told.items())
     if choices.size is not None and not told:
         yield f"  size: [{', '.join(map(str, choices.size))}]  # every case is resampled to it"
@@ -174,6 +199,10 @@ def _splits(seen: Survey, choices: Choices) -> Iterator[str]:
     sizes = ", ".join(f"{name} {count:,}" for name, count in seen.cases.items())
     yield ""
     yield f"# Splits {'are given by the data' if seen.given else 'are made by patient'}: about {sizes}."
+    if seen.rules.splits.patient_from is not None:
+        yield f"# {_TODO}: paths look as if they named patients so; a patient is never in two splits."
+        yield f"splits: {{patient_from: {_quoted(seen.rules.splits.patient_from)}}}"
+        return
     if seen.patients:
         yield "# Cases name patients; a patient is never in two splits."
         return

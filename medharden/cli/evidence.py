@@ -33,7 +33,7 @@ Dicomweb = Annotated[
         "--dicomweb",
         metavar="URL",
         rich_help_panel="Data",
-        help="DICOMweb server that has the series which the rows of --data (CSV) name by UID.",
+        help="DICOMweb server that has the series or studies which the rows of --data (CSV) name by UID.",
     ),
 ]
 _INDEPENDENT = "Independent test"

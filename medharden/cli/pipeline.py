@@ -17,8 +17,9 @@ from medharden.cli.runtime import device_of
 from medharden.cli.tracking import tracking
 from medharden.cli.verdicts import EXIT_CODES, show_verdict
 from medharden.data import Cohort, load_cohort, load_pseudonym_key
+from medharden.data.sources.listing import require_source
 from medharden.data.stored.cases import stored_cases
-from medharden.errors import DataError, Interrupted, ModelError, OutputError, RunError
+from medharden.errors import Interrupted, ModelError, OutputError, RunError
 from medharden.evaluating import evaluate
 from medharden.gating import gate
 from medharden.hardening import harden, measure_stability
@@ -159,8 +160,7 @@ def require_sources(job: Job) -> None:
         raise ModelError(
             f"there is no model file {job.model.name}; expected a checkpoint, a state dict, or a MONAI bundle's folder"
         )
-    if not job.data.exists():
-        raise DataError("there is nothing at the path given as data; expected a folder, a CSV, .json or .npz")
+    require_source(job.data)
 
 
 def prepare(job: Job) -> Job:

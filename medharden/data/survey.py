@@ -7,20 +7,25 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 
-from medharden.data.formats.limits import room_for
+from medharden.data.formats.channels import read_parts
+from medharden.data.formats.image import StoredImage
+from medharden.data.formats.limits import Hold, room_for
+from medharden.data.formats.stack import FRAMES_AS_STORED
 from medharden.data.pseudonyms import pseudonym
 from medharden.data.sampled import split_sizes
-from medharden.data.sources.folder import Listing
+from medharden.data.sources.companions import CompanionsError
+from medharden.data.sources.folder import Entry, Listing
+from medharden.data.sources.guessing import with_findings_of
 from medharden.data.sources.listing import list_source
+from medharden.data.sources.patient_paths import named_by_path, seen_patients
 from medharden.data.store.keeping import Kept, Store
 from medharden.data.store.reading import read_cases
 from medharden.data.view.case import ReadCase
 from medharden.errors import DataError
-from medharden.protocol import Input, Intensity, Protocol
+from medharden.protocol import Channel, Frames, Input, Intensity, Protocol
 from medharden.sizes import MAX_DECODED
 
 __all__ = ["Survey", "survey"]
@@ -29,8 +34,6 @@ _MEMORY_LIMIT = 2**30
 _MOST = 16
 _FEWEST_VALUES, _MOST_VALUES = 2, 12
 _NO_GROUP = ("modality",)
-_Dims = Literal[2, 3]
-_DIMS: tuple[_Dims, ...] = (2, 3)
 
 
 @dataclass(frozen=True)
@@ -54,6 +57,8 @@ class Survey:
         windows: whether every sampled file offers a window of its own.
         groups: columns of few values, in which subgroups could be looked at, with their values' number.
         unreadable: of `tried` sampled cases.
+        rules: under which this was seen: what the protocol says of columns, files, channels, frames, unclear labels and
+            patients, or what it would have to say.
     """
 
     source: str
@@ -75,6 +80,7 @@ class Survey:
     groups: dict[str, int]
     unreadable: int
     tried: int
+    rules: Protocol
 
 
 def survey(source: Path, protocol: Protocol, *, key: bytes, workers: int = 2, max_decoded: int = MAX_DECODED) -> Survey:
@@ -82,7 +88,7 @@ def survey(source: Path, protocol: Protocol, *, key: bytes, workers: int = 2, ma
 
     Args:
         source: as `load_cohort` takes it.
-        protocol: columns and shares of splits; its task and input are not asked.
+        protocol: task, columns, files and splits; its input is not asked.
         key: secret of the pseudonyms.
         workers: threads that decode.
         max_decoded: as `load_cohort` takes it.
@@ -90,8 +96,10 @@ def survey(source: Path, protocol: Protocol, *, key: bytes, workers: int = 2, ma
     Raises:
         DataError: nothing is listed, or none of the sampled cases can be read.
     """
-    listed = partial(_listing, source, protocol, partial(pseudonym, key, "case"), max_decoded)
-    dims, listing, found, tried = _read(listed, workers, max_decoded)
+    rules, listing = _listed(source, protocol, key, max_decoded)
+    given, found, tried = _read(listing, rules, workers, max_decoded)
+    named = any(e.patient for e in listing.entries) or any(case.patient for case in found)
+    limits = rules.splits.model_copy(update={} if named else {"patient_from": _patients_of(listing, listing.classes)})
     shapes = Counter(case.native for case in found)
     held = [e.label if isinstance(e.label, tuple) else (e.label,) for e in listing.entries]
     counts = Counter(label for labels in held for label in labels)
@@ -103,8 +111,8 @@ def survey(source: Path, protocol: Protocol, *, key: bytes, workers: int = 2, ma
         cases=split_sizes(listing, protocol),
         given=all(e.split for e in listing.entries),
         shares={label: counts[label] / len(listing.entries) for label in listing.classes},
-        patients=any(e.patient for e in listing.entries) or any(case.patient for case in found),
-        dims=dims,
+        patients=named or limits.patient_from is not None,
+        dims=given.dims,
         shape=shapes.most_common(1)[0][0],
         alike=len(shapes) == 1,
         channels=max(case.shape[0] for case in found),
@@ -116,62 +124,129 @@ def survey(source: Path, protocol: Protocol, *, key: bytes, workers: int = 2, ma
         groups=_groups(listing),
         unreadable=tried - len(found),
         tried=tried,
+        rules=rules.model_copy(update={"input": given, "splits": limits}),
     )
 
 
-def _listing(source: Path, protocol: Protocol, name: Callable[[str], str], max_decoded: int, dims: _Dims) -> Listing:
-    trial = protocol.model_copy(update={"input": Input(dims=dims)})
-    return list_source(source, trial, name, _MEMORY_LIMIT, max_decoded)
+def _listed(source: Path, protocol: Protocol, key: bytes, max_decoded: int) -> tuple[Protocol, Listing]:
+    """The rules under which there are cases, of the fewest dimensions, and the listing.
 
-
-def _read(
-    listed: Callable[[_Dims], Listing], workers: int, max_decoded: int
-) -> tuple[int, Listing, list[ReadCase], int]:
-    """The dimensions under which most of a sample can be read, the listing, what was read, and how many were tried.
-
-    A row that names a folder is a case only in 3D, and a listing reads in its own dimensions.
+    A row that names a folder is a case only in 3D.
     """
-    best: tuple[int, Listing, list[ReadCase], int] | None = None
-    refused: DataError | None = None
-    problems: Counter[str] = Counter()
-    for dims in _DIMS:
+    name, refused, empty = partial(pseudonym, key, "case"), None, None
+    for dims in (2, 3):
+        trial = protocol.model_copy(update={"input": Input(dims=dims)})
         try:
-            listing = listed(dims)
+            trial, listing = _by_rules(source, trial, partial(_list, source, name, max_decoded))
         except DataError as error:
             refused = refused or error
             continue
-        problems = problems or Counter(problem.reason for problem in listing.problems)
-        if not listing.entries:
+        if listing.entries:
+            return trial, listing
+        empty = empty or listing
+    if empty is None:
+        assert refused is not None, "two were tried"  # noqa: S101
+        raise refused
+    reasons = Counter(problem.reason for problem in empty.problems).most_common(1)
+    why = f": {reasons[0][0]} ({reasons[0][1]:,} of {len(empty.problems):,})" if reasons else ""
+    raise DataError(f"none of the cases can be used{why}; `medharden inspect` names each")
+
+
+def _list(source: Path, name: Callable[[str], str], max_decoded: int, trial: Protocol) -> Listing:
+    return list_source(source, trial, name, _MEMORY_LIMIT, max_decoded)
+
+
+def _by_rules(source: Path, trial: Protocol, listed: Callable[[Protocol], Listing]) -> tuple[Protocol, Listing]:
+    """The listing under the rules that the data themselves suggest: what is no case, what is stacked, what is masked.
+
+    Raises:
+        DataError: no rule helps; as it was under the protocol's own.
+    """
+    try:
+        listing = listed(trial)
+    except CompanionsError as error:
+        if not error.exclude and not error.channels:
+            raise
+        cases = trial.cases.model_copy(update={"exclude": (*trial.cases.exclude, *error.exclude)})
+        channels = tuple(Channel(name=mark, files=pattern) for mark, pattern in error.channels.items())
+        given = trial.input.model_copy(update={"channels_from": trial.input.channels_from or channels})
+        trial = trial.model_copy(update={"cases": cases, "input": given})
+        listing = listed(trial)
+    except DataError as error:
+        several = with_findings_of(source, trial)
+        if several is None:
+            raise
+        trial, listing = several, _first(listed, several, error)
+    reasons = [problem.reason for problem in listing.problems]
+    unclear = [state for state in ("uncertain", "missing") if any(f"a label that is {state} for" in r for r in reasons)]
+    if unclear:
+        task = trial.task.model_copy(update=dict.fromkeys(unclear, "mask"))
+        return _by_rules(source, trial.model_copy(update={"task": task}), listed)
+    return trial, listing
+
+
+def _first(listed: Callable[[Protocol], Listing], trial: Protocol, refused: DataError) -> Listing:
+    """The listing of a trial; where it fails too, what was said first is said."""
+    try:
+        return listed(trial)
+    except DataError:
+        raise refused from None
+
+
+def _patients_of(listing: Listing, classes: tuple[str, ...]) -> str | None:
+    """The pattern of `splits.patient_from` that all paths fit, where they look as if they named patients."""
+    if listing.digest is not None or any(entry.patient for entry in listing.entries):
+        return None
+    seen = seen_patients([(n, entry.text) for n, entry in enumerate(listing.entries)], classes)
+    try:
+        if seen is not None:
+            named_by_path(listing.entries, seen.pattern)
+            return seen.pattern
+    except DataError:
+        return None
+    return None
+
+
+def _read(listing: Listing, rules: Protocol, workers: int, max_decoded: int) -> tuple[Input, list[ReadCase], int]:
+    """The input under which most of a sample can be read, what was read, and how many were tried.
+
+    Of multi-frame files that do not say where their frames lie, as those of ultrasound, one frame is taken.
+    """
+    picked = sorted({round(n) for n in np.linspace(0, len(listing.entries) - 1, _MOST).tolist()})
+    few = Listing(
+        listing.source, listing.classes, tuple(listing.entries[n] for n in picked), listing.read, digest=listing.digest
+    )
+    best: tuple[Input, list[ReadCase], int] | None = None
+    several: list[tuple[int, Frames]] = [] if rules.input.channels_from else [(2, "middle")]
+    plain: list[tuple[int, Frames]] = [(dims, "one") for dims in range(rules.input.dims, 4)]
+    for dims, frames in (*plain, *several):
+        if frames != "one" and (best is None or not _of_pictures(best, len(picked))):
             continue
-        found, tried = _sample(listing, dims, workers, max_decoded)
-        if best is None or len(found) > len(best[2]):
-            best = dims, listing, found, tried
-        if len(found) == tried:
+        given = rules.input.model_copy(update={"dims": dims, "frames": frames})
+        spec = given.model_copy(update={"intensity": Intensity(mode="percentile", low=0, high=100)})
+        reads = listing.read if listing.digest is not None else partial(_read_as, spec)
+        with Store() as store:
+            room = room_for(max_decoded, spec)
+            results = read_cases(replace(few, read=reads), spec, store, room=room, workers=workers, progress=None)
+        found = [r.case for r in results if isinstance(r, Kept)]
+        if best is None or len(found) > len(best[1]) or (frames != "one" and len(found) == len(best[1])):
+            best = given, found, len(picked)
+        if not any(isinstance(r, str) for r in results) and not _of_pictures(best, len(picked)):
             break
-    if best is None:
-        raise _nothing(refused, problems)
-    if not best[2]:
-        raise DataError(f"none of the {best[3]} cases that were tried can be read; `medharden inspect` says why")
+    if best is None or not best[1]:
+        raise DataError(f"none of the {len(picked)} cases that were tried can be read; `medharden inspect` says why")
     return best
 
 
-def _sample(listing: Listing, dims: _Dims, workers: int, max_decoded: int) -> tuple[list[ReadCase], int]:
-    """What could be read of a sample, and how many were tried."""
-    picked = sorted({round(n) for n in np.linspace(0, len(listing.entries) - 1, _MOST).tolist()})
-    few = replace(listing, entries=tuple(listing.entries[n] for n in picked))
-    spec = Input(dims=dims, intensity=Intensity(mode="percentile", low=0, high=100))
-    with Store() as store:
-        room = room_for(max_decoded, spec)
-        results = read_cases(few, spec, store, room=room, workers=workers, progress=None)
-    return [r.case for r in results if isinstance(r, Kept)], len(picked)
+def _read_as(spec: Input, entry: Entry, hold: Hold) -> StoredImage:
+    return read_parts(entry.parts, spec.at_frame(entry.frame), hold)
 
 
-def _nothing(refused: DataError | None, problems: Counter[str]) -> DataError:
-    if refused is not None and not problems:
-        return refused
-    reasons = problems.most_common(1)
-    why = f": {reasons[0][0]} ({reasons[0][1]:,} of {problems.total():,})" if reasons else ""
-    return DataError(f"none of the cases can be used{why}; `medharden inspect` names each")
+def _of_pictures(best: tuple[Input, list[ReadCase], int], tried: int) -> bool:
+    """Whether what was read best lacks multi-frame files, or has them as volumes of frames that lie nowhere."""
+    spec, found, _ = best
+    stored = sum(FRAMES_AS_STORED in case.notes for case in found)
+    return stored > len(found) / 2 if spec.dims == 3 else len(found) < tried
 
 
 def _groups(listing: Listing) -> dict[str, int]:

@@ -41,7 +41,8 @@ MOST_SEARCHED = 512  # cases that calibration attacks
 _STEPS_AGAIN = 2  # of the probe's attack, beyond those of the epochs before
 _PROBES_LEFT = 10  # at least, where epochs are as many
 _WEIGHTS_ATTACKED = 4  # those that may be chosen
-_VALIDATION, _PROBES = 1 / 4, 1 / 5  # of training
+_VALIDATION, _PROBES, _PROBES_LEAST = 1 / 4, 1 / 5, 1 / 6  # of training
+_DRAWN = 8  # weights that calibration looks at
 
 
 def passes_a_step(settings: Hardening) -> int:
@@ -65,6 +66,13 @@ def training_work(settings: Hardening, cases: int) -> int:
     return epochs * cases * step * (settings.replays if settings.method == "free" else 1)
 
 
+def _for_probes(settings: Hardening, training: int) -> int:
+    attack = GRADIENT * (settings.probe_steps + 1)
+    a_case = attack + ANSWER + _DRAWN * PATHS * (attack + 2 * ANSWER)
+    quarter = int(_VALIDATION * training)
+    return min(int(_PROBES * training), max(quarter - LEAST * a_case, int(_PROBES_LEAST * training)))
+
+
 @dataclass(frozen=True)
 class Allotment:
     """After which epochs validation is probed, and how many cases of it are answered and attacked; drawn by class.
@@ -75,6 +83,7 @@ class Allotment:
         every: so many epochs end in a probe, and the last does; more than one where an epoch is a few steps.
         answered: cases that a probe answers.
         attacked: those of them that it attacks.
+        of_probes: what probes may take.
     """
 
     training: int
@@ -82,10 +91,12 @@ class Allotment:
     every: int
     answered: int
     attacked: int
+    of_probes: int
 
     @classmethod
     def of(cls, settings: Hardening, cases: int, validation: int) -> Allotment:
-        """As many as a fifth of training pays for: at most all, and at most `probe_cases` attacked.
+        """As many as a fifth of training pays for, or less, and a sixth at least, where the
+        quarter would not pay for the least that calibration looks at: at most all, and at most `probe_cases` attacked.
 
         Where that does not pay for all, answers and attacks have half of it each at least. Where it pays for fewer
         attacks than `FEW` after each epoch, there are fewer probes: an accuracy of a handful of cases tells nothing.
@@ -107,11 +118,11 @@ class Allotment:
         probes = -(-epochs // every)
         first, later = (GRADIENT * steps + ANSWER for steps in (settings.probe_steps, cls.steps_again(settings)))
         attack, answer = first + (probes - 1) * later, ANSWER * (probes + 1)  # the original answers too
-        budget, most = int(_PROBES * work), min(settings.probe_cases, validation)
+        budget, most = _for_probes(settings, work), min(settings.probe_cases, validation)
         left = budget - min(validation * answer, budget // 2)
         attacked = max(min(LEAST, most), min(most, left // attack))
         answered = max(attacked, min(validation, (budget - attacked * attack) // answer))
-        return cls(work, epochs, every, answered, attacked)
+        return cls(work, epochs, every, answered, attacked, budget)
 
     def probed(self, epoch: int) -> bool:
         """Whether an epoch, counted from 0, ends in a probe."""
@@ -131,11 +142,6 @@ class Allotment:
     def limit(self) -> int:
         """What probes and calibration may take together."""
         return int(_VALIDATION * self.training)
-
-    @property
-    def of_probes(self) -> int:
-        """What probes may take."""
-        return int(_PROBES * self.training)
 
     def all_probes(self, settings: Hardening) -> int:
         """What probes take, and the original's answers before them, if accuracy never falls."""

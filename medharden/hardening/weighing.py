@@ -26,6 +26,7 @@ from medharden.stats.sampling import stratified_order
 __all__ = ["weigh"]
 
 _WEIGHTS = (0.05, 0.25, 0.5, 0.6, 0.7, 0.8, 0.9, 0.99)
+_KEPT_TO_DRAW = 1 / 2  # of what the account has left, at most: for the weights that are drawn and not chosen
 _CERTAIN = 1e4  # a logit that no other answer's probability survives
 
 
@@ -43,8 +44,8 @@ def weigh(
     """Clean change and end-to-end robust accuracy at each weight, and which cases it answers rightly.
 
     Weights that may be chosen are attacked on the same cases: up to 512 drawn by class, as many as the account pays
-    for, and `LEAST` if it does not pay for those. Others, which are drawn alone, on up to `probe_cases` of them, and
-    are left out where the account has nothing left.
+    for, and `LEAST` if it does not pay for those. Others, which are drawn alone, on up to `probe_cases` of them; a
+    part of the account is kept for them, and those that it does not pay for are left out.
 
     Args:
         model: its fusion's temperatures are set; the weight is moved.
@@ -94,7 +95,7 @@ def _at(fusion: FusionRecord, weight: float) -> FusionRecord:
 
 @dataclass
 class _Search:
-    """What holds under the probe attack at one weight after the other, from the largest down, batch by batch.
+    """What holds under the probe attack at one weight after the other, batch by batch.
 
     The branch is attacked once. Where its answer carries the mixture whatever the clean path may say, a case stands;
     the others are attacked end to end, from where it, or the attack on the weight before, ended: on validation five
@@ -122,7 +123,8 @@ class _Search:
         self._own[ranks.own(cases).to(device)] = True
         self._tried = copy_of(self.inputs)
         self._reached = torch.zeros((cases, len(self.model.decision_bias)), device=device)
-        self._before, self._spent = self.account.spent, 0  # the second by this process, since all told each other
+        self._before, self._kept = self.account.spent, 0
+        self._spent = 0  # by this process, since all told each other
         self._generator = torch.Generator().manual_seed(self.protocol.seed)
         fast = searched(DecisionView(self.model, self.model.decision_bias), self.inputs.dim() - 2)
         self._copies = [part for part in fast.modules() if isinstance(part, HardenedClassifier)]
@@ -139,31 +141,53 @@ class _Search:
         cases, report = len(self.inputs), progress or (lambda stage, done, total: None)
         report("calibrate", 0, cases + 1)
         chosen = [w for w in sorted(right, reverse=True) if w >= LEAST_CHOSEN]
+        drawn = sorted(set(right) - set(chosen))  # the smallest first: what is left out is not the frontier's end
+        few = min(cases, self.protocol.hardening.probe_cases)
+        self._kept = min(int(_KEPT_TO_DRAW * self.account.left), self._of_release * few * len(drawn))
         standing, done = dict.fromkeys(chosen, 0), 0
         while done < cases:
-            begun = self._begin(done)
+            begun = self._begin(done, len(chosen))
             taken = self._paid(begun, chosen, right, least=min(LEAST, cases) - done)
             for weight in chosen:
-                standing[weight] += self._standing(weight, taken[right[weight][taken]])
+                standing[weight] += self._standing(*self._transferred(weight, taken[right[weight][taken]]))
             done += len(taken)
             if len(taken) < len(begun) or not len(begun):
                 break
             report("calibrate", done, cases + 1)
         held = {weight: (standing[weight], done) for weight in chosen}
-        few = torch.arange(min(done, self.protocol.hardening.probe_cases), device=self.labels.device)
-        for weight in sorted(set(right) - set(chosen), reverse=True):
-            rows = self._paid(few, [weight], right)
-            if len(rows) >= min(LEAST, len(few)):
-                held[weight] = (self._standing(weight, rows[right[weight][rows]]), len(rows))
+        self._kept, few = 0, min(done, few)
+        for left, weight in zip(range(len(drawn), 0, -1), drawn, strict=True):
+            share = self.account.left // (left * self._of_release)
+            rows = torch.arange(min(few, max(share, LEAST)), device=self.labels.device)
+            carried, open_ = self._transferred(weight, rows[right[weight][rows]])
+            if int(ranks.total(torch.tensor(len(open_)))) * self._of_release <= self.account.left:
+                held[weight] = (self._standing(carried, open_), len(rows))
         report("calibrate", cases + 1, cases + 1)
         return held
 
-    def _begin(self, done: int) -> Tensor:
-        """(b,) the next batch that the account pays for attacking the branch on, attacked; the first at any price."""
-        a_case = GRADIENT * (self.protocol.hardening.probe_steps + 1) + ANSWER
+    @property
+    def _of_branch(self) -> int:
+        """What attacking the branch on a case takes."""
+        return GRADIENT * (self.protocol.hardening.probe_steps + 1) + ANSWER
+
+    @property
+    def _of_release(self) -> int:
+        """What attacking the release at a weight takes on a case that withstands it."""
+        return PATHS * (GRADIENT * (self.protocol.hardening.probe_steps + 1) + 2 * ANSWER)
+
+    @property
+    def _left(self) -> int:
+        return self.account.left - self._kept
+
+    def _begin(self, done: int, weights: int) -> Tensor:
+        """(b,) the next batch that the account pays for at so many weights, with the branch attacked on it.
+
+        The first is taken at any price, and is small enough to be paid for if each case is attacked at each weight.
+        """
+        a_case = self._of_branch + weights * self._of_release
         if done:
-            a_case = max(a_case, -(-(self.account.spent - self._before) // done))  # what a case took so far
-        size = min(self._size, len(self.inputs) - done, max(self.account.left // a_case, LEAST - done))
+            a_case = max(self._of_branch, -(-(self.account.spent - self._before) // done))  # what a case took so far
+        size = min(self._size, len(self.inputs) - done, max(self._left // a_case, LEAST - done))
         rows = torch.arange(done, done + max(0, size), device=self.labels.device)
         self._start(rows)
         self._told()
@@ -171,11 +195,10 @@ class _Search:
 
     def _paid(self, rows: Tensor, weights: Sequence[float], right: Mapping[float, Tensor], least: int = 0) -> Tensor:
         """The first of (b,) rows for which the account pays at these weights, or at least so many."""
-        a_case = PATHS * (GRADIENT * (self.protocol.hardening.probe_steps + 1) + 2 * ANSWER)
         cost = torch.zeros(len(rows), dtype=torch.int64, device=rows.device)
         for weight in weights:
-            cost += a_case * (right[weight][rows] & ~self._carried(weight, rows))
-        affordable = int((cost.cumsum(0) <= self.account.left).sum())
+            cost += self._of_release * (right[weight][rows] & ~self._carried(weight, rows))
+        affordable = int((cost.cumsum(0) <= self._left).sum())
         return rows[: max(affordable, least)]
 
     def _told(self) -> None:
@@ -186,17 +209,25 @@ class _Search:
     def _note(self, work: int) -> None:
         self._spent += work
 
-    def _standing(self, weight: float, rows: Tensor) -> int:
-        """How many of (n,) rows, whose clean answers are right, stay so; each is attacked by the process it is of."""
+    def _transferred(self, weight: float, rows: Tensor) -> tuple[int, Tensor]:
+        """Sets a weight; of (n,) rows whose clean answers are right, how many the branch carries and which are open.
+
+        Open are those that stay right at what was tried at the weight before. Each process counts those of its own.
+        """
         rows, view = rows[self._own[rows]], DecisionView(self.model, self.model.decision_bias)
         for model in (self.model, *self._copies):
             model.fusion = _at(model.fusion, weight)
         carried = self._carried(weight, rows)
         open_ = self._unbeaten(view, rows[~carried])
-        self._climb(open_)
-        held = torch.tensor(int(carried.sum()) + len(self._unbeaten(view, open_)))
         self._told()
-        return int(ranks.total(held))
+        return int(carried.sum()), open_
+
+    def _standing(self, carried: int, open_: Tensor) -> int:
+        """How many cases of all processes stand: those that are carried, and of those open the ones not beaten now."""
+        self._climb(open_)
+        held = carried + len(self._unbeaten(DecisionView(self.model, self.model.decision_bias), open_))
+        self._told()
+        return int(ranks.total(torch.tensor(held)))
 
     def _carried(self, weight: float, rows: Tensor) -> Tensor:
         """(n,) whether the branch, at its worst, gives the right answer even if the clean path is sure of another."""

@@ -25,6 +25,7 @@ from data_helpers import KEY, protocol
 from dicom_volumes import positions, series
 
 from medharden.data.dicomweb.address import address_of
+from medharden.data.dicomweb.query import query_of
 from medharden.data.dicomweb.retrieving import retrieved
 from medharden.protocol import Columns, Input
 
@@ -60,9 +61,24 @@ def main() -> None:
                 print(
                     f"{what}: {len(files)} series, {count} files of {size / 2**20:.1f} MiB in {took:.2f} s, all equal"
                 )
+            for asked in ("/series", "/studies", "/series?limit=3", "/series?Modality=CT"):
+                searched(asked, files)
         finally:
             server.terminate()
             server.wait()
+
+
+def searched(asked: str, files: dict[str, dict[str, Path]]) -> None:
+    """A search in the place of a table, whose answer names the series; all of a study where it names studies."""
+    query = query_of(Path(f"dicomweb+http://127.0.0.1:{PORT}/dicom-web{asked}"))
+    spec = SPEC.model_copy(update={"columns": Columns(label="Modality")})
+    with retrieved(query, spec, query.address, key=KEY) as found:
+        with found.data.open(newline="") as stream:
+            rows = list(csv.DictReader(stream))
+        got = {pydicom.dcmread(path).SeriesInstanceUID for path in found.data.parent.rglob("*.dcm")}
+        if not got <= set(files) or ("?" not in asked and got != set(files)):
+            raise SystemExit(f"{asked}: {len(got)} series came, of {len(files)}")
+        print(f"{asked}: {len(rows)} rows, {len(got)} series; columns {', '.join(rows[0])}")
 
 
 def start(root: Path) -> subprocess.Popen[bytes]:

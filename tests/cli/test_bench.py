@@ -31,7 +31,7 @@ def test_a_dry_run_says_what_would_be_done_and_takes_and_writes_nothing(tmp_path
     assert said["cases"] == {"train": 200, "val": 80, "test": 120}
     assert all(rate > 0 for rate in said["cases_a_second"].values())
     assert said["bytes"]["store"] == 400 * 16 * 16 * 4
-    attacked = 11  # of the 60 that the protocol asks for: what a fifth of twenty epochs of 200 cases pays for
+    attacked = 20  # of the 60 that the protocol asks for: what probes after every second of twenty epochs have pays for
     assert said["bytes"]["perturbations"] == 2 * (200 + attacked) * (16 * 16 + 32)
     seconds = said["seconds"]
     assert seconds["all"] == pytest.approx(sum(v for k, v in seconds.items() if k != "all"))

@@ -395,11 +395,11 @@ def test_the_frontier_is_drawn_over_the_weights_that_were_tried_with_its_operati
     assert result.returncode == 0, result.stderr
     shown = json.loads(result.stdout)
     weights = [p["weight"] for p in shown["points"]]
-    assert min(weights) < 0.7 < 0.9 < max(weights), "so short a training pays for no weight below the least"
+    assert min(weights) < 0.1 < 0.9 < max(weights)
     assert shown["chosen"] in weights
     assert shown["chosen"] > 0.5
     robust = {p["weight"]: p["robust"] for p in shown["points"]}
-    assert robust[max(weights)] >= robust[min(weights)], "the branch's share costs no robustness"
+    assert robust[max(weights)] > robust[min(weights)], "more of the branch is more robust"
     assert all(p["lower"] <= (p["gained"] - p["lost"]) / p["cases"] <= p["upper"] for p in shown["points"])
     picture = (shop / "frontier.svg").read_text()
     assert "prefers-color-scheme: dark" in picture

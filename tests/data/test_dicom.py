@@ -275,3 +275,14 @@ def test_header_names_patient_site_and_scanner(tmp_path):
     image = read(path)
     assert image.patient == "P1"
     assert image.attributes == {"sex": "F", "age": "045Y", "site": "Somewhere", "scanner": "Maker Model"}
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.int8, np.uint16, np.int16])
+@pytest.mark.parametrize(
+    ("slope", "intercept"), [("1", "-1024"), ("2", "0"), ("-3", "7"), ("255", "-8"), ("0.1", "-1024"), ("4095", "0.5")]
+)
+def test_rescaled_values_are_those_of_double_precision_to_the_last_bit(tmp_path, kind, slope, intercept):
+    stored = np.linspace(np.iinfo(kind).min, np.iinfo(kind).max, 256).round().astype(kind).reshape(16, 16)
+    path = dicom(tmp_path / "a.dcm", stored, RescaleSlope=slope, RescaleIntercept=intercept)
+    wanted = (stored.astype(np.float64) * float(slope) + float(intercept)).astype(np.float32)
+    np.testing.assert_array_equal(read_file(path, 2).values[0], wanted)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -91,3 +92,54 @@ def test_the_command_follows_links_where_it_is_told_to(tmp_path: Path, monkeypat
     done = medharden("--follow-links", "inspect", "--data", root, cwd=tmp_path)
     assert_clear(done, 0)
     assert "20 files lie behind links" in " ".join((done.stdout + done.stderr).split())
+
+
+@pytest.mark.parametrize("follow", [False, True])
+@pytest.mark.parametrize(
+    ("place", "target"),
+    [
+        ("cat/up", ".."),
+        ("cat/whole", "../.."),
+        ("cat/deep/up", "../.."),
+        ("all", "."),
+        ("above", ".."),
+        ("cat/in", "../dog"),
+    ],
+)
+def test_a_link_back_into_the_data_neither_goes_round_nor_gives_a_file_a_second_label(tmp_path, place, target, follow):
+    root = class_folders(tmp_path / "data")
+    plain = load_cohort(root, protocol(), key=KEY)
+    (root / place).parent.mkdir(exist_ok=True)
+    (root / place).symlink_to(target)
+    (tmp_path / "beside").mkdir()
+    png(tmp_path / "beside" / "x.png", 7)
+    with links_followed() if follow else nullcontext():
+        cohort = load_cohort(root, protocol(), key=KEY)
+    assert [(c.case, c.label, c.pixels) for c in cohort.cases] == [(c.case, c.label, c.pixels) for c in plain.cases]
+    assert ("data.links_back" in codes(cohort)) == (follow or "/" not in place)
+
+
+def test_folders_elsewhere_that_link_to_each_other_are_entered_once(tmp_path):
+    root = class_folders(tmp_path / "data")
+    png(tmp_path / "more" / "1" / "x.png", 77)
+    (tmp_path / "more" / "1" / "other").symlink_to("../2")
+    png(tmp_path / "more" / "2" / "y.png", 78)
+    (tmp_path / "more" / "2" / "other").symlink_to("../1")
+    (root / "cat" / "more").symlink_to(tmp_path / "more")
+    with links_followed():
+        assert len(load_cohort(root, protocol(), key=KEY).cases) == 22
+
+
+@pytest.mark.parametrize("make", ["symlink_to", "hardlink_to"])
+def test_one_file_under_two_names_is_one_case_and_under_two_classes_none(tmp_path, make):
+    root = class_folders(tmp_path / "data")
+    plain = load_cohort(root, protocol(), key=KEY)
+    getattr(root / "cat" / "zz.png", make)(root / "cat" / "3.png")
+    cohort = load_cohort(root, protocol(), key=KEY)
+    assert [c.case for c in cohort.cases] == [c.case for c in plain.cases]
+    told = next(f for f in cohort.record.findings if f.code == "data.links_back")
+    assert told.message == "1 paths lead to files that have another path too; each file is one case."
+    getattr(root / "dog" / "zz.png", make)(root / "cat" / "4.png")
+    with pytest.raises(DataError, match="one file under 2 paths, of different classes") as caught:
+        load_cohort(root, protocol(), key=KEY)
+    assert len(caught.value.problems) == 2

@@ -13,6 +13,7 @@ from pydicom.encaps import encapsulate
 from pydicom.uid import JPEGExtended12Bit
 
 from medharden.data.formats.dicom import open_dicom, read_dicom
+from medharden.data.formats.header import header_identifiers
 from medharden.data.formats.image import quiet_readers
 from medharden.data.formats.limits import Room
 from medharden.errors import DataError
@@ -114,3 +115,23 @@ def test_damaged_jpeg_of_12_bits_is_refused_though_its_decoder_says_nothing(tmp_
     path = twelve(tmp_path / "a.dcm", RAMP[:1], change)
     with quiet_readers(), Room().file() as hold, pytest.raises(DataError, match="is damaged"):
         read_dicom(path, 2, hold)
+
+
+def test_identifying_dates_and_uids_of_every_header_are_those_that_pydicom_gives():
+    compared = Counter()
+    for path in FILES:
+        with quiet_readers():
+            wanted: Counter[str] = Counter()
+
+            def note(_, element, wanted=wanted):
+                if element.VR in ("UI", "DA", "DT") and element.value:
+                    values = element.value if element.VM > 1 else [element.value]
+                    wanted.update(str(v) for v in values if str(v) and not str(v).startswith("1.2.840.10008."))
+
+            ds = pydicom.dcmread(path, force=True)
+            found = {text for kind, text in header_identifiers(ds) if kind in ("uid", "date")}
+            pydicom.dcmread(path, force=True).walk(note)
+        assert set(wanted) == found, path.name
+        compared.update(kind for kind, _ in header_identifiers(ds))
+    assert compared["uid"] > 500
+    assert compared["date"] > 100

@@ -428,7 +428,12 @@ def test_a_class_whose_recall_falls_is_beyond_the_margin_though_accuracy_is_not(
     labels = cohort.batch(cohort.indices("val"))[1]
     margins = "endpoints: {noninferiority: [{metric: accuracy, margin: 0.1}, {metric: recall, margin: 0.1}]}"
     probe = Probe(
-        original, cohort, tiny_protocol(margins), torch.zeros(2), "cpu", allotment=Allotment(10**6, 20, 1, 80, 60)
+        original,
+        cohort,
+        tiny_protocol(margins),
+        torch.zeros(2),
+        "cpu",
+        allotment=Allotment(10**6, 20, 1, 80, 60, 200_000),
     )
     right = torch.nn.functional.one_hot(labels, 2).float()
     probe._original, sample = right.clone(), probe._sample

@@ -29,7 +29,7 @@ def original(tmp_path: Path) -> Classifier:
     return tiny_model(tmp_path)
 
 
-PAID = Allotment(training=10**6, epochs=20, every=1, answered=80, attacked=60)
+PAID = Allotment(training=10**6, epochs=20, every=1, answered=80, attacked=60, of_probes=200_000)
 
 
 class Counting(Linear):

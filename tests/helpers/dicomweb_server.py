@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import ssl
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,8 +15,10 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import pydicom
+from pydicom.datadict import dictionary_VR, keyword_for_tag, tag_for_keyword
 
 BOUNDARY = b"a-boundary-of-the-test"
+SEARCHED = ("Modality", "BodyPartExamined", "StudyDescription", "PatientID", "PatientName", "AccessionNumber")
 
 
 class Archive:
@@ -23,7 +27,12 @@ class Archive:
     Attributes:
         series: UID of a series to the files of its instances, by their UIDs.
         wrong: called with the path of a request before it is answered; gives a status, or None.
-        page: how many instances one search gives.
+        said: UID of a series to what a search of it shows, by attribute.
+        page: how many instances, or series, one search gives.
+        kinds: gives the type of content in the place of the right one.
+        sent_to: where an answer of status 302 sends.
+        retry_after: what an answer of another status than 200 says of that.
+        slow: seconds between two halves of an answer.
         asked: how often each kind of request came; `retrieve UID` a series.
         tokens: what the requests said of themselves.
     """
@@ -31,23 +40,43 @@ class Archive:
     def __init__(self, root: Path) -> None:
         self.series: dict[str, dict[str, bytes]] = {}
         self.study: dict[str, str] = {}
+        self.said: dict[str, dict[str, str]] = {}
         for path in sorted(root.rglob("*.dcm")):
             header = pydicom.dcmread(path, stop_before_pixels=True)
             self.series.setdefault(header.SeriesInstanceUID, {})[header.SOPInstanceUID] = path.read_bytes()
             self.study[header.SeriesInstanceUID] = header.StudyInstanceUID
+            named = {name: str(header.get(name, "")) for name in SEARCHED}
+            self.said[header.SeriesInstanceUID] = {name: value for name, value in named.items() if value}
         self.wrong: Callable[[str], int | None] = lambda path: None
         self.parts: Callable[[str, list[bytes]], list[bytes]] = lambda uid, parts: parts
         self.found: bytes | None = None
+        self.kinds: Callable[[str], str] = lambda kind: kind
+        self.sent_to = "https://elsewhere.invalid/dicom-web"
+        self.retry_after = ""
+        self.slow = 0.0
         self.cut = 0
         self.page = 5
         self.asked: Counter[str] = Counter()
         self.tokens: set[str] = set()
         self.url = ""
 
+    def matching(self, parts: list[str], query: dict[str, str]) -> list[dict[str, Any]]:
+        """What a search finds, page by page."""
+        named = {k: v for k, v in query.items() if k not in ("limit", "offset", "includefield")}
+        wanted = {keyword_for_tag(k) if k.isdigit() else k: v for k, v in named.items()}
+        if len(parts) == 3:
+            wanted["StudyInstanceUID"] = parts[1]
+        shown = [{"StudyInstanceUID": self.study[u], "SeriesInstanceUID": u, **self.said[u]} for u in self.series]
+        found = [one for one in shown if all(one.get(k) == v for k, v in wanted.items())]
+        if parts == ["studies"]:
+            found = list({one["StudyInstanceUID"]: one for one in found}.values())
+        first, most = int(query.get("offset", 0)), min(int(query.get("limit", 10**6)), self.page)
+        return [as_json(one) for one in found[first : first + most]]
+
 
 @contextmanager
-def serving(root: Path) -> Iterator[Archive]:
-    """An archive of the files below a folder."""
+def serving(root: Path, tls: ssl.SSLContext | None = None) -> Iterator[Archive]:
+    """An archive of the files below a folder; with a context under HTTPS."""
     archive = Archive(root)
 
     class Handler(BaseHTTPRequestHandler):
@@ -60,7 +89,9 @@ def serving(root: Path) -> Iterator[Archive]:
             status = archive.wrong(self.path)
             if status is not None:
                 self.send_response(status)
-                self.send_header("Location", "https://elsewhere.invalid/dicom-web")
+                self.send_header("Location", archive.sent_to)
+                if archive.retry_after:
+                    self.send_header("Retry-After", archive.retry_after)
                 self.send_header("Content-Length", "0")
                 self.end_headers()
             elif prefix != "dicom-web":
@@ -69,11 +100,9 @@ def serving(root: Path) -> Iterator[Archive]:
                 self.answer(parts, {k: v[0] for k, v in parse_qs(urlsplit(self.path).query).items()})
 
         def answer(self, parts: list[str], query: dict[str, str]) -> None:
-            if parts == ["series"]:
+            if parts in (["series"], ["studies"]) or (len(parts) == 3 and parts[2] == "series"):
                 archive.asked["search"] += 1
-                uid = query["SeriesInstanceUID"]
-                known = {uid: archive.study[uid]} if uid in archive.series else {}
-                self.send_found([{"0020000D": said(study), "0020000E": said(one)} for one, study in known.items()])
+                self.send_found(archive.matching(parts, query))
             elif parts[-1] == "instances":
                 archive.asked["instances"] += 1
                 first = int(query.get("offset", 0))
@@ -96,23 +125,50 @@ def serving(root: Path) -> Iterator[Archive]:
 
         def send_body(self, body: bytes, kind: str, status: int = 200) -> None:
             self.send_response(status)
-            self.send_header("Content-Type", kind)
+            self.send_header("Content-Type", archive.kinds(kind))
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
             cut, archive.cut = archive.cut if kind.startswith("multipart") else 0, max(0, archive.cut - 1)
-            self.wfile.write(body[: len(body) // 2] if cut else body)
+            half = len(body) // 2
+            self.wfile.write(body[:half])
+            time.sleep(archive.slow)
+            self.wfile.write(b"" if cut else body[half:])
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
+    server = opened(Handler, tls)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
     thread.start()
-    archive.url = f"http://127.0.0.1:{server.server_port}/dicom-web"
+    archive.url = f"{server.scheme}://127.0.0.1:{server.server_port}/dicom-web"
     try:
         yield archive
     finally:
         server.shutdown()
         server.server_close()
         thread.join()
+
+
+class Opened(ThreadingHTTPServer):
+    daemon_threads = True
+    scheme = "http"
+
+    def handle_error(self, *_: Any) -> None:
+        """A client that goes away, as one does whom the certificate does not convince, is no failure of the test."""
+
+
+def opened(handler: type[BaseHTTPRequestHandler], tls: ssl.SSLContext | None) -> Opened:
+    server = Opened(("127.0.0.1", 0), handler)
+    if tls is not None:
+        server.socket, server.scheme = tls.wrap_socket(server.socket, server_side=True), "https"
+    return server
+
+
+def as_json(found: dict[str, str]) -> dict[str, Any]:
+    """A row of a search's answer in DICOM JSON."""
+    shown = {}
+    for keyword, value in found.items():
+        vr = dictionary_VR(keyword)
+        element = {"Alphabetic": value} if vr == "PN" else value
+        shown[f"{tag_for_keyword(keyword):08X}"] = {"vr": vr, "Value": [element]}
+    return shown
 
 
 def said(uid: str) -> dict[str, Any]:

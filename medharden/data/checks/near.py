@@ -275,10 +275,10 @@ def picture_hash(case: Floats) -> npt.NDArray[np.bool_] | None:
     Args:
         case: (C, *spatial) in [0, 1], two or three spatial dimensions.
     """
-    picture = case.mean(axis=0)
-    if picture.ndim == 3:
-        picture = picture[picture.shape[0] // 2]
-    levels = (picture * 255.0).round().clip(0, 255).astype(np.uint8)
+    middle = case if case.ndim == 3 else case[:, case.shape[1] // 2]
+    picture = middle[0] if len(middle) == 1 else middle.mean(axis=0)
+    levels = np.multiply(picture, 255.0, dtype=np.float32)
+    levels = np.clip(np.rint(levels, out=levels), 0, 255, out=levels).astype(np.uint8)
     if levels.min() == levels.max():
         return None
     found: npt.NDArray[np.bool_] = imagehash.phash(Image.fromarray(levels), hash_size=_SIDE).hash.ravel()

@@ -11,6 +11,7 @@ from medharden.data.checks.splits import NAMELESS, SPLITS, Member, contradiction
 from medharden.data.formats.picture import TRANSPARENCY
 from medharden.data.formats.stack import ASSUMED_AXIAL, FRAMES_AS_STORED, GANTRY_TILT
 from medharden.data.sources.folder import Entry, Listing
+from medharden.data.sources.labels import NO_LABEL
 from medharden.data.view.case import READY, ReadCase
 from medharden.errors import DataError, Problem
 from medharden.protocol import Protocol
@@ -40,7 +41,12 @@ def check_classes(listing: Listing, protocol: Protocol) -> tuple[str, ...]:
     if protocol.task.multilabel:
         return found
     if len(found) < 2:
-        raise DataError(f"expected two classes or more, found {len(found)}: {list(found)}")
+        unsaid = sum(problem.reason == NO_LABEL for problem in listing.problems)
+        told = (
+            f"; {unsaid} cases have a label that says none (blank, None, NA, ...), which is a class where task.classes "
+            "names it"
+        )
+        raise DataError(f"expected two classes or more, found {len(found)}: {list(found)}{told if unsaid else ''}")
     wanted = protocol.task.classes
     if wanted is not None and set(wanted) != set(found):
         raise DataError(f"the protocol's task.classes are {list(wanted)}; the data have {_named(found)}")

@@ -38,6 +38,7 @@ class Requests:
         """Opens no connection yet."""
         self._session = requests.Session()
         self._session.trust_env = not address.loopback  # proxies and certificates of the site; none to this machine
+        self._session.verify = address.authority or True
         self._session.auth = partial(_authorised, address.token)  # also without a token: else .netrc would be sent
         self.headers = self._session.headers
         self.left, self._until = 0, 0.0

@@ -1,4 +1,4 @@
-"""The series of a manifest, each retrieved once and whole, and a folder in which they lie as a local export would."""
+"""The series of a manifest or a search, each retrieved once and whole, in a folder such as a local export is."""
 
 from __future__ import annotations
 
@@ -14,12 +14,14 @@ from functools import partial
 from pathlib import Path
 
 from medharden.data.dicomweb.address import Address
-from medharden.data.dicomweb.server import LargeSeriesError, SeriesError, Server, is_uid
+from medharden.data.dicomweb.query import Query, as_table
+from medharden.data.dicomweb.server import LargeSeriesError, Series, SeriesError, Server, is_uid
 from medharden.data.pseudonyms import keyed_digest, pseudonym
 from medharden.data.sources.columns import path_columns, read_joined, roles_of
 from medharden.data.store.cache import RETRIEVED, retrieved_folder
 from medharden.errors import DataError, OutputError, Problem
-from medharden.protocol import Protocol
+from medharden.links import outside
+from medharden.protocol import Columns, Protocol
 from medharden.record import Finding, Progress
 from medharden.sizes import MAX_DECODED
 
@@ -28,7 +30,7 @@ __all__ = ["MOST_BYTES", "Retrieved", "retrieved"]
 MOST_BYTES = 2**38
 """Bytes that one command retrieves at most: 256 GiB."""
 
-_ABOUT = "series.json"
+_ABOUT, _ANSWER, _STUDY = "series.json", "answer.csv", "study-"
 _MOST_PROBLEMS = 20
 _MOST_LINES = 5
 
@@ -40,15 +42,17 @@ class Retrieved:
     Attributes:
         data: the manifest beside the series, as `load_cohort` takes it.
         noted: for the record.
+        known: whether the server was not searched anew, because the cache has the answer of before.
     """
 
     data: Path
     noted: tuple[Finding, ...]
+    known: bool = False
 
 
 @contextmanager
 def retrieved(
-    table: Path,
+    table: Path | Query,
     protocol: Protocol,
     address: Address,
     *,
@@ -59,14 +63,16 @@ def retrieved(
     progress: Progress | None = None,
     wait: float = 1.0,
 ) -> Iterator[Retrieved]:
-    """Retrieves the series that the rows of a manifest name by SeriesInstanceUID; the folder lasts as long as this.
+    """Retrieves the series that the rows of a manifest, or a search, name by UID; the folder lasts as long as this.
 
     Args:
-        table: a CSV file; the labels stand in it, the images on the server.
+        table: a CSV file with the labels, whose rows name a series, or a study, that the server has; or a search, whose
+            answer is the table. Tables that the protocol joins to it lie in the working directory then.
         protocol: whose `columns` say which columns of the manifest hold the UIDs.
         address: the server.
         key: of the pseudonyms.
-        cache: where series stay for later commands, which retrieve only what lacks; None keeps none.
+        cache: where series, and the answer of a search, stay for later commands, which retrieve only what lacks; None
+            keeps none.
         max_decoded: bytes of a series, which reading it takes at least.
         most_bytes: bytes in all.
         progress: called with `("retrieve", done, total)`.
@@ -76,7 +82,9 @@ def retrieved(
         DataError: with each series that can't be had, by row and pseudonym; or the server can't be asked.
         OutputError: the folder can't be used, or the disk is full.
     """
-    series, tables = _wanted(table, protocol)
+    columns = protocol.columns
+    if not isinstance(table, Query):
+        _wanted(table, protocol)  # before anything is made or asked for
     alone = protocol.input.dims == 2 and not protocol.input.patterned
     with ExitStack() as held:
         if cache is None:
@@ -87,24 +95,57 @@ def retrieved(
         name = partial(pseudonym, key, "case")
         pool = _Pool(base, server, max_decoded, most_bytes, alone)
         with _written():
-            files = _all(series, pool, lambda uid: name(f"{uid}.dcm" if alone else uid), progress)
             view = Path(held.enter_context(tempfile.TemporaryDirectory(prefix=".view-", dir=base)))
+            known = False
+            if isinstance(table, Query):
+                there, root = view / _ANSWER, Path()
+                known = _answered(table.wanting(columns), columns, server, base, key, there)
+            else:
+                there, root = view / table.name, table.parent
+                _copy(table, there)
+            for join in columns.join:
+                _copy_joined(root, join.table, view)
+            series = _wanted(there, protocol)
+            files = _all(series, pool, lambda uid: name(f"{uid}.dcm" if alone else uid), progress)
             for uid, paths in files.items():
                 _link(paths, view / f"{uid}.dcm" if alone else view / uid)
-            for other in tables:
-                below = view / other.relative_to(table.parent)
-                below.parent.mkdir(parents=True, exist_ok=True)
-                shutil.copyfile(other, below)
-                below.chmod(0o600)
-        message = (
-            f"{len(files)} series that the manifest names by UID were retrieved from a DICOMweb server; its address "
-            "is on no record."
-        )
-        yield Retrieved(view / table.name, (Finding("data.dicomweb", "info", message),))
+        count = sum(len(folders) for folders in files.values())
+        how = "that a search of it found" if isinstance(table, Query) else "that the manifest names by UID"
+        message = f"{count} series {how} were retrieved from a DICOMweb server; its address is on no record."
+        yield Retrieved(there, (Finding("data.dicomweb", "info", message),), known)
 
 
-def _wanted(table: Path, protocol: Protocol) -> tuple[dict[str, int], list[Path]]:
-    """The UIDs with the first row of each, and the tables that the protocol joins."""
+def _answered(query: Query, columns: Columns, server: Server, base: Path, key: bytes, there: Path) -> bool:
+    """Writes the answer of a search as a table; whether it was there already, of a search before."""
+    about = json.dumps([query.text, query.fields])
+    kept = base / f"answer-{keyed_digest(key, 'dicomweb search', about)[:32]}.csv"
+    known = kept.is_file() and not kept.is_symlink()
+    if not known:
+        text = as_table(server.search(query), query, columns).encode()
+        part = there.with_suffix(".part")
+        _write(part, text)
+        os.replace(part, kept)
+    _copy(kept, there)
+    return known
+
+
+def _copy_joined(root: Path, table: str, view: Path) -> None:
+    """Has a further table lie beside the manifest; one that is not there, or outside, is told when it is read."""
+    below = view / table
+    if not below.resolve().is_relative_to(view.resolve()) or outside(root, root / table):
+        return
+    if (root / table).is_file() and not below.exists():
+        below.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _copy(root / table, below)
+
+
+def _copy(table: Path, there: Path) -> None:
+    shutil.copyfile(table, there)
+    there.chmod(0o600)
+
+
+def _wanted(table: Path, protocol: Protocol) -> dict[str, int]:
+    """The UIDs with the first row of each."""
     if table.suffix.lower() not in (".csv", ".tsv") or not table.is_file():
         raise DataError(
             "with --dicomweb --data is a CSV file: a row a series, with its SeriesInstanceUID (a column named in the "
@@ -123,16 +164,17 @@ def _wanted(table: Path, protocol: Protocol) -> tuple[dict[str, int], list[Path]
         shown = ", ".join(map(str, wrong[:_MOST_LINES])) + (", ..." if len(wrong) > _MOST_LINES else "")
         found = f"{len(wrong)} rows hold something else ({shown})" if wrong else "no row holds one"
         raise DataError(
-            f"with --dicomweb each row names its series by SeriesInstanceUID (numbers joined by dots, up to 64 signs) "
-            f"in the column of columns.path; {found}"
+            "with --dicomweb each row names its series by SeriesInstanceUID, or its study by StudyInstanceUID (numbers "
+            f"joined by dots, up to 64 signs), in the column of columns.path; {found}"
         )
-    return series, [table, *(table.parent / join.table for join in protocol.columns.join)]
+    return series
 
 
 def _all(
     series: dict[str, int], pool: _Pool, name: Callable[[str], str], progress: Progress | None
-) -> dict[str, list[Path]]:
-    files: dict[str, list[Path]] = {}
+) -> dict[str, dict[str, list[Path]]]:
+    """The files of each series, by the row's UID and its own."""
+    files: dict[str, dict[str, list[Path]]] = {}
     problems: list[Problem] = []
     for done, (uid, line) in enumerate(series.items()):
         if progress is not None:
@@ -163,21 +205,34 @@ class _Pool:
         self._base, self._server, self._max_series = base, server, max_series
         self._left, self._alone = most_bytes, alone
 
-    def series(self, uid: str) -> list[Path]:
-        """The files of a series, retrieved where they are not there yet."""
-        folder = self._base / uid
-        files = _whole(folder)
-        if files is None:
-            self._retrieve(uid, folder)
-            files = _whole(folder)
-        if files is None:
+    def series(self, uid: str) -> dict[str, list[Path]]:
+        """The files of a series, or of each series of a study, retrieved where they are not there yet."""
+        study = self._base / f"{_STUDY}{uid}.json"
+        names = _listed(study)
+        files = {one: _whole(self._base / one) for one in names or [uid]}
+        if None in files.values():
+            found = self._server.find(uid)
+            files = {one.uid: _whole(self._base / one.uid) for one in found}
+            for one in found:
+                if files[one.uid] is None:
+                    self._retrieve(one)
+                    files[one.uid] = _whole(self._base / one.uid)
+            if [uid] != list(files):
+                part = Path(tempfile.mkdtemp(prefix=".part-", dir=self._base)) / "study"
+                _write(part, json.dumps(list(files)).encode())
+                os.replace(part, study)
+                part.parent.rmdir()
+        whole = {one: paths for one, paths in files.items() if paths is not None}
+        if len(whole) < len(files):
             raise OutputError("a series that was retrieved is not there any more; does something else clear the cache?")
-        if self._alone and len(files) > 1:
-            raise SeriesError(f"is a series of {len(files)} instances, expected one a case (input.dims is 2)")
-        return files
+        if self._alone and len(whole) > 1:
+            raise SeriesError(f"is a study of {len(whole)} series, expected one instance a case (input.dims is 2)")
+        if self._alone and (count := sum(map(len, whole.values()))) > 1:
+            raise SeriesError(f"is a series of {count} instances, expected one a case (input.dims is 2)")
+        return whole
 
-    def _retrieve(self, uid: str, folder: Path) -> None:
-        found = self._server.find(uid)
+    def _retrieve(self, found: Series) -> None:
+        folder = self._base / found.uid
         part = Path(tempfile.mkdtemp(prefix=".part-", dir=self._base))  # mode 0700
         try:
             limit = min(self._max_series, self._left)
@@ -202,6 +257,15 @@ class _Pool:
                     raise
         finally:
             shutil.rmtree(part, ignore_errors=True)
+
+
+def _listed(study: Path) -> list[str]:
+    """The series of a study that was retrieved before; none where it was not."""
+    try:
+        names = json.loads(study.read_bytes())
+        return names if isinstance(names, list) and all(isinstance(n, str) and is_uid(n) for n in names) else []
+    except (OSError, ValueError):
+        return []
 
 
 def _whole(folder: Path) -> list[Path] | None:
@@ -230,13 +294,15 @@ def _write(path: Path, data: bytes) -> None:
         os.fsync(stream.fileno())
 
 
-def _link(files: list[Path], target: Path) -> None:
-    """Has the files of a series lie in the view too: under one name, or in a folder."""
+def _link(series: dict[str, list[Path]], target: Path) -> None:
+    """Has the files of a row lie in the view too: under one name, in a folder, or each series in a folder there."""
     if target.suffix == ".dcm":
-        pairs = [(files[0], target)]
+        pairs = [(paths[0], target) for paths in series.values()]
     else:
-        target.mkdir(mode=0o700)
-        pairs = [(path, target / path.name) for path in files]
+        folders = {uid: target if len(series) == 1 else target / uid for uid in series}
+        for folder in folders.values():
+            folder.mkdir(mode=0o700, parents=True)
+        pairs = [(path, folders[uid] / path.name) for uid, paths in series.items() for path in paths]
     for path, there in pairs:
         try:
             os.link(path, there)

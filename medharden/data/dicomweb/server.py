@@ -17,6 +17,7 @@ from dicomweb_client.api import DICOMwebClient
 from pydicom.dataset import Dataset
 
 from medharden.data.dicomweb.address import TOKEN, Address
+from medharden.data.dicomweb.query import Query
 from medharden.data.dicomweb.requesting import RedirectedError, Requests, TooLongError, TooSlowError
 from medharden.data.formats.image import quiet_readers
 from medharden.errors import DataError
@@ -29,6 +30,7 @@ _STUDY, _SERIES, _INSTANCE = "0020000D", "0020000E", "00080018"
 _ATTEMPTS = 3
 _LONGEST_SEARCH, _MOST_SECONDS = 2**26, 3600.0
 _MOST_INSTANCES = 100_000
+_LONGEST_WAIT = 60.0
 _PASSING = frozenset((408, 429, 500, 502, 503, 504))
 _STORED = (("application/dicom", "*"),)  # in the transfer syntax in which it lies there
 _IS_ROOT = "is the address the root of a DICOMweb service, such as https://pacs.example/dicom-web?"
@@ -45,7 +47,9 @@ class LargeSeriesError(SeriesError):
 
 
 class _PassingError(DataError):
-    """What may be over in a moment."""
+    """What may be over in a moment; `seconds` are what the server asks to wait."""
+
+    seconds: float = 0.0
 
 
 class _PassingSeriesError(SeriesError, _PassingError):
@@ -77,7 +81,8 @@ class Server:
             wait: seconds before the second attempt; each further one waits twice as long.
             timeouts: seconds to connect, and between two parts of an answer.
         """
-        logging.getLogger("dicomweb_client").setLevel(logging.CRITICAL)  # it logs UIDs and what the server warns of
+        for name in ("dicomweb_client", "retrying"):  # they log UIDs, what the server warns of, and tracebacks
+            logging.getLogger(name).setLevel(logging.CRITICAL + 1)
         self._token, self._wait = bool(address.token), wait
         self._requests = Requests(address)
         self._client = DICOMwebClient(address.url, session=self._requests, permissive_uid=True, timeout=timeouts)
@@ -89,14 +94,24 @@ class Server:
     def __exit__(self, *_: object) -> None:
         self._requests.close()
 
-    def find(self, uid: str) -> Series:
-        """A series by its UID.
+    def find(self, uid: str) -> tuple[Series, ...]:
+        """The series of a UID: the one that has it, or all those of the study that has it.
 
         Raises:
-            SeriesError: the server has no such series, or several.
+            SeriesError: the server has no such series and no such study, or several.
             DataError: it can't be asked.
         """
         return self._tried(lambda: self._find(uid))
+
+    def search(self, query: Query) -> list[dict[str, Any]]:
+        """What the server answers to a query, in DICOM JSON, each study or series once.
+
+        A server may answer with some of them, and is then asked for the others.
+
+        Raises:
+            DataError: it can't be asked, answers with something else, or with more than a cohort has.
+        """
+        return self._tried(lambda: self._search(query))
 
     def retrieve(self, series: Series, put: Callable[[int, bytes], None], limit: int) -> int:
         """Hands out each instance once as a DICOM file, by its number among the series' instances.
@@ -115,18 +130,28 @@ class Server:
         """
         return self._tried(lambda: self._retrieve(series, put, limit))
 
-    def _find(self, uid: str) -> Series:
+    def _find(self, uid: str) -> tuple[Series, ...]:
+        found = self._series_of(uid, _SERIES, "SeriesInstanceUID")
+        if len(found) > 1:
+            raise SeriesError(f"is a series of {len(found)} studies, where a UID must name one")
+        found = found or self._series_of(uid, _STUDY, "StudyInstanceUID")
+        if not found:
+            raise SeriesError(
+                "is a series that the server does not have, or does not show under this token; nor is it a study"
+            )
+        return tuple(self._with_instances(study, one) for study, one in sorted(found))
+
+    def _series_of(self, uid: str, tag: str, name: str) -> set[tuple[str, str]]:
+        """Study and series of what the search for a UID finds."""
         self._requests.allow(_LONGEST_SEARCH, _MOST_SECONDS)
         with self._told("the search for a series answers with what is no DICOM JSON; " + _IS_ROOT):
-            found = self._client.search_for_series(search_filters={"SeriesInstanceUID": uid})
-            studies = {_value(one, _STUDY) for one in found if _value(one, _SERIES) == uid}
-        if not studies:
-            raise SeriesError("is a series that the server does not have, or does not show under this token")
-        study = studies.pop()
-        if studies:
-            raise SeriesError(f"is a series of {len(studies) + 1} studies, where a UID must name one")
-        if not is_uid(study):
+            found = self._client.search_for_series(search_filters={name: uid})
+            pairs = {(_value(one, _STUDY), _value(one, _SERIES)) for one in found if _value(one, tag) == uid}
+        if not all(is_uid(study) and is_uid(one) for study, one in pairs):
             raise SeriesError("is a series whose study has no UID")
+        return pairs
+
+    def _with_instances(self, study: str, uid: str) -> Series:
         with self._told("the search for instances answers with what is no DICOM JSON"):
             instances = self._instances(study, uid)
         if not instances:
@@ -134,6 +159,30 @@ class Server:
         if not all(map(is_uid, instances)):
             raise SeriesError("is a series with instances that have no UID")
         return Series(study, uid, tuple(sorted(instances)))
+
+    def _search(self, query: Query) -> list[dict[str, Any]]:
+        self._requests.allow(_LONGEST_SEARCH, _MOST_SECONDS)
+        known: dict[str, dict[str, Any]] = {}
+        while len(known) <= _MOST_INSTANCES:
+            limit = None if query.limit is None else query.limit - len(known)
+            asked: dict[str, Any] = {
+                "fuzzymatching": query.fuzzy,
+                "limit": limit,
+                "offset": query.offset + len(known) or None,
+                "fields": query.fields,
+                "search_filters": dict(query.filters),
+            }
+            with self._told("the search answers with what is no DICOM JSON; " + _IS_ROOT):
+                if query.of_studies:
+                    found = self._client.search_for_studies(**asked)
+                else:
+                    found = self._client.search_for_series(query.study or None, **asked)
+                named = {_value(one, _STUDY if query.of_studies else _SERIES): one for one in found}
+            new = {uid: one for uid, one in named.items() if uid not in known}
+            known |= new
+            if not new or (limit is not None and len(new) >= limit):
+                return list(known.values())[: query.limit]
+        raise DataError(f"the search finds more than {_MOST_INSTANCES}; narrow it by further attributes")
 
     def _instances(self, study: str, uid: str) -> set[str]:
         """All of them: a server may answer with some, and is then asked for the others."""
@@ -168,8 +217,8 @@ class Server:
         for attempt in range(1, _ATTEMPTS):
             try:
                 return ask()
-            except _PassingError:
-                time.sleep(self._wait * 2 ** (attempt - 1))
+            except _PassingError as error:
+                time.sleep(max(self._wait * 2 ** (attempt - 1), error.seconds))
         return ask()
 
     @contextmanager
@@ -208,15 +257,17 @@ class Server:
                 f"is not there on the DICOMweb server (status {status}); if that is so of all, {_IS_ROOT}"
             )
         if status in _PASSING:
-            return _PassingError(
+            passing = _PassingError(
                 f"the DICOMweb server answers with status {status}, {_ATTEMPTS} times; try again later"
             )
+            passing.seconds = _asked_to_wait(error.response)
+            return passing
         if status:
             return DataError(f"the DICOMweb server answers with status {status}; {_IS_ROOT}")
         if isinstance(error, requests.exceptions.SSLError):
             return DataError(
-                "the DICOMweb server's certificate can't be verified; where your site has an authority of its own, set "
-                "REQUESTS_CA_BUNDLE to its file"
+                "the DICOMweb server's certificate can't be verified (of another authority or name, or expired); "
+                "where your site has an authority of its own, set REQUESTS_CA_BUNDLE to its file"
             )
         if isinstance(error, requests.exceptions.Timeout):
             return _PassingError(f"the DICOMweb server does not answer in time, {_ATTEMPTS} times")
@@ -226,6 +277,12 @@ class Server:
                 f"the connection to the DICOMweb server can't be made or breaks off, {_ATTEMPTS} times; is it running?"
             )
         return DataError(f"the DICOMweb server's answer can't be used ({type(error).__name__}); {_IS_ROOT}")
+
+
+def _asked_to_wait(response: Any) -> float:
+    """Seconds of the answer's Retry-After, within bounds; 0 where it gives none, or a date."""
+    said = response.headers.get("Retry-After", "") if response is not None else ""
+    return min(float(said), _LONGEST_WAIT) if said.isascii() and said.isdecimal() else 0.0
 
 
 def _value(found: Any, tag: str) -> str:

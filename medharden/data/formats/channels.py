@@ -14,8 +14,7 @@ from medharden.data.formats.dicom_file import read_head
 from medharden.data.formats.files import read_case
 from medharden.data.formats.image import MALFORMED, StoredImage
 from medharden.data.formats.limits import Hold, MoreNeededError, Share
-from medharden.data.formats.numbers import numbers_of
-from medharden.data.formats.placing import number_of_frames
+from medharden.data.formats.placing import file_slice, frame_slices, number_of_frames
 from medharden.errors import DataError
 from medharden.patients import patient_identity
 from medharden.protocol import Input
@@ -23,7 +22,10 @@ from medharden.protocol import Input
 __all__ = ["read_parts"]
 
 _SAME_GRID = 1e-3  # millimetres, of any number of an affine; MONAI's own tolerance where it stacks files
-_GEOMETRY = {"ImagePositionPatient": 3, "ImageOrientationPatient": 6, "PixelSpacing": 2}
+_GEOMETRY = (
+    *("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "NumberOfFrames"),
+    *("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"),
+)
 
 Placed = npt.NDArray[np.float64]
 
@@ -103,7 +105,7 @@ def _check(first: StoredImage, image: StoredImage, name: str, other: str) -> Non
         raise DataError(f"{name} is of another patient than {other}, by their headers")
     if image.inverted != first.inverted:
         raise DataError(f"{name} is inverted (MONOCHROME1) and {other} is not, or the other way round")
-    if image.affine is not None and first.affine is not None:
+    if image.affine is not None and first.affine is not None and image.format != "dicom":  # whose places are compared
         off = float(np.abs(np.array(image.affine) - np.array(first.affine)).max())
         if off > _SAME_GRID:
             raise DataError(f"{name} lies elsewhere than {other}: their affines differ by up to {off:.4g}; {_ADVICE}")
@@ -127,16 +129,16 @@ def _places(files: Sequence[Path]) -> Placed:
     """(n, 11) position, orientation and pixel spacing of every place that the files have a slice in, sorted; 0 unsaid.
 
     Raises:
-        DataError: frames of one file, whose places are not compared.
+        DataError: a header that can't be read, or describes some of its frames only.
     """
     rows = []
     for path in files:
         try:
-            ds = read_head(path, (*_GEOMETRY, "NumberOfFrames"))
-            if number_of_frames(ds) > 1:
-                raise DataError("has frames in one file, whose places are not compared with those of another channel")
-            found = {name: numbers_of(ds, name) for name in _GEOMETRY}
-            rows.append([x for name, n in _GEOMETRY.items() for x in (found[name] or [0.0] * n)])
+            ds = read_head(path, _GEOMETRY)
+            slices = frame_slices(ds) if number_of_frames(ds) > 1 else [file_slice(ds)]
+            for one in slices:
+                said = (one.position, 3), (one.orientation, 6), (one.spacing, 2)
+                rows.append([x for given, n in said for x in (given or (0.0,) * n)])
         except (*MALFORMED, InvalidDicomError, BytesLengthException) as error:
             raise DataError(f"can't be decoded as DICOM: truncated or damaged ({type(error).__name__})") from None
     return np.unique(np.array(rows, dtype=np.float64), axis=0)

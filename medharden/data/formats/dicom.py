@@ -99,6 +99,7 @@ def _decode(ds: Dataset, dims: int, hold: Hold, size: int, volume: Volume) -> tu
         attributes=_attributes(ds),
         identifiers=header_identifiers(ds),
         notes=() if arrangement is None else arrangement.notes,
+        affine=None if arrangement is None else arrangement.placed(int(ds.Rows), int(ds.Columns)),
     )
     return image, stored
 
@@ -138,7 +139,7 @@ def _grey(
     ds: Dataset, stored: npt.NDArray[Any], arrangement: Arrangement | None
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_] | None]:
     """(1, *spatial) rescaled units (PS3.3 C.11.1), and where there is padding."""
-    order = np.arange(len(stored)) if arrangement is None else np.array(arrangement.order)
+    asis, order = arrangement is None, np.arange(len(stored)) if arrangement is None else np.array(arrangement.order)
     arrangement = arrangement or Arrangement((), None)
     shape = len(order), *stored.shape[1:]
     values, ordered = arrangement.room(shape, np.float32)
@@ -146,17 +147,27 @@ def _grey(
     if table := ds.get("ModalityLUTSequence"):
         raw_value(table[0], "LUTData")
     slopes, intercepts = rescale_of(ds)
-    spread = (-1, *[1] * (stored.ndim - 1))
+    kind = np.float32 if _exact(slopes, intercepts, stored.dtype) else np.float64
+    slopes, intercepts, spread = slopes.astype(kind), intercepts.astype(kind), (-1, *[1] * (stored.ndim - 1))
     for part in slabs(shape):
-        taken = stored[order[part]]
+        taken = stored[part] if asis else stored[order[part]]
         if table:
             ordered[part] = apply_modality_lut(taken, ds)
         else:
             one = slice(None) if slopes.size == 1 else order[part]
-            ordered[part] = taken.astype(np.float64) * slopes[one].reshape(spread) + intercepts[one].reshape(spread)
+            scaled = np.multiply(taken, slopes[one].reshape(spread), dtype=kind)
+            scaled += intercepts[one].reshape(spread)
+            ordered[part] = scaled
         if masked is not None:
             masked[part] = padding_of(ds, taken)
     return values[None], mask if mask is not None and mask.any() else None
+
+
+def _exact(slopes: npt.NDArray[np.float64], intercepts: npt.NDArray[np.float64], stored: np.dtype[Any]) -> bool:
+    """Whether rescaling in float32 gives what float64 does: whole numbers of 24 bits at most throughout."""
+    whole = all(bool((each == np.rint(each)).all()) for each in (slopes, intercepts))
+    most = 2 ** (8 * stored.itemsize)
+    return whole and float(np.abs(slopes).max()) * most + float(np.abs(intercepts).max()) <= 2**24
 
 
 def _whole_grey(ds: Dataset) -> Window:

@@ -230,7 +230,7 @@ def _check_whole(ds: Dataset, source: _Source) -> None:
             continue
         if element.length not in (_UNDEFINED, len(element.value)):
             raise DataError("is cut off within an element (truncated)")
-        if tag != _PIXELS and element.VR in _NESTED:
+        if element.VR in _NESTED and tag != _PIXELS:
             items = sum(element.value.count(item) for item in _ITEMS)
             source.count(3 * items + len(element.value) // 16)
     if source.cut and _PIXELS not in ds:

@@ -31,6 +31,8 @@ _BY_KEYWORD = {
     "ServiceEpisodeID": "identifier",
     "StudyID": "identifier",
 }
+_ASCII = ("UI", "DA", "DT")  # whose text is in no other character set, and need not be made an element first
+_PADDING = " \0\t\n\r\f\v"
 _STANDARD = "1.2.840.10008."  # UIDs that the standard itself registers: transfer syntaxes, SOP classes
 
 
@@ -42,7 +44,11 @@ def header_identifiers(ds: Dataset) -> tuple[tuple[str, str], ...]:
 def _walk(ds: Dataset) -> Iterator[tuple[str, str]]:
     for tag in list(ds.keys()):
         try:
-            if not _may_name(ds.get_item(tag, keep_deferred=True)):
+            stored = ds.get_item(tag, keep_deferred=True)
+            if not _may_name(stored):
+                continue
+            if isinstance(stored, RawDataElement) and stored.VR in _ASCII and stored.value is not None:
+                yield from _told(_BY_REPRESENTATION[stored.VR], stored.value.decode("latin-1").split("\\"))
                 continue
             element = ds[tag]
             representation, value = str(element.VR), element.value
@@ -54,7 +60,11 @@ def _walk(ds: Dataset) -> Iterator[tuple[str, str]]:
             continue
         kind = _BY_REPRESENTATION.get(representation) or _BY_KEYWORD.get(str(element.keyword))
         if kind is not None:
-            yield from ((kind, text) for text in _texts(value) if not text.startswith(_STANDARD))
+            yield from _told(kind, value)
+
+
+def _told(kind: str, value: Any) -> Iterator[tuple[str, str]]:
+    return ((kind, text) for text in _texts(value) if not text.startswith(_STANDARD))
 
 
 def _may_name(element: DataElement | RawDataElement) -> bool:
@@ -70,6 +80,6 @@ def _may_name(element: DataElement | RawDataElement) -> bool:
 
 def _texts(value: Any) -> Iterator[str]:
     for one in value if isinstance(value, (list, tuple, MultiValue)) else [value]:
-        text = "" if one is None else str(one).strip()
+        text = "" if one is None else str(one).strip(_PADDING)
         if text:
             yield text

@@ -67,7 +67,9 @@ def file_slice(ds: Dataset) -> Slice:
         ),
         acquisition=_first(ds, ("AcquisitionNumber",)),
     )
-    return Slice(tuple(numbers_of(ds, "ImagePositionPatient")), tuple(numbers_of(ds, "ImageOrientationPatient")), marks)
+    geometry = (numbers_of(ds, name) for name in ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing"))
+    position, orientation, spacing = map(tuple, geometry)
+    return Slice(position, orientation, spacing, marks)
 
 
 def frame_slices(ds: Dataset) -> list[Slice]:
@@ -83,6 +85,7 @@ def frame_slices(ds: Dataset) -> list[Slice]:
         return [Slice()] * frames  # one position at most, which is the first frame's
     placed = _each(ds, "PlanePositionSequence", frames)
     turned = _each(ds, "PlaneOrientationSequence", frames)
+    measured = _each(ds, "PixelMeasuresSequence", frames)
     content = _each(ds, "FrameContentSequence", frames)
     timing = _each(ds, "TemporalPositionSequence", frames)
     cardiac = _each(ds, "CardiacSynchronizationSequence", frames)
@@ -93,6 +96,7 @@ def frame_slices(ds: Dataset) -> list[Slice]:
         Slice(
             tuple(numbers_of(placed[n], "ImagePositionPatient")),
             tuple(numbers_of(turned[n], "ImageOrientationPatient")),
+            tuple(numbers_of(measured[n], "PixelSpacing")),
             _marks(
                 stack=text_of(content[n], "StackID") if content[n] is not None else "",
                 kind=_words(kinds[n], "FrameType"),

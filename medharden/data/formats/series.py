@@ -31,8 +31,8 @@ _TIMES_FILE, _TIMES_VALUES = 8, 64  # and else, of its file's bytes and of its v
 _TAGS = (
     *("ImageType", "PatientID", "EchoTime", "EchoNumbers", "DiffusionBValue", "TriggerTime", "FrameReferenceTime"),
     *("TemporalPositionIdentifier", "NominalPercentageOfCardiacPhase", "AcquisitionNumber", "ImagePositionPatient"),
-    *("ImageOrientationPatient", "SamplesPerPixel", "PhotometricInterpretation", "NumberOfFrames", "Rows", "Columns"),
-    *("PixelRepresentation", "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"),
+    *("ImageOrientationPatient", "PixelSpacing", "SamplesPerPixel", "PhotometricInterpretation", "NumberOfFrames"),
+    *("Rows", "Columns", "PixelRepresentation", "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"),
 )
 
 
@@ -137,6 +137,7 @@ def _stacked(paths: Sequence[Path], form: _Form, arrangement: Arrangement, room:
         attributes=seen[0].attributes,
         identifiers=tuple(dict.fromkeys(one for image in seen for one in image.identifiers)),
         notes=arrangement.notes,
+        affine=arrangement.placed(form.rows, form.columns),
     )
 
 

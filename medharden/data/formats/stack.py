@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from nibabel.orientations import io_orientation
+from nibabel.orientations import inv_ornt_aff, io_orientation
 
 from medharden.errors import DataError
 from medharden.protocol import Volume
@@ -39,6 +39,7 @@ _ROUNDED = 0.05
 _PARALLEL = 1e-3  # between directions; writers round them
 _TILT = 0.5  # degrees between the normal and the way from slice to slice; less is rounding
 _MOST_TILT = 45.0
+_SAME_PIXELS = 1e-3  # of a pixel's size, which writers round
 _TO_RAS = np.array([-1.0, -1.0, 1.0])
 
 Floats = npt.NDArray[np.float64]
@@ -52,12 +53,14 @@ class Slice:
     Attributes:
         position: centre of its first pixel, or none.
         orientation: direction of its rows and of its columns, six numbers, or none.
+        spacing: millimetres from row to row and from column to column, or none.
         marks: by `stack`, `time`, `echo`, `diffusion`, `kind` and `acquisition`, what tells volumes apart that lie in
             one place; absent where the header does not say.
     """
 
     position: tuple[float, ...] = ()
     orientation: tuple[float, ...] = ()
+    spacing: tuple[float, ...] = ()
     marks: dict[str, Rank] = field(default_factory=dict)
 
 
@@ -69,11 +72,21 @@ class Arrangement:
         order: (n,) which slices, from the first along the normal of the plane to the last.
         turns: (3, 2) as `nibabel.orientations` has them, from (slice, row, column) to RAS+; null leaves the axes.
         notes: codes of findings about what was assumed.
+        affine: 4 x 4, from (slice, row, column) in order to millimetres, RAS+; null where the headers give no positions
+            or no size of pixels. Slices are one mean step apart, along the way that their positions take.
     """
 
     order: tuple[int, ...]
     turns: npt.NDArray[np.float64] | None
     notes: tuple[str, ...] = ()
+    affine: npt.NDArray[np.float64] | None = None
+
+    def placed(self, rows: int, columns: int) -> tuple[tuple[float, ...], ...] | None:
+        """The affine of the volume with its axes as they are wanted, as `StoredImage` has it."""
+        if self.affine is None or self.turns is None:
+            return None
+        turned = self.affine @ inv_ornt_aff(self.turns, (len(self.order), rows, columns))
+        return tuple(tuple(float(value) for value in row) for row in turned)
 
     def room(self, shape: Sequence[int], dtype: npt.DTypeLike) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
         """An empty volume with its axes as they are wanted, and the same memory as (slice, row, column, ...).
@@ -127,7 +140,9 @@ def arrange(slices: Sequence[Slice], wanted: Volume) -> Arrangement:
         notes = (GANTRY_TILT,)
     affine = np.eye(4)
     affine[:3, :3] = np.column_stack([normal, directions[1], directions[0]]) * _TO_RAS[:, None]
-    return Arrangement(tuple(chosen[n] for n in ranked), io_orientation(affine), notes)
+    pixels = _pixels([slices[n].spacing for n in chosen])
+    lying = None if pixels is None else _placed(positions[ranked], directions, pixels)
+    return Arrangement(tuple(chosen[n] for n in ranked), io_orientation(affine), notes, lying)
 
 
 def _chosen(slices: Sequence[Slice], wanted: Volume) -> list[int]:
@@ -177,6 +192,35 @@ def _directions(given: Sequence[tuple[float, ...]]) -> tuple[Floats, tuple[str, 
             "localiser or a radial series; these are no volume"
         )
     return every[0] / np.linalg.norm(every[0], axis=1, keepdims=True), ()
+
+
+def _pixels(given: Sequence[tuple[float, ...]]) -> Floats | None:
+    """(2,) millimetres from row to row and from column to column, which all slices must share; null where unsaid.
+
+    Raises:
+        DataError: slices differ, or the sizes are none.
+    """
+    if not any(given):
+        return None
+    if any(len(one) != 2 for one in given):
+        raise DataError(f"gives no size of pixels (PixelSpacing) for {sum(len(one) != 2 for one in given)} slices")
+    every = np.array(given, dtype=np.float64)
+    if not np.isfinite(every).all() or (every <= 0).any():
+        raise DataError("has sizes of pixels that are none (PixelSpacing)")
+    if (abs(every / every[0] - 1) > _SAME_PIXELS).any():
+        raise DataError("has slices whose pixels are of several sizes (PixelSpacing); they are no volume")
+    first: Floats = every[0]
+    return first
+
+
+def _placed(positions: Floats, directions: Floats, pixels: Floats) -> Floats:
+    """The affine of slices in order, RAS+."""
+    affine = np.eye(4)
+    step = (positions[-1] - positions[0]) / (len(positions) - 1)
+    affine[:3, :3] = np.column_stack([step, directions[1] * pixels[0], directions[0] * pixels[1]])
+    affine[:3, 3] = positions[0]
+    affine[:3] *= _TO_RAS[:, None]
+    return affine
 
 
 def _check_spacing(slices: Sequence[Slice], ranked: Sequence[int], along: Floats) -> None:

@@ -48,8 +48,11 @@ class Window:
             return self._look_up(values)
         if self.high <= self.low:
             return (values > self.low).to(values.dtype)
-        unit = (values - self.low) / (self.high - self.low)
-        return torch.sigmoid(4 * (unit - 0.5)) if self.kind == "sigmoid" else unit.clamp(0, 1)
+        unit = values - self.low
+        unit = unit.div_(self.high - self.low)
+        if self.kind == "sigmoid":
+            return torch.sigmoid(4 * (unit - 0.5))
+        return unit.clamp(0, 1) if unit.requires_grad else unit.clamp_(0, 1)
 
     def _look_up(self, values: Tensor) -> Tensor:
         table = torch.tensor(self.table, dtype=values.dtype, device=values.device)

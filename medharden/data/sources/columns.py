@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 from medharden.data.sources.datalist import image_column, read_datalist
-from medharden.data.sources.findings import has_finding_columns
+from medharden.data.sources.findings import FINDINGS_NAMES, has_finding_columns
 from medharden.data.sources.folder import SPLIT_NAMES
 from medharden.data.sources.labels import one_hot_columns, plain
 from medharden.delimited import BrokenRowError, delimited
@@ -24,7 +24,7 @@ _ALIASES = {
     "patient": ("patient", "patient_id", "patientid", "patient id", "subject", "subject_id"),
     "split": ("split", "fold", "set"),
 }  # fmt: skip
-_FINDING_ALIASES = {"path": (), "label": ("labels", "findings", "finding labels"), "patient": (), "split": ()}
+_FINDING_ALIASES = {"path": (), "label": FINDINGS_NAMES, "patient": (), "split": ()}
 GUESSED = frozenset(_ALIASES["label"])
 """Headings, in small letters, by which a label is known without a guess."""
 

@@ -12,7 +12,7 @@ from pathlib import PurePosixPath
 from medharden.errors import DataError
 from medharden.protocol import Cases
 
-__all__ = ["chosen", "refuse_companions", "refuse_folders_of_files"]
+__all__ = ["CompanionsError", "chosen", "refuse_companions", "refuse_folders_of_files"]
 
 _MASK = (
     r"(?:masks?|seg|segs|segmentations?|segm|gt|ground[_-]?truths?|roi|rois|labelmaps?|annotations?|annots?|annotated|contours?|"
@@ -31,8 +31,27 @@ _MODALITY = re.compile(
     r"swi|dce|cbf|cbv|mtt|tmax|bold|pet|suv|ct|ctres|cect|mr|mri|hbv|cor|sag|tra|000[0-5])",
     re.IGNORECASE | re.DOTALL,
 )
+_NUMBERED = re.compile(
+    r"(?:im|imgs?|images?|parts?|batch|chunks?|shards?|data|dir|(?:sub)?sets?|slices?|patients?|pat|sub|subjects?|person|cases?|"
+    r"scans?|series|stud(?:y|ies)|ses|sessions?|visits?|views?)[_\- ]*\d+",
+    re.IGNORECASE,
+)
 _ENDINGS = re.compile(r"(\.nii)?\.[a-z0-9]{1,6}$", re.IGNORECASE)
 _SHOWN, _MOST_NAMED = 4, 20
+_MOST_HAVE = 0.9  # of the examinations
+
+
+class CompanionsError(DataError):
+    """Files that look like masks or further modalities.
+
+    Attributes:
+        exclude: patterns that leave the masks out.
+        channels: modality to pattern, of those that most examinations have; empty where there are no two.
+    """
+
+    def __init__(self, message: str, exclude: tuple[str, ...], channels: dict[str, str]) -> None:
+        super().__init__(message)
+        self.exclude, self.channels = exclude, channels
 
 
 @dataclass(frozen=True)
@@ -61,13 +80,25 @@ def _fits(path: str, pattern: str) -> bool:
     return fnmatchcase(whole.casefold(), pattern.casefold())
 
 
-def refuse_folders_of_files(classes: Iterable[str]) -> None:
-    """Stops where folders for classes are one of images and one of their masks.
+def refuse_folders_of_files(classes: Iterable[str], wanted: Sequence[str] | None) -> None:
+    """Stops where folders for classes are of images and of their masks, or parts, or patients.
+
+    Args:
+        classes: names of the folders.
+        wanted: the protocol's `task.classes`, under which they are classes after all.
 
     Raises:
-        DataError: there is one of each.
+        DataError: there is one of images and one of masks, or all are parts or patients by a number.
     """
     names = sorted(set(classes))
+    if set(names) == set(wanted or ()):
+        return
+    if len(names) > 1 and all(map(_NUMBERED.fullmatch, names)):
+        raise DataError(
+            f"expected a folder for each class, found {len(names)} folders that are numbered as parts of an archive or "
+            "as patients are, such as images_001 or sub-02. Give a CSV with a path and a label column, or a folder for "
+            "each class; where these are classes after all, name them in task.classes"
+        )
     if any(map(_IMAGES.fullmatch, names)) and any(map(_FOLDER.fullmatch, names)):
         raise DataError(
             f"expected a folder for each class, found {names[:_MOST_NAMED]}: a folder of images and one of masks or "
@@ -90,7 +121,8 @@ def refuse_companions(cases: Sequence[tuple[str, str]], rule: Cases, *, modaliti
     """
     if rule.include:
         return
-    kinds = [*_masks(cases), *(_modalities(cases) if modalities else ())]
+    together = _examinations(cases) if modalities else []
+    kinds = [*_masks(cases), *_modalities(together)]
     if not kinds:
         return
     signs = "; ".join(f"{k.count} with {k.sign}" for k in kinds)
@@ -103,10 +135,11 @@ def refuse_companions(cases: Sequence[tuple[str, str]], rule: Cases, *, modaliti
             "channels with input.channels_from"
         )
     advice.append("where they are cases after all, say so with cases.include: ['*']")
-    raise DataError(
+    message = (
         f"among the {len(cases)} image files are some that look like masks, or like several modalities of one "
         f"examination, and not like cases of their own: {signs}; {'; '.join(advice)}"
     )
+    raise CompanionsError(message, tuple(masks), _as_channels(together))
 
 
 def _stem(name: str) -> str:
@@ -146,8 +179,8 @@ def _has(beside: set[str], base: str, own: str) -> bool:
     return base in beside or any(s != own and s.startswith(base) and not s[len(base)].isalnum() for s in beside)
 
 
-def _modalities(cases: Iterable[tuple[str, str]]) -> list[_Kind]:
-    """Files of one folder whose names differ in the name of a modality alone."""
+def _examinations(cases: Iterable[tuple[str, str]]) -> list[dict[str, str]]:
+    """Files of one folder whose names differ in the name of a modality alone: modality to name, of each such set."""
     together: dict[tuple[str, PurePosixPath, str], dict[str, str]] = defaultdict(dict)
     for text, where in cases:
         place = PurePosixPath(text)
@@ -155,13 +188,27 @@ def _modalities(cases: Iterable[tuple[str, str]]) -> list[_Kind]:
         numbered = found is not None and found["mark"].isdigit()
         if found is None or (numbered and not place.name.lower().endswith((".nii", ".nii.gz"))):
             continue
-        base = (found["base"] or "").casefold()
-        together[where, place.parent, base][found["mark"].lower()] = base
-    marks = Counter(mark for group in together.values() if len(group) > 1 for mark in group)
-    if not marks:
-        return []
-    bare = all(not base for *_, base in together)
+        together[where, place.parent, (found["base"] or "").casefold()][found["mark"].lower()] = place.name
+    return [group for group in together.values() if len(group) > 1]
+
+
+def _modalities(together: Sequence[dict[str, str]]) -> list[_Kind]:
+    marks = Counter(mark for group in together for mark in group)
+    bare = all(_stem(name).casefold() == mark for group in together for mark, name in group.items())
     return [
         _Kind(n, f"a name that ends in {mark!r}", f"+{'' if bare else '*[_. -]'}{mark}.*")
         for mark, n in marks.most_common(_SHOWN)
     ]
+
+
+def _as_channels(together: Sequence[dict[str, str]]) -> dict[str, str]:
+    """Modality to the pattern of its files, of those that most examinations have, in the order of names."""
+    counts = Counter(mark for group in together for mark in group)
+    ends: dict[str, Counter[str]] = defaultdict(Counter)
+    for group in together:
+        for mark, name in group.items():
+            stem, ending = _stem(name), name[len(_stem(name)) :]
+            before = len(stem) - len(mark)
+            ends[mark][f"*{stem[before - 1]}{mark}{ending}" if before else f"{mark}{ending}"] += 1
+    marks = sorted(mark for mark, n in counts.items() if n >= _MOST_HAVE * len(together))
+    return {mark: ends[mark].most_common(1)[0][0] for mark in marks} if len(marks) > 1 else {}

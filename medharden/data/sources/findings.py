@@ -15,14 +15,18 @@ from medharden.errors import DataError
 from medharden.protocol import Task
 from medharden.record import Finding
 
-__all__ = ["FindingReader", "column_of", "has_finding_columns", "unclear_words"]
+__all__ = ["FINDINGS_NAMES", "NO_FINDING", "FindingReader", "column_of", "finding_names", "has_finding_columns"]
+__all__ += ["is_state", "lists_several", "unclear_words"]
+
+FINDINGS_NAMES = ("labels", "findings", "finding labels")
+"""Headings, in small letters, of a column that lists the findings of a case."""
 
 _JOINERS = ("|", ";", ",", "/", "\n")
 _ANY_JOINER = re.compile(r"[|;,/+&\n\t\\]| and ")
 _WORDS = re.compile(r"[\W_]+")
 _LIST = re.compile(r"\[(.*)\]|\((.*)\)|\{(.*)\}", re.DOTALL)
 _QUOTES = " '\"`\u2018\u2019\u201c\u201d"
-_NONE = ("no finding", "no findings", "normal", "no abnormality", "no abnormalities")
+NO_FINDING = ("no finding", "no findings", "normal", "no abnormality", "no abnormalities")
 _STATES = {"1": True, "1.0": True, "true": True, "0": False, "0.0": False, "false": False}
 _UNCERTAIN = ("-1", "-1.0", "u")
 _MOST_NAMED = 20
@@ -96,7 +100,7 @@ class FindingReader:
         Raises:
             DataError: no cell names a finding that the task has.
         """
-        words = {*self._known, *_NONE}
+        words = {*self._known, *NO_FINDING}
 
         def named(joiner: str) -> int:
             parts = (plain(part) for cell in cells for part in _parts(cell, joiner))
@@ -127,7 +131,7 @@ class FindingReader:
         forms = [plain(name) for name in names]
         if len(set(forms)) != len(forms):
             return Labelled((), (), "names a finding twice")
-        none = [form for form in forms if form in _NONE and form not in self._known]
+        none = [form for form in forms if form in NO_FINDING and form not in self._known]
         if none and len(forms) > 1:
             return Labelled((), (), "says 'No Finding' beside findings")
         others = [(n, f) for n, f in zip(names, forms, strict=True) if f not in self._known and f not in none]
@@ -219,6 +223,47 @@ def _parts(cell: str, joiner: str) -> list[str]:
     if found is not None:
         cell, joiner = next(group for group in found.groups() if group is not None), ","
     return [name for part in cell.split(joiner) if (name := part.strip(_QUOTES))]
+
+
+def finding_names(cells: Mapping[str, int]) -> Counter[str]:
+    """The names that cells list, by how many cells do, where it is not known yet which findings are meant.
+
+    Args:
+        cells: to how many rows have each.
+    """
+    joiner = max(_JOINERS, key=lambda sign: sum(n for cell, n in cells.items() if sign in cell))
+    names: Counter[str] = Counter()
+    for cell, n in cells.items():
+        for name in {part for part in _parts(cell, joiner) if plain(part) not in (*NO_FINDING, *MISSING_WORDS)}:
+            names[name] += n
+    return names
+
+
+def lists_several(names: Collection[str], wanted: Collection[str]) -> int:
+    """How many of a column's class names are several of the others joined, as in a column of findings.
+
+    Args:
+        names: the classes that the column holds.
+        wanted: classes that the protocol names, which are none of these.
+    """
+    single = {plain(name) for name in names}
+    for joiner in (*_JOINERS, " and ", "+", "&"):
+        joined = [
+            name for name in names if plain(name) not in {plain(w) for w in wanted} and _is_of(name, joiner, single)
+        ]
+        if joined:
+            return len(joined)
+    return 0
+
+
+def _is_of(name: str, joiner: str, single: Collection[str]) -> bool:
+    parts = [plain(part) for part in _parts(name, joiner)]
+    return len(parts) > 1 and sum(part in single or f"['{part}']" in single for part in parts) > 1
+
+
+def is_state(cell: str) -> bool:
+    """Whether a cell says of a finding that it is there, is not, or is uncertain."""
+    return cell.strip().lower() in (*_STATES, *_UNCERTAIN)
 
 
 def unclear_words(findings: Iterable[Finding]) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -125,25 +127,26 @@ def list_folder(root: Path, protocol: Protocol, name: Callable[[str], str]) -> L
             "folders give each case one class; for task.kind multilabel expected a CSV with a 0/1 column for each "
             "finding, or with one column of findings joined by '|', or a MedMNIST .npz file"
         )
-    folders = _subfolders(root)
+    back: list[Path] = []
+    folders = _subfolders(root, root, back)
     splits = [f for f in folders if f.name.lower() in SPLIT_NAMES]
     if splits and len(splits) != len(folders):
         raise DataError(
             f"expected folders for splits or for classes, found both: {len(splits)} named as splits and "
             f"{len(folders) - len(splits)} others; move the others away or put every class below each split"
         )
-    places = [(SPLIT_NAMES[s.name.lower()], c) for s in splits for c in _subfolders(s)] if splits else []
+    places = [(SPLIT_NAMES[s.name.lower()], c) for s in splits for c in _subfolders(s, root, back)] if splits else []
     places = places or [("", c) for c in folders if not splits]
     if not places:
         raise DataError(
             "expected a folder for each class (below train, val and test if the data are split), a CSV with a path and "
             "a label column, or a MedMNIST .npz file; found no class folders"
         )
-    refuse_folders_of_files(c.name for _, c in places)
+    refuse_folders_of_files((c.name for _, c in places), protocol.task.classes)
     entries, problems, ignored, unchosen = [], [], 0, 0
     below: list[tuple[str, str]] = []
     for split, folder in places:
-        for path in _files(folder):
+        for path in _files(folder, root, back):
             text = path.relative_to(root).as_posix()
             if not looks_like_image(path):
                 ignored += 1
@@ -166,14 +169,48 @@ def list_folder(root: Path, protocol: Protocol, name: Callable[[str], str]) -> L
     if not protocol.input.channels_from:
         refuse_companions(below, protocol.cases)
     ignored += sum(f.is_file() and not f.name.startswith(".") for f in root.iterdir())
+    entries, twice, apart = _each_once(entries, name)
     return Listing(
         source="folder",
         classes=sorted_classes({c.name for _, c in places}),
         entries=tuple(sorted(entries, key=lambda e: e.text)),
         read=lambda entry, hold: read_parts(entry.parts, protocol.input.at_frame(entry.frame), hold),
-        problems=tuple(problems),
-        findings=(*_ignored(ignored), *unchosen_files(unchosen)),
+        problems=(*problems, *apart),
+        findings=(*_ignored(ignored), *unchosen_files(unchosen), *_linked(len(back), twice)),
     )
+
+
+def _each_once(entries: list[Entry], name: Callable[[str], str]) -> tuple[list[Entry], int, list[Problem]]:
+    """Each file under one path, how many further paths lead to one, and files that lie under several classes or splits.
+
+    Paths that are no links come first: they stay when links are not followed.
+    """
+    same: dict[tuple[int, int], list[Entry]] = defaultdict(list)
+    for entry in entries:
+        found = os.stat(entry.path or "")
+        same[(found.st_dev, found.st_ino) if found.st_ino else (0, len(same))].append(entry)
+    kept, twice, problems = [], 0, []
+    for members in same.values():
+        places = {(member.label, member.split) for member in members}
+        if len(places) == 1:
+            kept.append(min(members, key=_through_links))
+            twice += len(members) - 1
+            continue
+        said = f"is one file under {len(members)} paths, of different classes or splits (links)"
+        problems += [Problem(name(m.text), said, m.label, m.split, n > 0) for n, m in enumerate(members)]
+    return kept, twice, problems
+
+
+def _through_links(entry: Entry) -> tuple[bool, str]:
+    path = entry.path or Path()
+    return path.resolve() != path.absolute(), entry.text
+
+
+def _linked(back: int, twice: int) -> tuple[Finding, ...]:
+    """That links lead to what the data have under another path."""
+    told = [f"{back} linked folders lead back into the data and were not entered"] if back else []
+    told += [f"{twice} paths lead to files that have another path too; each file is one case"] if twice else []
+    return (Finding("data.links_back", "info", f"{'; '.join(told)}."),) if told else ()
 
 
 def sorted_classes(names: set[str]) -> tuple[str, ...]:
@@ -197,10 +234,17 @@ def unchosen_files(count: int) -> tuple[Finding, ...]:
     return (Finding("data.unchosen_files", "info", message),)
 
 
-def _subfolders(folder: Path) -> list[Path]:
-    return sorted(f for f in folder.iterdir() if f.is_dir() and not f.name.startswith((".", "__")))
+def _subfolders(folder: Path, root: Path, back: list[Path]) -> list[Path]:
+    """The visible folders in a folder, but links that lead back to the data's own folder or above."""
+    found = []
+    for path in sorted(f for f in folder.iterdir() if f.is_dir() and not f.name.startswith((".", "__"))):
+        if path.is_symlink() and root.resolve().is_relative_to(path.resolve()):
+            back.append(path)
+        else:
+            found.append(path)
+    return found
 
 
-def _files(folder: Path) -> Iterator[Path]:
+def _files(folder: Path, root: Path, back: list[Path]) -> Iterator[Path]:
     """Every visible file below a folder."""
-    return (here / name for here, names in walked(folder) for name in names)
+    return (here / name for here, names in walked(folder, root, back) for name in names)

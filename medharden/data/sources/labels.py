@@ -9,10 +9,13 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from medharden.record import Finding
 
-__all__ = ["MISSING_WORDS", "Classes", "one_hot_columns", "plain"]
+__all__ = ["MISSING_WORDS", "NO_LABEL", "Classes", "one_hot_columns", "plain"]
 
 MISSING_WORDS = ("", "nan", "na", "n/a", "nat", "none", "null", "nil", "-", "?", "unknown", "missing")
 """Words for no label, in small letters; one that is a class of the protocol is that class."""
+
+NO_LABEL = "has no label"
+"""Why a case without one can't be used."""
 
 _NUMBER = re.compile(r"[+-]?\d{1,15}(?:[.,]0*)?|[+-]?\d(?:[.,]\d{1,12})?e[+-]?0*\d", re.IGNORECASE)
 _STATES = {"1": True, "1.0": True, "true": True, "0": False, "0.0": False, "false": False}

@@ -10,6 +10,7 @@ from medharden.data.formats.dicomdir import DICOMDIR
 from medharden.data.pseudonyms import pseudonym
 from medharden.data.sources.archive import list_archive
 from medharden.data.sources.channels import ChannelPatterns, in_channels
+from medharden.data.sources.companions import CompanionsError
 from medharden.data.sources.folder import Listing, list_folder
 from medharden.data.sources.frames import in_frames
 from medharden.data.sources.manifest import find_manifest, list_manifest, why_no_manifest
@@ -21,7 +22,10 @@ from medharden.protocol import Protocol
 from medharden.record import Finding
 from medharden.sizes import MAX_DECODED
 
-__all__ = ["list_source", "locate_case"]
+__all__ = ["REMOTE", "list_source", "locate_case", "require_source"]
+
+REMOTE = "dicomweb+"
+"""What the address of a server begins with where it stands in the place of a path."""
 
 
 def locate_case(
@@ -63,6 +67,21 @@ def locate_case(
     return known[case]
 
 
+def require_source(source: Path) -> None:
+    """Checks that there is something at a path given as data.
+
+    Raises:
+        DataError: there is nothing; or it is a server's address, which those commands take that retrieve first.
+    """
+    if str(source).lower().startswith(REMOTE):
+        raise DataError(
+            "--data is a DICOMweb server's address, from which inspect, harden and evaluate retrieve; this reads local "
+            "files alone: give it an export"
+        )
+    if not source.exists():
+        raise DataError("there is nothing at the path given as data; expected a folder, a CSV, .json or .npz file")
+
+
 def list_source(
     source: Path,
     protocol: Protocol,
@@ -76,11 +95,12 @@ def list_source(
         DataError: there is nothing, or nothing that could be cases.
     """
     try:
+        require_source(source)
         if source.is_dir():
             table = find_manifest(source, protocol)
             listing = list_manifest(table, protocol, name) if table else _list_folder(source, protocol, name)
         elif not source.is_file():
-            raise DataError("there is nothing at the path given as data; expected a folder, a CSV, .json or .npz file")
+            raise DataError("expected a folder, a CSV, .json or .npz file as data, found something else")
         elif source.name.upper() == DICOMDIR:
             raise DataError(
                 "a DICOMDIR has no labels: give a CSV in its folder as data, with a row a series (a column with the "
@@ -124,6 +144,8 @@ def _list_folder(source: Path, protocol: Protocol, name: Callable[[str], str]) -
     """Class folders; where there are none, the error says of each CSV file why it is no manifest."""
     try:
         listing = list_folder(source, protocol, name)
+    except CompanionsError:
+        raise
     except DataError as error:
         reasons = why_no_manifest(source, protocol)
         raise DataError(f"{error}; {reasons}" if reasons else str(error)) from None

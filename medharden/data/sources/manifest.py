@@ -22,9 +22,9 @@ from medharden.data.sources.columns import (
     splits_of,
 )
 from medharden.data.sources.companions import chosen, refuse_companions
-from medharden.data.sources.findings import FindingReader
+from medharden.data.sources.findings import FindingReader, lists_several
 from medharden.data.sources.folder import Entry, Listing, sorted_classes, unchosen_files
-from medharden.data.sources.labels import Classes
+from medharden.data.sources.labels import NO_LABEL, Classes
 from medharden.data.sources.places import MISSING, Places
 from medharden.data.sources.row_images import RowImages
 from medharden.data.sources.series import SeriesBelow, as_case, found_in_directory, left_aside
@@ -165,6 +165,12 @@ class _Labels:
         else:
             self._words, self.columns = Classes((row[self._column] for row in rows.values()), task.classes), ()
             self.classes = sorted_classes(self._words.names)
+            if joined := lists_several(self.classes, task.classes or ()):
+                raise DataError(
+                    f"{joined} of the {len(self.classes)} different labels name several of the others at once: where "
+                    "a case may have several findings, set task.kind: multilabel and name them in task.classes; where "
+                    "such a combination is a class of its own, name it there"
+                )
             if self._column.lower() not in GUESSED and protocol.columns.label is None:
                 message = (
                     f"The class was taken from the manifest's column {self._column!r}, the only one that could be it."
@@ -178,7 +184,7 @@ class _Labels:
         if self._words is None or self._column is None:
             return next(name for column, name in self._one_hot.items() if float(row[column]) == 1.0), (), ""
         label = self._words.of(row[self._column])
-        return label, (), "" if label else "has no label"
+        return label, (), "" if label else NO_LABEL
 
     def excludes(self, reason: str) -> bool:
         """Whether the protocol leaves cases out for this."""

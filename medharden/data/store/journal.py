@@ -28,7 +28,7 @@ class Line:
         file: SHA-256 of the file, or of the array in an archive, that it was decoded from.
         offset: in the segment.
         shape: (planes, *spatial).
-        digest: SHA-256 of the planes, hexadecimal.
+        digest: BLAKE3 of the planes, hexadecimal.
         hash: perceptual hash, hexadecimal; "" for a picture of one value.
         case: what else is kept.
     """

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 import torch
+from blake3 import blake3
 
 from medharden.data.checks.near import picture_hash
 from medharden.data.formats.image import StoredImage
@@ -31,7 +31,7 @@ class Made:
     Attributes:
         case: what is kept beside its input.
         planes: (1 or C, *spatial) float32 in [0, 1]; one plane where all C are equal.
-        digest: SHA-256 of the planes' bytes, little-endian.
+        digest: BLAKE3 of the planes' bytes, little-endian.
         hash: perceptual hash of the input in 32 bytes; empty for a picture of one value.
     """
 
@@ -51,8 +51,12 @@ def made_of(image: StoredImage, spec: Input) -> Made:
     found = picture_hash(unit)
     alike = len(unit) == 3 and np.array_equal(unit[0], unit[1]) and np.array_equal(unit[0], unit[2])
     planes = np.ascontiguousarray(unit[:1] if alike else unit, dtype="<f4")
-    digest = hashlib.sha256(planes.reshape(-1).view(np.uint8).data).digest()
-    return Made(case, planes, digest, b"" if found is None else np.packbits(found).tobytes())
+    return Made(
+        case,
+        planes,
+        blake3(planes.reshape(-1).view(np.uint8).data).digest(),
+        b"" if found is None else np.packbits(found).tobytes(),
+    )
 
 
 def stamp_of(path: os.PathLike[str] | str) -> Stamp:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import queue
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -11,6 +10,8 @@ from contextlib import contextmanager
 from itertools import count, islice
 from pathlib import Path
 from typing import TypeVar
+
+from blake3 import blake3
 
 from medharden.data.formats.image import quiet_readers
 from medharden.data.formats.limits import Room
@@ -26,6 +27,7 @@ __all__ = ["read_cases"]
 
 _TRIED = 32  # cases that tell how long the others will take
 _WORTH_PROCESSES = 20.0  # seconds of reading that are left; to start processes takes a few
+_PIECE = 2**20  # bytes of a file that are read at a time
 _AHEAD = 4  # cases in hand, or done and not yet kept, for each worker: they are in memory
 
 T = TypeVar("T")
@@ -203,17 +205,20 @@ def _digest(listing: Listing, entry: Entry) -> str:
 def _content_digest(entry: Entry) -> str:
     """What names the content of a case: that of its image, of each of its channels in their order, of its frame."""
     each = [_files_digest(files) for files in entry.parts]
-    whole = each[0] if len(each) == 1 else hashlib.sha256("\n".join(each).encode()).hexdigest() + ".channels"
+    whole = each[0] if len(each) == 1 else blake3("\n".join(each).encode()).hexdigest() + ".channels"
     return f"{whole}.frame{entry.frame}" if entry.frame else whole
 
 
 def _files_digest(paths: Sequence[Path]) -> str:
     """What names the content of an image: that of its file, or of all files of a series in whatever order."""
     digests = sorted(map(_file_digest, paths))
-    return digests[0] if len(digests) == 1 else hashlib.sha256("\n".join(digests).encode()).hexdigest() + ".series"
+    return digests[0] if len(digests) == 1 else blake3("\n".join(digests).encode()).hexdigest() + ".series"
 
 
 def _file_digest(path: Path) -> str:
-    """SHA-256 of the content, with the ending of the name, which may say what a file without a mark is."""
+    """BLAKE3 of the content, with the ending of the name, which may say what a file without a mark is."""
     with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest() + "".join(path.suffixes[-2:]).lower()[-16:]
+        digest, piece = blake3(), bytearray(_PIECE)
+        while read := stream.readinto(piece):
+            digest.update(memoryview(piece)[:read])
+        return digest.hexdigest() + "".join(path.suffixes[-2:]).lower()[-16:]

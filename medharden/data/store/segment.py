@@ -6,7 +6,6 @@ would end this one with a bus error instead of a message.
 
 from __future__ import annotations
 
-import hashlib
 import hmac
 import os
 import tempfile
@@ -15,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+from blake3 import blake3
 
 from medharden.errors import DataError, OutputError
 from medharden.files import read_at, write_at
@@ -73,7 +73,7 @@ class Segment:
         Args:
             offset: of `append`.
             shape: (planes, *spatial).
-            digest: SHA-256 of its bytes.
+            digest: BLAKE3 of its bytes.
 
         Raises:
             DataError: the bytes are others, or can't be read.
@@ -84,7 +84,7 @@ class Segment:
             there = read_at(self._handle, whole, offset)
         except OSError as error:
             raise DataError(_UNREADABLE.format(error.strerror)) from None
-        if not there or not hmac.compare_digest(hashlib.sha256(whole).digest(), digest):
+        if not there or not hmac.compare_digest(blake3(whole).digest(), digest):
             raise DataError(_ALTERED)
         return planes
 

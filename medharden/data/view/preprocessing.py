@@ -80,7 +80,7 @@ def preprocess(values: Tensor, recipe: Recipe) -> Tensor:
         if len(recipe.size) != unit.ndim - 1:
             raise RangeError(f"expected {len(recipe.size)} spatial axes, found {unit.ndim - 1}")
         unit = _resample(unit, recipe.size) if recipe.fit == "stretch" else _letterbox(unit, recipe.size)
-    return unit.clamp_(0, 1) if large and unit.is_contiguous() else unit.clamp(0, 1)
+    return unit.clamp_(0, 1) if not unit.requires_grad and unit.is_contiguous() else unit.clamp(0, 1)
 
 
 def _shown(values: Tensor, recipe: Recipe, large: bool) -> Tensor:

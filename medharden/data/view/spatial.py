@@ -45,7 +45,10 @@ def spatial(values: Tensor, steps: Sequence[Step], affine: Affine | None) -> Ten
     placed = None if affine is None else np.array(affine, dtype=np.float64)
     for step in steps:
         if step.step in ("orientation", "spacing") and placed is None:
-            raise DataError(f"has no position in space, which input.spatial needs for {step.step}; give NIfTI volumes")
+            raise DataError(
+                f"has no position in space, which input.spatial needs for {step.step}; give NIfTI, or DICOM with "
+                "positions and sizes of pixels (ImagePositionPatient, PixelSpacing)"
+            )
         if step.step == "orientation":
             assert placed is not None, "checked above"  # noqa: S101
             values, placed = _turned(values, step.axes or "", placed)
