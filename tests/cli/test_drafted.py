@@ -94,11 +94,11 @@ def test_volumes_in_a_table_are_seen_to_be_volumes(tmp_path: Path) -> None:
     for number in range(12):
         values = rng.integers(0, 900, (12, 14, 10)).astype(np.int16)
         nib.save(nib.Nifti1Image(values, np.diag([2.0, 2.0, 2.0, 1.0])), tmp_path / f"{number}.nii.gz")
-        rows.append(f"{number}.nii.gz,{'AD' if number % 2 else 'none'},{'FM'[number % 3 == 0]}")
+        rows.append(f"{number}.nii.gz,{'AD' if number % 2 else 'nAD'},{'FM'[number % 3 == 0]}")
     (tmp_path / "labels.csv").write_text("\n".join(rows) + "\n")
     code, said = new(tmp_path / "labels.csv", tmp_path / "mine.yaml")
     assert code == 0, said
-    assert "12 cases (manifest, nifti), AD, none" in said
+    assert "12 cases (manifest, nifti), AD, nAD" in said
     protocol = load_protocol(tmp_path / "mine.yaml")
     assert (protocol.input.dims, protocol.input.size) == (3, (12, 14, 10))
 
