@@ -22,7 +22,7 @@ from medharden.data.formats.limits import Room
 from medharden.data.stored.cases import StoredCases
 from medharden.data.view.spatial import Affine, spatial
 from medharden.errors import DataError, MedHardenError
-from medharden.models import Classifier, SourceView, timm_module
+from medharden.models import Classifier, SourceView, timm_module, torchvision_transforms, transformers_module
 from medharden.protocol import Input, Protocol, Step
 from medharden.record import PARITY_TOLERANCE, SourceParity
 
@@ -35,6 +35,7 @@ _ON_THE_GRID = ("Orientationd", "Spacingd", "CropForegroundd", "CenterSpatialCro
 _ON_THE_VALUES = ("ScaleIntensityd", "ScaleIntensityRanged", "NormalizeIntensityd")
 _VOLUME = 4  # axes of (C, *spatial)
 _ONE_WAY = (Step(step="orientation", axes="RAS"),)
+_WHOSE = {"bundle": "MONAI", "torchvision's weights": "torchvision", "preprocessor_config.json": "transformers"}
 _FAULTS = (*MALFORMED, AssertionError, ImportError, MemoryError)
 
 
@@ -87,9 +88,9 @@ def show_parity(
         return SourceParity("", why="its file names no pipeline that medharden knows")
     try:
         with _quiet():
-            pipeline = _monai(view) if view.source == "bundle" else _timm(view, classifier)
+            pipeline = _pipeline(view, classifier)
     except _FAULTS as error:
-        whose = "MONAI" if view.source == "bundle" else "timm"
+        whose = _WHOSE.get(view.source, "timm")
         why = f"its transforms can't be made by the {whose} that is installed ({type(error).__name__})"
         return SourceParity(whose, why=why)
     rows = cohort.indices("train")
@@ -195,6 +196,45 @@ def _same(one: Tensor, other: Tensor) -> bool:
         return False
     width = float(other.max() - other.min())
     return float((one - other).abs().max()) <= PARITY_TOLERANCE * max(width, 1e-6)
+
+
+def _pipeline(view: SourceView, classifier: Classifier) -> _Pipeline:
+    """What the source's own library makes of its word."""
+    whose = _WHOSE.get(view.source, "timm")
+    if whose == "MONAI":
+        return _monai(view)
+    if whose == "timm":
+        return _timm(view, classifier)
+    [(name, arguments)] = view.pipeline
+    if whose == "torchvision":
+        made = torchvision_transforms(arguments["name"])
+        return _whole("torchvision's weights.transforms", made, classifier)
+    library = transformers_module()
+    kind = getattr(library, f"{name}Pil", None) or getattr(library, name)  # that resizes as Pillow does
+    processor = kind(**arguments)
+    return _whole(
+        "transformers' image processor",
+        lambda picture: torch.as_tensor(processor(picture, return_tensors="pt")["pixel_values"][0]),
+        classifier,
+    )
+
+
+def _whole(name: str, call: Callable[[Any], Any], classifier: Classifier) -> _Pipeline:
+    """A pipeline that is one call on a picture that Pillow opens."""
+    mode = "L" if classifier.record.channels == 1 else "RGB"
+
+    def start(path: Path) -> Any:
+        with Image.open(path) as picture:
+            return picture.convert(mode)
+
+    return _Pipeline(
+        name=name,
+        start=start,
+        stages=((name, call, None),),
+        tensor=lambda state: state,
+        affine=lambda state: None,
+        read=lambda image: torch.from_numpy(image.values) / 255,
+    )
 
 
 def _timm(view: SourceView, classifier: Classifier) -> _Pipeline:

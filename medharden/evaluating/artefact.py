@@ -12,7 +12,6 @@ from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -23,11 +22,8 @@ from medharden.attacks import Criterion, SuiteResult
 from medharden.attacks.dispatch import dispatch, recipe
 from medharden.attacks.victim import Victim
 from medharden.audit import (
-    RunFiles,
     audited,
-    canonical_json,
     describe_environment,
-    digest_bytes,
     guarded,
     write_cases,
     write_record,
@@ -36,6 +32,7 @@ from medharden.audit.inventory import is_signed
 from medharden.data import Cohort
 from medharden.errors import ModelError, RunError
 from medharden.evaluating.attacked import attack_all, referred_under_attack, with_transfer
+from medharden.evaluating.evaluated import digests_in_hand, require_evaluated
 from medharden.evaluating.findings import Pushed, push_all
 from medharden.evaluating.outcomes import case_table, outcome_of
 from medharden.evaluating.subjects import Subject, subjects_of
@@ -43,12 +40,10 @@ from medharden.models import (
     HardenedClassifier,
     RuntimeModel,
     answers,
-    describe_hardened,
-    hardened_bytes,
     logits_in_batches,
 )
 from medharden.protocol import Attack, Protocol
-from medharden.record import ARTEFACTS, AttackOutcome, Evaluation, Finding, HardenRecord, Progress
+from medharden.record import ARTEFACTS, AttackOutcome, Evaluation, Finding, Progress
 from medharden.rows import Cases, copy_of, parts, select
 from medharden.stats.sampling import stratified_sample
 
@@ -115,13 +110,8 @@ def evaluate_artefact(
             f"{run.name} is signed, and its signatures would not hold this evaluation: evaluate artefacts before "
             "signing, or --supersede and have it signed anew"
         )
-    described = canonical_json(describe_hardened(model)) + b"\n"
-    digests: dict[str, Any] = {
-        "protocol": protocol.digest,
-        "cohort": digest_bytes(canonical_json(cohort.record) + b"\n"),
-        "hardened": digest_bytes(hardened_bytes(model, described)),
-    }
-    _require_this_run(run, digests)
+    digests = digests_in_hand(model, cohort, protocol)
+    evaluated = require_evaluated(run, digests)
     unbound = _require_artefact(artefact, digests["hardened"])
     folder = run / ARTEFACTS / artefact.digest[:16]
     guard = guarded(cohort.identifiers, (protocol.model_dump_json(), *cohort.classes))
@@ -164,10 +154,10 @@ def evaluate_artefact(
             cases=cases_digest,
             split="test",
             classes=cohort.classes,
-            threat=RunFiles(run).record("evaluation.json", Evaluation).threat,
+            threat=evaluated.threat,
             decision_threshold=protocol.decision_rule(len(cohort.classes)),
             subjects=tuple(outcome_of(s, results[s.name], table) for s in (composite, exported)),
-            identity=RunFiles(run).record("evaluation.json", Evaluation).identity,
+            identity=evaluated.identity,
             environment=describe_environment(artefact.runtime, torch.get_num_threads()),
             started=started,
             finished=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -179,19 +169,6 @@ def evaluate_artefact(
         files = {f"{base}/evaluation.json": written, f"{base}/cases.parquet": cases_digest}
         log.append("artefact.recorded", artefact=artefact.digest, files=files)
         return record
-
-
-def _require_this_run(run: Path, digests: Mapping[str, str]) -> None:
-    files = RunFiles(run)
-    harden, evaluation = files.record("harden.json", HardenRecord), files.record("evaluation.json", Evaluation)
-    if harden.cohort != digests["cohort"]:
-        raise RunError(
-            f"{run.name} was hardened on other data, or under another pseudonym key; expected the same --data and key"
-        )
-    if {harden.hardened, evaluation.hardened} != {digests["hardened"]} or files.digest("cases.parquet") != (
-        evaluation.cases
-    ):
-        raise RunError(f"{run.name} was not evaluated on the weights that lie there; run `medharden evaluate` first")
 
 
 def _require_artefact(artefact: RuntimeModel, hardened: str) -> tuple[Finding, ...]:

@@ -7,11 +7,9 @@ and is on record before the test split is opened, so that nobody chooses among d
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -19,9 +17,7 @@ from medharden.attacks import SuiteResult
 from medharden.audit import (
     RunFiles,
     audited,
-    canonical_json,
     describe_environment,
-    digest_bytes,
     guarded,
     read_log,
     write_atomic,
@@ -34,12 +30,13 @@ from medharden.audit.keys import SigningKey
 from medharden.data import Cohort
 from medharden.errors import RunError
 from medharden.evaluating.attacked import attack_all, referred_under_attack, with_transfer
+from medharden.evaluating.evaluated import digests_in_hand, require_evaluated
 from medharden.evaluating.findings import Pushed, push_all
 from medharden.evaluating.outcomes import case_table, findings_of, outcome_of
 from medharden.evaluating.subjects import Subject, identity_of, subjects_of
-from medharden.models import Classifier, HardenedClassifier, describe_hardened, hardened_bytes
+from medharden.models import Classifier, HardenedClassifier
 from medharden.protocol import Protocol
-from medharden.record import CaseTable, Evaluation, HardenRecord, Identity, IndependentTester, Progress
+from medharden.record import CaseTable, Evaluation, Identity, IndependentTester, Progress
 from medharden.rows import select
 from medharden.stats.sampling import stratified_sample
 from medharden.text import neutral
@@ -94,12 +91,8 @@ def evaluate_independent(
             f"{run.name} is signed, and its signatures would not hold this test: test before signing, or --supersede "
             "and have it signed anew"
         )
-    digests: dict[str, Any] = {
-        "protocol": protocol.digest,
-        "cohort": digest_bytes(canonical_json(cohort.record) + b"\n"),
-        "hardened": digest_bytes(hardened_bytes(model, canonical_json(describe_hardened(model)) + b"\n")),
-    }
-    threat = _require_this_run(run, digests).threat
+    digests = digests_in_hand(model, cohort, protocol)
+    threat = require_evaluated(run, digests).threat
     tester = IndependentTester(name, role, key.public.key_id, key.public.pem, _seed(seed, protocol))
     if any(test.key == tester.key for test in logged_tests(read_log(run))):
         raise RunError(
@@ -195,24 +188,3 @@ def _seed(asked: int | None, protocol: Protocol) -> int:
         return asked
     drawn = secrets.randbelow(_MOST_SEED)
     return drawn if drawn != protocol.seed else (drawn + 1) % _MOST_SEED
-
-
-def _require_this_run(run: Path, digests: Mapping[str, str]) -> Evaluation:
-    """The run's own evaluation, where protocol, data and weights in hand are those of the run.
-
-    Raises:
-        RunError: they are not, or the run was not evaluated on them.
-    """
-    files = RunFiles(run)
-    harden, evaluation = files.record("harden.json", HardenRecord), files.record("evaluation.json", Evaluation)
-    if {harden.cohort, evaluation.cohort} != {digests["cohort"]}:
-        raise RunError(
-            f"{run.name} was hardened on other data, or under another pseudonym key; expected the same --data and key"
-        )
-    if {harden.protocol, evaluation.protocol} != {digests["protocol"]}:
-        raise RunError(f"{run.name} was hardened or evaluated under another protocol than lies there")
-    if {harden.hardened, evaluation.hardened} != {digests["hardened"]} or files.digest("cases.parquet") != (
-        evaluation.cases
-    ):
-        raise RunError(f"{run.name} was not evaluated on the weights that lie there; run `medharden evaluate` first")
-    return evaluation

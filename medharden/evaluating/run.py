@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -15,9 +14,7 @@ from medharden._version import __version__
 from medharden.attacks import SuiteResult, passes
 from medharden.audit import (
     audited,
-    canonical_json,
     describe_environment,
-    digest_bytes,
     guarded,
     read_record,
     write_atomic,
@@ -28,6 +25,7 @@ from medharden.data import Cohort
 from medharden.errors import RunError
 from medharden.evaluating.attacked import attack_all, referred_under_attack, with_transfer
 from medharden.evaluating.curve import curve_points, withstood
+from medharden.evaluating.evaluated import digests_in_hand
 from medharden.evaluating.examples import examples_of
 from medharden.evaluating.findings import Pushed, push_all
 from medharden.evaluating.fitting import fitting_batch
@@ -39,7 +37,7 @@ from medharden.evaluating.resuming import clear
 from medharden.evaluating.sanity import few_cases, sanity_curves, sanity_findings
 from medharden.evaluating.shifted import answers_under_shift
 from medharden.evaluating.subjects import identity_of, subjects_of
-from medharden.models import Classifier, HardenedClassifier, describe_hardened, hardened_bytes
+from medharden.models import Classifier, HardenedClassifier
 from medharden.protocol import Protocol
 from medharden.record import Evaluation, HardenRecord, Progress, point_of
 from medharden.rows import select
@@ -91,24 +89,19 @@ def evaluate(
         OutputError: the run directory can't be written to.
         PrivacyError: a record would hold patient data.
     """
-    digests = {
-        "cohort": digest_bytes(canonical_json(cohort.record) + b"\n"),
-        "hardened": digest_bytes(hardened_bytes(model, canonical_json(describe_hardened(model)) + b"\n")),
-    }
+    digests = digests_in_hand(model, cohort, protocol)
     guard = guarded(cohort.identifiers, (protocol.model_dump_json(), *cohort.classes))
-    question = {"protocol": protocol.digest, **digests}
-    opened: dict[str, Any] = {**question}
-    with guard, audited(run, "evaluate", writes=ranks.first(), **opened) as log:
+    with guard, audited(run, "evaluate", writes=ranks.first(), **digests) as log:
         require_places(run)
         original_state = _require_this_run(run, digests).original.state
-        ranks.agree("the run, its protocol, model or data, or version", {**question, "version": __version__})
+        ranks.agree("the run, its protocol, model or data, or version", {**digests, "version": __version__})
         started = datetime.now(UTC).isoformat(timespec="seconds")
         model = model.to(device)
         reference = (original or model.clean_path).to(device)
         head = ""
         if ranks.first():
             # Counted before anything is seen: from here on a result may be read, whether or not this ends well.
-            head = open_test_split(run, log, cohort.record, protocol, question, original_state, ledger)
+            head = open_test_split(run, log, cohort.record, protocol, digests, original_state, ledger)
         ranks.wait()
         test = cohort.indices("test")
         inputs, labels = cohort.stream(test, device), cohort.labels(test).to(device)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import io
 import json
 import warnings
@@ -14,6 +15,7 @@ import torch
 from torch import Tensor
 
 from medharden.errors import ModelError
+from medharden.exporting.folding import fold_constants, fold_when_loaded
 from medharden.exporting.graph import OUTPUTS, Deployed
 from medharden.exporting.sharing import UPDATE
 
@@ -136,9 +138,14 @@ def _drop_traces(program: torch.export.ExportedProgram) -> None:
 
 
 def script_bytes(graph: torch.nn.Module, shape: tuple[int, ...], metadata: Mapping[str, str]) -> bytes:
-    """TorchScript, traced; arguments and errors as of `onnx_bytes`."""
+    """TorchScript, traced; arguments and errors as of `onnx_bytes`.
+
+    Frozen weights and their updates are stored apart, and added up when the file is loaded.
+    """
     written = io.BytesIO()
     with _quiet(), _known_steps("torchscript"):
+        graph = copy.deepcopy(graph)
+        fold_when_loaded(graph)
         traced = torch.jit.trace(  # type: ignore[no-untyped-call]
             graph, (_example(shape),), strict=False, check_trace=False
         )
@@ -157,10 +164,12 @@ def _without_sources(data: bytes) -> bytes:
     return written.getvalue()
 
 
-def opened_program(data: bytes) -> Runner:
-    """A program that `program_bytes` wrote, to be run."""
+def opened_program(data: bytes, *, folded: bool = False) -> Runner:
+    """A program that `program_bytes` wrote, to be run; where it is folded, what is constant is computed once."""
     with _quiet():
         module = torch.export.load(io.BytesIO(data)).module()
+        if folded:
+            fold_constants(module)
     return _runner(module)
 
 

@@ -9,16 +9,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-__all__ = ["halve"]
+__all__ = ["Widened", "halve"]
 
 _LAYERS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
 _ROUNDS = 6
 
 
-class _Widened(nn.Module):
+class Widened(nn.Module):
     """A weight in half precision, as single."""
 
     def forward(self, weight: Tensor) -> Tensor:
+        """(outputs, ...) float32."""
         return weight.float()
 
 
@@ -79,8 +80,8 @@ def _set(group: list[tuple[nn.Module, Tensor]], *, half: bool) -> None:
         updates = []
         if parametrize.is_parametrized(layer, "weight"):
             parts = cast("nn.ModuleList", layer.parametrizations["weight"])  # type: ignore[index]
-            updates = [part for part in parts if not isinstance(part, _Widened)]
+            updates = [part for part in parts if not isinstance(part, Widened)]
             parametrize.remove_parametrizations(layer, "weight", leave_parametrized=False)
         layer.register_parameter("weight", cast("nn.Parameter", weight if kept is None else kept))
-        for part in ([] if kept is None else [_Widened()]) + updates:
+        for part in ([] if kept is None else [Widened()]) + updates:
             parametrize.register_parametrization(layer, "weight", part, unsafe=True)

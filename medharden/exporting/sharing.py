@@ -12,7 +12,7 @@ from torch.nn.utils import parametrize
 
 from medharden.models import Classifier, LowRank
 
-__all__ = ["UPDATE", "keep_low_rank", "share_first", "tie"]
+__all__ = ["UPDATE", "Added", "keep_low_rank", "share_first", "tie"]
 
 UPDATE = ".parametrizations."
 """What names of a graph's tensors hold that belong to an update."""
@@ -29,7 +29,7 @@ def tie(clean: nn.Module, robust: nn.Module) -> None:
             place[key] = own[name]
 
 
-class _Added(nn.Module):
+class Added(nn.Module):
     """A frozen weight plus up @ down, computed where the graph runs; a runtime that folds constants does it once."""
 
     up: Tensor
@@ -41,6 +41,7 @@ class _Added(nn.Module):
         self.register_buffer("down", update.down.detach().cpu().clone())
 
     def forward(self, weight: Tensor) -> Tensor:
+        """(outputs, ...) the sum."""
         return torch.addmm(weight.flatten(1), self.up, self.down).view_as(weight)
 
 
@@ -55,9 +56,9 @@ def keep_low_rank(clean: Classifier, robust: Classifier) -> None:
         place, _, key = name.rpartition(".")
         layer, base = robust.get_submodule(place), clean.get_parameter(name)
         weight = layer.get_parameter(key)
-        if update.size < weight.numel() and torch.allclose(_Added(update)(base), weight, atol=1e-5, rtol=1e-5):
+        if update.size < weight.numel() and torch.allclose(Added(update)(base), weight, atol=1e-5, rtol=1e-5):
             layer.register_parameter(key, base)
-            parametrize.register_parametrization(layer, key, _Added(update), unsafe=True)
+            parametrize.register_parametrization(layer, key, Added(update), unsafe=True)
 
 
 class _Keeping(nn.Module):
@@ -83,7 +84,7 @@ class _Taking(nn.Module):
         self.__dict__["kept"] = kept
         self.narrow: nn.Module | None = None
         if parametrize.is_parametrized(layer, "weight"):
-            update = cast("_Added", cast("nn.ModuleList", layer.parametrizations["weight"])[0])  # type: ignore[index]
+            update = cast("Added", cast("nn.ModuleList", layer.parametrizations["weight"])[0])  # type: ignore[index]
             parametrize.remove_parametrizations(layer, "weight", leave_parametrized=False)
             down = update.down.view(-1, *cast("Tensor", layer.weight).shape[1:])
             layer.register_parameter("weight", nn.Parameter(down, requires_grad=False))

@@ -16,7 +16,7 @@ from medharden.exporting.quantising import to_int8
 from medharden.models import HardenedClassifier, open_onnx
 from medharden.record import Progress
 
-__all__ = ["TIMED", "Timing", "rounds", "time_forms"]
+__all__ = ["TIMED", "Timing", "rounds", "time_forms", "timed_form"]
 
 TIMED = ("pytorch", "onnx", "onnx int8", "pt2", "torchscript")
 _MODES = {"original": "clean", "robust_branch": "robust", "composite": ""}
@@ -76,7 +76,7 @@ def time_forms(
     for done, form in enumerate(forms):
         if progress is not None:
             progress("time", done, len(forms))
-        made = {name: _made(model, form, mode, shape) for name, mode in _MODES.items()}
+        made = {name: timed_form(model, form, mode=mode) for name, mode in _MODES.items()}
         for batch in batches:
             inputs = torch.rand((batch, *shape), generator=torch.Generator().manual_seed(batch))
             taken = rounds({name: run for name, (run, _) in made.items()}, inputs)
@@ -90,16 +90,30 @@ def time_forms(
     return tuple(found)
 
 
-def _made(
-    model: HardenedClassifier, form: str, mode: str, shape: tuple[int, ...]
-) -> tuple[Callable[[torch.Tensor], object], int]:
-    graph = deployed(model, mode=mode)
+def timed_form(model: HardenedClassifier, form: str, *, mode: str = "") -> tuple[Callable[[torch.Tensor], object], int]:
+    """A form to be run as it is timed, and its size in bytes.
+
+    What depends on weights alone is computed once, when it is loaded: by ONNX Runtime and TorchScript of themselves, in
+    a program by `fold_constants`; TorchScript is frozen too.
+
+    Args:
+        model: the composite, which knows its input.
+        form: one of `TIMED`.
+        mode: of fusion, in the place of the model's own.
+
+    Raises:
+        RunError: the model doesn't know its input.
+        ModelError: the form can't be made.
+    """
+    if model.contract is None:
+        raise RunError("hardened.json doesn't say what the model takes: harden again with this version")
+    graph, shape = deployed(model, mode=mode), model.contract.shape
     if form == "pytorch":
         held = {id(t): t.numel() * t.element_size() for t in [*graph.parameters(), *graph.buffers()]}
         return graph, sum(held.values())
     if form == "pt2":
         data = program_bytes(graph, shape, {})
-        return opened_program(data), len(data)
+        return opened_program(data, folded=True), len(data)
     if form == "torchscript":
         data = script_bytes(graph, shape, {})
         return opened_script(data, frozen=True), len(data)

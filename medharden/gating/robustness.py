@@ -12,7 +12,7 @@ from dataclasses import replace
 
 from medharden.gating.groups import Flags, Group, groups
 from medharden.gating.paired import Pair, compare, noninferiority, paired_endpoint
-from medharden.gating.shares import at_least, share_of
+from medharden.gating.shares import at_least, nobody, share_of
 from medharden.gating.units import on_enough_units
 from medharden.gating.words import apart
 from medharden.protocol import Bound, Protocol
@@ -99,7 +99,7 @@ def _gain_where_right(protocol: Protocol, cases: CaseTable) -> Endpoint:
     name = "robust_gain_where_right"
     rows = cases.attacked & cases.right("original")
     if not rows.any():
-        return _nobody(name, "robust_gain", "of the attacked cases the original answers none rightly", 0.0, protocol)
+        return nobody(name, "robust_gain", "of the attacked cases the original answers none rightly", 0.0, protocol)
     pair = _under_attack(rows, 0.0, protocol, cases)
     lower, estimate = pair.test.interval[0], pair.test.estimate
     among = f"{pair.seen} of the cases that the original answers rightly when clean"
@@ -126,7 +126,7 @@ def _of_class(group: Group, protocol: Protocol, cases: CaseTable) -> Iterator[En
     yield replace(endpoint, name=robust_name(group))
     name = change_name(group)
     if not rows.any():
-        yield _nobody(name, "robust_change", "no such case was attacked", -bound.margin, protocol)
+        yield nobody(name, "robust_change", "no such case was attacked", -bound.margin, protocol)
         return
     pair = compare(before, after, rows, cases, bound.margin, alpha)
     title = f"{name} ({group.of_class})" if group.of_class else name
@@ -141,25 +141,3 @@ def _margin(group: Group, protocol: Protocol) -> Bound:
 def _under_attack(rows: Flags, least: float, protocol: Protocol, cases: CaseTable) -> Pair:
     before, after = cases.subjects["original"].robust, cases.subjects["composite"].robust
     return compare(before, after, rows, cases, -least, protocol.endpoints.alpha_per_look, exact=True)
-
-
-def _nobody(name: str, kind: str, why: str, limit: float, protocol: Protocol) -> Endpoint:
-    """An endpoint on no case at all: the widest limits there are."""
-    return Endpoint(
-        name=name,
-        kind=kind,
-        verdict=Verdict.INCONCLUSIVE,
-        estimate=0.0,
-        lower=-1.0,
-        upper=1.0,
-        level=1.0 - 2.0 * protocol.endpoints.alpha_per_look,
-        limit=limit,
-        n=0,
-        patients=0,
-        table=(),
-        smallest_margin=None,
-        needed=None,
-        method="not estimated: there is no case",
-        justification="",
-        reason=f"{name}: {why}",
-    )

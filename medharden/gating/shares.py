@@ -6,10 +6,11 @@ import numpy as np
 
 from medharden.gating.groups import Flags
 from medharden.gating.words import apart, percent, sample
+from medharden.protocol import Protocol
 from medharden.record import CaseTable, Endpoint, Verdict
 from medharden.stats import Share, share_interval
 
-__all__ = ["at_least", "at_most", "share_of"]
+__all__ = ["at_least", "at_most", "nobody", "share_of"]
 
 
 def share_of(hits: Flags, rows: Flags, cases: CaseTable, alpha: float) -> Share:
@@ -72,4 +73,35 @@ def _endpoint(
         method=share.method,
         justification=justification,
         reason=f"{name}: {text} {seen}",
+    )
+
+
+def nobody(name: str, kind: str, why: str, limit: float, protocol: Protocol, *, lowest: float = -1.0) -> Endpoint:
+    """An endpoint on no case at all: the widest limits there are.
+
+    Args:
+        name: of the endpoint.
+        kind: of it.
+        why: there is none.
+        limit: that it is held against.
+        protocol: gives the level.
+        lowest: value there can be.
+    """
+    return Endpoint(
+        name=name,
+        kind=kind,
+        verdict=Verdict.INCONCLUSIVE,
+        estimate=0.0,
+        lower=lowest,
+        upper=1.0,
+        level=1.0 - 2.0 * protocol.endpoints.alpha_per_look,
+        limit=limit,
+        n=0,
+        patients=0,
+        table=(),
+        smallest_margin=None,
+        needed=None,
+        method="not estimated: there is no case",
+        justification="",
+        reason=f"{name}: {why}",
     )

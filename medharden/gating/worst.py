@@ -9,19 +9,33 @@ truly worst, its own limit lies above the truth with alpha at most, and the leas
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from medharden.gating.groups import Flags, groups
 from medharden.gating.paired import compare, paired_endpoint
-from medharden.gating.shares import at_least, share_of
+from medharden.gating.shares import at_least, nobody, share_of
 from medharden.gating.units import on_enough_units
 from medharden.gating.words import apart, number, percent
 from medharden.protocol import Protocol, WorstGroup
 from medharden.record import CaseTable, Endpoint, Verdict
 
 __all__ = ["worst_group_endpoints"]
+
+_NO_GROUP = "no group of the declared columns has cases that count"
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """One worst-group endpoint: its name, what is wanted, and the groups that count and that are too small to."""
+
+    name: str
+    wanted: WorstGroup
+    held: dict[str, Flags]
+    few: list[str]
+    protocol: Protocol
+    cases: CaseTable
 
 
 def worst_group_endpoints(protocol: Protocol, classes: tuple[str, ...], cases: CaseTable) -> Iterator[Endpoint]:
@@ -36,9 +50,10 @@ def worst_group_endpoints(protocol: Protocol, classes: tuple[str, ...], cases: C
         for name, before, after, rows in _measured(wanted, protocol, classes, cases):
             held, few = _groups(wanted, rows, cases)
             if wanted.margin is not None:
-                yield _worst_change(f"worst_group:{name}", wanted, before, after, held, few, protocol, cases)
+                asked = _Asked(f"worst_group:{name}", wanted, held, few, protocol, cases)
+                yield _worst_change(asked, before, after)
             if wanted.floor is not None:
-                yield _worst_share(f"worst_group_floor:{name}", wanted, after, held, few, protocol, cases)
+                yield _worst_share(_Asked(f"worst_group_floor:{name}", wanted, held, few, protocol, cases), after)
 
 
 def _measured(
@@ -71,19 +86,11 @@ def _groups(wanted: WorstGroup, rows: Flags, cases: CaseTable) -> tuple[dict[str
     return held, few
 
 
-def _worst_change(
-    name: str,
-    wanted: WorstGroup,
-    before: Flags,
-    after: Flags,
-    held: dict[str, Flags],
-    few: list[str],
-    protocol: Protocol,
-    cases: CaseTable,
-) -> Endpoint:
+def _worst_change(asked: _Asked, before: Flags, after: Flags) -> Endpoint:
+    name, wanted, held, protocol, cases = asked.name, asked.wanted, asked.held, asked.protocol, asked.cases
     alpha, margin = protocol.endpoints.alpha_per_look, wanted.margin or 0.0
     if not held:
-        return _nobody(name, -margin, protocol)
+        return nobody(name, "noninferiority", _NO_GROUP, -margin, protocol)
     pairs = {group: compare(before, after, rows, cases, margin, alpha) for group, rows in held.items()}
     worst = min(pairs, key=lambda group: pairs[group].test.interval[0])
     pair = pairs[worst]
@@ -96,7 +103,7 @@ def _worst_change(
         text = f"harm is shown in {', '.join(harmed)}: the exact upper limit is below {number(-margin, 1, 'pp')}"
     else:
         verdict, text = Verdict.INCONCLUSIVE, f"{said} {apart(lower, 'is below', -margin, 'pp')} {pair.seen}"
-    reason = f"{name}: {text}{_left_out(few)}"
+    reason = f"{name}: {text}{_left_out(asked.few)}"
     kind = "noninferiority" if wanted.metric != "robust" else "robust_change"
     endpoint = paired_endpoint(name, kind, verdict, pair, reason, -margin, justification=wanted.justification or "")
     method = f"{endpoint.method}; the least limit of {len(pairs)} groups (intersection-union, Berger 1982)"
@@ -107,18 +114,11 @@ def _exact_upper(before: Flags, after: Flags, rows: Flags, cases: CaseTable, alp
     return compare(before, after, rows, cases, 0.0, alpha, exact=True).test.interval[1]
 
 
-def _worst_share(
-    name: str,
-    wanted: WorstGroup,
-    after: Flags,
-    held: dict[str, Flags],
-    few: list[str],
-    protocol: Protocol,
-    cases: CaseTable,
-) -> Endpoint:
+def _worst_share(asked: _Asked, after: Flags) -> Endpoint:
+    name, wanted, held, protocol, cases = asked.name, asked.wanted, asked.held, asked.protocol, asked.cases
     alpha, floor = protocol.endpoints.alpha_per_look, wanted.floor or 0.0
     if not held:
-        return _nobody(name, floor, protocol)
+        return nobody(name, "clean_floor", _NO_GROUP, floor, protocol, lowest=0.0)
     shares = {group: share_of(after, rows, cases, alpha) for group, rows in held.items()}
     worst = min(shares, key=lambda group: shares[group].lower)
     what = f"the worst of {len(shares)} groups, {worst}"
@@ -133,7 +133,7 @@ def _worst_share(
             text = f"harm is shown in {', '.join(harmed)}: the exact upper limit is below {number(floor, 1, '%')}"
         endpoint = replace(endpoint, verdict=verdict, reason=f"{name}: {text} (n = {shares[worst].cases})")
     method = f"{endpoint.method}; the least limit of {len(shares)} groups (intersection-union, Berger 1982)"
-    return _enough(replace(endpoint, method=method, reason=endpoint.reason + _left_out(few)), held, cases)
+    return _enough(replace(endpoint, method=method, reason=endpoint.reason + _left_out(asked.few)), held, cases)
 
 
 def _enough(endpoint: Endpoint, held: dict[str, Flags], cases: CaseTable) -> Endpoint:
@@ -146,27 +146,3 @@ def _enough(endpoint: Endpoint, held: dict[str, Flags], cases: CaseTable) -> End
 
 def _left_out(few: list[str]) -> str:
     return f"; left out as too small: {', '.join(few)}" if few else ""
-
-
-def _nobody(name: str, limit: float, protocol: Protocol) -> Endpoint:
-    level = 1.0 - 2.0 * protocol.endpoints.alpha_per_look
-    why = "no group of the declared columns has cases that count"
-    kind = "clean_floor" if name.startswith("worst_group_floor") else "noninferiority"
-    return Endpoint(
-        name=name,
-        kind=kind,
-        verdict=Verdict.INCONCLUSIVE,
-        estimate=0.0,
-        lower=-1.0 if kind == "noninferiority" else 0.0,
-        upper=1.0,
-        level=level,
-        limit=limit,
-        n=0,
-        patients=0,
-        table=(),
-        smallest_margin=None,
-        needed=None,
-        method="none",
-        justification="",
-        reason=f"{name}: {why}",
-    )

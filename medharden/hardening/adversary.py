@@ -22,7 +22,7 @@ from medharden.protocol import ThreatModel
 from medharden.rows import Cases
 from medharden.transfers import Fetched, sent
 
-__all__ = ["CarriedAdversary", "column", "direction", "project", "uniform", "uphill"]
+__all__ = ["CarriedAdversary", "column", "direction", "project", "start", "uniform", "uphill"]
 
 _LEVELS = 127
 _SMALLEST_SHARE, _LARGEST_SHARE = 0.5, 1.5
@@ -121,7 +121,7 @@ class CarriedAdversary:
         radii, fresh = self._radii(sent(rows, inputs.device), radius, inputs), ~self.visited[rows]
         carried = self._carried(rows, fresh, inputs)
         if noise is not None and bool(fresh.any()):
-            started = direction(sent(noise, inputs.device).to(inputs.dtype), self.threat.norm) * radii
+            started = start(noise, inputs, self.threat.norm) * radii
             carried = torch.where(column(fresh, inputs), started, carried)
         low, high = self.threat.bounds
         return (inputs + project(carried, radii, self.threat.norm)).clamp(low, high).detach()
@@ -269,6 +269,12 @@ def uniform(shape: Sequence[int], generator: torch.Generator) -> Tensor:
 def direction(noise: Tensor, norm: str) -> Tensor:
     """(N, ...) noise as a direction: as it is under linf, of length one under l2."""
     return noise if norm == "linf" else noise / _norm(noise)
+
+
+def start(noise: Tensor | None, inputs: Tensor, norm: str) -> Tensor:
+    """(N, C, *spatial) noise of `uniform` as a direction, where and as the inputs are."""
+    assert noise is not None, "drawn by `noise`"  # noqa: S101
+    return direction(sent(noise, inputs.device).to(inputs.dtype), norm)
 
 
 def column(values: Tensor, like: Tensor) -> Tensor:

@@ -9,11 +9,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from medharden.hardening.adversary import direction, project, uniform, uphill
+from medharden.hardening.adversary import project, start, uniform, uphill
 from medharden.hardening.allotting import passes_a_step
 from medharden.models import Classifier, divergence, task_loss
 from medharden.protocol import Hardening, ThreatModel
-from medharden.transfers import sent
 
 __all__ = ["FreeAdversary", "FreshAdversary"]
 
@@ -52,8 +51,7 @@ class FreshAdversary:
         if radius == 0:
             return inputs.detach().clone()
         norm, radii = self.threat.norm, inputs.new_full((len(rows), *(1,) * (inputs.ndim - 1)), radius)
-        assert noise is not None, "drawn by `noise`"  # noqa: S101
-        noise = direction(sent(noise, inputs.device).to(inputs.dtype), norm)
+        noise = start(noise, inputs, norm)
         if self.method in _NOISE:
             delta = _NOISE[self.method] * radii * noise
             delta = delta + _STEP[self.method] * radii * uphill(self._gradient(branch, inputs, delta, labels), norm)

@@ -14,7 +14,16 @@ from medharden.errors import ModelError
 from medharden.models import Classifier, LowRank, updated
 from medharden.record import BranchRecord
 
-__all__ = ["branch_record", "check_form", "check_gradient", "classifier_layer", "make_branch", "merge", "trained_state"]
+__all__ = [
+    "branch_record",
+    "check_form",
+    "check_gradient",
+    "classifier_layer",
+    "make_branch",
+    "merge",
+    "rank_of",
+    "trained_state",
+]
 
 _WEIGHTED = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 _NORMS = (
@@ -25,13 +34,29 @@ _NORMS = (
 )
 
 
+_SHARE = 10  # an update takes at most a tenth of the numbers of its weight
+
+
+def rank_of(weight: Tensor, most: int) -> int:
+    """The rank of a weight's update: as large as allowed, while it takes at most a tenth of the weight; 1 at least.
+
+    So a branch adds about a tenth to what is stored whatever the network: an update of rank 8 is a quarter of a 3x3x3
+    convolution with 32 outputs, and more than a depthwise one.
+
+    Args:
+        weight: (outputs, ...).
+        most: the protocol's rank.
+    """
+    outputs, rest = weight.flatten(1).shape
+    return max(1, min(most, outputs, rest, weight.numel() // (_SHARE * (outputs + rest))))
+
+
 class _LowRank(nn.Module):
     """Adds up @ down, of low rank, to a frozen weight as a matrix (outputs, rest); starts at zero (Hu et al. 2022)."""
 
     def __init__(self, weight: Tensor, rank: int) -> None:
         super().__init__()
         outputs, rest = weight.flatten(1).shape
-        rank = min(rank, outputs, rest)
         self.up = nn.Parameter(weight.new_zeros(outputs, rank))
         self.down = nn.Parameter(weight.new_empty(rank, rest))
         nn.init.kaiming_uniform_(self.down, a=math.sqrt(5))
@@ -50,7 +75,7 @@ def make_branch(clean_path: Classifier, form: str, *, rank: int, seed: int) -> C
         clean_path: the model as it came; nothing of it is shared.
         form: `full` trains every weight; `norm` trains normalisation layers' affine parameters and the classifier;
             `lora` trains these and low-rank updates of convolutions and matrices, which `merge` adds up in the end.
-        rank: of the updates.
+        rank: of the updates, at most (`rank_of`).
         seed: of their start.
     """
     branch = copy.deepcopy(clean_path)
@@ -60,7 +85,9 @@ def make_branch(clean_path: Classifier, form: str, *, rank: int, seed: int) -> C
             torch.manual_seed(seed)
             whole = classifier_layer(branch)
             for layer in [m for m in branch.modules() if isinstance(m, _WEIGHTED) and m is not whole]:
-                parametrize.register_parametrization(layer, "weight", _LowRank(layer.weight, rank))
+                parametrize.register_parametrization(
+                    layer, "weight", _LowRank(layer.weight, rank_of(layer.weight, rank))
+                )
     if form in ("norm", "lora"):
         for module in branch.modules():
             if _normalises(module):
@@ -154,4 +181,11 @@ def branch_record(clean_path: Classifier, branch: Classifier, form: str, trained
         for name, p in clean_path.named_parameters()
         if not torch.equal(p, own[name])
     )
-    return BranchRecord(form=form, trained_parameters=trained, stored_parameters=stored, best_epoch=best_epoch)
+    ranks = [update.up.shape[1] for update in branch.low_rank.values()]
+    return BranchRecord(
+        form=form,
+        trained_parameters=trained,
+        stored_parameters=stored,
+        best_epoch=best_epoch,
+        ranks=(min(ranks), max(ranks)) if ranks else None,
+    )

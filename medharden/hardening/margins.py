@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from medharden import ranks
-from medharden.hardening.adversary import column, direction, project, uniform, uphill
+from medharden.hardening.adversary import column, project, start, uniform, uphill
 from medharden.models import Classifier, answered_rightly, task_loss
 from medharden.protocol import Hardening, ThreatModel
 
@@ -65,12 +65,11 @@ class MarginAdversary:
             radius: not used: margins have a schedule of their own.
             noise: (n, C, *spatial) of `noise`.
         """
-        assert noise is not None, "drawn by `noise`"  # noqa: S101
         norm, low_high = self.threat.norm, self.threat.bounds
         radii = column(self.margin[rows] * self.threat.eps, inputs)
         with torch.no_grad():
             right = answered_rightly(branch(inputs), labels)
-        delta = direction(noise.to(inputs), norm) * radii
+        delta = start(noise, inputs, norm) * radii
         length = _STEP_OF_BALL * radii / self.steps
         for _ in range(self.steps):
             point = (inputs + delta).clamp(*low_high).detach().requires_grad_(True)

@@ -24,12 +24,14 @@ from medharden.models.hardened import (
     refers_findings,
     support,
 )
+from medharden.models.hugging_face import transformers_module
 from medharden.models.loading import load_classifier
 from medharden.models.low_rank import LowRank, updated
 from medharden.models.runtime import RuntimeModel, open_onnx, read_onnx
 from medharden.models.source_view import SourceView, view_fields
 from medharden.models.storage import hardened_bytes, load_hardened
 from medharden.models.timm_import import timm_module
+from medharden.models.torchvision_view import torchvision_transforms
 
 __all__ = [
     "Assessment",
@@ -66,6 +68,8 @@ __all__ = [
     "support",
     "task_loss",
     "timm_module",
+    "torchvision_transforms",
+    "transformers_module",
     "updated",
     "view_fields",
 ]

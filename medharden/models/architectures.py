@@ -7,6 +7,7 @@ import functools
 import importlib
 import inspect
 import sys
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, cast
@@ -17,13 +18,16 @@ from medharden.errors import ModelError
 from medharden.foreign import own_place, place_of
 from medharden.models.arguments import check_arguments
 from medharden.models.building import Limits, Make, built, require_fit, sketched
+from medharden.models.hugging_face import named_as_installed, transformers_factory
 from medharden.models.naming import Matched, Naming, matched
+from medharden.models.onnx_graph import onnx_network
 from medharden.models.timm_import import monai_networks, timm_module
+from medharden.models.torchvision_view import torchvision_builder
 from medharden.text import neutral
 
 __all__ = ["Architecture", "build_network", "network_size", "parse_arch"]
 
-_CLASSES = ("num_classes", "out_channels", "n_classes")
+_CLASSES = ("num_classes", "out_channels", "n_classes", "num_labels")
 _FIRST_GUESS = (2, 1)
 _AS_THEY_ARE = Naming()
 _MOST = 2**16  # outputs or input channels
@@ -35,8 +39,14 @@ _FAULTS = (
 )
 # arguments by which timm and MONAI fetch or unpickle other files, some of their versions without care
 _OTHER_WEIGHTS = ("pretrained", "checkpoint", "weights")
+_NO_WEIGHTS = "pretrained_window_sizes"  # of Swin 2: the windows that it was trained with before
 _FETCHED = frozenset({"CellSamWrapper", "Transchex"})  # networks of MONAI that are built from files of others alone
-_CHANNELS = ("in_chans", "in_channels", "n_input_channels")
+_OF_OTHERS = {  # networks of MONAI that classify no image, and what to do
+    "EfficientNetBNFeatures": "answers with features of five sizes; of a classifier load the weights as EfficientNetBN",
+    "MILModel": "answers bags of patches, not images; harden the network of a patch, such as monai:TorchVisionFCModel",
+}
+_CHANNELS = ("in_chans", "in_channels", "n_input_channels", "num_channels")
+_SOURCES = ("timm", "monai", "torchvision", "transformers", "onnx", "python")
 
 
 @dataclass(frozen=True)
@@ -44,7 +54,7 @@ class Architecture:
     """A network by name.
 
     Attributes:
-        source: `timm`, `monai`, `torchvision` or `python`.
+        source: `timm`, `monai`, `torchvision`, `transformers`, `python`, or `onnx` of a graph among its weights.
         name: within that source; for `python`, `package.module:Class`.
         arguments: constructor arguments.
     """
@@ -60,7 +70,9 @@ class Architecture:
 
 
 def parse_arch(text: str, arguments: dict[str, Any]) -> Architecture:
-    """Splits `timm:NAME`, `monai:NAME`, `torchvision:NAME` or `python:MODULE:CLASS`; a bare name is timm's.
+    """Splits `timm:NAME`, `monai:NAME`, `torchvision:NAME`, `transformers:CLASS` or `python:MODULE:CLASS`.
+
+    A bare name is timm's.
 
     Raises:
         ModelError: another form.
@@ -72,10 +84,10 @@ def parse_arch(text: str, arguments: dict[str, Any]) -> Architecture:
         )
     if not name:
         return Architecture("timm", text, arguments)
-    if source not in ("timm", "monai", "torchvision", "python") or (source == "python" and ":" not in name):
+    if source not in _SOURCES or (source == "python" and ":" not in name):
         raise ModelError(
-            f"unknown architecture {text!r}; expected timm:NAME, monai:NAME, torchvision:NAME or "
-            "python:package.module:ClassName"
+            f"unknown architecture {text!r}; expected timm:NAME, monai:NAME, torchvision:NAME, "
+            "transformers:CLASS or python:package.module:ClassName"
         )
     return Architecture(source, name, arguments)
 
@@ -102,13 +114,18 @@ def build_network(
         ModelError: no such architecture, one that can't be built with these arguments, or other weights than its own.
     """
     for name, value in arch.arguments.items():
-        if value and name.startswith(_OTHER_WEIGHTS):
+        if value and name.startswith(_OTHER_WEIGHTS) and name != _NO_WEIGHTS:
             raise ModelError(f"model.arguments: {name} would load other weights than the model file's; leave it out")
     check_arguments(arch.arguments)
+    if arch.source == "onnx":
+        made = onnx_network(state)
+        return made, Matched(dict(state))
     make, limits = _maker(arch, dims), Limits.of(arch.text, state)
     # the user's own code may keep what it makes between builds, and is built for real alone
     sketch = None if arch.source == "python" else sketched(make, *_FIRST_GUESS, limits)
     plan = built(make, *_FIRST_GUESS, limits) if sketch is None else sketch
+    if arch.source == "transformers":
+        state = named_as_installed(arch.name, arch.arguments, state, plan.state_dict())
     found = matched(state, plan.state_dict(), naming)
     size = network_size(plan, found.state, arch)
     if size != _FIRST_GUESS:
@@ -133,6 +150,8 @@ def network_size(network: nn.Module, state: Mapping[str, Tensor], arch: Architec
     Raises:
         ModelError: the network has no such layer, or the numbers are none that a classifier has.
     """
+    if arch.source == "onnx":  # whose graph was run
+        return int(arch.arguments.get("num_classes", 0)), int(arch.arguments.get("in_channels", 0))
     config = getattr(network, "pretrained_cfg", None) or {}
     own = network.state_dict()
     last = _weight_name(config.get("classifier"), own) or next((n for n in reversed(own) if own[n].ndim >= 2), None)
@@ -164,18 +183,22 @@ def _weight_name(layers: Any, own: dict[str, Tensor]) -> str | None:
 
 def _maker(arch: Architecture, dims: int) -> Make:
     """A function from outputs and channels to a network."""
+    given: dict[str, Any] = {}
     if arch.source == "timm":
         factory, accepted = _timm_factory(arch.name), {"num_classes", "in_chans"}
     elif arch.source == "torchvision":
-        factory, accepted = _torchvision_factory(arch.name), {"num_classes"}
+        (factory, given), accepted = torchvision_builder(arch.name), {"num_classes"}
+    elif arch.source == "transformers":
+        factory, accepted = transformers_factory(arch.name), {"num_labels", "num_channels"}
     else:
         factory = _monai_factory(arch.name) if arch.source == "monai" else _python_factory(arch.name)
         accepted = _parameters(factory)
+    classes = (*_CLASSES, "classes") if arch.text == "monai:Classifier" else _CLASSES
 
     def make(outputs: int, channels: int) -> nn.Module:
         known: dict[str, Any] = {"spatial_dims": dims, "pretrained": False}
-        known |= dict.fromkeys(_CLASSES, outputs) | dict.fromkeys(_CHANNELS, channels)
-        arguments = {k: v for k, v in known.items() if k in accepted} | arch.arguments
+        known |= dict.fromkeys(classes, outputs) | dict.fromkeys(_CHANNELS, channels)
+        arguments = given | {k: v for k, v in known.items() if k in accepted} | arch.arguments
         return _construct(factory, arguments, arch.text)
 
     return make
@@ -190,20 +213,12 @@ def _timm_factory(name: str) -> Callable[..., Any]:
     return functools.partial(timm.create_model, name, pretrained=False)
 
 
-def _torchvision_factory(name: str) -> Callable[..., Any]:
-    timm_module()  # declares what an import of torchvision may lack
-    models = importlib.import_module("torchvision.models")
-    known = models.list_models(module=models)
-    if name not in known:
-        near = difflib.get_close_matches(name, known, n=3)
-        raise ModelError(f"torchvision has no classifier {name!r}; near: {', '.join(near) or 'none'}")
-    return functools.partial(models.get_model_builder(name), weights=None)
-
-
 def _monai_factory(name: str) -> Callable[..., Any]:
     nets = monai_networks()
     factory = getattr(nets, name, None) if not name.startswith(("_", "get_")) else None
     defined_there = getattr(factory, "__module__", "").startswith("monai.networks.nets")
+    if name in _OF_OTHERS:
+        raise ModelError(f"monai:{name} {_OF_OTHERS[name]}")
     if not callable(factory) or not defined_there or name in _FETCHED:
         raise ModelError(f"monai.networks.nets has no network {name!r}; expected a name such as DenseNet121")
     return cast(Callable[..., Any], factory)
@@ -230,17 +245,23 @@ def _python_factory(name: str) -> Callable[..., Any]:
 
 
 def _parameters(factory: Callable[..., Any]) -> set[str]:
-    """Names that a factory takes; MONAI's `resnet18(**kwargs)` and its like pass theirs on to ResNet."""
+    """Names that a factory takes, and those that MONAI's pass on: `resnet18(**kwargs)` and `SEResNet50(**kwargs)`."""
     parameters = inspect.signature(factory).parameters
     names = {n for n, p in parameters.items() if p.kind is not inspect.Parameter.VAR_KEYWORD}
     if len(names) < len(parameters) and getattr(factory, "__name__", "").lower().startswith("resnet"):
         names |= {"spatial_dims", "n_input_channels", "num_classes"}
-    return names
+    if len(names) < len(parameters):
+        own = [part for part in getattr(factory, "__mro__", ()) if part.__module__.startswith("monai.")]
+        names |= {name for part in own for name in inspect.signature(part.__init__).parameters}
+    return names - {"self", "args", "kwargs"}
 
 
 def _construct(factory: Callable[..., Any], arguments: dict[str, Any], name: str) -> nn.Module:
     try:
-        network = factory(**arguments)
+        with warnings.catch_warnings():
+            if not name.startswith("python:"):  # a library's, of how it draws weights that are then loaded
+                warnings.simplefilter("ignore")
+            network = factory(**arguments)
     except ImportError as error:  # MONAI asks for a network's optional needs when it is built
         said = neutral((str(error).splitlines() or ["it does not say which"])[0])[:300]
         raise ModelError(f"{name} needs a package that is not installed: {said}") from error

@@ -15,8 +15,10 @@ from medharden.models.building import require_fit
 from medharden.models.bundles import bundle_classes, bundle_inputs, network_definition
 from medharden.models.classifier import Classifier, state_digest
 from medharden.models.given import own_network
+from medharden.models.hugging_face_view import preprocessor_beside
 from medharden.models.naming import Naming
-from medharden.models.origins import origins, require_order
+from medharden.models.onnx_graph import onnx_weights
+from medharden.models.origins import Numbers, origins, require_order
 from medharden.models.source_view import SourceView, require_fed
 from medharden.models.timm_config import (
     CONFIG_FILE,
@@ -27,6 +29,7 @@ from medharden.models.timm_config import (
     timm_view,
     weights_of_folder,
 )
+from medharden.models.torchvision_view import torchvision_assumed, torchvision_view
 from medharden.models.weights import Weights, read_weights
 from medharden.models.xray_vision import xray_vision_range
 from medharden.protocol import Input, ModelSpec
@@ -48,10 +51,11 @@ def load_classifier(
     """Loads a pretrained classifier.
 
     Args:
-        path: a timm training checkpoint, a state dict (`.pt`, `.pth`, `.safetensors`), timm's Hugging Face folder
-            (`config.json` and weights), or a MONAI bundle's folder.
-        arch: `timm:NAME`, `monai:NAME`, `torchvision:NAME` or `python:package.module:Class`; needed where the file
-            names none. Only `python:` runs code, the user's own, named by the user.
+        path: a timm training checkpoint, a state dict (`.pt`, `.pth`, `.safetensors`), a Hugging Face folder of timm or
+            transformers (`config.json` and weights), or a MONAI bundle's folder.
+        arch: `timm:NAME`, `monai:NAME`, `torchvision:NAME`, `torchvision:NAME.WEIGHTS`, `transformers:CLASS` or
+            `python:package.module:Class`; needed where the file names none. Only `python:` runs code, the user's own,
+            named by the user.
         spec: what the protocol says of the model: architecture, constructor arguments, mean and std.
         dims: spatial dimensions of the data, 2 or 3.
         multilabel: whether each output is a finding of its own, so that one output is one finding and no class of two.
@@ -67,6 +71,8 @@ def load_classifier(
     spec = spec or ModelSpec()
     if path.is_dir() and not (path / CONFIG_FILE).is_file():
         return _load_bundle(path, arch, spec, dims, multilabel, fed)
+    if path.suffix.lower() == ".onnx":
+        return _load_onnx(path, arch, spec, dims, multilabel)
     file = weights_of_folder(path) if path.is_dir() else path
     config = config_beside(file, code=(arch or "").startswith("python:"))
     weights = read_weights(file, spec.weights)
@@ -74,17 +80,58 @@ def load_classifier(
         weights = _with_config(weights, config)
     architecture = _choose_arch(path.name, weights, arch, spec)
     config = config or config_of_checkpoint(weights.arch, weights.trained, weights.arguments)
+    if config is not None and config.arch is not None and not _same_network(architecture, config.arch):
+        if config.arch.startswith("transformers:"):
+            raise ModelError(
+                f"{CONFIG_FILE} beside the weights is of {config.arch}, and --arch of {architecture.text}, whose "
+                "layers have other names and other settings; leave --arch out, or take the weights out of that folder"
+            )
+        of = neutral(_full(config.arch))[:80]
+        said = f"{config.source} is of {of}, --arch of {architecture.text}: it was not read"
+        weights, config = replace(weights, said=(*weights.said, said)), None
+    if config is not None and config.arch is not None:
+        architecture = replace(architecture, arguments=config.arguments | architecture.arguments)
+    if architecture.source == "transformers" and spec.output is None:
+        spec = spec.model_copy(update={"output": "logits"})
+    view, beside = _view_of(file, architecture, config, spec)
+    return _viewed(weights, architecture, view, beside, spec, dims, multilabel, fed)
+
+
+def _load_onnx(path: Path, arch: str | None, spec: ModelSpec, dims: int, multilabel: bool) -> Classifier:
+    if arch is not None or spec.arch is not None or spec.arguments or spec.prefix or spec.rename or spec.weights:
+        raise ModelError(
+            "an ONNX graph is its own architecture; leave --arch out, and model.arch, arguments, weights, prefix and "
+            "rename"
+        )
+    weights, arguments = onnx_weights(path, dims)
+    return _assemble(weights, Architecture("onnx", "graph", arguments), "", spec, dims, multilabel)
+
+
+def _view_of(
+    file: Path, arch: Architecture, config: TimmConfig | None, spec: ModelSpec
+) -> tuple[SourceView | None, tuple[Numbers | None, Numbers | None]]:
+    """How the model's source makes its inputs, where it says so, and mean and std beside the weights where it doesn't.
+
+    Raises:
+        ModelError: a way that can't be followed, and nobody answers for it.
+    """
+    if arch.source == "transformers":
+        return _followed(spec, lambda: preprocessor_beside(file)), (None, None)
+    if arch.source == "torchvision":
+        return _followed(spec, lambda: torchvision_view(arch.name)), (None, None)
     if config is None or config.arch is None:
-        return _assemble(weights, architecture, "", spec, dims, multilabel)
-    if architecture.source != "timm" or _base(architecture.name) != _base(config.arch):
-        said = f"{config.source} is of timm:{neutral(config.arch)[:60]}, --arch of {architecture.text}: it was not read"
-        weights = replace(weights, said=(*weights.said, said))
-        return _assemble(weights, architecture, "", spec, dims, multilabel)
-    return _load_timm(weights, architecture, config, spec, dims, multilabel, fed)
+        return None, (None, None)
+    return _followed(spec, lambda: timm_view(config, arch.name)), normaliser(config)
 
 
-def _base(name: str) -> str:
-    return name.split(".")[0]
+def _full(arch: str) -> str:
+    """An architecture's name with its source; a bare one is timm's."""
+    return arch if ":" in arch else f"timm:{arch}"
+
+
+def _same_network(arch: Architecture, named: str) -> bool:
+    """Whether an architecture is what a configuration names, weights of it aside."""
+    return arch.text.split(".")[0] == _full(named).split(".")[0]
 
 
 def _with_config(weights: Weights, config: TimmConfig) -> Weights:
@@ -107,29 +154,29 @@ def _with_config(weights: Weights, config: TimmConfig) -> Weights:
     )
 
 
-def _load_timm(
+def _viewed(
     weights: Weights,
     arch: Architecture,
-    config: TimmConfig,
+    view: SourceView | None,
+    beside: tuple[Numbers | None, Numbers | None],
     spec: ModelSpec,
     dims: int,
     multilabel: bool,
     fed: Input | None,
 ) -> Classifier:
-    """A classifier of which timm says how its inputs are made."""
-    arch = replace(arch, arguments=config.arguments | arch.arguments)
-    view = _followed(spec, lambda: timm_view(config, arch.name))
+    """A classifier whose source says how its inputs are made, or, without a view, mean and std `beside` its weights."""
     held = view is not None and spec.view == "source"
     if view is not None and held and fed is not None:
         require_fed(spec, view, fed)
-    mean, std = (view.mean, view.std) if view is not None and held else normaliser(config)
+    mean, std = (view.mean, view.std) if view is not None and held else beside
     told = replace(weights, mean=mean or weights.mean, std=std or weights.std)
     classifier = _assemble(told, arch, "", spec, dims, multilabel)
     classifier.view = view
     if view is None or not held:
         return classifier
     record = classifier.record
-    origin = record.origins | {"input": f"{view.source}: {' > '.join(view.steps)}"}
+    said = {name: view.source for name in ("mean", "std") if record.origins.get(name) == weights.source}
+    origin = record.origins | said | {"input": f"{view.source}: {' > '.join(view.steps)}"}
     unheld = f"it is fed as {view.whose} says ({', '.join(view.steps)}); nobody said what it is fed"
     assumed = record.assumed if fed is not None else (*record.assumed, unheld)
     classifier.record = replace(record, origins=origin, assumed=assumed)
@@ -161,7 +208,8 @@ def _choose_arch(name: str, weights: Weights, arch: str | None, spec: ModelSpec)
     if named is None:
         raise ModelError(
             f"{name} doesn't say what architecture its weights belong to; expected --arch timm:NAME, "
-            "--arch monai:NAME, --arch torchvision:NAME or --arch python:package.module:ClassName"
+            "--arch monai:NAME, --arch torchvision:NAME, --arch transformers:CLASS or "
+            "--arch python:package.module:ClassName"
         )
     return parse_arch(named, dict(spec.arguments))
 
@@ -174,6 +222,7 @@ def _assemble(
     network.load_state_dict(found.state, strict=True)
     outputs, channels = network_size(network, found.state, arch)
     network.float().requires_grad_(True)
+    unsaid = torchvision_assumed(arch.name, arch.arguments) if arch.source == "torchvision" else ()
     origin = origins(network, weights, found, of_xrays, channels)
     if of_xrays is not spec:
         origin.said.update(dict.fromkeys(("mean", "std"), "torchxrayvision's range, [-1024, 1024] (op_threshs)"))
@@ -193,7 +242,7 @@ def _assemble(
         output=spec.output,
         class_names=weights.classes,
         origins=origin.said,
-        assumed=(*origin.assumed, *beside),
+        assumed=(*origin.assumed, *beside, *unsaid),
         zscore=spec.zscore,
         zscore_nonzero=spec.zscore_nonzero,
     )

@@ -13,10 +13,11 @@ from medharden.models.naming import Matched
 from medharden.models.weights import Weights
 from medharden.protocol import ModelSpec
 
-__all__ = ["Origins", "normalisation", "origins", "require_order"]
+__all__ = ["Numbers", "Origins", "normalisation", "origins", "require_order"]
 
 _XRAYS = ", or model.range: [-1024, 1024] if it is one of torchxrayvision's"
 Numbers = tuple[float, ...]
+"""One value a channel, or one for all."""
 
 
 @dataclass(frozen=True)

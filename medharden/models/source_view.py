@@ -24,10 +24,11 @@ class SourceView:
         zscore: `case` or `channel`, where the network is fed z-scores.
         nonzero: whether over values other than 0 alone.
         steps: names of the transforms, in their order.
-        source: who says so: `bundle`, `config.json` or `checkpoint`.
+        source: who says so: `bundle`, `checkpoint`, `torchvision's weights`, or the name of a file.
         mean, std: in the place of range and zscore; null where the source has none.
         held: which parts of `input` the source speaks of.
-        pipeline: the team's own, by name with plain arguments: a bundle's transforms, or timm's `create_transform`.
+        pipeline: the team's own, by name with plain arguments: a bundle's transforms, timm's `create_transform`,
+            torchvision's `weights.transforms`, or an image processor of transformers.
     """
 
     input: Input
@@ -44,7 +45,8 @@ class SourceView:
     @property
     def whose(self) -> str:
         """The source as the subject of a sentence."""
-        return {"bundle": "the bundle", "checkpoint": "the checkpoint"}.get(self.source, f"the model's {self.source}")
+        plain = {"bundle": "the bundle", "checkpoint": "the checkpoint", "torchvision's weights": self.source}
+        return plain.get(self.source, f"the model's {self.source}")
 
 
 def require_fed(spec: ModelSpec, view: SourceView, fed: Input | None) -> ModelSpec:

@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from medharden.errors import ModelError
 from medharden.models.configurations import read_configuration
+from medharden.models.hugging_face import CLASSIFIERS, config_arguments
 from medharden.models.source_view import SourceView
 from medharden.models.timm_import import timm_module
 from medharden.models.weights import class_names
@@ -42,7 +43,7 @@ class TimmConfig:
 
     Attributes:
         source: `config.json` or `checkpoint`.
-        arch: name of the architecture; null where it names none.
+        arch: name of the architecture, `transformers:CLASS` of one of transformers; null where it names none.
         arguments: of its constructor.
         data: `input_size`, `interpolation`, `crop_pct`, `crop_mode`, `mean` and `std`, as far as it states them.
         classes: names of the outputs, in their order.
@@ -67,7 +68,7 @@ def config_beside(weights: Path, *, code: bool = False) -> TimmConfig | None:
         code: whether the user names Python code as the architecture, which may be built by what transformers says.
 
     Raises:
-        ModelError: it can't be read, or is of a model that timm does not know.
+        ModelError: it can't be read, or is of a model that is not built.
     """
     file = weights.parent / CONFIG_FILE
     if not file.is_file():
@@ -80,7 +81,7 @@ def config_beside(weights: Path, *, code: bool = False) -> TimmConfig | None:
     if not isinstance(kind, str):
         return TimmConfig(CONFIG_FILE, None, {}, left=(f"{CONFIG_FILE} beside the weights is not of timm: not read",))
     if not code:
-        raise _of_transformers(kind, config)
+        return _of_transformers(kind, config)
     left = [f"of {CONFIG_FILE} beside the weights the names of the outputs alone were read"]
     if (weights.parent / "preprocessor_config.json").is_file():
         left.append("preprocessor_config.json was not read: input, model.mean and model.std must say the same")
@@ -105,15 +106,18 @@ def _of_folder(config: dict[str, Any]) -> TimmConfig:
     return TimmConfig(CONFIG_FILE, arch, data, arguments, class_names(config) or class_names(trained), left)
 
 
-def _of_transformers(kind: str, config: Mapping[str, Any]) -> ModelError:
+def _of_transformers(kind: str, config: Mapping[str, Any]) -> TimmConfig:
     classes = config.get("architectures")
     named = classes[0] if isinstance(classes, list) and classes and isinstance(classes[0], str) else "its own class"
-    return ModelError(
-        f"{CONFIG_FILE} is of transformers ({neutral(kind)[:60]}, {neutral(named)[:80]}), whose layers have other "
-        "names and other settings than timm's, so nothing of it is loaded as timm's; name a function that makes it as "
-        "--arch python:MODULE:FUNCTION, such as def make(): return AutoModelForImageClassification.from_config("
-        "AutoConfig.from_pretrained(FOLDER)), with model.output: logits, and state input, model.mean and model.std as "
-        "its preprocessor_config.json has them"
+    if named in CLASSIFIERS:
+        return TimmConfig(
+            CONFIG_FILE, f"transformers:{named}", {}, config_arguments(named, config), class_names(config)
+        )
+    raise ModelError(
+        f"{CONFIG_FILE} is of transformers ({neutral(kind)[:60]}, {neutral(named)[:80]}), none of its classes that are "
+        f"built ({', '.join(CLASSIFIERS)}); name a function that makes it as --arch python:MODULE:FUNCTION, such as "
+        "def make(): return AutoModelForImageClassification.from_config(AutoConfig.from_pretrained(FOLDER)), with "
+        "model.output: logits, and state input, model.mean and model.std as its preprocessor_config.json has them"
     )
 
 

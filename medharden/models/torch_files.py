@@ -125,11 +125,6 @@ def read_torch(data: bytes, name: str) -> TorchFile:
     for start, form in _OTHERS.items():
         if data.startswith(start):
             raise Unreadable(form)
-    if name.lower().endswith(".onnx"):
-        raise Unreadable(
-            "an ONNX graph, which no name builds again: save the state_dict() of the network that it was made of, or "
-            "in Python give onnx2torch.convert(path) to Classifier.from_module"
-        )
     raise Unreadable("damaged, or no torch file")
 
 

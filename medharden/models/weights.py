@@ -22,7 +22,15 @@ from medharden.models.torch_files import TorchFile, read_torch
 from medharden.models.unpickling import Fields, TensorRef, Unreadable
 from medharden.text import neutral
 
-__all__ = ["LARGEST_WEIGHTS", "Weights", "class_names", "read_safetensors", "read_weights", "safetensors_metadata"]
+__all__ = [
+    "LARGEST_WEIGHTS",
+    "Weights",
+    "class_names",
+    "read_once",
+    "read_safetensors",
+    "read_weights",
+    "safetensors_metadata",
+]
 
 LARGEST_WEIGHTS = 16 * 2**30
 """Bytes of the largest file of weights that is read."""
@@ -82,7 +90,7 @@ def read_weights(path: Path, chosen: str | None = None) -> Weights:
             none is chosen.
     """
     name = neutral(path.name)[:100]
-    data = _read_once(path, name)
+    data = read_once(path, name)
     digest = hashlib.sha256(data).hexdigest()
     if path.suffix == ".safetensors":
         if chosen is not None:
@@ -145,8 +153,16 @@ def safetensors_metadata(data: bytes) -> dict[str, str]:
     return found if isinstance(found, dict) else {}
 
 
-def _read_once(path: Path, name: str) -> bytes:
-    """The file's bytes, through one descriptor."""
+def read_once(path: Path, name: str) -> bytes:
+    """A file's bytes, through one descriptor.
+
+    Args:
+        path: the file.
+        name: its name, for errors.
+
+    Raises:
+        ModelError: it can't be read, is none, or is too large.
+    """
     try:
         handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # not to wait for the other end of a pipe
     except (OSError, ValueError) as error:

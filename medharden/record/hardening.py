@@ -102,12 +102,21 @@ class ValidationRecord:
 
 @dataclass(frozen=True)
 class BranchRecord:
-    """The robust branch: its form, what trained, what it costs to store."""
+    """The robust branch.
+
+    Attributes:
+        form: `full`, `norm` or `lora`.
+        trained_parameters: numbers that trained.
+        stored_parameters: numbers that it adds to the stored model.
+        best_epoch: whose weights were released.
+        ranks: smallest and largest rank of the updates of `lora`; null of the others.
+    """
 
     form: str
     trained_parameters: int
     stored_parameters: int
     best_epoch: int
+    ranks: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True)

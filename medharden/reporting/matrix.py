@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from typing import get_args
 
 from medharden.protocol import TESTED, StatedThreat, ThreatName
-from medharden.record import Endpoint, SanityPoint
 from medharden.reporting.accuracy import robust_limits
 from medharden.reporting.numbers import percent, percent_interval
 from medharden.reporting.source import RunRecords
 from medharden.reporting.tested import who
+from medharden.reporting.traced import Evidence, curve, gated, of_points, verdicts
 from medharden.reporting.wording import threat_words
 
 __all__ = ["Evidence", "ThreatRow", "threat_matrix"]
@@ -53,21 +53,6 @@ _NAMES: dict[ThreatName, tuple[str, str]] = {
     "model_extraction": ("Copying the model by asking it", "Model extraction, NISTAML.031; AML.T0024.002"),
     "acquisition_chain": ("Manipulation at the scanner or on its way", "Physical-domain evasion; AML.T0041"),
 }
-
-
-@dataclass(frozen=True)
-class Evidence:
-    """One value behind a row, and the record that holds it.
-
-    Attributes:
-        file: in the run directory.
-        field: JSON pointer into it (RFC 6901).
-        value: found there.
-    """
-
-    file: str
-    field: str
-    value: str | int | float | bool
 
 
 @dataclass(frozen=True)
@@ -184,7 +169,7 @@ def _white_box(records: RunRecords) -> _Shown | None:
         result=(
             f"{released.robust_correct} of {released.attacked} attacked cases stand against all attacks together, "
             f"{percent(released.robust_accuracy)} {limits}; of the original {original.robust_correct}. "
-            f"{_independent(records)}{_verdicts(records, 'robust_')}"
+            f"{_independent(records)}{verdicts(records, 'robust_')}"
         ),
         evidence=(
             Evidence("evaluation.json", f"/subjects/{here}/robust_correct", released.robust_correct),
@@ -195,9 +180,9 @@ def _white_box(records: RunRecords) -> _Shown | None:
                 for k, outcome in enumerate(released.attacks)
                 if outcome.name in names
             ),
-            Evidence("harden.json", "/branch/form", records.harden.branch.form),
-            Evidence("harden.json", "/fusion/mode", records.harden.fusion.mode),
-            *_gated(records, "robust_"),
+            Evidence("evaluation.json", "/threat", evaluation.threat),
+            *_branch_evidence(records),
+            *gated(records, "robust_"),
             *(
                 Evidence("gate.json", f"/independent/{k}/{part}", getattr(test, part))
                 for k, test in enumerate(records.decision.independent)
@@ -219,51 +204,76 @@ def _branch(records: RunRecords) -> str:
     return f"adversarially fine-tuned branch ({branch.form}) beside the unchanged original, fusion {fusion.mode}"
 
 
+def _branch_evidence(records: RunRecords) -> tuple[Evidence, ...]:
+    return (
+        Evidence("harden.json", "/branch/form", records.harden.branch.form),
+        Evidence("harden.json", "/fusion/mode", records.harden.fusion.mode),
+    )
+
+
 def _queries(records: RunRecords) -> _Shown | None:
     search = {attack.name for attack in records.protocol.suite.attacks if attack.attack == "square"}
     released, here = records.evaluation.subject("composite"), _position(records)
     found = [(k, outcome) for k, outcome in enumerate(released.attacks) if outcome.name in search]
     if not found:
-        return _Shown(_branch(records), _NOT_TESTED, _NOT_TESTED, ())
+        return _Shown(_branch(records), _NOT_TESTED, _NOT_TESTED, _branch_evidence(records))
     wins = "; ".join(f"{outcome.name} won on {outcome.wins} of {outcome.cases}" for _, outcome in found)
     return _Shown(
         mitigation=_branch(records),
         test=f"{', '.join(outcome.name for _, outcome in found)}, which sees scores alone",
         result=wins,
-        evidence=tuple(
-            Evidence("evaluation.json", f"/subjects/{here}/attacks/{k}/{part}", getattr(outcome, part))
-            for k, outcome in found
-            for part in ("name", "wins", "cases")
+        evidence=(
+            *_branch_evidence(records),
+            *(
+                Evidence("evaluation.json", f"/subjects/{here}/attacks/{k}/{part}", getattr(outcome, part))
+                for k, outcome in found
+                for part in ("name", "wins", "cases")
+            ),
         ),
     )
 
 
 def _beyond(records: RunRecords) -> _Shown | None:
-    points = _curve(records, "eps", lambda p: p.ratio > 1.0)
+    points = curve(records, "eps", lambda p: p.ratio > 1.0)
     if not points:
         return _Shown(_NONE_HERE, _NOT_TESTED, _NOT_TESTED, ())
-    said = ", ".join(f"{p.robust} of {p.cases} at {p.ratio:g} times the budget" for _, p in points)
+    said = ", ".join(f"{p.robust} of {p.cases} stand at {p.ratio:g} times the budget" for _, p in points)
     return _Shown(
         mitigation="none is claimed: the protocol's budget is where robustness is asked for",
         test="one PGD with growing budgets, on a few cases",
-        result=f"stand: {said}",
-        evidence=_points(points),
+        result=said,
+        evidence=of_points(points),
     )
 
 
 def _masked(records: RunRecords) -> _Shown | None:
-    points = _curve(records, "eps", lambda p: True)
-    findings = [f for f in (*records.evaluation.findings, *records.decision.findings) if f.code.startswith("attack.")]
+    points = curve(records, "eps", lambda p: True)
+    findings = [
+        (f"{file}.json", k, finding)
+        for file, all_of in (("evaluation", records.evaluation.findings), ("gate", records.decision.findings))
+        for k, finding in enumerate(all_of)
+        if finding.code.startswith("attack.")
+    ]
     if not points and not findings:
         return _Shown(_NONE_HERE, _NOT_TESTED, _NOT_TESTED, ())
-    last = f"; {points[-1][1].robust} of {points[-1][1].cases} stand at the largest budget" if points else ""
-    said = "; ".join(f.message for f in findings if f.severity != "info") or "no sign of it was found"
+    last = "".join(
+        f"; {p.robust} of {p.cases} stand at the largest budget, {p.ratio:g} times the declared one"
+        for _, p in points[-1:]
+    )
+    said = "; ".join(f.message for _, _, f in findings if f.severity != "info") or "no sign of it was found"
     return _Shown(
         mitigation="robustness is measured on the released model, by attacks of several kinds; "
         "a sign of it fails the gate",
         test="curves against budget and steps; the attacks held against each other",
         result=f"{said}{last}",
-        evidence=_points(points[-1:]),
+        evidence=(
+            *of_points(points[-1:]),
+            *(
+                Evidence(file, f"/findings/{k}/{part}", getattr(finding, part))
+                for file, k, finding in findings
+                for part in ("code", "severity", "message")
+            ),
+        ),
     )
 
 
@@ -284,7 +294,11 @@ def _flood(records: RunRecords) -> _Shown | None:
         mitigation="a budget of referrals, on clean cases and under attack",
         test="referrals at the strongest inputs that the attacks found",
         result=f"{percent(endpoint.estimate)} referred, {endpoint.verdict.value} against {percent(endpoint.limit)}",
-        evidence=(Evidence("gate.json", f"/endpoints/{k}/estimate", endpoint.estimate),),
+        evidence=(
+            Evidence("gate.json", f"/endpoints/{k}/estimate", endpoint.estimate),
+            Evidence("gate.json", f"/endpoints/{k}/limit", endpoint.limit),
+            Evidence("gate.json", f"/endpoints/{k}/verdict", endpoint.verdict.value),
+        ),
     )
 
 
@@ -344,40 +358,3 @@ _SHOWN: dict[ThreatName, Callable[[RunRecords], _Shown | None]] = {
     "model_poisoning": _weights,
     "membership_inference": _membership,
 }
-
-
-def _curve(records: RunRecords, sweep: str, chosen: Callable[[SanityPoint], bool]) -> list[tuple[int, SanityPoint]]:
-    """The released model's points of one curve, with their places in the record, by growing budget."""
-    points = [
-        (k, p)
-        for k, p in enumerate(records.evaluation.sanity)
-        if p.subject == "composite" and p.sweep == sweep and chosen(p)
-    ]
-    return sorted(points, key=lambda point: point[1].eps)
-
-
-def _points(points: list[tuple[int, SanityPoint]]) -> tuple[Evidence, ...]:
-    return tuple(
-        Evidence("evaluation.json", f"/sanity/{k}/{part}", getattr(p, part))
-        for k, p in points
-        for part in ("ratio", "robust", "cases")
-    )
-
-
-def _gated(records: RunRecords, start: str) -> tuple[Evidence, ...]:
-    return tuple(
-        Evidence("gate.json", f"/endpoints/{k}/verdict", e.verdict.value)
-        for k, e in enumerate(records.decision.endpoints)
-        if e.name.startswith(start)
-    )
-
-
-def _verdicts(records: RunRecords, start: str) -> str:
-    """What the gate made of the endpoints under attack, the gravest first."""
-    found: dict[str, list[Endpoint]] = {}
-    for e in records.decision.endpoints:
-        if e.name.startswith(start):
-            found.setdefault(e.verdict.value, []).append(e)
-    order = ("INVALID", "FAIL", "INCONCLUSIVE", "PASS")
-    said = [f"{verdict}: {', '.join(e.name for e in found[verdict])}" for verdict in order if verdict in found]
-    return f"Gate: {'; '.join(said)}" if said else "The gate decided on no endpoint under attack"

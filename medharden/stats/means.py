@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
@@ -13,7 +14,13 @@ from medharden.stats.difference import Difference, Floats, flags, known_labels, 
 from medharden.stats.influence import influence_limits, unseen_share, variance_of
 from medharden.stats.numerics import student_quantile, student_tail
 
-__all__ = ["brier_difference", "cluster_t_difference", "difference_by_patient", "finding_brier_difference"]
+__all__ = [
+    "brier_difference",
+    "cluster_t_difference",
+    "difference_by_patient",
+    "finding_brier_difference",
+    "influence_difference",
+]
 
 _SAME = 1e-6  # what float32 probabilities differ by without meaning it
 _NO_ERROR = 1e-12  # a standard error that rounding alone makes
@@ -135,29 +142,50 @@ def difference_by_patient(values: Floats, bound: float, level: float, patients: 
     Raises:
         RangeError: fewer than two patients.
     """
-    codes, count = patient_codes(values.size, patients)
+    mean = float(values.mean()) if values.size else 0.0
+    found = influence_difference(mean, values - mean, bound, level, patients)
+    method = "paired t" if found.patients == found.cases else "cluster-robust t by patient (Obuchowski 1998)"
+    found = replace(found, method=f"{method}; limits corrected for skewness")
+    if float(np.ptp(values)) > _SAME:
+        return found
+    return replace(found, statistic=0.0, p_value=1.0, degenerate=True, error=0.0)
+
+
+def influence_difference(
+    value: float, influences: Floats, bound: float, level: float, patients: Sequence[str] | None
+) -> Difference:
+    """A paired difference with the limits of `influence_limits`, influences added by patient, and Student's t.
+
+    Args:
+        value: new minus old, in [-bound, bound].
+        influences: (N,) of each case on it; they add up to 0.
+        bound: the largest absolute value there can be.
+        level: two-sided, in (0, 1).
+        patients: (N,) whose case it is; null where each case is a patient of its own.
+
+    Raises:
+        RangeError: fewer than two patients.
+    """
+    n = influences.size
+    codes, count = patient_codes(n, patients)
     if count < 2:
         raise RangeError(f"a difference by patient needs two patients at least, got {count}")
-    mean = float(values.mean())
-    sizes = np.bincount(codes)
-    sums = np.bincount(codes, weights=values - mean, minlength=count) / values.size
-    groups = [sums * np.sqrt(count / (count - 1))]
-    unseen = unseen_share(values.size / patient_weight(sizes, level=level), level)
+    groups = [np.bincount(codes, weights=influences, minlength=count) / n * np.sqrt(count / (count - 1))]
+    unseen = unseen_share(n / patient_weight(np.bincount(codes), level=level), level)
     t = student_quantile(level, count - 1)
-    limits = influence_limits(mean, groups, quantile=t, unseen=unseen, bound=bound)
+    lower, upper = influence_limits(value, groups, quantile=t, unseen=unseen, bound=bound)
     error = float(np.sqrt(variance_of(groups)))
-    degenerate = float(np.ptp(values)) <= _SAME or error < _NO_ERROR
-    statistic = 0.0 if degenerate else mean / error
-    method = "paired t" if count == values.size else "cluster-robust t by patient (Obuchowski 1998)"
+    degenerate = error < _NO_ERROR
+    statistic = 0.0 if degenerate else value / error
     return Difference(
-        estimate=mean,
-        interval=(float(limits[0]), float(limits[1])),
+        estimate=value,
+        interval=(float(lower), float(upper)),
         level=level,
         statistic=statistic,
         p_value=2.0 * student_tail(abs(statistic), count - 1),
-        cases=values.size,
+        cases=n,
         patients=count,
-        method=f"{method}; limits corrected for skewness",
+        method="limits corrected for skewness",
         degenerate=degenerate,
         error=0.0 if degenerate else error,
         least=bound * unseen,

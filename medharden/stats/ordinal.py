@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
 
 from medharden.errors import RangeError
-from medharden.stats.clusters import patient_weight
-from medharden.stats.difference import Difference, Floats, patient_codes
-from medharden.stats.influence import influence_limits, unseen_share, variance_of
-from medharden.stats.means import difference_by_patient
-from medharden.stats.numerics import student_quantile, student_tail
+from medharden.stats.difference import Difference, Floats
+from medharden.stats.means import difference_by_patient, influence_difference
 
 __all__ = ["grade_error_difference", "quadratic_kappa", "quadratic_kappa_difference"]
-
-_NO_ERROR = 1e-12
 
 
 def grade_error_difference(
@@ -111,36 +107,12 @@ def quadratic_kappa_difference(
         RangeError: as `quadratic_kappa`, or fewer than two patients.
     """
     new, old, truth = _graded(grades, answers_new, answers_old, labels)
-    codes, count = patient_codes(truth.size, patients)
-    if count < 2:
-        raise RangeError(f"a difference by patient needs two patients at least, got {count}")
     (after, moved), (before, still) = (_kappa(x, truth) for x in (new, old))
-    n = truth.size
-    sums = np.bincount(codes, weights=moved - still, minlength=count) / n * np.sqrt(count / (count - 1))
-    unseen = unseen_share(n / patient_weight(np.bincount(codes), level=level), level)
     furthest = float((np.maximum(truth, grades - 1.0 - truth) ** 2).mean())
     bound = max(2.0, furthest / min(_chance(new, truth), _chance(old, truth)))
-    value = after - before
-    lower, upper = influence_limits(
-        value, [sums], quantile=student_quantile(level, count - 1), unseen=unseen, bound=bound
-    )
-    error = float(np.sqrt(variance_of([sums])))
-    degenerate = error < _NO_ERROR
-    statistic = 0.0 if degenerate else value / error
-    method = "quadratic kappa (Cohen 1968), paired" + ("" if count == n else ", by patient")
-    return Difference(
-        estimate=value,
-        interval=(float(lower), float(upper)),
-        level=level,
-        statistic=statistic,
-        p_value=2.0 * student_tail(abs(statistic), count - 1),
-        cases=n,
-        patients=count,
-        method=f"{method}; limits corrected for skewness",
-        degenerate=degenerate,
-        error=0.0 if degenerate else error,
-        least=bound * unseen,
-    )
+    found = influence_difference(after - before, moved - still, bound, level, patients)
+    method = "quadratic kappa (Cohen 1968), paired" + ("" if found.patients == found.cases else ", by patient")
+    return replace(found, method=f"{method}; {found.method}")
 
 
 def _chance(x: Floats, y: Floats) -> float:

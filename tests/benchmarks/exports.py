@@ -1,22 +1,24 @@
 """Parity, size and latency of every exported form of hardened networks, as rows of Markdown tables.
 
-python tests/benchmarks/exports.py NETWORK [MODE ...] [--forms FORM ...] [--branches BRANCH ...] [--no-latency]
+python tests/benchmarks/exports.py NETWORK [MODE ...] [--forms FORM ...] [--branches BRANCH ...] [--store FILE]
+python tests/benchmarks/exports.py NETWORK --latency [--size N] [--batches N ...] [--store FILE]
 
-NETWORK is `effnet` (EfficientNet-Lite0, 128 pixels), `resnet` (ResNet-18, 112 pixels) or `densenet` (MONAI's
+NETWORK is `effnet` (EfficientNet-Lite0, 64 pixels), `resnet` (ResNet-18, 112 pixels) or `densenet` (MONAI's
 DenseNet-121 in 3D, 32 voxels a side); a MODE is one of fusion, all where none is named. Branches are moved by noise on
-the weights that their form trains (`lora` of rank 8), in place of training: the graph is what is measured. Latency is
-that of `mixed`, in CPU time of one thread, which other work on the machine lengthens least; the original and the
-composites take turns.
+the weights that their form trains (`lora` of rank 8 at most), in place of training: the graph is what is measured.
+Latency is that of `mixed`, in CPU time of one thread, which other work on the machine lengthens least; the original and
+the composites take turns. Rows that lie in the store are printed from it and not measured again.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
@@ -26,14 +28,31 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "helpers"))
 from deployable import BRANCHES, MODES, composite
 
 from medharden.exporting.bundle import GRAPH, opened_bundle
-from medharden.exporting.graph import deployed
 from medharden.exporting.parity import compare
 from medharden.exporting.run import FORMS, made, opened
-from medharden.exporting.timing import rounds
+from medharden.exporting.timing import rounds, timed_form
 from medharden.models import Classifier, HardenedClassifier, load_classifier, timm_module
 from medharden.protocol import ModelSpec
 
 _CASES, _RANK = 12, 8
+
+
+class Store:
+    """Rows by key, each measured once; what lies in the file is taken from there."""
+
+    def __init__(self, path: Path | None) -> None:
+        self._path = path
+        lines = path.read_text(encoding="utf-8").splitlines() if path is not None and path.is_file() else []
+        self._known = dict(json.loads(line) for line in lines)
+
+    def row(self, key: str, measure: Callable[[], str]) -> None:
+        """Prints a row."""
+        if key not in self._known:
+            self._known[key] = measure()
+            if self._path is not None:
+                with self._path.open("a", encoding="utf-8") as file:
+                    file.write(json.dumps([key, self._known[key]]) + "\n")
+        print(self._known[key], flush=True)
 
 
 def _settled(network: torch.nn.Module, shape: tuple[int, ...], batch: int) -> torch.nn.Module:
@@ -45,61 +64,74 @@ def _settled(network: torch.nn.Module, shape: tuple[int, ...], batch: int) -> to
     return network.eval()
 
 
-def efficientnet(folder: Path) -> tuple[Classifier, tuple[int, ...]]:
+def efficientnet(folder: Path, size: int) -> tuple[Classifier, tuple[int, ...]]:
     torch.manual_seed(0)
     network = timm_module().create_model("efficientnet_lite0", num_classes=3, in_chans=3)
-    torch.save(_settled(network, (3, 128, 128), 8).state_dict(), folder / "e.pt")
-    return load_classifier(folder / "e.pt", spec=ModelSpec(arch="timm:efficientnet_lite0")), (3, 128, 128)
+    torch.save(_settled(network, (3, size, size), 8).state_dict(), folder / "e.pt")
+    return load_classifier(folder / "e.pt", spec=ModelSpec(arch="timm:efficientnet_lite0")), (3, size, size)
 
 
-def resnet(folder: Path) -> tuple[Classifier, tuple[int, ...]]:
+def resnet(folder: Path, size: int) -> tuple[Classifier, tuple[int, ...]]:
     torch.manual_seed(0)
     network = timm_module().create_model("resnet18", num_classes=2, in_chans=1)
-    torch.save(_settled(network, (1, 112, 112), 8).state_dict(), folder / "r.pt")
-    return load_classifier(folder / "r.pt", spec=ModelSpec(arch="timm:resnet18")), (1, 112, 112)
+    torch.save(_settled(network, (1, size, size), 8).state_dict(), folder / "r.pt")
+    return load_classifier(folder / "r.pt", spec=ModelSpec(arch="timm:resnet18")), (1, size, size)
 
 
-def densenet(folder: Path) -> tuple[Classifier, tuple[int, ...]]:
+def densenet(folder: Path, size: int) -> tuple[Classifier, tuple[int, ...]]:
     from monai.networks.nets import DenseNet121
 
     torch.manual_seed(0)
     network = DenseNet121(spatial_dims=3, in_channels=1, out_channels=2)
-    torch.save(_settled(network, (1, 32, 32, 32), 4).state_dict(), folder / "d.pt")
-    return load_classifier(folder / "d.pt", spec=ModelSpec(arch="monai:DenseNet121"), dims=3), (1, 32, 32, 32)
+    torch.save(_settled(network, (1, size, size, size), 4).state_dict(), folder / "d.pt")
+    return load_classifier(folder / "d.pt", spec=ModelSpec(arch="monai:DenseNet121"), dims=3), (1, size, size, size)
 
 
-def measured(name: str, clean: Classifier, shape: tuple[int, ...], asked: argparse.Namespace) -> None:
-    """Prints the rows of one network."""
+def parity_rows(name: str, clean: Classifier, shape: tuple[int, ...], asked: argparse.Namespace, store: Store) -> None:
+    """One row a form, mode and branch: largest difference and size of a logit, answers changed, size of the file."""
     inputs = torch.rand((_CASES, *shape), generator=torch.Generator().manual_seed(7))
-    original = composite(clean, shape, "clean", "full")
     for form in asked.forms:
-        base, own = _file(original, form, clean)
-        alone = sum(map(len, base.values()))
-        timed: dict[str, Callable[[torch.Tensor], object]] = {"original": own}
+        sizes: list[int] = []
+
+        def alone(form: str = form, sizes: list[int] = sizes) -> int:
+            if not sizes:
+                sizes.append(sum(map(len, _file(composite(clean, shape, "clean", "full"), form, clean)[0].values())))
+            return sizes[0]
+
         for branch in asked.branches:
             for mode in asked.modes or MODES:
-                model = composite(clean, shape, mode, branch, rank=_RANK)
-                files, run = _file(model, form, clean)
-                parities = [compare(model, run, shape), compare(model, run, shape, inputs)]
-                size = sum(map(len, files.values()))
-                print(
-                    f"| {name} | {form} | {mode} | {branch} | {max(p.largest for p in parities):.2g} | "
-                    f"{max(p.scale for p in parities):.2g} | {sum(p.answers + p.referrals for p in parities)} of "
-                    f"{sum(p.cases for p in parities)} | {size / 1e6:.1f} | {size / alone:.2f} |",
-                    flush=True,
-                )
-                if mode == "mixed":
-                    timed[branch] = run
-        if asked.latency and form != "bundle":
-            latency(name, form, timed, shape)
-    if asked.latency:
-        modules = {branch: deployed(composite(clean, shape, "mixed", branch, rank=_RANK)) for branch in asked.branches}
-        latency(name, "pytorch", {"original": deployed(original)} | modules, shape)
+
+                def row(form: str = form, mode: str = mode, branch: str = branch) -> str:
+                    model = composite(clean, shape, mode, branch, rank=_RANK)
+                    files, run = _file(model, form, clean)
+                    parities = [compare(model, run, shape), compare(model, run, shape, inputs)]
+                    size = sum(map(len, files.values()))
+                    same = "yes" if _clean_is_the_same(clean, run, mode, inputs, model) else "NO"
+                    return (
+                        f"| {name} | {form} | {mode} | {branch} | {max(p.largest for p in parities):.2g} | "
+                        f"{max(p.scale for p in parities):.2g} | {sum(p.answers + p.referrals for p in parities)} of "
+                        f"{sum(p.cases for p in parities)} | {same} | {size / 1e6:.1f} | {size / alone():.2f} |"
+                    )
+
+                store.row(f"parity {name} {shape} {form} {mode} {branch}", row)
+
+
+def _clean_is_the_same(
+    clean: Classifier,
+    run: Callable[[torch.Tensor], Mapping[str, torch.Tensor]],
+    mode: str,
+    inputs: torch.Tensor,
+    model: HardenedClassifier,
+) -> bool:
+    """Whether a form that answers by the clean path gives the original's answers."""
+    with torch.no_grad():
+        expected = (clean(inputs) + model.decision_bias).argmax(1)
+    return mode not in ("clean", "guarded") or torch.equal(run(inputs)["answer"], expected)
 
 
 def _file(
     model: HardenedClassifier, form: str, clean: Classifier
-) -> tuple[dict[str, bytes], Callable[[torch.Tensor], dict[str, torch.Tensor]]]:
+) -> tuple[dict[str, bytes], Callable[[torch.Tensor], Mapping[str, torch.Tensor]]]:
     """A form's files, of a bundle the graph and its weights, and the form to be run."""
     files, _ = made(model, form, "", {})
     if form != "bundle":
@@ -108,31 +140,46 @@ def _file(
     return kept, opened_bundle(files, clean.record.classes, multilabel=False)
 
 
-def latency(name: str, form: str, runs: dict[str, Callable[[torch.Tensor], object]], shape: tuple[int, ...]) -> None:
-    for batch in (1, 16):
-        inputs = torch.rand((batch, *shape), generator=torch.Generator().manual_seed(batch))
-        taken = rounds(runs, inputs, time.process_time)
-        cells = []
-        for seconds in taken.values():
-            ratios = [one / other for one, other in zip(seconds, taken["original"], strict=True)]
-            cells.append(f"{1000 * statistics.median(seconds):.1f} ({statistics.median(ratios):.2f})")
-        print(f"| latency | {name} | {form} | {batch} | {' | '.join(cells)} | {len(seconds)} rounds |", flush=True)
+def latency_rows(name: str, clean: Classifier, shape: tuple[int, ...], asked: argparse.Namespace, store: Store) -> None:
+    """One row a form and batch size: ms of the original and of each branch's composite, and times the original's."""
+    for form in ["pytorch", *(form for form in asked.forms if form != "bundle")]:
+        runs: dict[str, Callable[[torch.Tensor], object]] = {}
+
+        def row(form: str, batch: int, runs: dict[str, Callable[[torch.Tensor], object]]) -> str:
+            if not runs:
+                for branch in ("", *asked.branches):
+                    model = composite(clean, shape, "mixed" if branch else "clean", branch or "full", rank=_RANK)
+                    runs[branch or "original"] = timed_form(model, form)[0]
+            inputs = torch.rand((batch, *shape), generator=torch.Generator().manual_seed(batch))
+            taken = rounds(runs, inputs, time.process_time)
+            cells = []
+            for seconds in taken.values():
+                ratios = [one / other for one, other in zip(seconds, taken["original"], strict=True)]
+                cells.append(f"{1000 * statistics.median(seconds):.1f} ({statistics.median(ratios):.2f})")
+            return f"| {name} | {form} | {batch} | {' | '.join(cells)} | {len(seconds)} rounds |"
+
+        for batch in asked.batches:
+            key = f"latency {name} {shape} {form} {batch} {' '.join(asked.branches)}"
+            store.row(key, lambda form=form, batch=batch, runs=runs: row(form, batch, runs))
 
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    parser = argparse.ArgumentParser()
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("network", choices=["effnet", "resnet", "densenet"])
     parser.add_argument("modes", nargs="*")
     parser.add_argument("--forms", nargs="+", default=list(FORMS))
     parser.add_argument("--branches", nargs="+", default=list(BRANCHES))
-    parser.add_argument("--no-latency", dest="latency", action="store_false")
+    parser.add_argument("--latency", action="store_true")
+    parser.add_argument("--size", type=int, help="pixels or voxels a side")
+    parser.add_argument("--batches", type=int, nargs="+", default=[1, 16])
+    parser.add_argument("--store", type=Path, help="file of rows that were measured")
     told = parser.parse_args()
-    made_of = {
-        "effnet": ("EfficientNet-Lite0", efficientnet),
-        "resnet": ("ResNet-18", resnet),
-        "densenet": ("DenseNet-121 3D", densenet),
-    }
+    title, network, side = {
+        "effnet": ("EfficientNet-Lite0", efficientnet, 128 if told.latency else 64),
+        "resnet": ("ResNet-18", resnet, 112),
+        "densenet": ("DenseNet-121 3D", densenet, 32),
+    }[told.network]
     with tempfile.TemporaryDirectory() as temporary:
-        title, network = made_of[told.network]
-        measured(title, *network(Path(temporary)), told)
+        made_of = network(Path(temporary), told.size or side)
+        (latency_rows if told.latency else parity_rows)(title, *made_of, told, Store(told.store))

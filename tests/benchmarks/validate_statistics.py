@@ -4,7 +4,8 @@
 
 replaces the tables of `docs/validation-of-statistics.md`, which explains them, and prints how far it is. It takes some
 minutes on one core. What a cell came to is kept in `--store`, under the digest of the code that it depends on: a run
-that was stopped goes on where it was, and a changed method is simulated anew. `--scale 0.1` takes a tenth of the runs;
+that was stopped goes on where it was, and a changed method is simulated anew. `--only grades kappa` makes these tables
+and their rows of the summary. `--scale 0.1` takes a tenth of the runs;
 the page is then left alone and the tables are printed.
 """
 
@@ -59,7 +60,14 @@ class Store:
 def code_digest() -> str:
     """Of the statistics and of what simulates them."""
     folders = (Path(medharden.stats.__file__).parent, Path(__file__).parent)
-    wanted = ("many_runs", "simulated_cases", "validation_errors", "validation_power", "validation_further")
+    wanted = (
+        "graded_remedies",
+        "many_runs",
+        "simulated_cases",
+        "validation_errors",
+        "validation_power",
+        "validation_further",
+    )
     files = [*sorted(folders[0].glob("*.py")), *(folders[1] / f"{name}.py" for name in wanted)]
     return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:16]
 
@@ -87,17 +95,26 @@ def summary(noted: dict[str, dict[str, float]]) -> Rows:
     return rows
 
 
+def kept_rows(page: str, new: Rows) -> Rows:
+    """The summary with the new rows in their places; of endpoints that were not simulated now the page's stay."""
+    there = page.split("<!-- summary -->\n")[1].split("<!-- end of summary -->")[0]
+    lines = [line.strip("| ").split(" | ") for line in there.splitlines() if line.startswith("| ")]
+    rows = {row[0]: row for row in lines[2:]} | {row[0]: row for row in new[1:]}
+    return [new[0], *rows.values()]
+
+
 def main() -> None:
     """Computes all tables, each cell from its own seed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--scale", type=float, default=1.0, help="share of the runs")
-    parser.add_argument("--only", choices=sorted(TABLES), help="one table alone")
+    parser.add_argument("--only", choices=sorted(TABLES), nargs="+", help="these tables alone")
     parser.add_argument("--store", type=Path, default=STORE, help="where cells are kept, and taken from")
     arguments = parser.parse_args()
     cells = Store(arguments.store)
-    made = {**TABLES, "summary": lambda cells, _: iter([summary(cells.noted)])}
+    page = PAGE.read_text(encoding="utf-8")
+    made = {**TABLES, "summary": lambda cells, _: iter([kept_rows(page, summary(cells.noted))])}
     for name, make in made.items():
-        if arguments.only not in (None, name):
+        if arguments.only is not None and name not in (*arguments.only, "summary"):
             continue
         begun = time.monotonic()
         tables = "\n\n".join(map(markdown, make(cells, arguments.scale)))

@@ -20,6 +20,7 @@ from medharden.stats import (
 Draw = np.random.Generator
 
 __all__ = [
+    "graded_draw",
     "graded_error",
     "graded_truth",
     "grades_table",
@@ -152,11 +153,13 @@ def groups_table(cells: Cells, scale: float) -> Iterator[Rows]:
     yield rows
 
 
-def graded_draw(rng: Draw, patients: int, each: int, grades: int, related: float) -> tuple[np.ndarray, np.ndarray]:
+def graded_draw(
+    rng: Draw, patients: int, each: int, grades: int, related: float, noise_of_new: float = 0.75
+) -> tuple[np.ndarray, np.ndarray]:
     """(2, patients * each) grades answered by the old and by a worse new model, and the true ones.
 
     A case's severity is normal, its true grade a band of it; answers are bands of the severity with noise of .45 and
-    .75, of which half is common to both models, and `related` of a patient's own.
+    `noise_of_new`, of which half is common to both models, and `related` of a patient's own.
     """
     edges = norm.ppf(np.arange(1, grades) / grades)
     shape = (patients, each)
@@ -164,7 +167,7 @@ def graded_draw(rng: Draw, patients: int, each: int, grades: int, related: float
     severity = severity if each > 1 else rng.normal(size=shape)
     common = np.sqrt(related) * rng.normal(size=(patients, 1)) + np.sqrt(1.0 - related) * rng.normal(size=shape)
     noise = (common + rng.normal(size=(2, *shape))) / np.sqrt(2.0)
-    seen = severity + noise * np.array([0.45, 0.75])[:, None, None]
+    seen = severity + noise * np.array([0.45, noise_of_new])[:, None, None]
     return np.digitize(seen, edges).reshape(2, -1), np.digitize(severity, edges).ravel()
 
 

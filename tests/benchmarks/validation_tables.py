@@ -6,6 +6,7 @@ import itertools
 from collections.abc import Callable, Iterator
 
 import numpy as np
+from graded_remedies import kappa_remedies_table
 from simulated_cases import Correlation
 from validation_cells import HIGH, Cells, Rows, figures, share, simulated, span
 from validation_errors import (
@@ -273,5 +274,6 @@ TABLES: dict[str, Callable[[Cells, float], Iterator[Rows]]] = {
     "operating": operating_table,
     "groups": groups_table,
     "grades": grades_table,
+    "kappa": kappa_remedies_table,
     "power": power_table,
 }

@@ -108,6 +108,22 @@ def test_nifti_is_scaled_and_turned_to_canonical_axes(tmp_path, name):
     assert (image.window.low, image.window.high) == (-32768 * 2.0 - 5, 32767 * 2.0 - 5)
 
 
+@pytest.mark.parametrize("shape", [(5, 7), (5, 7, 1), (5, 7, 1, 1)])
+def test_a_nifti_of_one_slice_is_a_picture_whose_rows_run_along_the_first_axis_as_it_lies(tmp_path, shape):
+    values = np.arange(35, dtype=np.int16).reshape(5, 7)
+    path = nifti(tmp_path / "a.nii.gz", values.reshape(shape), np.diag([-1.0, -1, 2, 1]))
+    image = read(path, dims=2)
+    np.testing.assert_array_equal(image.values[0], values.T)
+    assert image.affine is None
+    if len(shape) > 2:  # which a protocol of volumes may mean as well
+        assert read(path, dims=3).values.shape == (1, 5, 7, 1)
+    else:
+        with pytest.raises(DataError, match=r"single image.*input\.dims: 2"):
+            read(path, dims=3)
+    with pytest.raises(DataError, match=r"is a volume.*input\.dims: 3"):
+        read(nifti(tmp_path / "b.nii", np.ones((5, 7, 2), np.int16)), dims=2)
+
+
 def test_nifti_display_window_is_the_files_own(tmp_path):
     path = nifti(tmp_path / "a.nii", np.arange(8, dtype=np.float32).reshape(2, 2, 2), cal_min=1, cal_max=5)
     assert (read(path, 3).window.low, read(path, 3).window.high, read(path, 3).windows) == (1, 5, 1)

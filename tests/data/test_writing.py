@@ -287,6 +287,22 @@ def test_what_can_not_be_written_back_is_refused_with_its_reason(tmp_path, field
 # --- NIfTI and pictures ------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("shape", [(6, 9), (6, 9, 1)])
+def test_a_slice_comes_back_as_it_was_written_in_the_shape_of_its_file(tmp_path, shape):
+    path, written = tmp_path / "a.nii", tmp_path / "b.nii.gz"
+    values = np.random.default_rng(2).integers(-90, 90, shape).astype(np.int16)
+    nib.save(nib.Nifti1Image(values, np.diag([-0.5, 0.5, 2, 1])), path)
+    with quiet_readers(), Room().file() as hold:
+        stored_values = nifti_values(path, hold, 2)
+        changed = moved(stored_values, 3)
+        written.write_bytes(nifti_bytes(path, changed, hold))
+    np.testing.assert_array_equal(read_back(written, 2).values, changed)
+    again = nib.load(written)
+    assert again.shape == shape
+    np.testing.assert_array_equal(np.asarray(again.dataobj).reshape(6, 9), changed[0].T)
+    np.testing.assert_array_equal(again.affine, nib.load(path).affine)
+
+
 @pytest.mark.parametrize("order", ["<", ">"])
 @pytest.mark.parametrize("kind", [nib.Nifti1Image, nib.Nifti2Image])
 def test_a_volume_comes_back_in_its_own_orientation_scaling_and_type(tmp_path, kind, order):

@@ -149,6 +149,14 @@ def test_no_path_of_this_machine_is_in_a_file(exported: Exported, form: str) -> 
         assert b"site-packages" not in part
 
 
+@pytest.mark.parametrize("quantise", ["", "fp16"])
+def test_a_script_adds_updates_up_when_it_is_loaded_and_at_no_pass(exported: Exported, quantise: str) -> None:
+    script = torch.jit.load(io.BytesIO(exported("torchscript", "mixed", "lora", quantise)[1]))
+    steps = [node.kind() for node in script.inlined_graph.nodes()]
+    assert not {"aten::addmm", "aten::mm", "aten::matmul"} & set(steps[: steps.index("aten::batch_norm")])
+    assert not [step for step in steps if step == "aten::addmm"]
+
+
 def stored_and_convolutions(form: str, data: bytes) -> tuple[int, int]:
     """Bytes of weights in a file, and how many convolutions its graph computes."""
     import onnx
@@ -173,7 +181,7 @@ def test_what_both_paths_share_is_stored_and_computed_once(exported: Exported, f
         stored_and_convolutions(form, exported(form, mode, branch)[1])
         for mode, branch in (("clean", "full"), ("mixed", "full"), ("mixed", "norm"), ("mixed", "lora"))
     )
-    assert norm < 1.2 * alone < lora < 1.45 * alone < 1.8 * alone < full
+    assert alone < norm < lora < 1.2 * alone < 1.8 * alone < full
     assert (single, four, three, five) == (2, 4, 3, 5)
 
 

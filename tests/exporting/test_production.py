@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
+import os
 import re
+import shutil
 import subprocess
 import sys
+from importlib import metadata
 from pathlib import Path
 
 import numpy as np
 import onnxruntime
 import pytest
+import torch
 from command import assert_clear, environment, medharden
 from conftest import ROOT
+from deployable import composite, tiny_classifier
 from released_runs import Released, released_once
 from tiny import ARCH
 
 from medharden.exporting import export
+from medharden.exporting.run import made as made_form
 from medharden.exporting.timing import TIMED
 from medharden.models import load_hardened
 
@@ -33,10 +40,10 @@ def artefact(made: Released) -> Path:
     return export(load_hardened(made.run, arch=ARCH), made.run, to="onnx")[0]
 
 
-def snippet(language: str) -> str:
-    found = re.search(rf"```{language}\n(.*?)```", PAGE, re.S)
+def snippet(language: str, holding: str = "") -> str:
+    found = [code for code in re.findall(rf"```{language}\n(.*?)```", PAGE, re.S) if holding in code]
     assert found
-    return found[1]
+    return found[0]
 
 
 def test_the_snippet_for_onnx_runtime_prints_the_answers_of_the_run(
@@ -57,6 +64,73 @@ def test_the_snippet_for_onnx_runtime_prints_the_answers_of_the_run(
     model = load_hardened(made.run, arch=ARCH)
     expected = (model.assess(inputs).logits + model.decision_bias).argmax(1).tolist()
     assert [int(line.split()[0]) for line in done.stdout.splitlines()] == expected
+
+
+HEADERS = [Path(p) for p in (os.environ.get("ONNXRUNTIME_INCLUDE", ""), "/usr/include/onnxruntime") if p]
+FOUND = [place for place in HEADERS if (place / "onnxruntime_cxx_api.h").is_file()]
+
+
+@pytest.mark.skipif(not FOUND or not shutil.which("g++"), reason="needs g++ and ONNX Runtime's headers")
+def test_the_program_in_cpp_prints_the_answers_of_the_run(made: Released, artefact: Path, tmp_path: Path) -> None:
+    (tmp_path / "answer.cpp").write_text(snippet("cpp"))
+    (library,) = (Path(onnxruntime.__file__).parent / "capi").glob("libonnxruntime.so.*")
+    (command,) = re.findall(r"^    (cp LIB/.*\n    g\+\+ .*)$", PAGE, re.M)
+    command = command.replace("INCLUDE", str(FOUND[0]))
+    command = re.sub(r"LIB/\S+", str(library), command)
+    subprocess.run(["sh", "-ec", command], cwd=tmp_path, check=True, timeout=300)
+    inputs, _ = made.cohort.batch(made.cohort.indices("test")[:6])
+    model, said = load_hardened(made.run, arch=ARCH), []
+    for case in inputs:
+        case.numpy().tofile(tmp_path / "case.f32")
+        done = subprocess.run(
+            [tmp_path / "answer", artefact, tmp_path / "case.f32"],
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=True,
+        )
+        said.append(done.stdout.strip())
+    assessed = model.assess(inputs)
+    answers = (assessed.logits + model.decision_bias).argmax(1).tolist()
+    assert said == [f"{a}{' look at it' * r}" for a, r in zip(answers, assessed.referred.tolist(), strict=True)]
+    (tmp_path / "case.f32").write_bytes(b"short")
+    assert subprocess.run([tmp_path / "answer", artefact, tmp_path / "case.f32"], timeout=60).returncode == 1
+
+
+def test_the_snippet_for_a_program_computes_what_is_constant_once(tmp_path: Path) -> None:
+    model = composite(tiny_classifier(tmp_path), (1, 16, 16), "mixed", "lora")
+    (tmp_path / "hardened.pt2").write_bytes(made_form(model, "pt2", "", {})[0][""])
+    told = {"before": torch.export.load(tmp_path / "hardened.pt2").module()}
+    code = snippet("python", "constant_fold").replace('"hardened.pt2"', repr(str(tmp_path / "hardened.pt2")))
+    exec(code, told)
+    products = [[node for node in told[name].graph.nodes if "mm" in str(node.target)] for name in ("before", "program")]
+    assert len(products[0]) > len(products[1]) == 0
+    inputs = torch.rand(3, 1, 16, 16)
+    assert torch.equal(told["program"](inputs)["logits"], told["before"](inputs)["logits"])
+
+
+def test_the_configuration_for_triton_is_one_by_its_own_schema(artefact: Path) -> None:
+    """Of `tritonclient` the schema alone is loaded: the rest of it wants gRPC."""
+    from google.protobuf import text_format
+
+    files = metadata.files("tritonclient") or []
+    place = next(file for file in files if file.parts[-2:] == ("grpc", "model_config_pb2.py"))
+    spec = importlib.util.spec_from_file_location("model_config_pb2", place.locate())
+    assert spec
+    assert spec.loader
+    schema = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(schema)
+    config = text_format.Parse(snippet("protobuf"), schema.ModelConfig())
+    session = onnxruntime.InferenceSession(artefact)
+    assert [part.name for part in config.output] == [part.name for part in session.get_outputs()]
+    for part, given in zip(
+        [*config.input, *config.output], [*session.get_inputs(), *session.get_outputs()], strict=True
+    ):
+        # an axis of cases stands before; what has no other is one number a case to Triton
+        axes = list(part.reshape.shape) if part.HasField("reshape") else list(part.dims)
+        assert len(axes) == len(given.shape) - 1, part.name
+    with pytest.raises(text_format.ParseError):
+        text_format.Parse(snippet("protobuf").replace("max_batch_size", "max_batch"), schema.ModelConfig())
 
 
 def test_names_and_types_of_the_page_are_those_of_an_exported_model(artefact: Path) -> None:

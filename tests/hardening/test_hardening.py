@@ -575,6 +575,7 @@ def test_a_low_rank_branch_is_trained_stored_and_loaded(tmp_path: Path, cohort: 
     fields["hardening"] |= {"branch": "lora", "rank": 2}
     record = harden(original, cohort, type(protocol).model_validate(fields), tmp_path)
     assert record.branch.form == "lora"
+    assert record.branch.ranks == (1, 1), "of the protocol's 2, an update of these small layers may take 1"
     assert record.branch.stored_parameters == record.branch.trained_parameters < original.record.parameters / 4
     assert (tmp_path / "hardened.safetensors").stat().st_size < 4 * 1.4 * original.record.parameters + 4096  # its names
     back = load_hardened(tmp_path, arch="python:foreign_networks:TinyNet")

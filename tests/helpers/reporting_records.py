@@ -76,7 +76,7 @@ def make_run(
         cases=cases,
         split="test",
         classes=classes,
-        threat="linf, eps 0.00784 of the input range",
+        threat="linf, eps 2 (1/255) = 0.0078431 of the input range [0, 1]",
         decision_threshold="argmax",
         subjects=tuple(_outcome(name, s, table) for name, s in table.subjects.items()),
         identity=Identity("file", state_equal=True, logits_equal=True, max_abs_difference=0.0, cases=len(table.case)),

@@ -92,7 +92,16 @@ def test_every_module_that_is_imported_comes_with_the_extra_that_is_said() -> No
                 extra = next(
                     (
                         name
-                        for name in ("report", "harden", "export", "dicomweb", "jpeg12", "track")
+                        for name in (
+                            "report",
+                            "harden",
+                            "export",
+                            "dicomweb",
+                            "jpeg12",
+                            "onnx",
+                            "track",
+                            "transformers",
+                        )
                         if module in EXTRAS[name]
                     ),
                     "gate",

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import warnings
 from pathlib import Path
 from typing import Any
 
+import nibabel as nib
 import numpy as np
 import pytest
 import torch
@@ -14,6 +14,7 @@ from data_helpers import dicom
 from monai.bundle import ConfigParser
 from PIL import Image
 from torch import nn
+from zoo_bundles import BODY, BREAST, KEYS, resized, save_bundle
 
 from medharden.audit import canonical_json
 from medharden.data.formats.files import read_file
@@ -29,47 +30,9 @@ from medharden.models import (
     load_hardened,
 )
 from medharden.models.bundles import bundle_inputs
-from medharden.models.timm_import import monai_networks
 from medharden.protocol import Input, ModelSpec
 from medharden.record import FusionRecord
 
-KEYS = {"keys": "image"}
-BREAST = {
-    "network_def": {
-        "_target_": "TorchVisionFCModel",
-        "model_name": "inception_v3",
-        "aux_logits": False,
-        "num_classes": "@num_classes",
-        "in_channels": 2048,
-        "use_conv": False,
-        "pool": "",
-        "init_weights": False,
-    },
-    "num_classes": 4,
-    "preprocessing": {
-        "_target_": "Compose",
-        "transforms": [
-            {"_target_": "LoadImaged", **KEYS},
-            {"_target_": "EnsureChannelFirstd", **KEYS},
-            {"_target_": "ScaleIntensityd", **KEYS, "minv": 0.0, "maxv": 1.0},
-            {"_target_": "Resized", **KEYS, "spatial_size": [299, 299]},
-        ],
-    },
-}
-BODY = {
-    "network_def": {"_target_": "SEResNet50", "spatial_dims": 2, "in_channels": 3, "num_classes": 2},
-    "preprocessing": {
-        "_target_": "Compose",
-        "transforms": [
-            {"_target_": "LoadImaged", **KEYS},
-            {"_target_": "EnsureChannelFirstd", **KEYS},
-            {"_target_": "Resized", **KEYS, "spatial_size": [256, 256], "mode": "bilinear"},
-            {"_target_": "CastToTyped", **KEYS, "dtype": "$torch.float32"},
-            {"_target_": "NormalizeIntensityd", **KEYS, "nonzero": True, "channel_wise": True},
-            {"_target_": "EnsureTyped", **KEYS},
-        ],
-    },
-}
 BRAIN = {
     "network_def": {
         "_target_": "DenseNet",
@@ -93,22 +56,6 @@ BRAIN = {
         ],
     },
 }
-
-
-def network_of(config: dict[str, Any]) -> nn.Module:
-    torch.manual_seed(0)
-    arguments = {k: 4 if v == "@num_classes" else v for k, v in config["network_def"].items() if k != "_target_"}
-    network: nn.Module = getattr(monai_networks(), config["network_def"]["_target_"])(**arguments)
-    return network.eval()
-
-
-def save_bundle(folder: Path, config: dict[str, Any]) -> tuple[Path, nn.Module]:
-    (folder / "configs").mkdir(parents=True)
-    (folder / "models").mkdir()
-    (folder / "configs" / "inference.json").write_text(json.dumps(config))
-    network = network_of(config)
-    torch.save(network.state_dict(), folder / "models" / "model.pt")
-    return folder, network
 
 
 def loaded(bundle: Path, dims: int) -> tuple[Classifier, Input]:
@@ -144,7 +91,10 @@ def pictures(folder: Path) -> list[Path]:
     Image.fromarray(colour[..., 0]).save(folder / "grey.png")
     Image.fromarray(colour).save(folder / "colour.jpg", quality=90)
     scan = dicom(folder / "scan.dcm", rng.integers(0, 4000, (70, 50)).astype(np.uint16))
-    return [folder / "colour.png", folder / "grey.png", folder / "colour.jpg", scan]
+    slice_ = rng.integers(0, 1500, (57, 71)).astype(np.int16)
+    slice_[30:, :20] = 0
+    nib.save(nib.Nifti1Image(slice_, np.diag([-0.7, 0.9, 3.0, 1.0])), folder / "slice.nii.gz")
+    return [folder / "colour.png", folder / "grey.png", folder / "colour.jpg", scan, folder / "slice.nii.gz"]
 
 
 @pytest.mark.parametrize("config", [BREAST, BODY], ids=["breast density", "endoscopic in-body"])
@@ -154,6 +104,21 @@ def test_a_zoo_bundle_answers_as_through_monai_s_own_pipeline(tmp_path: Path, co
     for file in pictures(tmp_path):
         difference = (theirs(config, network, file) - ours(model, spec, file)).abs().max()
         assert difference < 1e-4, (file.name, float(difference))
+
+
+@pytest.mark.parametrize(("config", "axis"), [(BREAST, 2), (BODY, -1)], ids=["breast density", "endoscopic in-body"])
+def test_a_slice_with_an_axis_of_one_behind_it_answers_as_where_the_bundle_takes_that_for_channels(
+    tmp_path: Path, config: dict[str, Any], axis: int
+) -> None:
+    config = resized(config, 80)
+    config["preprocessing"]["transforms"][1]["channel_dim"] = axis
+    bundle, network = save_bundle(tmp_path / "bundle", config)
+    model, spec = loaded(bundle, 2)
+    values = np.random.default_rng(4).integers(0, 900, (57, 71, 1)).astype(np.int16)
+    values[:9] = 0
+    nib.save(nib.Nifti1Image(values, np.diag([-0.7, -0.9, 3.0, 1.0])), tmp_path / "slice.nii")
+    difference = (theirs(config, network, tmp_path / "slice.nii") - ours(model, spec, tmp_path / "slice.nii")).abs()
+    assert difference.max() < 1e-4
 
 
 def test_a_volume_pipeline_answers_as_through_monai_s_own_on_pet(tmp_path: Path, test_data: Path) -> None:

@@ -111,6 +111,15 @@ def test_a_plain_state_dict_loads_under_a_named_architecture(tmp_path: Path, pre
 @pytest.mark.parametrize(
     ("name", "dims", "arguments"),
     [
+        ("SEResNet50", 2, {}),
+        ("SEResNet101", 2, {}),
+        ("SEResNext50", 2, {}),
+        ("SEResNet50", 3, {}),
+        ("DenseNet169", 2, {"init_features": 8, "growth_rate": 4}),
+        ("resnet10", 2, {}),
+        ("resnet50", 2, {"shortcut_type": "A", "bias_downsample": False}),
+        ("Classifier", 2, {"in_shape": [1, 32, 32], "channels": [4, 8], "strides": [2, 2]}),
+        ("EfficientNetBN", 3, {"model_name": "efficientnet-b0"}),
         ("DenseNet121", 2, {}),
         ("DenseNet121", 3, {"init_features": 8, "growth_rate": 4}),
         ("resnet18", 3, {}),
@@ -122,18 +131,28 @@ def test_monai_networks_load_in_two_and_three_dimensions(
 ) -> None:
     from monai.networks import nets
 
-    names = ("n_input_channels", "num_classes") if name == "resnet18" else ("in_channels", "out_channels")
-    if name == "EfficientNetBN":
-        names = ("in_channels", "num_classes")
-    extra = {"pretrained": False} if name == "EfficientNetBN" else {}
+    sizes: dict[str, object] = {"spatial_dims": dims, "in_channels": 1, "out_channels": 5}
+    if name.startswith("resnet"):
+        sizes = {"spatial_dims": dims, "n_input_channels": 1, "num_classes": 5}
+    elif name.startswith(("EfficientNet", "SE")):
+        sizes = {"spatial_dims": dims, "in_channels": 1, "num_classes": 5, "pretrained": False}
+    elif name == "Classifier":
+        sizes = {"classes": 5}
     torch.manual_seed(0)
-    network = getattr(nets, name)(spatial_dims=dims, **{names[0]: 1, names[1]: 5}, **arguments, **extra).eval()
+    network = getattr(nets, name)(**sizes, **arguments).eval()
     torch.save(network.state_dict(), tmp_path / "m.pth")
     spec = ModelSpec(arch=f"monai:{name}", arguments=arguments)
     model = load_classifier(tmp_path / "m.pth", spec=spec, dims=dims)
     assert (model.record.classes, model.record.channels, model.record.dims) == (5, 1, dims)
     inputs = torch.rand(1, 1, *(32,) * dims)
     assert torch.equal(model(inputs), network(inputs))
+
+
+@pytest.mark.parametrize("name", ["EfficientNetBNFeatures", "MILModel", "CellSamWrapper", "UNetty"])
+def test_networks_of_monai_that_classify_no_image_are_refused_by_name(tmp_path: Path, name: str) -> None:
+    torch.save({"a.weight": torch.zeros(2, 3)}, tmp_path / "m.pth")
+    with pytest.raises(ModelError, match=name):
+        load_classifier(tmp_path / "m.pth", arch=f"monai:{name}")
 
 
 def make_bundle(folder: Path, definition: dict[str, object], network: nn.Module) -> Path:

@@ -95,6 +95,26 @@ def bundle(folder: Path, *, transforms: list[dict[str, Any]] | None = None, dims
     return folder
 
 
+def transformers_model(folder: Path) -> Path:
+    """A small ViT in a folder of transformers."""
+    timm_module()
+    import transformers
+
+    config = transformers.ViTConfig(
+        hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32, image_size=32, patch_size=8,
+        id2label={0: "ill", 1: "well"},
+    )  # fmt: skip
+    torch.manual_seed(1)
+    transformers.ViTForImageClassification(config).save_pretrained(folder)
+    processor = {
+        "image_processor_type": "BitImageProcessor", "do_resize": True, "size": {"shortest_edge": 40}, "resample": 3,
+        "do_center_crop": True, "crop_size": {"height": 32, "width": 32}, "do_rescale": True, "do_normalize": True,
+        "image_mean": [0.4, 0.5, 0.6], "image_std": [0.2, 0.3, 0.2],
+    }  # fmt: skip
+    (folder / "preprocessor_config.json").write_text(json.dumps(processor))
+    return folder
+
+
 def _densenet(arguments: dict[str, Any]) -> torch.nn.Module:
     from medharden.models.timm_import import monai_networks
 
@@ -121,6 +141,43 @@ def test_a_model_that_is_fed_as_its_source_says_is_shown_to_be(tmp_path: Path, k
     assert shown.shown, shown
     assert (shown.cases, shown.changed, shown.step, shown.severity) == (3, 0, "", "info")
     assert "shown on 3 cases, against" in shown.sentence
+
+
+@pytest.mark.filterwarnings("ignore")  # transformers' own
+def test_an_image_processor_of_transformers_is_held_against_ours(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import medharden.data.view.spatial as module
+
+    protocol = protocol_of(TIMM.replace(", place: torchvision", ""))
+    model, data = loaded(transformers_model(tmp_path / "model"), protocol), data_in(tmp_path)
+    shown, _ = compared(model, data, protocol)
+    assert shown.shown, shown
+    assert "shown on 3 cases, against transformers' image processor" in shown.sentence
+    exact = module.resized_by_pillow
+    monkeypatch.setattr(module, "resized_by_pillow", lambda values, size, mode: exact(values, size, "box"))
+    assert not compared(model, data, protocol)[0].shown
+
+
+def test_transforms_of_torchvision_s_weights_are_held_against_ours(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import medharden.data.view.spatial as module
+
+    timm_module()
+    import torchvision.models as models
+
+    torch.manual_seed(1)
+    save_file(models.resnet18(num_classes=2).state_dict(), tmp_path / "model.safetensors")
+    text = TIMM.replace("[40, 40]", "[256, 256]").replace("[32, 32]", "[224, 224]").replace("bicubic", "bilinear")
+    protocol = protocol_of(text, arch="torchvision:resnet18.IMAGENET1K_V1")
+    model, data = loaded(tmp_path / "model.safetensors", protocol), data_in(tmp_path)
+    shown, _ = compared(model, data, protocol, cases=2)
+    assert shown.shown, shown
+    assert "against torchvision's weights.transforms" in shown.sentence
+    exact = module.resized_by_pillow
+    monkeypatch.setattr(module, "resized_by_pillow", lambda values, size, mode: exact(values, size, "box"))
+    assert not compared(model, data, protocol, cases=2)[0].shown
 
 
 @pytest.mark.parametrize(

@@ -205,12 +205,15 @@ def test_what_can_t_be_followed_is_refused_by_name(tmp_path: Path, config: dict[
 def test_a_folder_of_transformers_is_refused_by_name_with_the_way_round(tmp_path: Path) -> None:
     folder = saved(tmp_path / "m", "test_resnet", network_of("test_resnet"))
     config = {
-        "model_type": "vit",
-        "architectures": ["ViTForImageClassification"],
+        "model_type": "cvt",
+        "architectures": ["CvtForImageClassification"],
         "id2label": {"0": "ill", "1": "well"},
     }
     (folder / "config.json").write_text(json.dumps(config))
-    with pytest.raises(ModelError, match=r"vit, ViTForImageClassification.*python:MODULE:FUNCTION"):
+    with pytest.raises(ModelError, match=r"cvt, CvtForImageClassification.*python:MODULE:FUNCTION"):
+        load_classifier(folder, arch="timm:test_resnet")
+    (folder / "config.json").write_text(json.dumps(config | {"architectures": ["ViTForImageClassification"]}))
+    with pytest.raises(ModelError, match=r"is of transformers:ViTForImageClassification, and --arch of timm:test_res"):
         load_classifier(folder, arch="timm:test_resnet")
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterator
+from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +17,10 @@ from reporting_records import make_run, rewrite
 from medharden.audit import RunFiles
 from medharden.errors import ProtocolError
 from medharden.protocol import parse_protocol
-from medharden.record import AttackOutcome, Endpoint, Evaluation, GateDecision, HardenRecord, Identity, Verdict
+from medharden.record import AttackOutcome, Endpoint, Evaluation, Finding, GateDecision, HardenRecord, Identity, Verdict
 from medharden.reporting import render
 from medharden.reporting.matrix import ThreatRow, threat_matrix
+from medharden.reporting.numbers import percent
 from medharden.reporting.schemas import record_schemas
 from medharden.reporting.source import read_run
 
@@ -73,9 +76,39 @@ def read_run_evaluation(run: Path) -> Evaluation:
 
 
 def rewritten(subject: Any, outcome: AttackOutcome) -> Any:
-    from dataclasses import replace
-
     return replace(subject, attacks=(*subject.attacks, outcome))
+
+
+NUMBER = re.compile(r"(?<![\w.])[\d][\d,]*(?:\.\d+)?(%?)(?![\w-])")
+
+
+def untraced(row: ThreatRow) -> list[str]:
+    """Numbers in a row's cells that no value behind the row gives."""
+    values = [
+        float(e.value) for e in row.evidence if isinstance(e.value, int | float) and not isinstance(e.value, bool)
+    ]
+    texts = [e.value for e in row.evidence if isinstance(e.value, str)]
+    values += [float(found) for text in texts for found in re.findall(r"\d+(?:\.\d+)?", text)]
+    counts = [e.value for e in row.evidence if type(e.value) is int]
+    shares = {percent(v) for v in values if 0 <= v <= 1} | {
+        percent(a / b) for a in counts for b in counts if b >= a > 0
+    }
+    lost = []
+    for cell in (row.mitigation, row.test, row.result):
+        for text in texts:  # a name or a sentence of a record is its own evidence
+            cell = cell.replace(text, "")
+        for found in NUMBER.finditer(re.sub(r"[\[\]]", " ", cell)):
+            said = found[0].replace(",", "")
+            digits = len(said.replace(".", "").lstrip("0")) or 1
+            fits = (
+                f"{said[:-1]}%" in shares
+                if found[1]
+                else any(f"{v:.{digits}g}" == f"{float(said):.{digits}g}" for v in values)
+            )
+            # of limits in one pair of brackets only the last has its sign of per cent
+            if not fits and f"{said}%" not in shares:
+                lost.append(said)
+    return lost
 
 
 @pytest.mark.parametrize("fusion", ["mixed", "guarded"])
@@ -87,10 +120,69 @@ def test_every_number_of_a_cell_is_in_the_record_that_the_row_names(tmp_path: Pa
     for row in found.values():
         for e in row.evidence:
             assert resolved(run, e.file, e.field) == e.value, (row.threat, e)
-        counts = re.sub(r"\d[\d.,]*%( \[[^]]*\])?", "", row.result)  # a share and its limits follow from the counts
-        values = {str(e.value) for e in row.evidence} | {f"{e.value:g}" for e in row.evidence if type(e.value) is float}
-        named = {name for value in values for name in re.findall(r"\d[\d.]*", value)} | values
-        assert {n.rstrip(".") for n in re.findall(r"\d[\d.]*", counts)} <= named, row.threat
+        assert untraced(row) == [], row.threat
+    white = found["evasion_white_box"]
+    for cell, made_up in (("result", "77 of 600"), ("result", "12.3%"), ("test", "eps 9"), ("mitigation", "4 layers")):
+        assert untraced(replace(white, **{cell: f"{getattr(white, cell)} {made_up}"})), made_up
+
+
+def leaves(record: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[tuple[Any, ...], Any]]:
+    """Every value of a record that is no record itself, with the way to it."""
+    if is_dataclass(record) and not isinstance(record, type):
+        for field in fields(record):
+            yield from leaves(getattr(record, field.name), (*path, field.name))
+    elif isinstance(record, tuple):
+        for k, part in enumerate(record):
+            yield from leaves(part, (*path, k))
+    else:
+        yield path, record
+
+
+def put(record: Any, path: tuple[Any, ...], value: Any) -> Any:
+    """The record with another value there."""
+    if not path:
+        return value
+    first, *rest = path
+    if isinstance(first, int):
+        return (*record[:first], put(record[first], tuple(rest), value), *record[first + 1 :])
+    return replace(record, **{first: put(getattr(record, first), tuple(rest), value)})
+
+
+def another(value: Any) -> Any:
+    """A value of the same type."""
+    if isinstance(value, bool):
+        return not value
+    if isinstance(value, Verdict):
+        return Verdict.FAIL if value is not Verdict.FAIL else Verdict.PASS
+    if isinstance(value, str):
+        return f"{value} of another kind"
+    return value + 1 if isinstance(value, int) else value / 2 + 0.001
+
+
+@pytest.mark.parametrize("fusion", ["mixed", "guarded"])
+def test_no_cell_rests_on_a_value_that_its_row_does_not_name(tmp_path: Path, fusion: str) -> None:
+    """Whatever value of a record is changed: a row that says something else then names a value that changed too."""
+    run = make_run(tmp_path / "run", fusion=fusion)
+    with_square(run)
+    finding = Finding("attack.masked", "warning", "Gradients may be masked.")
+    rewrite(run, "evaluation.json", Evaluation, findings=(finding,))
+    rewrite(run, "gate.json", GateDecision, verdict=Verdict.INVALID)
+    records = read_run(RunFiles(run))
+    before, moved = {row.threat: row for row in threat_matrix(records)}, set()
+    for name in ("evaluation", "harden", "decision"):
+        for path, value in leaves(getattr(records, name)):
+            if not isinstance(value, bool | int | float | str):
+                continue
+            if path[-1] == "name" and path[0] == "subjects" and len(path) == 3:
+                continue  # what rows are looked up by
+            changed = replace(records, **{name: put(getattr(records, name), path, another(value))})
+            for row in threat_matrix(changed):
+                old = before.get(row.threat)
+                if old is None or old.evidence == row.evidence:
+                    assert old is None or row == old, (row.threat, name, path)
+                elif row != replace(old, evidence=row.evidence):
+                    moved.add(row.threat)
+    assert {"evasion_white_box", "evasion_queries", "masked_gradients", "tampering"} <= moved
 
 
 def test_a_changed_record_changes_its_cell(tmp_path: Path) -> None:

@@ -182,6 +182,33 @@ def test_simulated_pairs_have_the_difference_they_are_said_to_have(related: floa
     )
 
 
+def test_the_influences_of_resampled_patients_are_those_of_the_statistics() -> None:
+    from graded_remedies import _influences, _kappa, _sums, rare_draw
+
+    from medharden.stats import quadratic_kappa
+
+    rng = np.random.default_rng(2)
+    _, new, labels = rare_draw(rng, 40, 3, 0.3, 0.75, 0.05)
+    weights = np.stack([np.ones(40), rng.multinomial(40, np.full(40, 1 / 40))]).astype(float)
+    for row in weights:
+        drawn = np.repeat(np.arange(40), row.astype(int))
+        kappa, influences = quadratic_kappa(new[drawn].ravel(), labels[drawn].ravel(), 5)
+        assert float(_kappa(row @ _sums(new, labels))) == pytest.approx(kappa, abs=1e-12)
+        found = _influences(_sums(new, labels), row[None])[0][drawn]
+        assert found == pytest.approx(influences.reshape(-1, 3).sum(1) / (3 * len(drawn)), abs=1e-12)
+
+
+def test_rows_of_the_summary_that_were_not_made_now_stay_as_they_are(script: ModuleType) -> None:
+    page = PAGE.read_text(encoding="utf-8")
+    head = ["endpoint", "settings", "largest error", "where", ".015 to .030", "below .015"]
+    rows = script.kept_rows(page, [head, ["worst group", "9", ".099", "here", "0%", "0%"]])
+    changed = script.replaced(page, "summary", script.markdown(rows))
+    lines, were = changed.splitlines(), page.splitlines()
+    assert [new for new, old in zip(lines, were, strict=True) if new != old] == [
+        "| worst group | 9 | .099 | here | 0% | 0% |"
+    ]
+
+
 # --- the page ----------------------------------------------------------------------------------------------------
 
 

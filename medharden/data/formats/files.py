@@ -95,7 +95,7 @@ def read_case(files: Sequence[Path], spec: Input, hold: Hold) -> StoredImage:
     if len(files) == 2 and files[0].suffix.lower() == ".hdr":
         if not sniff(files[0]):
             raise DataError(_ANALYZE)
-        return _of_dims(read_nifti(files[0], hold, image=files[1]), spec.dims)
+        return _of_dims(read_nifti(files[0], hold, spec.dims, image=files[1]), spec.dims)
     return read_series(files, hold, spec.volume)
 
 
@@ -130,7 +130,7 @@ def read_file(
         raise DataError("is not a DICOM, NIfTI, PNG, JPEG or TIFF file")
     if kind == "dicom":
         return read_dicom(path, dims, hold, volume, frames)
-    return _of_dims(read_nifti(path, hold) if kind == "nifti" else read_picture(path, hold), dims)
+    return _of_dims(read_nifti(path, hold, dims) if kind == "nifti" else read_picture(path, hold), dims)
 
 
 def _of_dims(image: StoredImage, dims: int) -> StoredImage:

@@ -30,26 +30,29 @@ _GZIP = b"\x1f\x8b"
 _MOST_EXTENSIONS = 1000
 
 
-def read_nifti(path: Path, hold: Hold, *, image: Path | None = None) -> StoredImage:
-    """Decodes one volume in scaled units, reoriented to the closest canonical axes (RAS+).
+def read_nifti(path: Path, hold: Hold, dims: int = 3, *, image: Path | None = None) -> StoredImage:
+    """Decodes one volume in scaled units, reoriented to the closest canonical axes (RAS+), or one slice as it lies.
 
-    The axes (x, y, z), left to right, back to front and bottom to top, are taken as (D, H, W) in that order.
+    The axes (x, y, z), left to right, back to front and bottom to top, are taken as (D, H, W) in that order. Of a file
+    of one slice the first axis runs along a picture's rows: it is (H, W) of [y, x], and is not reoriented.
 
     Args:
         path: the file; of a pair, the header (`.hdr`).
         hold: the memory that it may take.
+        dims: spatial dimensions that are expected; of 2, a volume of a single slice is that slice.
         image: of a pair, the voxels (`.img`).
 
     Raises:
         DataError: with the reason alone: no volume, too large, cut off, damaged, longer than its header says.
     """
-    return open_nifti(path, hold, image=image)[0]
+    return open_nifti(path, hold, dims, image=image)[0]
 
 
 def open_nifti(
-    path: Path, hold: Hold, *, image: Path | None = None
+    path: Path, hold: Hold, dims: int = 3, *, image: Path | None = None
 ) -> tuple[StoredImage, nib.Nifti1Header, npt.NDArray[Any]]:
-    """The volume as `read_nifti` gives it, its header as it lies in the file, and the unscaled voxels (X, Y, Z).
+    """The volume as `read_nifti` gives it, its header as it lies in the file, and the unscaled voxels (X, Y, Z), or
+    (X, Y) of one slice.
 
     Raises:
         DataError: as `read_nifti`.
@@ -63,6 +66,8 @@ def open_nifti(
                 if head.pair:
                     raise DataError("is the header of a pair, whose image (.img) is not there")
                 header, stored = _volume(stream, hold, size, head)
+        if dims == 2 and stored.ndim == 3 and stored.shape[2] == 1:
+            stored = stored[..., 0]
         return _image(header, stored), header, stored
     except (*MALFORMED, HeaderDataError, ImageFileError, OrientationError) as error:
         raise DataError(f"can't be decoded as NIfTI: truncated or damaged ({type(error).__name__})") from None
@@ -126,8 +131,8 @@ def _volume(stream: IO[bytes], hold: Hold, size: int | None, head: _Head) -> tup
     shape = tuple(int(extent) for extent in header.get_data_shape())
     if len(shape) == 4 and shape[3] == 1:
         shape = shape[:3]
-    if len(shape) != 3:
-        raise DataError(f"has {len(shape)} axes of sizes {list(shape)}, expected one volume of three")
+    if len(shape) not in (2, 3):
+        raise DataError(f"has {len(shape)} axes of sizes {list(shape)}, expected a volume of three, or a slice of two")
     dtype = header.get_data_dtype()
     if dtype.kind not in "iuf":
         raise DataError("holds colour or complex values, expected one real value a voxel")
@@ -208,14 +213,16 @@ def _other_length(difference: int) -> str:
 def _image(header: nib.Nifti1Header, stored: npt.NDArray[Any]) -> StoredImage:
     slope, intercept = header.get_slope_inter()
     slope, intercept = 1.0 if slope is None else float(slope), 0.0 if intercept is None else float(intercept)
-    turn = io_orientation(header.get_best_affine())
-    oriented = apply_orientation(stored, turn)
-    affine = header.get_best_affine() @ inv_ornt_aff(turn, stored.shape)
+    oriented, affine = stored.T, None
+    if stored.ndim == 3:
+        turn = io_orientation(header.get_best_affine())
+        oriented = apply_orientation(stored, turn)
+        affine = _rows(header.get_best_affine() @ inv_ornt_aff(turn, stored.shape))
     values = np.empty(oriented.shape, dtype=np.float32)
     for part in slabs(oriented.shape):
         values[part] = oriented[part].astype(np.float64) * slope + intercept
     window, own = _window(header, stored.dtype, slope, intercept)
-    return StoredImage(values[None], window, "nifti", digest_array(stored), windows=int(own), affine=_rows(affine))
+    return StoredImage(values[None], window, "nifti", digest_array(stored), windows=int(own), affine=affine)
 
 
 def _rows(affine: npt.NDArray[np.float64]) -> tuple[tuple[float, ...], ...]:

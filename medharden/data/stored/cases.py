@@ -157,7 +157,7 @@ def _stored_values(listing: Listing, entry: Entry, dims: int, hold: Hold) -> Sto
     if kind == "dicom":
         return dicom_values(entry.path, dims, hold)
     if kind == "nifti":
-        return nifti_values(entry.path, hold)
+        return nifti_values(entry.path, hold, dims)
     return _picture_values(read_file(entry.path, dims, hold))
 
 
