@@ -7,7 +7,7 @@ from pathlib import Path
 
 from medharden.data.sources.datalist import image_column, read_datalist
 from medharden.data.sources.findings import FINDINGS_NAMES, has_finding_columns
-from medharden.data.sources.folder import SPLIT_NAMES
+from medharden.data.sources.folder import split_of
 from medharden.data.sources.labels import one_hot_columns, plain
 from medharden.delimited import BrokenRowError, delimited
 from medharden.errors import DataError, Problem
@@ -178,13 +178,13 @@ def splits_of(rows: dict[int, Row], roles: dict[str, str], columns: Columns) -> 
     """Row number to split; a column that names none of the splits (such as numbered folds) is an attribute."""
     if "split" not in roles:
         return {}
-    named = {number: SPLIT_NAMES.get(row[roles["split"]].lower(), "") for number, row in rows.items()}
+    named = {number: split_of(row[roles["split"]]) for number, row in rows.items()}
     if any(named.values()):
         unknown = sum(not split for split in named.values())
         if unknown:
             raise DataError(
                 f"{unknown} rows of the manifest name no split in {roles['split']!r}; expected train, val or test, "
-                "or validate, valid, dev, tune or holdout"
+                "or validate, valid, dev, tune or holdout; or name another column as columns.split"
             )
         return named
     if columns.split is not None:

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from medharden.data.sources.folder import SPLIT_NAMES
+from medharden.data.sources.folder import split_of
 from medharden.errors import DataError, Problem
 
 __all__ = ["image_column", "read_datalist"]
@@ -34,11 +34,19 @@ def read_datalist(path: Path) -> tuple[list[str], dict[int, Row], list[Problem]]
         content = json.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError, RecursionError) as error:
         raise DataError(f"the datalist can't be read as JSON ({type(error).__name__})") from None
-    lists = {
-        SPLIT_NAMES[key.lower()]: cases
-        for key, cases in (content.items() if isinstance(content, dict) else ())
-        if key.lower() in SPLIT_NAMES and isinstance(cases, list) and cases
-    }
+    lists: dict[str, list[Any]] = {}
+    others = 0
+    for key, cases in content.items() if isinstance(content, dict) else ():
+        if isinstance(cases, list) and split_of(key):
+            lists.setdefault(split_of(key), []).extend(cases)
+        elif isinstance(cases, list):
+            others += any(isinstance(case, dict) and "image" in case for case in cases)
+    lists = {split: cases for split, cases in lists.items() if cases}
+    if others:
+        raise DataError(
+            f"the datalist has {others} lists of cases under other names than training, validation and test; rename "
+            "them, or take them out"
+        )
     if not lists:
         raise DataError("the datalist has no list of cases; expected training, validation or test with objects in them")
     rows: dict[int, Row] = {}
