@@ -113,18 +113,6 @@ def test_the_pages_for_newcomers_run_as_they_stand(desk: Path) -> None:
         assert (desk / written).is_file()
 
 
-def test_the_pages_on_scaling_out_and_exporting_run_as_they_stand(desk: Path) -> None:
-    made = commands("tutorial-first-run.md")[1]
-    assert made[1:3] == ["protocol", "new"]
-    assert medharden(*made[1:], cwd=desk).returncode == 0
-    quicken(desk / "mine.yaml", QUICK)
-    file = "run/exports/hardened.UNGATED.int8.onnx"
-    also = {"--to": ("--ungated", "--to"), "run/exports/hardened.int8.onnx": (file,)}
-    assert follow(["howto-scale.md", "howto-export.md"], desk, QUICK, also) == 10
-    assert (desk / "run-2" / "gate.json").is_file()
-    assert (desk / file).is_file()
-
-
 def test_the_tutorial_on_volumes_runs_as_it_stands(export: Path) -> None:
     assert (
         follow(["tutorial-volumes.md"], export, QUICK.replace("min_steps: 1", "min_steps: 1, learning_rate: 1.0e-5"))
