@@ -20,8 +20,10 @@ from medharden.hardening.adversary import CarriedAdversary
 from medharden.hardening.augmentation import Changes, augment
 from medharden.hardening.baselines import FreeAdversary, FreshAdversary
 from medharden.hardening.margins import MarginAdversary
+from medharden.hardening.recomputing import recompute
 from medharden.models import Classifier, answered_rightly, divergence, probability_of_truth, task_loss
 from medharden.protocol import Hardening
+from medharden.record import Finding
 from medharden.shortage import no_memory
 from medharden.transfers import sent
 
@@ -52,6 +54,7 @@ class Steps:
 
     Attributes:
         passes: how many a step is made of in this process; more once memory was short.
+        recomputed: blocks of the branch that keep no inner values, since one case alone did not fit.
     """
 
     def __init__(
@@ -74,19 +77,31 @@ class Steps:
             device: where the branch is.
         """
         self.branch, self.adversary, self.settings, self.teacher = branch, adversary, settings, teacher
-        self.passes = 1
+        self.passes, self.recomputed = 1, 0
         self._type, self._kind = _TYPES.get(precision), torch.device(device).type
         self._scaler = torch.amp.GradScaler(self._kind, init_scale=_FIRST_SCALE) if precision == "fp16" else None
 
     def state(self) -> dict[str, Any]:
         """What a resumed run needs."""
-        return {"passes": self.passes, "scaler": self._scaler.state_dict() if self._scaler is not None else {}}
+        scaler = self._scaler.state_dict() if self._scaler is not None else {}
+        return {"passes": self.passes, "recomputed": self.recomputed > 0, "scaler": scaler}
 
     def restore(self, state: dict[str, Any]) -> None:
         """Takes back what `state` gave."""
         self.passes = state["passes"]
+        if state["recomputed"] and not self.recomputed:
+            self.recomputed = recompute(self.branch)
         if self._scaler is not None and state["scaler"]:
             self._scaler.load_state_dict(state["scaler"])
+
+    def findings(self) -> list[Finding]:
+        """Whether memory was short, in any process."""
+        passes, recomputed = max(ranks.heard(self.passes)), max(ranks.heard(self.recomputed))
+        if passes == 1 and not recomputed:
+            return []
+        message = f"Memory was short: steps were taken in up to {passes} passes a process, with the same cases"
+        message += f"; {recomputed} blocks of the branch computed their inner values twice" if recomputed else ""
+        return [Finding("hardening.smaller_passes", "info", f"{message}.")]
 
     def take(
         self,
@@ -235,14 +250,18 @@ class Steps:
         return nullcontext() if self._type is None else torch.autocast(self._kind, self._type)
 
     def _shorten(self, inputs: Tensor, said: str) -> None:
-        """Twice as many passes, unless each has one case already.
+        """Twice as many passes; where each has one case already, blocks that compute their inner values again.
 
         Raises:
-            HardeningError: it has.
+            HardeningError: they do so already, or the network has no blocks.
         """
         if self._kind == "cuda":
             torch.cuda.empty_cache()
         if self.passes >= len(inputs) or not self.adversary.divisible:
+            if not self.recomputed:
+                self.recomputed = recompute(self.branch)
+                if self.recomputed:
+                    return
             shape, cases = "x".join(map(str, inputs.shape[1:])), -(-len(inputs) // self.passes)
             raise HardeningError(
                 f"out of memory in a pass of {cases} case(s) of {shape} values, the least that can be tried: {said}; "

@@ -25,6 +25,7 @@ from medharden.hardening.branch import merge, trained_state
 from medharden.hardening.margins import MarginAdversary
 from medharden.hardening.perturbations import PerturbationFiles, TwoFiles
 from medharden.hardening.probe import Probe, ProbeResult, collapsed
+from medharden.hardening.recomputing import keep_all
 from medharden.hardening.schedule import epochs_and_batches, learning_rate, radius_share
 from medharden.hardening.state import EpochState, StepsSeen
 from medharden.hardening.stepping import Adversary, Steps
@@ -316,10 +317,7 @@ class BranchTraining:
             names = ", ".join(self.cohort.classes[k] for k in self.state.best_constant)
             message = f"The robust branch answers these findings alike for every validation case: {names}."
             self.state.findings.append(Finding("hardening.constant_findings", "warning", message))
-        passes = max(ranks.heard(self.steps.passes))
-        if passes > 1:
-            message = f"Memory was short: steps were taken in up to {passes} passes a process, with the same cases."
-            self.state.findings.append(Finding("hardening.smaller_passes", "info", message))
+        self.state.findings += self.steps.findings()
         if not self.state.best_score[0]:
             self.state.findings.append(
                 Finding(
@@ -330,6 +328,7 @@ class BranchTraining:
                 )
             )
         self.load(self.state.best)
+        keep_all(self.branch)
         merge(self.branch)
         lay_out(self.branch, self.branch.record.dims, fast=False)
 

@@ -7,12 +7,13 @@ from pathlib import Path
 import pytest
 import torch
 from tiny import tiny_cohort, tiny_model, tiny_protocol
+from torch import nn
 
 from medharden.data import Cohort
 from medharden.errors import HardeningError, RunError
 from medharden.hardening import harden
-from medharden.models import Classifier, load_hardened
-from medharden.protocol import Protocol
+from medharden.models import Classifier, load_classifier, load_hardened
+from medharden.protocol import ModelSpec, Protocol
 
 
 def settings(**changed: object) -> Protocol:
@@ -96,6 +97,79 @@ def test_where_one_case_does_not_fit_the_numbers_are_said(
     ):
         harden(original, cohort, settings(), tmp_path)
     assert tried == [25, 12, 6, 3, 1, 1]
+
+
+def blocks_of(dims: int) -> tuple[nn.Module, int]:
+    """A network that teams use, and how many blocks it has."""
+    from monai.networks.nets import DenseNet, resnet18
+
+    torch.manual_seed(0)
+    if dims == 3:
+        return DenseNet(3, 1, 2, init_features=8, growth_rate=4, block_config=(6, 6), bn_size=2).eval(), 3
+    return resnet18(spatial_dims=2, n_input_channels=1, num_classes=2).eval(), 8
+
+
+@pytest.mark.parametrize("dims", [2, 3])
+def test_what_blocks_compute_twice_has_the_same_gradients_and_keeps_less(dims: int) -> None:
+    from medharden.hardening.recomputing import keep_all, recompute
+
+    network, expected = blocks_of(dims)
+    inputs = torch.rand(2, 1, *[32] * dims, generator=torch.Generator().manual_seed(1))
+
+    def gradients() -> tuple[list[torch.Tensor], int]:
+        kept = []
+        given = inputs.clone().requires_grad_(True)
+        network.zero_grad()
+        with torch.autograd.graph.saved_tensors_hooks(lambda t: (kept.append(t.numel()), t)[1], lambda t: t):
+            loss = network(given).square().sum()
+        held = sum(kept)
+        loss.backward()
+        return [given.grad, *(p.grad.clone() for p in network.parameters())], held
+
+    whole, all_kept = gradients()
+    names = list(network.state_dict())
+    assert recompute(network) == expected
+    again, kept = gradients()
+    assert all(torch.equal(a, b) for a, b in zip(whole, again, strict=True))
+    assert kept < 0.6 * all_kept
+    assert list(network.state_dict()) == names
+    keep_all(network)
+    assert gradients()[1] == all_kept
+
+
+def test_where_one_case_does_not_fit_blocks_compute_twice_also_after_an_interruption(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from medharden.hardening import recomputing, stepping
+
+    protocol = settings(epochs=2)
+    cohort, network = tiny_cohort(tmp_path, protocol), blocks_of(2)[0]
+    torch.save(network.state_dict(), tmp_path / "model.pt")
+    arch = ModelSpec(arch="monai:resnet18", arguments={"spatial_dims": 2, "n_input_channels": 1, "num_classes": 2})
+    original = load_classifier(tmp_path / "model.pt", spec=arch)
+    whole = stepping.augment
+
+    def augment(inputs, changes):
+        if len(inputs) > 1 or not recomputed:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+        return whole(inputs, changes)
+
+    recomputed = []
+    monkeypatch.setattr(stepping, "augment", augment)
+    monkeypatch.setattr(stepping, "recompute", lambda net: recomputed.append(1) or recomputing.recompute(net))
+
+    def stop(stage: str, done: int, total: int) -> None:
+        if stage == "harden" and done >= 9:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        harden(original, cohort, protocol, tmp_path / "run", checkpoint_minutes=0, progress=stop)
+    record = harden(original, cohort, protocol, tmp_path / "run", checkpoint_minutes=0)
+    assert len(recomputed) == 2, "once a process"
+    said = [f.message for f in record.findings if f.code == "hardening.smaller_passes"]
+    assert len(said) == 1
+    assert "25 passes" in said[0]
+    assert "8 blocks" in said[0]
 
 
 def test_an_error_that_is_not_of_memory_is_not_tried_again(

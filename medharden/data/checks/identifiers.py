@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
-from medharden.data.sources.folder import SPLIT_NAMES, Entry, Listing
+from medharden.data.sources.folder import Entry, Listing, split_of
 from medharden.data.view.case import ReadCase
 from medharden.patients import patient_identity
 from medharden.protocol import Protocol
@@ -56,7 +56,7 @@ def _names_in_path(entry: Entry, classes: set[str]) -> Iterator[tuple[str, str]]
     yield "file name", path.name
     yield "file name", path.name.split(".")[0]
     for folder in path.parts[:-1]:
-        if folder not in classes and folder.lower() not in SPLIT_NAMES:
+        if folder not in classes and not split_of(folder):
             yield "folder", folder
 
 

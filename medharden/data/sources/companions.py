@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import PurePosixPath
@@ -15,8 +15,8 @@ from medharden.protocol import Cases
 __all__ = ["CompanionsError", "chosen", "refuse_companions", "refuse_folders_of_files"]
 
 _MASK = (
-    r"(?:masks?|seg|segs|segmentations?|segm|gt|ground[_-]?truths?|roi|rois|labelmaps?|annotations?|annots?|annotated|contours?|"
-    r"labels?|superpixels?|delineations?|lesions?mask)"
+    r"(?:masks?|seg|segs|segmentations?|segm|gt|ground[_ -]?truths?|roi|rois|labelmaps?|annotations?|annots?|annotated|"
+    r"contours?|labels?|superpixels?|delineations?|lesions?mask)"
 )
 _FOLDER = re.compile(rf"(?:[a-z0-9]+[_ -])*{_MASK}(?:[_ -](?:images?|png|\d+)|Tr|Ts|Val)?", re.IGNORECASE)
 _ENDING = re.compile(
@@ -36,8 +36,9 @@ _NUMBERED = re.compile(
     r"scans?|series|stud(?:y|ies)|ses|sessions?|visits?|views?)[_\- ]*\d+",
     re.IGNORECASE,
 )
+_PUT = re.compile(r"(?P<base>.*[a-z0-9)])(?P<mark>[_\-. ][a-z]{1,20})", re.DOTALL)
 _ENDINGS = re.compile(r"(\.nii)?\.[a-z0-9]{1,6}$", re.IGNORECASE)
-_SHOWN, _MOST_NAMED = 4, 20
+_SHOWN, _MOST_NAMED, _FEWEST_PUT = 4, 20, 3
 _MOST_HAVE = 0.9  # of the examinations
 
 
@@ -93,6 +94,12 @@ def refuse_folders_of_files(classes: Iterable[str], wanted: Sequence[str] | None
     names = sorted(set(classes))
     if set(names) == set(wanted or ()):
         return
+    if any(map(_IMAGES.fullmatch, names)) and not any(map(_FOLDER.fullmatch, names)):
+        raise DataError(
+            f"expected a folder for each class, found {names[:_MOST_NAMED]}: a folder of that name holds images, and "
+            "is no class. Give the folder in which the classes are, or a CSV with a path and a label column; where it "
+            "is a class after all, name it in task.classes"
+        )
     if len(names) > 1 and all(map(_NUMBERED.fullmatch, names)):
         raise DataError(
             f"expected a folder for each class, found {len(names)} folders that are numbered as parts of an archive or "
@@ -170,8 +177,21 @@ def _masks(cases: Iterable[tuple[str, str]]) -> list[_Kind]:
         else:
             if _BARE.fullmatch(stem) and len(beside) > 1:
                 marks[f"{stem.lower()}.*"] += 1
+    for mark, n in _put_to_names(stems).items():
+        marks.setdefault(mark, n)
     kinds = [_Kind(n, f"a folder {name!r}", f"*/{name}/*") for name, n in folders.most_common(_SHOWN)]
     return kinds + [_Kind(n, f"a name of the form {mark!r}", mark) for mark, n in marks.most_common(_SHOWN)]
+
+
+def _put_to_names(stems: Mapping[tuple[str, PurePosixPath], set[str]]) -> Counter[str]:
+    """Words that are put to the names of other files, whatever they say: `x_lesion`, always beside `x`, some times."""
+    beside, alone = Counter[str](), Counter[str]()
+    for names in stems.values():
+        for name in names:
+            found = _PUT.fullmatch(name)
+            if found is not None:
+                (beside if found["base"] in names else alone)[found["mark"]] += 1
+    return Counter({f"*{mark}.*": n for mark, n in beside.items() if n >= _FEWEST_PUT and not alone[mark]})
 
 
 def _has(beside: set[str], base: str, own: str) -> bool:

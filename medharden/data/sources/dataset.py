@@ -14,7 +14,7 @@ from torch import Tensor
 
 from medharden.data.formats.image import StoredImage, digest_array
 from medharden.data.sources.findings import FindingReader
-from medharden.data.sources.folder import SPLIT_NAMES, Entry
+from medharden.data.sources.folder import Entry, split_of
 from medharden.data.view.case import READY
 from medharden.errors import DataError, ProtocolError
 from medharden.foreign import place_of
@@ -220,8 +220,8 @@ def _patient(one: Any) -> str:
 def _split(one: Any) -> str:
     if one is None:
         return ""
-    name = SPLIT_NAMES.get(one.lower()) if isinstance(one, str) else None
-    if name is None:
+    name = split_of(one) if isinstance(one, str) else ""
+    if not name:
         raise DataError(f"splits: expected train, val or test for each item, found {_shown(one)}")
     return name
 

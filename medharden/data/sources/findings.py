@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from medharden.data.sources.labels import MISSING_WORDS, plain
+from medharden.data.sources.labels import is_missing, plain
 from medharden.errors import DataError
 from medharden.protocol import Task
 from medharden.record import Finding
@@ -21,10 +21,11 @@ __all__ += ["is_state", "lists_several", "unclear_words"]
 FINDINGS_NAMES = ("labels", "findings", "finding labels")
 """Headings, in small letters, of a column that lists the findings of a case."""
 
-_JOINERS = ("|", ";", ",", "/", "\n")
+_JOINERS = ("|", ";", ",", "/", "\n", "\t", "+", "&", " and ")
 _ANY_JOINER = re.compile(r"[|;,/+&\n\t\\]| and ")
 _WORDS = re.compile(r"[\W_]+")
-_LIST = re.compile(r"\[(.*)\]|\((.*)\)|\{(.*)\}", re.DOTALL)
+_LIST = re.compile(r"(?:array\()?\[(.*)\](?:, dtype=\w+\))?|\((.*)\)|\{(.*)\}", re.DOTALL)
+_PRINTED = re.compile(r"(['\"])\s+\1")  # as NumPy prints a list
 _QUOTES = " '\"`\u2018\u2019\u201c\u201d"
 NO_FINDING = ("no finding", "no findings", "normal", "no abnormality", "no abnormalities")
 _STATES = {"1": True, "1.0": True, "true": True, "0": False, "0.0": False, "false": False}
@@ -111,7 +112,7 @@ class FindingReader:
         if not any(part in self._known for part in parts):
             raise DataError(
                 f"none of the {len(cells)} cells that should list findings names one of task.classes; they hold "
-                f"{len(set(parts))} different names. Names are joined by one of | ; , / or written as a list, and "
+                f"{len(set(parts))} different names. Names are joined by one of | ; , / + & or written as a list, and "
                 "capitals don't count: is it the right column, and are these its findings?"
             )
 
@@ -123,7 +124,7 @@ class FindingReader:
         """
         whole = plain(text)
         names = [text] if whole in self._known else _parts(text, self._joiner or "|")
-        names = [name for name in names if plain(name) not in MISSING_WORDS or plain(name) in self._known]
+        names = [name for name in names if not is_missing(name) or plain(name) in self._known]
         if not names:
             if not self._known:
                 return Labelled((), (), "has no label")
@@ -155,7 +156,7 @@ class FindingReader:
     def _state(self, cell: str) -> bool | str:
         if cell in _STATES:
             return _STATES[cell]
-        return "uncertain" if cell in _UNCERTAIN else "missing" if cell in MISSING_WORDS else "neither 0 nor 1"
+        return "uncertain" if cell in _UNCERTAIN else "missing" if is_missing(cell) else "neither 0 nor 1"
 
     def _labelled(self, said: Mapping[str, bool | str]) -> Labelled:
         unclear = {name: state for name, state in said.items() if isinstance(state, str)}
@@ -221,8 +222,9 @@ def _parts(cell: str, joiner: str) -> list[str]:
     """The names in a cell, which may be a list as Python or JSON writes it."""
     found = _LIST.fullmatch(cell.strip())
     if found is not None:
-        cell, joiner = next(group for group in found.groups() if group is not None), ","
-    return [name for part in cell.split(joiner) if (name := part.strip(_QUOTES))]
+        inside = next(group for group in found.groups() if group is not None)
+        cell, joiner = _PRINTED.sub(r"\1,\1", inside), ","
+    return [name for part in cell.split(joiner) if (name := part.strip().strip(_QUOTES).strip())]
 
 
 def finding_names(cells: Mapping[str, int]) -> Counter[str]:
@@ -234,7 +236,7 @@ def finding_names(cells: Mapping[str, int]) -> Counter[str]:
     joiner = max(_JOINERS, key=lambda sign: sum(n for cell, n in cells.items() if sign in cell))
     names: Counter[str] = Counter()
     for cell, n in cells.items():
-        for name in {part for part in _parts(cell, joiner) if plain(part) not in (*NO_FINDING, *MISSING_WORDS)}:
+        for name in {part for part in _parts(cell, joiner) if plain(part) not in NO_FINDING and not is_missing(part)}:
             names[name] += n
     return names
 
@@ -247,7 +249,7 @@ def lists_several(names: Collection[str], wanted: Collection[str]) -> int:
         wanted: classes that the protocol names, which are none of these.
     """
     single = {plain(name) for name in names}
-    for joiner in (*_JOINERS, " and ", "+", "&"):
+    for joiner in _JOINERS:
         joined = [
             name for name in names if plain(name) not in {plain(w) for w in wanted} and _is_of(name, joiner, single)
         ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -19,21 +20,29 @@ from medharden.protocol import Protocol
 from medharden.record import Finding
 
 __all__ = [
-    "SPLIT_NAMES",
     "Entry",
     "Listing",
     "frame_suffix",
     "list_folder",
     "outside",
     "sorted_classes",
+    "split_of",
     "unchosen_files",
 ]
 
-SPLIT_NAMES = {
-    **dict.fromkeys(("train", "training"), "train"),
-    **dict.fromkeys(("val", "valid", "validate", "validation", "dev", "development", "tune", "tuning"), "val"),
-    **dict.fromkeys(("test", "testing", "holdout", "hold-out", "hold_out", "held-out"), "test"),
+_SPLIT_WORDS = {
+    **dict.fromkeys(("train", "training", "tr", "trn"), "train"),
+    **dict.fromkeys(("val", "valid", "validate", "validation", "dev", "development", "tune", "tuning", "va"), "val"),
+    **dict.fromkeys(("test", "testing", "holdout", "heldout", "ts", "te", "tst"), "test"),
 }
+_BESIDE_WORDS = re.compile(r"[\W_]+")
+_SET = re.compile(r"(?:set|split|data)$")
+
+
+def split_of(word: str) -> str:
+    """The split that a word names, as `Train`, `hold-out`, `test set` or `valset` do; "" where it names none."""
+    plain = _BESIDE_WORDS.sub("", word).casefold()
+    return _SPLIT_WORDS.get(plain) or _SPLIT_WORDS.get(_SET.sub("", plain), "")
 
 
 @dataclass(frozen=True)
@@ -129,13 +138,15 @@ def list_folder(root: Path, protocol: Protocol, name: Callable[[str], str]) -> L
         )
     back: list[Path] = []
     folders = _subfolders(root, root, back)
-    splits = [f for f in folders if f.name.lower() in SPLIT_NAMES]
+    splits = [f for f in folders if split_of(f.name)]
+    if {f.name for f in splits} == set(protocol.task.classes or ()):
+        splits = []
     if splits and len(splits) != len(folders):
         raise DataError(
             f"expected folders for splits or for classes, found both: {len(splits)} named as splits and "
             f"{len(folders) - len(splits)} others; move the others away or put every class below each split"
         )
-    places = [(SPLIT_NAMES[s.name.lower()], c) for s in splits for c in _subfolders(s, root, back)] if splits else []
+    places = [(split_of(s.name), c) for s in splits for c in _subfolders(s, root, back)] if splits else []
     places = places or [("", c) for c in folders if not splits]
     if not places:
         raise DataError(

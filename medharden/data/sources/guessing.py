@@ -8,7 +8,7 @@ from pathlib import Path
 
 from medharden.data.sources.columns import GUESSED, read_table
 from medharden.data.sources.findings import FINDINGS_NAMES, NO_FINDING, finding_names, is_state, lists_several
-from medharden.data.sources.labels import MISSING_WORDS, plain
+from medharden.data.sources.labels import is_missing, plain
 from medharden.errors import DataError
 from medharden.protocol import Protocol
 
@@ -46,7 +46,7 @@ def with_findings_of(source: Path, protocol: Protocol) -> Protocol | None:
 
 def _is_finding(cells: Counter[str]) -> bool:
     """Whether a column says of one finding whether it is there: 1 or 0, and maybe -1 or nothing."""
-    said = {cell for cell in cells if plain(cell) not in MISSING_WORDS}
+    said = {cell for cell in cells if not is_missing(cell)}
     return bool(said) and all(map(is_state, said)) and any(cell in cells for cell in ("1", "1.0", "True", "true"))
 
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 
-from medharden.data.sources.folder import SPLIT_NAMES, Entry
+from medharden.data.sources.folder import Entry, split_of
 from medharden.errors import DataError
 from medharden.protocol.sourcing import PATIENT
 
@@ -22,6 +22,7 @@ _NO_PATIENT = re.compile(
     re.IGNORECASE,
 )
 _LONG_NUMBER = 4
+_BEGINNING = re.compile(r"(?P<before>(?:[a-z]+[_\-])?)(?P<id>[a-z]*\d+)(?P<sign>[_\-])[a-z0-9][^/]*", re.IGNORECASE)
 _PREFIX = re.compile(r"((?:patient|person|subject|sub|pat|pid|case|p)[_\- ]?\d+)(?=[_\-. ])", re.IGNORECASE)
 
 
@@ -92,7 +93,8 @@ def seen_patients(texts: Sequence[tuple[int, str]], classes: Collection[str]) ->
     """
     places = [(row, PurePosixPath(text)) for row, text in texts]
     deepest = max((len(place.parts) - 1 for _, place in places), default=0)
-    apart = {name.casefold() for name in classes} | set(SPLIT_NAMES)
+    known = {name.casefold() for name in classes}
+    apart = known | {part.casefold() for _, place in places for part in place.parts[:-1] if split_of(part)}
     for depth in range(deepest):
         named = {
             row: (place.parts[depth], "/".join(p for p in place.parts[:depth] if p.casefold() not in apart))
@@ -135,9 +137,29 @@ def _plausible(found: SeenPatients, total: int) -> bool:
 def _by_file_name(places: Sequence[tuple[int, PurePosixPath]]) -> SeenPatients | None:
     named = {row: found for row, place in places if (found := _PREFIX.match(place.name)) is not None}
     if len(named) < _FEWEST:
-        return None
+        return _by_beginning(places)
     first = next(iter(named.values()))
     pattern = f"**/{_DIGITS.split(first[1])[0]}{PATIENT}{first.string[first.end()]}*"
     groups = {row: found[1].casefold() for row, found in named.items()}
     seen = SeenPatients(_DIGITS.sub("#", first[1]), pattern, groups)
+    return seen if _plausible(seen, len(places)) else None
+
+
+def _by_beginning(places: Sequence[tuple[int, PurePosixPath]]) -> SeenPatients | None:
+    """Names of one number that differ in their end alone: views, sides, visits or slices, as `0012_left`, `0012_right`.
+
+    Most names must share their beginning, which holds a number and no sign that parts, but for one word before it.
+    """
+    found = {row: _BEGINNING.fullmatch(place.name) for row, place in places}
+    parts = {row: match for row, match in found.items() if match is not None}
+    signs = {(match["before"].casefold(), match["sign"]) for match in parts.values()}
+    if len(parts) < _SHARE * len(places) or len(signs) != 1:
+        return None
+    groups = {row: (match["before"] + match["id"]).casefold() for row, match in parts.items()}
+    counts = Counter(groups.values())
+    if sum(n for n in counts.values() if n > 1) < len(places) / 2:
+        return None
+    before, sign = next((match["before"], match["sign"]) for match in parts.values())
+    shape = _DIGITS.sub(lambda run: "#" * len(run[0]), max(groups.values(), key=len))
+    seen = SeenPatients(shape, f"**/{before}{PATIENT}{sign}*", groups)
     return seen if _plausible(seen, len(places)) else None
