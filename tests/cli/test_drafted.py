@@ -61,10 +61,11 @@ def test_how_the_model_s_source_feeds_it_is_written_and_inspect_takes_it(picture
     network = timm_module().create_model("test_resnet", num_classes=2, in_chans=1)
     save_file(network.state_dict(), tmp_path / "model.safetensors")
     trained = {"input_size": [1, 32, 32], "crop_pct": 0.8, "interpolation": "bilinear", "mean": [0.4], "std": [0.3]}
-    config = {"architecture": "test_resnet", "pretrained_cfg": trained, "label_names": ["normal", "opacity"]}
+    config = {"architecture": "test_resnet", "pretrained_cfg": trained, "label_names": ["Opacity", "Normal"]}
     (tmp_path / "config.json").write_text(json.dumps(config))
     code, said = new(pictures, tmp_path / "mine.yaml", "--model", "model.safetensors")
     assert code == 0, said
+    assert load_protocol(tmp_path / "mine.yaml").task.classes == ("opacity", "normal"), "in the order of the outputs"
     resize, crop = load_protocol(tmp_path / "mine.yaml").input.spatial
     assert (resize.size, resize.mode, resize.fit, crop.size) == ((40, 40), "bilinear", "shortest", (32, 32))
     assert "# As the model's config.json says: resize shortest 40x40 bilinear" in (tmp_path / "mine.yaml").read_text()

@@ -150,3 +150,30 @@ def test_lists_of_a_datalist_are_joined_where_two_are_one_split_and_refused_unde
     (tmp_path / "datalist.json").write_text(json.dumps({"training": cases[:30], "external": cases[30:]}))
     with pytest.raises(DataError, match="1 lists of cases under other names"):
         load_cohort(tmp_path / "datalist.json", spec(), key=KEY)
+
+
+@pytest.mark.parametrize("named", [False, True])
+def test_a_file_with_an_object_a_line_and_a_decathlon_s_list_are_tables(tmp_path, named):
+    rows = [
+        {"file_name": row["path"], "label": row["label"], "patient": n} for n, row in enumerate(listed(tmp_path, 24))
+    ]
+    lines = tmp_path / "metadata.jsonl"
+    lines.write_text("\n".join(map(json.dumps, rows)) + "\n\n")
+    cohort = load_cohort(lines if named else tmp_path, spec(), key=KEY)
+    assert (len(cohort.cases), cohort.classes, cohort.record.grouped_by) == (24, ("a", "b"), "patient")
+    lines.write_text(json.dumps(rows[0]) + "\n[1, 2]\n")
+    with pytest.raises(DataError):
+        load_cohort(lines, spec(), key=KEY)
+    lines.unlink()
+    cases = [{"image": row["file_name"], "label": row["label"]} for row in rows]
+    (tmp_path / "dataset.json").write_text(json.dumps({"name": "Task", "training": cases[:18], "test": cases[18:]}))
+    assert sizes(load_cohort(tmp_path, spec(), key=KEY))[2] == 6
+
+
+def test_a_sheet_and_another_encoding_are_told_how_to_be_saved(tmp_path):
+    listed(tmp_path, 4)
+    (tmp_path / "labels.xlsx").write_bytes(b"PK")
+    (tmp_path / "m.csv").write_bytes("path;label\nimg/0.png;gr\u00fcn\n".encode("latin-1"))
+    for name in ("labels.xlsx", "m.csv"):
+        with pytest.raises(DataError, match="as CSV in UTF-8"):
+            load_cohort(tmp_path / name, spec(), key=KEY)

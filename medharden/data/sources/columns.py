@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from medharden.data.sources.datalist import image_column, read_datalist
+from medharden.data.sources.datalist import image_column, read_datalist, read_lines
 from medharden.data.sources.findings import FINDINGS_NAMES, has_finding_columns
 from medharden.data.sources.folder import split_of
 from medharden.data.sources.labels import one_hot_columns, plain
@@ -39,12 +39,16 @@ def read_table(table: Path) -> tuple[list[str], dict[int, Row], list[Problem]]:
     """Header, rows by line number, and the rows that have another number of fields."""
     if table.suffix.lower() == ".json":
         return read_datalist(table)
+    if table.suffix.lower() == ".jsonl":
+        return read_lines(table)
     try:
         if table.stat().st_size > _LARGEST_BYTES:
             raise DataError(f"the manifest is larger than {_LARGEST_BYTES} bytes")
         text = table.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"the manifest can't be read as UTF-8 text ({type(error).__name__})") from None
+        raise DataError(
+            f"the manifest can't be read as UTF-8 text ({type(error).__name__}); save it as CSV in UTF-8"
+        ) from None
     try:
         header, found = delimited(text)
     except BrokenRowError as error:

@@ -9,7 +9,7 @@ from typing import Any
 from medharden.data.sources.folder import split_of
 from medharden.errors import DataError, Problem
 
-__all__ = ["image_column", "read_datalist"]
+__all__ = ["image_column", "read_datalist", "read_lines"]
 
 _LARGEST_BYTES = 64 * 2**20
 _SPLIT = "split"
@@ -76,6 +76,37 @@ def _row(case: Any) -> Row | str:
     taken = {"fold", _SPLIT, *(image_column(n) for n in range(_MOST_IMAGES))}
     row = {str(key): _cell(value) for key, value in case.items() if key.lower() not in taken}
     return {image_column(n): one for n, one in enumerate(images)} | row
+
+
+def read_lines(path: Path) -> tuple[list[str], dict[int, Row], list[Problem]]:
+    """Header, rows by line, and the lines that can't be used, of a file with a JSON object a line (`metadata.jsonl`).
+
+    Raises:
+        DataError: it can't be read, or no line is an object.
+    """
+    try:
+        if path.stat().st_size > _LARGEST_BYTES:
+            raise DataError(f"the manifest is larger than {_LARGEST_BYTES} bytes")
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, ValueError) as error:
+        raise DataError(f"the manifest can't be read as UTF-8 text ({type(error).__name__})") from None
+    rows: dict[int, Row] = {}
+    problems: list[Problem] = []
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            content = json.loads(line)
+        except (ValueError, RecursionError):
+            content = None
+        if isinstance(content, dict):
+            rows[number] = {str(key): _cell(value) for key, value in content.items()}
+        else:
+            problems.append(Problem(f"row {number}", "is no JSON object"))
+    if not rows:
+        raise DataError("the manifest has no line that is a JSON object")
+    header = list(dict.fromkeys(name for row in rows.values() for name in row))
+    return header, {number: dict.fromkeys(header, "") | row for number, row in rows.items()}, problems
 
 
 def image_column(number: int) -> str:

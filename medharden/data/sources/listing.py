@@ -108,11 +108,13 @@ def list_source(
             )
         elif source.suffix.lower() == ".npz":
             listing = list_archive(source, protocol, name, memory_limit, max_decoded)
-        elif source.suffix.lower() in (".csv", ".tsv", ".json"):
+        elif source.suffix.lower() in (".csv", ".tsv", ".json", ".jsonl"):
             listing = list_manifest(source, protocol, name)
         else:
+            sheet = source.suffix.lower() in (".xlsx", ".xls", ".ods")
             raise DataError(
                 f"expected a folder, a CSV, .json or .npz file as data, found a {source.suffix or 'plain'} file"
+                + ("; save the sheet as CSV in UTF-8" if sheet else "")
             )
     except OSError as error:
         raise DataError(f"the data can't be read: {error.strerror}") from None

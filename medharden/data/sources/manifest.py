@@ -37,6 +37,7 @@ __all__ = ["find_manifest", "list_manifest", "why_no_manifest"]
 
 _PREFERRED = ("manifest.csv", "labels.csv", "metadata.csv")
 DATALIST = "datalist.json"
+_LIKE_TABLES = ("dataset.json", "metadata.jsonl")
 _MOST_TABLES = 5
 
 
@@ -49,6 +50,9 @@ def find_manifest(folder: Path, protocol: Protocol) -> Path | None:
     tables = sorted(f for f in folder.iterdir() if f.suffix.lower() == ".csv" and f.is_file())
     if (folder / DATALIST).is_file():
         return folder / DATALIST
+    for other in _LIKE_TABLES:
+        if (folder / other).is_file() and not _unfit(folder / other, protocol):
+            return folder / other
     for preferred in _PREFERRED:
         for table in tables:
             if table.name.lower() == preferred:
