@@ -34,14 +34,14 @@ _NORMS = (
 )
 
 
-_SHARE = 10  # an update takes at most a tenth of the numbers of its weight
+_SHARE = 12  # an update takes at most a twelfth of the numbers of its weight
 
 
 def rank_of(weight: Tensor, most: int) -> int:
-    """The rank of a weight's update: as large as allowed, while it takes at most a tenth of the weight; 1 at least.
+    """The rank of a weight's update: as large as allowed, while it takes at most a twelfth of the weight; 1 at least.
 
-    So a branch adds about a tenth to what is stored whatever the network: an update of rank 8 is a quarter of a 3x3x3
-    convolution with 32 outputs, and more than a depthwise one.
+    So a branch adds less than a tenth to what is stored, with what else trains: an update of rank 8 is a quarter of a
+    3x3x3 convolution with 32 outputs, and more than a depthwise one.
 
     Args:
         weight: (outputs, ...).

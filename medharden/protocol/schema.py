@@ -143,7 +143,7 @@ class Hardening(Strict):
     Attributes:
         branch: `full` trains every weight; `norm` trains the affine parameters of normalisation layers and the
             classifier, over frozen weights; `lora` trains these and low-rank updates of all other weights.
-        rank: of the updates of `lora`, at most; less where an update would take more than a tenth of a layer's weights.
+        rank: of the updates of `lora`, at most; less where one would take more than a twelfth of a layer's weights.
         method: `carried` is medharden's; `pgd`, `trades`, `n-fgsm`, `fgsm-rs` and `free` are what others train with,
             for comparison under the same schedule, data and evaluation.
         attack_steps: gradient steps of `pgd` and `trades`.

@@ -17,21 +17,21 @@ from medharden.protocol import ModelSpec
 @pytest.mark.parametrize(
     ("shape", "most", "rank"),
     [
-        ((32, 128, 3, 3, 3), 8, 3),  # a 3x3x3 convolution of a DenseNet
+        ((32, 128, 3, 3, 3), 8, 2),  # a 3x3x3 convolution of a DenseNet
         ((1280, 320, 1, 1), 8, 8),
-        ((1280, 320, 1, 1), 1000, 25),
-        ((64, 64), 8, 3),
+        ((1280, 320, 1, 1), 1000, 21),
+        ((64, 64), 8, 2),
         ((960, 1, 3, 3), 8, 1),  # depthwise
         ((2, 2), 8, 1),
     ],
 )
-def test_an_update_takes_a_tenth_of_its_weight_at_most_and_has_a_rank(
+def test_an_update_takes_a_twelfth_of_its_weight_at_most_and_has_a_rank(
     shape: tuple[int, ...], most: int, rank: int
 ) -> None:
     weight = torch.zeros(shape)
     assert rank_of(weight, most) == rank
     size = rank * (shape[0] + weight[0].numel())
-    assert size <= weight.numel() / 10 or rank == 1
+    assert size <= weight.numel() / 12 or rank == 1
 
 
 def test_a_release_of_a_network_of_volumes_is_a_tenth_larger_at_most(tmp_path: Path) -> None:
