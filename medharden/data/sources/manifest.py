@@ -25,7 +25,7 @@ from medharden.data.sources.companions import chosen, refuse_companions
 from medharden.data.sources.findings import FindingReader, lists_several
 from medharden.data.sources.folder import Entry, Listing, sorted_classes, unchosen_files
 from medharden.data.sources.labels import NO_LABEL, Classes
-from medharden.data.sources.places import MISSING, Places
+from medharden.data.sources.places import LEAVES, MISSING, Places
 from medharden.data.sources.row_images import RowImages
 from medharden.data.sources.series import SeriesBelow, as_case, found_in_directory, left_aside
 from medharden.errors import DataError, Problem
@@ -93,16 +93,18 @@ def list_manifest(table: Path, protocol: Protocol, name: Callable[[str], str]) -
     paths = path_columns(table, header, roles, protocol.columns)
     taken = {*roles.values(), *labels.columns, *paths}
     places = Places(root)
+    places.expect(row[column] for row in rows.values() for column in paths)
     series = SeriesBelow(root, protocol.input) if protocol.input.dims == 3 else None
     images = RowImages(places, series, protocol.input, paths)
     listed: list[Entry] = []
     left_out: list[Problem] = []
-    lost = unchosen = 0
+    lost = unchosen = leaving = 0
     for number, row in rows.items():
         found = images.of(row)
         label, masked, unlabelled = labels.of(row)
         split, known = splits.get(number, ""), None if unlabelled else label
         lost += found.problem == MISSING
+        leaving += found.problem == LEAVES
         if not row[roles["path"]]:
             problems.append(Problem(f"row {number}", "has no path", known, split))
         elif not found.problem and not chosen(found.text, protocol.cases):
@@ -124,6 +126,9 @@ def list_manifest(table: Path, protocol: Protocol, name: Callable[[str], str]) -
                 listed.append(replace(entry, path=found.channels[0][0], channels=found.channels))
             else:
                 listed.append(as_case(entry, found.slices) if found.slices else entry)
+    foreign = _foreign(places, leaving, len(rows))
+    if foreign and lost + leaving == len(rows):
+        raise DataError(foreign[0].message, tuple(problems))
     if lost and lost == len(rows):
         raise DataError(
             f"not one of the {lost} files that the manifest lists is there; below its folder lie {places.images} files "
@@ -133,7 +138,7 @@ def list_manifest(table: Path, protocol: Protocol, name: Callable[[str], str]) -
         )
     refuse_companions([(_beside_class(entry), "") for entry in listed], protocol.cases, modalities=False)
     entries, contradicting, repeated = _once(root, listed, name)
-    findings = [*labels.noted(), *_found_elsewhere(places), *unchosen_files(unchosen), *_repeated(repeated)]
+    findings = [*labels.noted(), *foreign, *_found_elsewhere(places), *unchosen_files(unchosen), *_repeated(repeated)]
     findings += (*left_aside(series.aside), *found_in_directory(series)) if series is not None else ()
     findings += stacked_finding(entries, images.names)
     findings += _unlisted(root, {path for entry in listed for path in entry.paths}, protocol.cases)
@@ -207,6 +212,13 @@ def _found_elsewhere(places: Places) -> list[Finding]:
         return []
     ways = ", ".join(f"{n} {way}" for way, n in sorted(places.ways.items()))
     return [Finding("data.paths_found", "info", f"Files that do not lie where the manifest says were found: {ways}.")]
+
+
+def _foreign(places: Places, leaving: int, rows: int) -> list[Finding]:
+    """That paths are those of another machine, and not used."""
+    if not leaving or not places.foreign.count:
+        return []
+    return [Finding("data.foreign_paths", "warning", places.foreign.told(leaving, rows))]
 
 
 def _repeated(rows: list[Problem]) -> list[Finding]:
