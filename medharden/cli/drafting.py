@@ -100,10 +100,21 @@ def _head(seen: Survey, choices: Choices) -> Iterator[str]:
     yield "  Not stated yet. Name the finding, the population, the care setting and who reads the answer."
 
 
+def _in_order_of(model: ModelRecord | None, classes: tuple[str, ...]) -> tuple[str, ...]:
+    """The data's classes in the order in which the model's file names its outputs; empty where it names no such."""
+    plain = {"".join(c for c in name.casefold() if c.isalnum()) or name: name for name in classes}
+    named = ["".join(c for c in name.casefold() if c.isalnum()) or name for name in model.class_names] if model else []
+    return tuple(plain[name] for name in named) if sorted(named) == sorted(plain) and len(plain) == len(classes) else ()
+
+
 def _task(seen: Survey, model: ModelRecord | None, choices: Choices) -> Iterator[str]:
-    names = ", ".join(map(_quoted, seen.classes))
+    ordered = _in_order_of(model, seen.classes)
+    names = ", ".join(map(_quoted, ordered or seen.classes))
     yield ""
-    yield f"# {_TODO}: the names must stand in the order of the model's outputs; the data give them sorted."
+    if ordered:
+        yield "# In the order of the model's outputs, as its file names them."
+    else:
+        yield f"# {_TODO}: the names must stand in the order of the model's outputs; the data give them sorted."
     if model is not None and not seen.multilabel and model.classes != len(seen.classes):
         yield f"# The model has {model.classes} outputs and the data {len(seen.classes)} classes: one of both is wrong."
     yield "task:"

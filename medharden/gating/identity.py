@@ -8,7 +8,7 @@ __all__ = ["identity_endpoint"]
 
 
 def identity_endpoint(harden: HardenRecord, identity: Identity, cases: CaseTable) -> Endpoint:
-    """Whether the clean path equals the original's file bit for bit, in state and on every test case."""
+    """Whether the clean path equals the original (a file, or a module) bit for bit, in state and on every test case."""
     verdict, text = _verdict(harden, identity, len(cases.case))
     return Endpoint(
         name="identity",
@@ -41,4 +41,9 @@ def _verdict(harden: HardenRecord, identity: Identity, cases: int) -> tuple[Verd
         return Verdict.FAIL, f"the clean path is not the original bit for bit {seen}"
     if identity.cases != cases:
         return Verdict.INCONCLUSIVE, f"logits were compared on {identity.cases} of {cases} test cases; expected all"
+    if identity.against == "module":
+        return Verdict.PASS, (
+            f"the clean path equals the module that was given in Python bit for bit {seen}; no file of it is named, so "
+            f"whoever checks this again needs weights of state {harden.clean_state_before[:16]}"
+        )
     return Verdict.PASS, f"the clean path equals the original bit for bit {seen}"

@@ -101,6 +101,8 @@ def read_weights(path: Path, chosen: str | None = None) -> Weights:
         content = file.content
         if not isinstance(content, dict):
             kind = "tensor" if isinstance(content, TensorRef) else type(content).__name__
+            if file.left_out and kind.startswith("_"):  # what stands in for an object of which nothing was made
+                kind = f"object ({_keys(sorted(file.left_out))}), not a plain dict"
             raise ModelError(f"{name} holds a {kind}; expected a state dict or a training checkpoint")
         refs, said = _chosen(content, name, chosen)
         state = file.tensors(refs)

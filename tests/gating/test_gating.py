@@ -10,6 +10,7 @@ from gating_changes import (
     counted,
     digests,
     grouped,
+    identity,
     in_order,
     logged,
     same,
@@ -20,6 +21,21 @@ from medharden.record import CohortRecord, Finding, Verdict
 from medharden.stats import cases_needed, power_to_show, smallest_margin
 
 PASS, INCONCLUSIVE, FAIL, INVALID = Verdict.PASS, Verdict.INCONCLUSIVE, Verdict.FAIL, Verdict.INVALID
+
+
+def test_an_original_that_was_no_file_is_identity_all_the_same_and_its_reason_says_how_it_is_checked_again() -> None:
+    made = records(gained=8, lost=2)
+    state = made.harden.clean_state_before
+    (of_file, of_module) = (
+        next(e for e in run.decide().endpoints if e.name == "identity")
+        for run in (made, identity(against="module")(made))
+    )
+    assert of_file.verdict == of_module.verdict == PASS
+    assert "no file of it is named" in of_module.reason
+    assert state[:16] in of_module.reason
+    assert "no file" not in of_file.reason
+    moved = identity(against="module", state_equal=False)(made).decide()
+    assert next(e.verdict for e in moved.endpoints if e.name == "identity") is FAIL
 
 
 def test_a_passing_run_names_its_endpoints_numbers_and_parents() -> None:
