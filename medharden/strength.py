@@ -14,6 +14,8 @@ __all__ = ["Strength", "strength"]
 _GREY_LEVEL = 1.0 / 255.0
 _COUNTED = ("accuracy", "recall", "finding_accuracy")
 _WIDE = 0.1
+_RISING = ("brier", "grade_error")
+_SCORES = (*_RISING, "quadratic_kappa")
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,7 @@ def _error(protocol: Protocol) -> str:
 def _clean(protocol: Protocol) -> Iterator[str]:
     for wanted in protocol.endpoints.noninferiority:
         for name, bound in wanted.bounds.items():
-            if wanted.metric in ("brier", "grade_error"):
+            if wanted.metric in _RISING:
                 yield f"{name} rises by less than {bound.margin:g}"
             elif wanted.metric == "quadratic_kappa":
                 yield f"{name} falls by less than {bound.margin:g}"
@@ -65,18 +67,19 @@ def _shifted(protocol: Protocol) -> Iterator[str]:
 def _attacked(protocol: Protocol) -> Iterator[str]:
     wanted, threat = protocol.endpoints.robustness, protocol.threat
     if wanted.floor > 0.0:
-        yield f"robust accuracy is {wanted.floor:g} at least"
+        yield f"robust accuracy is {100 * wanted.floor:g} % at least"
     floor = wanted.floor if wanted.class_floor is None else wanted.class_floor
     if wanted.classes == "co-primary":
-        least = f"{floor:g} at least, and " if floor > 0.0 else ""
+        least = f"{100 * floor:g} % at least, and " if floor > 0.0 else ""
         yield f"of each class the share that stands is {least}below the original's by less than its recall's margin"
     for name, of in wanted.by_class.items():
-        yield f"of {name} it is {of.floor:g} at least"
+        yield f"of {name} it is {100 * of.floor:g} % at least"
     more = f"by more than {100 * wanted.gain:g} points " if wanted.gain > 0.0 else ""
     yield f"robust accuracy is {more}above the original's, and above it where the original is right when clean"
     if protocol.fusion.mode == "guarded":
         limit = protocol.fusion.referral_attacked
-        yield f"{protocol.fusion.referral_budget:g} of clean cases are referred at most, and {limit:g} of attacked ones"
+        budget = 100 * protocol.fusion.referral_budget
+        yield f"{budget:g} % of clean cases are referred at most, and {100 * limit:g} % of attacked ones"
     attacks = ", ".join(attack.name for attack in protocol.suite.attacks)
     yield f"all of that under {threat.norm} changes of {threat.eps:g} ({threat.unit}), by {attacks}"
 
@@ -86,11 +89,12 @@ def _of_margins(protocol: Protocol) -> Iterator[str]:
     for wanted in protocol.endpoints.noninferiority:
         of = " of a class or finding" if wanted.metric == "recall" else ""
         for name, bound in wanted.bounds.items():
+            margin = f"{bound.margin:g}" if wanted.metric in _SCORES else f"{100 * bound.margin:g} points"
             if wanted.metric in _COUNTED:
                 least = fewest_cases(bound.margin, alpha=alpha)
-                yield f"{name}: a margin of {bound.margin:g} can't be shown on fewer than {least} cases{of}"
+                yield f"{name}: a margin of {margin} can't be shown on fewer than {least} cases{of}"
             if bound.margin > _WIDE:
-                yield f"{name}: a loss just below {bound.margin:g} would pass"
+                yield f"{name}: a loss just below {margin} would pass"
     if bare := protocol.unjustified:
         yield f"conventions without a clinical reason: {', '.join(bare)}"
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 import unicodedata
 
-__all__ = ["escaped_json", "neutral", "neutral_lines"]
+__all__ = ["counted", "escaped_json", "neutral", "neutral_lines"]
 
 _SIGN = "\N{REPLACEMENT CHARACTER}"
 # Letters and marks by category, of which nothing is seen. https://www.unicode.org/reports/tr44/#Default_Ignorable_Code_Point
@@ -38,6 +38,11 @@ def neutral(text: str) -> str:
 def neutral_lines(text: str) -> str:
     """The same, of a text whose line breaks are meant."""
     return "\n".join(neutral(line) for line in text.replace("\r\n", "\n").split("\n"))
+
+
+def counted(number: int, noun: str) -> str:
+    """A number with its noun in the right form: `1 case`, `1,024 cases`; of nouns that take an s."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def escaped_json(text: str) -> str:

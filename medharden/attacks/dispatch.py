@@ -17,6 +17,7 @@ from medharden.attacks.square import draw
 from medharden.attacks.targeted import climb_targets
 from medharden.attacks.victim import Strongest, Victim, climb_from
 from medharden.protocol import Attack, ThreatModel
+from medharden.text import counted
 
 __all__ = ["dispatch", "passes", "recipe"]
 
@@ -44,7 +45,7 @@ def recipe(attack: Attack, threat: ThreatModel, seed: int) -> str:
     """The whole recipe in words."""
     loss, steps, starts = _LOSSES[attack.loss], f"{attack.steps} steps", _random_starts(attack.restarts)
     further = f" and {_random_starts(attack.restarts - 1)}" if attack.restarts > 1 else ""
-    targets = f"up to {attack.targets} target" + ("s" if attack.targets > 1 else "")
+    targets = f"up to {counted(attack.targets, 'target')}"
     turned = " with turns of the whole perturbation" if threat.norm == "l2" else ""
     said = {
         "pgd": f"PGD (Madry et al. 2018) on the {loss}, {steps}, {starts}",
@@ -70,7 +71,7 @@ def passes(attack: Attack, rivals: int) -> int:
 
 
 def _random_starts(count: int) -> str:
-    return f"{count} random start" + ("s" if count > 1 else "")
+    return counted(count, "random start")
 
 
 def _starts(

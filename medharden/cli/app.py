@@ -374,7 +374,7 @@ def report(
 @app.command()
 def frontier(
     run: Run,
-    target: Annotated[Path | None, typer.Option("--out", help="SVG to write; default: RUN/frontier.svg.")] = None,
+    target: Annotated[Path | None, typer.Option("--out", help="SVG, PNG or PDF; default: RUN/frontier.svg.")] = None,
     as_json: Json = False,
 ) -> None:
     """Draw clean change against robustness over the fusion weight, with the operating point."""

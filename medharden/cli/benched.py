@@ -112,7 +112,7 @@ def _rates_table(sample: SampledCohort, costs: StepCosts) -> Table:
         ("an answer", 1 / costs.forward, ""),
         ("one gradient of an attack", 1 / costs.gradient, memory["attack"]),
     ):
-        table.add_row(name, f"{rate:.3g}", peak)
+        table.add_row(name, f"{rate:,.0f}" if rate >= 100 else f"{rate:.3g}", peak)
     return table
 
 

@@ -88,7 +88,9 @@ def _python() -> Item:
     found = platform.python_version()
     if sys.version_info[:2] == _TESTED_ON:
         return Item("Python", "ok", found)
-    return Item("Python", "missing", f"{found}, which no test was run on", "use Python 3.11 where something fails")
+    return Item(
+        "Python", "missing", f"{found}, on which not all tests were run", "use Python 3.11 where something fails"
+    )
 
 
 def _packages() -> Iterator[Item]:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import math
 import re
 import sys
 import unicodedata
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import typer
 from rich.text import Text
@@ -20,10 +24,15 @@ from medharden.data.survey import Survey, survey
 from medharden.errors import ModelError, OutputError
 from medharden.models import SourceView, load_classifier
 from medharden.protocol import ModelSpec, load_protocol, parse_protocol
+from medharden.protocol.deciding import LARGEST_BARE_MARGIN
 from medharden.record import ModelRecord
 from medharden.text import neutral
 
 __all__ = ["Draft", "run_new"]
+
+T = TypeVar("T")
+_LARGEST_SIDE = 2**13
+_LEAST_POINTS = 0.1
 
 
 @dataclass(frozen=True)
@@ -83,7 +92,14 @@ def _model(job: Draft, seen: Survey, like: ModelSpec) -> tuple[ModelRecord | Non
         return None, None
     # a source's own input is held against the protocol by the commands that feed it
     spec = like.model_copy(update={"view": "protocol"})
-    model = load_classifier(job.model, arch=job.arch, spec=spec, dims=seen.dims, multilabel=seen.multilabel)
+    try:
+        model = load_classifier(job.model, arch=job.arch, spec=spec, dims=seen.dims, multilabel=seen.multilabel)
+    except ModelError as error:
+        if "model.arguments" not in str(error):
+            raise
+        raise ModelError(
+            f"{error} A protocol that states them may be named by --like, and the rest is drafted"
+        ) from None
     return model.record, model.view
 
 
@@ -121,28 +137,59 @@ def _asked(seen: Survey, view: SourceView | None, name: str) -> Choices:
     proposed = _proposed(seen, name)
     positive = proposed.positive
     if len(seen.classes) == 2 and not seen.multilabel:
-        answer = _ask(f"Which class is the finding ({' or '.join(seen.classes)}, or none)?", positive or "none")
-        positive = answer if answer in seen.classes else None
+        question = f"Which class is the finding ({' or '.join(seen.classes)}, or none)?"
+        positive = _ask(question, positive or "none", partial(_class, seen.classes))
     size = proposed.size if view is not None else _asked_size(seen, proposed.size)
     accuracy = _share("Largest acceptable loss of accuracy, in points?", proposed.accuracy)
     recall = _share("Largest acceptable loss of each class's recall, in points?", proposed.recall)
     known = ""
     if not seen.patients:
-        known = _ask("How is it known that no two cases are of one patient (empty: it is not)?", "")
+        known = _ask("How is it known that no two cases are of one patient (empty: it is not)?", "", str)
     return Choices(proposed.name, positive, size, accuracy, recall, known)
 
 
 def _asked_size(seen: Survey, proposed: tuple[int, ...] | None) -> tuple[int, ...] | None:
-    shown = " ".join(map(str, proposed or ())) or "native"
-    answer = _ask("Size that the model was trained on, such as 224 224?", shown)
-    numbers = tuple(int(part) for part in answer.split() if part.isdecimal())
-    return numbers if len(numbers) == seen.dims else proposed
-
-
-def _ask(question: str, proposed: str) -> str:
-    return str(typer.prompt(neutral(question), default=proposed, show_default=bool(proposed))).strip()
+    shown = " ".join(map(str, proposed)) if proposed else "native"
+    example = "224 224" if seen.dims == 2 else "64 64 64"
+    return _ask(f"Size that the model was trained on, such as {example}?", shown, partial(_numbers, seen.dims))
 
 
 def _share(question: str, proposed: float) -> float:
-    points = typer.prompt(question, default=100 * proposed, type=float)
-    return min(max(float(points) / 100, 0.001), 0.2)
+    return _ask(question, f"{100 * proposed:g}", _points)
+
+
+def _ask(question: str, proposed: str, read: Callable[[str], T]) -> T:
+    """Asks until the answer can be read: nothing is taken for what was not said."""
+    found: T = typer.prompt(
+        neutral(question), default=proposed, show_default=bool(proposed), value_proc=lambda text: read(text.strip())
+    )
+    return found
+
+
+def _class(classes: tuple[str, ...], text: str) -> str | None:
+    if text in classes or text == "none":
+        return text if text in classes else None
+    raise typer.BadParameter(f"expected {' or '.join(map(neutral, classes))}, or none")
+
+
+def _numbers(dims: int, text: str) -> tuple[int, ...] | None:
+    if text == "native":
+        return None
+    parts = [part for part in re.split(r"[\s,x×]+", text.strip("[]()")) if part]
+    if len(parts) != dims or not all(part.isdecimal() and 0 < int(part) <= _LARGEST_SIDE for part in parts):
+        raise typer.BadParameter(f"expected {dims} whole numbers with blanks between, or native")
+    return tuple(map(int, parts))
+
+
+def _points(text: str) -> float:
+    try:
+        points = float(text.removesuffix("%"))
+    except ValueError:
+        points = math.nan
+    largest = 100 * LARGEST_BARE_MARGIN
+    if not _LEAST_POINTS <= points <= largest:
+        raise typer.BadParameter(
+            f"expected points from {_LEAST_POINTS:g} to {largest:g}, such as 2; a larger margin needs its reason, in "
+            "the file"
+        )
+    return points / 100

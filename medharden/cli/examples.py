@@ -41,7 +41,7 @@ EXAMPLES: dict[str, tuple[str, str]] = {
     ),
     "frontier": (
         "medharden frontier run",
-        "medharden frontier run --out frontier.svg --json",
+        "medharden frontier run --out frontier.png",
     ),
     "demo": (
         "medharden demo",

@@ -19,7 +19,7 @@ _REPORT = 8.0  # seconds; drawing and setting do not depend on the cohort's size
 
 
 def foretell(original: Classifier, cohort: Cohort, protocol: Protocol, device: str) -> dict[str, float]:
-    """Seconds of each stage by its name, if every case withstands every attack; no test case is answered.
+    """Seconds of each stage that comes, by its name, if every case withstands every attack; no test case is answered.
 
     Args:
         original: as loaded; not modified.
@@ -37,15 +37,16 @@ def foretell(original: Classifier, cohort: Cohort, protocol: Protocol, device: s
     suite = attacked * sum(passes(attack, len(cohort.classes) - 1) for attack in protocol.suite.attacks) * gradient
     clean = 2 * sizes["test"] * forward
     corrupted = len(protocol.shift.corruptions) * len(protocol.shift.severities)
-    return {
+    stages = {
         "prepare": 2 * sizes["train"] * forward,
         "harden": epochs * sizes["train"] * _STEP * gradient * replays + probes * gradient / GRADIENT,
         "calibrate": calibration * gradient / GRADIENT,
         "attack original": clean + suite,
         "attack branch": clean + suite,
         "attack release": 2 * (clean + suite),
-        "sanity curves": _SANITY_SHARE * 4 * suite if protocol.suite.sanity_cases else 0.0,
         "accuracy curve": 4 * attacked * protocol.suite.curve_steps * gradient,
+        "sanity curves": _SANITY_SHARE * 4 * suite if protocol.suite.sanity_cases else 0.0,
         "corruptions": corrupted * sizes["test"] * (3 * forward + _CORRUPTING),
         "report": _REPORT,
     }
+    return {name: seconds for name, seconds in stages.items() if seconds}

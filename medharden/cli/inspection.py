@@ -141,7 +141,7 @@ def _model_table(classifier: Classifier) -> Table:
         ("architecture", f"{record.source}:{record.arch}"),
         ("weights", f"{record.parameters:,}"),
         ("classes", f"{record.classes}" + (" (one sigmoid logit)" if record.one_logit else "")),
-        ("logits", "all that it returns" if record.output is None else f"its output {record.output!r}"),
+        ("logits", "the one tensor that it returns" if record.output is None else f"its output {record.output!r}"),
         ("input channels", str(record.channels)),
         ("normaliser", _normaliser(record)),
         ("names of outputs", ", ".join(record.class_names) or "none in the file"),
@@ -154,7 +154,8 @@ def _model_table(classifier: Classifier) -> Table:
 
 def _normaliser(record: ModelRecord) -> str:
     if record.zscore is None:
-        return f"mean, std {record.mean}, {record.std}"
+        mean, std = (", ".join(f"{value:g}" for value in values) for values in (record.mean, record.std))
+        return f"mean {mean}; standard deviation {std}"
     return f"z-score of each {record.zscore}" + (", over values other than 0" if record.zscore_nonzero else "")
 
 

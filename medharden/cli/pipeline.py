@@ -30,6 +30,7 @@ from medharden.protocol import Protocol, load_protocol
 from medharden.record import Evaluation, Finding, HardenRecord, Progress, SourceParity, StabilityRecord
 from medharden.reporting import render
 from medharden.sizes import MAX_DECODED
+from medharden.text import counted
 from medharden.verifying import write_bom
 
 __all__ = [
@@ -195,7 +196,7 @@ def load_original(job: Job, protocol: Protocol) -> Classifier:
     answers = f"{record.classes} {'findings' if several else 'classes'}"
     out.say(
         f"model: {record.source}:{record.arch}, {record.parameters / 1e6:.2f} M weights, {answers}, "
-        f"{record.channels} channel(s)"
+        f"{counted(record.channels, 'channel')}"
     )
     return original
 

@@ -91,11 +91,12 @@ def _impossible(planned: Plan) -> list[str]:
     notes = []
     for row in planned.rows:
         least = fewest_cases(row.margin, alpha=planned.alpha)
+        margin = f"the margin of {100 * row.margin:.3g} points"
         if row.cases is not None and row.cases < least:
-            said = f"{row.endpoint}: {row.cases} cases can't show a margin of {row.margin:g} though none be lost"
+            said = f"{row.endpoint}: {row.cases} cases can't show {margin} though none be lost"
             notes.append(f"{said}; it takes {least} at least")
         if row.needed is None:
-            notes.append(f"{row.endpoint}: the expected loss uses up the margin of {row.margin:g}, whatever the cases")
+            notes.append(f"{row.endpoint}: the expected loss uses up {margin}, whatever the cases")
     return notes
 
 
@@ -119,8 +120,9 @@ def _of_patients(protocol: Protocol, cases: int, patients: int, discordance: flo
         rows = plan(protocol, {}, cases=patients, discordance=discordance, loss=loss).rows
         accuracy = next(row for row in rows if row.endpoint == "accuracy")
         notes.append(
-            f"should each patient tell no more than one case, accuracy can show {accuracy.smallest_margin:.3f}, and "
-            f"the protocol's margin with power {accuracy.power:.2f}"
+            "should each patient tell no more than one case, accuracy can show "
+            f"{100 * (accuracy.smallest_margin or 0.0):.1f} points, and the protocol's margin with power "
+            f"{accuracy.power:.2f}"
         )
     return notes
 
@@ -167,10 +169,10 @@ def _table(planned: Plan) -> Table:
     for row in planned.rows:
         table.add_row(
             row.endpoint,
-            f"{row.margin:g}",
+            f"{100 * row.margin:.3g} pp",
             "never" if row.needed is None else str(row.needed),
             "" if row.cases is None else str(row.cases),
-            "" if row.smallest_margin is None else f"{row.smallest_margin:.3f}",
+            "" if row.smallest_margin is None else f"±{100 * row.smallest_margin:.1f} pp",
             "" if row.power is None else f"{row.power:.2f}",
         )
     return table

@@ -135,5 +135,9 @@ def split_sizes(listing: Listing, protocol: Protocol) -> dict[str, int]:
     if not free and not given["val"]:
         free, shares = given["train"], {"train": limits.train, "val": limits.val, "test": 0.0}
         given["train"] = 0
-    whole = sum(shares.values())
-    return {split: given[split] + round(free * share / whole) for split, share in shares.items()}
+    whole, reached, so_far = sum(shares.values()), 0.0, 0
+    for split, share in shares.items():  # of the sums, so that the parts add up to all
+        reached += share / whole
+        given[split] += round(free * reached) - so_far
+        so_far = round(free * reached)
+    return {split: given[split] for split in shares}

@@ -80,8 +80,8 @@ def evaluate(
         ledger: a file that counts looks over several run directories; null counts in this one alone. The look is in it,
             and in the run's log, before the test split is opened, and stays there if the evaluation fails. Opening it
             again for the same weights, protocol and cohort goes on with that look until an evaluation is recorded.
-        progress: called with `attack original`, `attack branch`, `attack release`, `attack findings`, `sanity curves`,
-            `accuracy curve`, `corruptions`.
+        progress: called with `attack original`, `attack branch`, `attack release`, `attack findings`, `accuracy curve`,
+            `sanity curves`, `corruptions`.
 
     Raises:
         RunError: the cohort is not the one the run was locked to, the protocol's looks are used up, or the ledger is

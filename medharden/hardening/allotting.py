@@ -17,6 +17,7 @@ from medharden.attacks.victim import refers
 from medharden.hardening.schedule import epochs_and_batches
 from medharden.protocol import Hardening
 from medharden.record import Finding, ValidationRecord
+from medharden.text import counted
 
 __all__ = [
     "ANSWER",
@@ -215,7 +216,7 @@ def validation_record(
         work,
         allotment.training,
     )
-    share = f"{work / allotment.training:.2f} of training"
+    share = f"{work / allotment.training:.2f} of the work of training"
     said = (
         f"Of {cases} validation cases each of {allotment.probes} probes answered {record.answered} and attacked "
         f"{record.attacked}; calibration answered {calibrated}"
@@ -228,7 +229,8 @@ def validation_record(
     whole = min(record.answered, calibrated) == cases and searched in (0, min(MOST_SEARCHED, cases))
     if whole and not shortened and allotment.every == 1:
         return record, ()
-    short = f"; {shortened} probe(s) were not attacked longer though accuracy had fallen" if shortened else ""
+    looked = f"in {counted(shortened, 'probe')} the attack was not made longer though accuracy had fallen"
+    short = f"; {looked}" if shortened else ""
     message = f"{said}, of which they may take a quarter{short}."
     return record, (Finding("hardening.validation_work", "info", message),)
 

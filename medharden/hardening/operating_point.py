@@ -69,8 +69,8 @@ def keep_operating_point(
         return torch.zeros_like(shift), Finding("hardening.operating_point", "warning", message)
     if bool((shift.abs() < _NONE).all()):
         message = (
-            f"On {len(inputs)} validation cases the robust branch answers each class as often as the original already: "
-            "its logits were left as they are, but for rounding."
+            f"On {len(inputs)} validation cases the robust branch answers each class as often as the original does, so "
+            "its logits were not shifted."
         )
         return shift, Finding("hardening.operating_point", "info", message)
     added = ", ".join(f"'{name}' {value:+.2f}" for name, value in zip(names, shift.tolist(), strict=True))

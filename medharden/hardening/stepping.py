@@ -25,6 +25,7 @@ from medharden.models import Classifier, answered_rightly, divergence, probabili
 from medharden.protocol import Hardening
 from medharden.record import Finding
 from medharden.shortage import no_memory
+from medharden.text import counted
 from medharden.transfers import sent
 
 __all__ = ["Adversary", "Steps"]
@@ -264,9 +265,9 @@ class Steps:
                     return
             shape, cases = "x".join(map(str, inputs.shape[1:])), -(-len(inputs) // self.passes)
             raise HardeningError(
-                f"out of memory in a pass of {cases} case(s) of {shape} values, the least that can be tried: {said}; "
-                "expected a device with more memory free, a smaller input.size or another hardening.branch in the "
-                "protocol. What was finished is kept"
+                f"out of memory in a pass of {counted(cases, 'case')} of {shape} values, the least that can be tried: "
+                f"{said}; expected a device with more memory free, a smaller input.size or another hardening.branch in "
+                "the protocol. What was finished is kept"
             )
         self.passes = min(2 * self.passes, len(inputs))
 

@@ -21,7 +21,7 @@ from medharden.models.source_view import SourceView
 from medharden.record import ModelRecord
 from medharden.rows import Cases, parts
 from medharden.shortage import shortage
-from medharden.text import neutral
+from medharden.text import counted, neutral
 
 __all__ = ["Classifier", "check_classifier", "logits_in_batches", "state_digest"]
 
@@ -236,7 +236,7 @@ def check_classifier(model: Classifier, inputs: Tensor, classes: tuple[str, ...]
     record = model.record
     if inputs.shape[1] not in (1, record.channels):
         raise ModelError(
-            f"the model takes {record.channels} channel(s), the data have {inputs.shape[1]}; "
+            f"the model takes {counted(record.channels, 'channel')}, the data have {inputs.shape[1]}; "
             "set input.channels in the protocol"
         )
     if inputs.shape[1] == 1 and record.channels not in (1, _COLOUR):

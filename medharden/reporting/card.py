@@ -149,7 +149,7 @@ def _endpoints(endpoints: tuple[Endpoint, ...], rows: tuple[EndpointRow, ...]) -
 def _attacks(records: RunRecords) -> Iterator[str]:
     released = next(s for s in subject_rows(records) if s.label == subject_label("composite"))
     rows = [(a.name, a.recipe, a.cases, a.wins, f"{a.rate} {a.interval}") for a in released.attacks]
-    together = f"{released.wrong_before} wrong without an attack + {released.wins} fell to one"
+    together = f"{released.wrong_before} wrong without an attack + {released.wins} that fell to an attack"
     left = f"{released.robust} left {released.robust_interval}"
     rows.append(("All together", together, released.attacked, released.wins, left))
     heads = ("Attack", "Recipe", "Cases", "Wins", "Success, 95 % Wilson interval")

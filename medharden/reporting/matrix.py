@@ -37,14 +37,20 @@ _NAMES: dict[ThreatName, tuple[str, str]] = {
         "Black-box evasion, NISTAML.025; AML.T0015, crafted by AML.T0043.001 (black box)",
     ),
     "beyond_budget": ("Larger changes than the declared threat", "Evasion, NISTAML.022; AML.T0015"),
-    "masked_gradients": ("Robustness that only hides from attacks", "a threat to the evidence; no term"),
+    "masked_gradients": (
+        "Robustness that only hides from attacks",
+        "Masked gradients: a threat to the evidence, with no term of its own",
+    ),
     "referral_flood": ("Forcing referrals, so that readers stop looking", "Availability, NISTAML.01; AML.T0029"),
     "tampering": ("Weights or records changed after the tests", "Supply chain; AML.T0010"),
     "data_poisoning": ("Manipulated training data", "Poisoning, NISTAML.023 and .024; AML.T0020"),
     "model_poisoning": ("A back door in the original's weights", "Model poisoning, NISTAML.026; AML.T0018"),
-    "membership_inference": ("Who was in the training data", "Membership inference, NISTAML.033; AML.T0024.000"),
-    "reconstruction": ("Training images from the model", "Reconstruction, NISTAML.032; AML.T0024.001"),
-    "model_extraction": ("A copy of the model by questions", "Model extraction, NISTAML.031; AML.T0024.002"),
+    "membership_inference": (
+        "Finding out whether a patient was in the training data",
+        "Membership inference, NISTAML.033; AML.T0024.000",
+    ),
+    "reconstruction": ("Reconstructing training images from the model", "Reconstruction, NISTAML.032; AML.T0024.001"),
+    "model_extraction": ("Copying the model by asking it", "Model extraction, NISTAML.031; AML.T0024.002"),
     "acquisition_chain": ("Manipulation at the scanner or on its way", "Physical-domain evasion; AML.T0041"),
 }
 
@@ -256,7 +262,8 @@ def _masked(records: RunRecords) -> _Shown | None:
     )
     said = "; ".join(f.message for _, _, f in findings if f.severity != "info") or "no sign of it was found"
     return _Shown(
-        mitigation="robustness is measured on the released model, by attacks of several kinds; a sign fails the gate",
+        mitigation="robustness is measured on the released model, by attacks of several kinds; "
+        "a sign of it fails the gate",
         test="curves against budget and steps; the attacks held against each other",
         result=f"{said}{last}",
         evidence=(

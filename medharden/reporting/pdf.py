@@ -11,7 +11,7 @@ import unicodedata
 from datetime import datetime
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import matplotlib as mpl
 import typst
@@ -23,9 +23,12 @@ from medharden.reporting.source import RunRecords
 from medharden.reporting.svg import light_palette, standalone
 from medharden.text import neutral
 
-__all__ = ["pdf_report"]
+__all__ = ["pdf_report", "set_picture"]
 
 _FONTS = ("DejaVuSans.ttf", "DejaVuSans-Bold.ttf", "DejaVuSansMono.ttf")
+_PICTURE = '#set page(width: auto, height: auto, margin: 12pt, fill: white)\n#set text(font: "DejaVu Sans")\n' + (
+    '#image("picture.svg", alt: "frontier")\n'
+)
 _EPOCH = datetime(1970, 1, 1)
 
 
@@ -73,16 +76,47 @@ def pdf_report(page: bytes, machine: bytes, records: RunRecords) -> bytes:
         raise OutputError(f"report.pdf could not be set: {error.strerror}; expected free space in {folder}") from error
 
 
-def _set(place: Path) -> bytes:
+def set_picture(svg: str, form: Literal["png", "pdf"]) -> bytes:
+    """A drawing of the page as a picture of its own, on white, at twice the resolution of a screen.
+
+    Args:
+        svg: with its colours filled in.
+        form: `png` or `pdf`.
+
+    Raises:
+        OutputError: the disk is full.
+    """
+    try:
+        with tempfile.TemporaryDirectory(prefix="medharden-") as folder:
+            place = Path(folder)
+            (place / "picture.svg").write_text(_text(svg), encoding="utf-8")
+            (place / "picture.typ").write_text(_PICTURE, encoding="utf-8")
+            return typst.compile(
+                place / "picture.typ",
+                root=place,
+                font_paths=[_fonts_in(place)],
+                ignore_system_fonts=True,
+                format=form,
+                ppi=192,
+            )
+    except OSError as error:
+        raise OutputError(f"the picture could not be set: {error.strerror}; expected free space in {folder}") from error
+
+
+def _fonts_in(place: Path) -> Path:
     fonts = place / "fonts"
     fonts.mkdir()
     for name in _FONTS:
         shutil.copyfile(_font(name), fonts / name)
+    return fonts
+
+
+def _set(place: Path) -> bytes:
     try:
         made = typst.compile(
             place / "report.typ",
             root=place,
-            font_paths=[fonts],
+            font_paths=[_fonts_in(place)],
             ignore_system_fonts=True,
             format="pdf",
             pdf_standards=["a-3a", "ua-1"],

@@ -71,7 +71,9 @@ def model_rows(records: RunRecords) -> Rows:
 
 def _parity(records: RunRecords) -> str:
     parity = records.harden.parity
-    return "not shown: nobody looked" if parity is None else parity.sentence
+    if parity is None:
+        return "not shown: nobody looked"
+    return parity.sentence if parity.cases else f"not shown: {parity.why}"
 
 
 def data_rows(records: RunRecords) -> Rows:

@@ -210,7 +210,7 @@ def frontier_rows(fusion: FusionRecord) -> tuple[FrontierRow, ...]:
             lost=count(p.lost),
             cases=count(p.cases),
             lower=points(p.lower),
-            robust=percent(p.robust),
+            robust=f"{percent(p.robust)} of {count(p.attacked)}",
             chosen=abs(p.weight - fusion.weight) == nearest,
         )
         for p in sorted(fusion.frontier, key=lambda p: p.weight)

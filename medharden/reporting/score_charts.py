@@ -90,7 +90,7 @@ def subject_key(figure: Figure, height: float) -> None:
 
 
 def reliability_chart(what: str, found: tuple[Calibration, ...]) -> Markup | None:
-    """What was predicted against how often it was so, with 95 % Wilson intervals; None without cases."""
+    """What was predicted against the share observed, with 95 % Wilson intervals; None without cases."""
     if not found:
         return None
     side, height = 2.6, 3.45
@@ -107,7 +107,7 @@ def reliability_chart(what: str, found: tuple[Calibration, ...]) -> Markup | Non
             axes.plot(x, [b.happened for b in one.bins], mark, markersize=5, color=COLOURS[colour])
         _unit_axes(axes)
         axes.set_xlabel(f"predicted {short(what, 44)}")
-        axes.set_ylabel("how often it was so")
+        axes.set_ylabel("share observed")
         subject_key(figure, height)
     said = "; ".join(f"{subject_label(c.subject)}: expected calibration error {c.error:.3f}" for c in found)
     return to_svg(figure, "reliability", f"Reliability of the {what} on the clean test cases. {said}.")

@@ -79,7 +79,7 @@ class Calibration:
 
 @dataclass(frozen=True)
 class ReliabilityRow:
-    """One bin of both subjects, formatted: cases, mean probability, how often it was so."""
+    """One bin of both subjects, formatted: cases, mean probability, share observed."""
 
     between: str
     cells: tuple[tuple[str, str, str], ...]

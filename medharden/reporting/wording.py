@@ -227,12 +227,16 @@ def untested(protocol: Protocol) -> tuple[str, ...]:
     """What no number in the report speaks about."""
     other = "L2, L1 and L0 norms" if protocol.threat.norm == "linf" else "L-infinity, L1 and L0 norms"
     queries = any(attack.attack == "square" for attack in protocol.suite.attacks)
+    curve = ", but for the search over budgets, which is weaker than the suite" if protocol.suite.curve_steps else ""
+    groups = ", ".join(protocol.subgroups.columns)
+    within = f"within it subgroups by other than {groups}" if groups else "subgroups within it"
+    eps = eps_text(protocol.threat.eps, protocol.threat.unit)
     return (
-        f"Other budgets than {eps_text(protocol.threat.eps, protocol.threat.unit)}, {other}, patches and rotations.",
+        f"Other budgets than {eps}{curve}; {other}, patches and rotations.",
         f"Black-box attacks: {'' if queries else 'query-based, and '}transferred from other models.",
         _ordinary(protocol),
         "Poisoned data, poisoned or back-doored weights, model extraction, membership inference.",
-        "Populations, sites, scanners and prevalences other than those of the test split, and subgroups within it.",
+        f"Populations, sites, scanners and prevalences other than those of the test split, and {within}.",
         "The reference standard: labels are taken as supplied.",
     )
 

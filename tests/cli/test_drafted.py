@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
+import pty
+import subprocess
+import sys
 from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 import pytest
-from command import assert_clear, medharden
+import torch
+from command import assert_clear, environment, medharden
 from PIL import Image
 from safetensors.torch import save_file
 from tiny import ARCH, tiny_cohort, tiny_model, tiny_protocol
@@ -75,6 +81,29 @@ def test_how_the_model_s_source_feeds_it_is_written_and_inspect_takes_it(picture
     assert "says how its inputs are made" in json.loads(other.stdout)["error"]
 
 
+def test_a_model_whose_arguments_must_be_stated_is_told_where_they_can_be(pictures: Path, tmp_path: Path) -> None:
+    network = timm_module().create_model("vit_tiny_patch16_224", num_classes=2, in_chans=1, img_size=32, depth=1)
+    torch.save({"arch": "vit_tiny_patch16_224", "state_dict": network.state_dict()}, tmp_path / "vit.pt")
+    code, said = new(pictures, tmp_path / "mine.yaml", "--model", "vit.pt")
+    assert code == 1
+    assert "model.arguments: {img_size: 32}" in said
+    assert "named by --like" in said
+
+
+def test_volumes_in_a_table_are_seen_to_be_volumes(tmp_path: Path) -> None:
+    rng, rows = np.random.default_rng(0), ["file,label,sex"]
+    for number in range(12):
+        values = rng.integers(0, 900, (12, 14, 10)).astype(np.int16)
+        nib.save(nib.Nifti1Image(values, np.diag([2.0, 2.0, 2.0, 1.0])), tmp_path / f"{number}.nii.gz")
+        rows.append(f"{number}.nii.gz,{'AD' if number % 2 else 'nAD'},{'FM'[number % 3 == 0]}")
+    (tmp_path / "labels.csv").write_text("\n".join(rows) + "\n")
+    code, said = new(tmp_path / "labels.csv", tmp_path / "mine.yaml")
+    assert code == 0, said
+    assert "12 cases (manifest, nifti), AD, nAD" in said
+    protocol = load_protocol(tmp_path / "mine.yaml")
+    assert (protocol.input.dims, protocol.input.size) == (3, (12, 14, 10))
+
+
 def test_no_protocol_is_overwritten(pictures: Path, tmp_path: Path) -> None:
     (tmp_path / "mine.yaml").write_text("mine\n")
     code, said = new(pictures, tmp_path / "mine.yaml")
@@ -118,3 +147,40 @@ def test_a_protocol_for_another_kind_of_data_is_noticed_in_one_sentence(
     result = medharden("inspect", "--data", pictures, "--protocol", protocol, cwd=tmp_path)
     assert_clear(result, 1, *words)
     assert len((result.stdout + result.stderr).strip().splitlines()) == 1
+
+
+def answered(*words: str, answers: tuple[str, ...], cwd: Path) -> str:
+    """What a command says at a terminal of 80 columns whose person types these lines."""
+    ours, theirs = pty.openpty()
+    started = subprocess.Popen(
+        [sys.executable, "-m", "medharden", *words],
+        cwd=cwd,
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        env=environment() | {"COLUMNS": "80"},
+    )
+    os.close(theirs)
+    os.write(ours, "".join(f"{line}\n" for line in answers).encode())
+    said = b""
+    try:
+        while part := os.read(ours, 4096):
+            said += part
+    except OSError:  # how a terminal ends on Linux
+        pass
+    os.close(ours)
+    assert started.wait(60) == 0, said
+    return said.decode()
+
+
+def test_an_answer_that_can_not_be_read_is_asked_for_again_and_none_is_replaced(pictures: Path, tmp_path: Path) -> None:
+    said = answered(
+        "protocol", "new", "--data", str(pictures), "--out", "mine.yaml",
+        answers=("Opacity", "normal", "64", "64x48", "two", "30", "1.5", "", ""), cwd=tmp_path,
+    )  # fmt: skip
+    for hint in ("expected normal or opacity, or none", "expected 2 whole numbers", "from 0.1 to 20"):
+        assert hint in " ".join(said.split()), said
+    assert "data: 48 cases" in said
+    protocol = load_protocol(tmp_path / "mine.yaml")
+    assert (protocol.task.positive, protocol.input.size) == ("normal", (64, 48))
+    assert [m.margin for m in protocol.endpoints.noninferiority[:2]] == [0.015, 0.05]

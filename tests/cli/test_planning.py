@@ -104,7 +104,7 @@ def test_cases_of_few_patients_are_planned_by_patient_too(tmp_path: Path) -> Non
     assert shown["notes"][:2] == [
         "the test split has 60 cases of 20 patients",
         f"should each patient tell no more than one case, accuracy can show "
-        f"{smallest_margin(20, 0.05, alpha=0.025):.3f}, and the protocol's margin with power "
+        f"{100 * smallest_margin(20, 0.05, alpha=0.025):.1f} points, and the protocol's margin with power "
         f"{power_to_show(20, 0.05, 0.02, alpha=0.025):.2f}",
     ]
 

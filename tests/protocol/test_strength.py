@@ -131,11 +131,11 @@ def test_a_protocol_is_told_what_a_pass_under_it_would_say_and_what_not() -> Non
         judged.shows
     )
     assert "accuracy falls by less than 2 points" in judged.shows
-    assert "robust accuracy is 0.5 at least" in judged.shows
+    assert "robust accuracy is 50 % at least" in judged.shows
     assert any("linf changes of 2 (1/255), by pgd-ce-20" in said for said in judged.shows)
     least = fewest_cases(0.02, alpha=0.00625)
-    assert f"accuracy: a margin of 0.02 can't be shown on fewer than {least} cases" in judged.leaves_open
-    assert any("recall: a margin of 0.05 can't be shown on fewer than" in said for said in judged.leaves_open)
+    assert f"accuracy: a margin of 2 points can't be shown on fewer than {least} cases" in judged.leaves_open
+    assert any("recall: a margin of 5 points can't be shown on fewer than" in said for said in judged.leaves_open)
     assert any("fusion clean" in said for said in judged.leaves_open)
     width = 50 * float(np.diff(clopper_pearson_interval(50, 100, level=1 - 0.0125))[0])
     assert 12.5 < width < 14.5
@@ -148,7 +148,7 @@ def test_a_protocol_is_told_what_a_pass_under_it_would_say_and_what_not() -> Non
         ("", "no floor is asked of robust accuracy"),
         ("", "conventions without a clinical reason: accuracy margin 0.02"),
         ("", "no subgroup is looked at"),
-        (margins("margin: 0.2"), "accuracy: a loss just below 0.2 would pass"),
+        (margins("margin: 0.2"), "accuracy: a loss just below 20 points would pass"),
         ("suite: {name: fast, cases: 9, reason: Few.}", "the suite is weak"),
         ("suite: {name: fast, sanity_cases: 0}", "no sanity curves"),
         ("splits: {near_duplicate_bits: null}", "nobody looks for images that look like copies"),
@@ -180,7 +180,7 @@ def test_validate_and_plan_say_it(tmp_path: Path) -> None:
     assert_clear(validated, 0, "a PASS says", "can't be shown on fewer than 189 cases", "the suite is weak")
     planned = medharden("protocol", "plan", "weak.yaml", "--cases", 300, "--positives", 40, cwd=tmp_path)
     assert_clear(
-        planned, 0, "the suite is weak", "40 cases can't show a margin of 0.05 though none be lost", "73 at least"
+        planned, 0, "the suite is weak", "40 cases can't show the margin of 5 points though none be lost", "73 at least"
     )
     both = [
         json.loads(medharden("protocol", *words, "--json", cwd=tmp_path).stdout)["strength"]

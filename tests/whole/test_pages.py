@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import re
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 import yaml
-from command import medharden
+from command import environment, medharden
 from conftest import ROOT
 from dicom_volumes import positions, series
 from monai.networks.nets import DenseNet121
@@ -33,22 +35,41 @@ def blocks(page: str, language: str) -> list[str]:
 
 def commands(page: str) -> list[list[str]]:
     """The commands in a page's shell blocks."""
-    lines = [line for block in blocks(page, "sh") for line in block.splitlines()]
-    return [shlex.split(line)[1:] for line in lines if line.startswith("medharden ")]
+    typed = [block.replace("\\\n", " ") for block in blocks(page, "sh")]
+    lines = [line for block in typed for line in map(str.strip, block.splitlines())]
+    return [shlex.split(line) for line in lines if line.startswith(("medharden ", "torchrun "))]
 
 
-def follow(pages: list[str], desk: Path, quick: str) -> int:
-    """Types what the pages say, in order, and gives how many commands that were."""
+def follow(pages: list[str], desk: Path, quick: str, also: dict[str, tuple[str, ...]] | None = None) -> int:
+    """Types what the pages say, in order, and gives how many commands that were.
+
+    Args:
+        pages: their names.
+        desk: the folder in which that is done.
+        quick: what is written at the end of each protocol that a page makes.
+        also: words to type in the place of a page's, where the run of a test has no PASS.
+    """
     todo = [words for page in pages for words in commands(page)]
-    for words in todo:
-        result = medharden(*words, cwd=desk)
+    for program, *words in todo:
+        words = [part for word in words for part in (also or {}).get(word, (word,))]
+        result = medharden(*words, cwd=desk) if program == "medharden" else torchrun(*words, cwd=desk)
         said = f"{words}\n{result.stdout}{result.stderr}"
-        verdict = words[0] == "gate" or (words[0] == "harden" and "--dry-run" not in words)
-        assert result.returncode in ((0, 3, 4) if verdict else (0,)), said
+        verdict = words[0] == "gate" or ("harden" in words and "--dry-run" not in words)
+        assert result.returncode in ((0, 1) if program == "torchrun" else (0, 3, 4) if verdict else (0,)), said
         if words[:2] == ["protocol", "new"]:
-            mine = desk / "mine.yaml"
-            mine.write_text(re.sub(r"^hardening: .*\n", "", mine.read_text(), flags=re.M) + quick)
+            quicken(desk / "mine.yaml", quick)
     return len(todo)
+
+
+def quicken(protocol: Path, quick: str) -> None:
+    """Writes settings small enough for a test in the place of those that were drafted."""
+    protocol.write_text(re.sub(r"^hardening: .*\n", "", protocol.read_text(), flags=re.M) + quick)
+
+
+def torchrun(*words: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    """`torchrun WORDS` in a folder, by this environment's Python."""
+    command = [sys.executable, "-m", "torch.distributed.run", *words]
+    return subprocess.run(command, cwd=cwd, env=environment(), capture_output=True, text=True, timeout=600, check=False)
 
 
 @pytest.fixture
@@ -86,8 +107,10 @@ def export(tmp_path: Path) -> Path:
 
 
 def test_the_pages_for_newcomers_run_as_they_stand(desk: Path) -> None:
-    assert follow(["tutorial-first-run.md", "howto-sign.md", "tutorial-ci.md"], desk, QUICK) == 17
-    assert (desk / "run" / "report.html").is_file()
+    pages = ["tutorial-first-run.md", "howto-margin.md", "howto-inconclusive.md", "howto-report.md"]
+    assert follow([*pages, "howto-sign.md", "tutorial-ci.md"], desk, QUICK) == 23
+    for written in ("run/report.html", "frontier.png", "for-the-board/report.pdf"):
+        assert (desk / written).is_file()
 
 
 def test_the_tutorial_on_volumes_runs_as_it_stands(export: Path) -> None:
