@@ -177,3 +177,11 @@ def test_a_sheet_and_another_encoding_are_told_how_to_be_saved(tmp_path):
     for name in ("labels.xlsx", "m.csv"):
         with pytest.raises(DataError, match="as CSV in UTF-8"):
             load_cohort(tmp_path / name, spec(), key=KEY)
+
+
+def test_one_folder_beside_a_table_that_does_not_fit_says_why_the_table_does_not(tmp_path):
+    rows = listed(tmp_path, 12, Edema=lambda n: n % 2, Mass=lambda n: 1 - n % 3 % 2)
+    manifest(tmp_path, [{k: v for k, v in row.items() if k != "label"} for row in rows], "train.csv")
+    (tmp_path / "img").rename(tmp_path / "set")
+    with pytest.raises(DataError, match=r"CSV file 1 of 1: .* of the 2 columns that hold 1 and 0 not exactly one"):
+        load_cohort(tmp_path, spec(), key=KEY)

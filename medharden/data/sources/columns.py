@@ -6,9 +6,9 @@ import re
 from pathlib import Path
 
 from medharden.data.sources.datalist import image_column, read_datalist, read_lines
-from medharden.data.sources.findings import FINDINGS_NAMES, has_finding_columns
+from medharden.data.sources.findings import FINDINGS_NAMES, has_finding_columns, is_state
 from medharden.data.sources.folder import split_of
-from medharden.data.sources.labels import one_hot_columns, plain
+from medharden.data.sources.labels import is_missing, one_hot_columns, plain
 from medharden.delimited import BrokenRowError, delimited
 from medharden.errors import DataError, Problem
 from medharden.protocol import Columns, Protocol
@@ -146,9 +146,21 @@ def roles_of(header: list[str], rows: dict[int, Row], protocol: Protocol) -> dic
         rest = [c for c in header if c not in roles.values()]
         likely = [c for c in rest if 2 <= len({r[c] for r in rows.values()}) <= min(_MOST_CLASSES, len(rows) // 2)]
         if len(likely) != 1:
-            raise DataError(f"the manifest has no column that is plainly the label of a case; {shown}")
+            said = _nearly_one_hot(header, rows)
+            raise DataError(f"the manifest has no column that is plainly the label of a case{said}; {shown}")
         roles["label"] = likely[0]
     return roles
+
+
+def _nearly_one_hot(header: list[str], rows: dict[int, Row]) -> str:
+    """That columns say 1 and 0, or -1 and nothing, and yet of no row which class it is."""
+    columns = [c for c in header if all(is_state(row[c]) or is_missing(row[c]) for row in rows.values())]
+    if len(columns) < 2:
+        return ""
+    return (
+        f", and of the {len(columns)} columns that hold 1 and 0 not exactly one is 1 in each row: where they are "
+        "findings, set task.kind: multilabel and name them in task.classes"
+    )
 
 
 def path_columns(table: Path, header: list[str], roles: dict[str, str], columns: Columns) -> tuple[str, ...]:

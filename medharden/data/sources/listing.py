@@ -151,6 +151,8 @@ def _list_folder(source: Path, protocol: Protocol, name: Callable[[str], str]) -
     except DataError as error:
         reasons = why_no_manifest(source, protocol)
         raise DataError(f"{error}; {reasons}" if reasons else str(error)) from None
+    if len(listing.classes) == 1 and (reasons := why_no_manifest(source, protocol)):
+        raise DataError(f"expected two classes or more, found one folder and no table that fits; {reasons}")
     listing = in_series(listing, source, protocol.input, name)
     if protocol.input.channels_from and not protocol.input.patterned:
         raise DataError(
