@@ -236,9 +236,8 @@ def _look_at_gradients(run: _Run, suite: tuple[Attack, ...]) -> None:
     signs.misled = int(misled.sum())
     if run.criterion.labels.ndim == 1:
         labels = run.criterion.labels.cpu()
-        signs.of_class = {
-            str(k): (int(misled[labels == k].sum()), int(right[labels == k].sum())) for k in sorted(set(labels.tolist()))
-        }
+        each = {k: labels == k for k in sorted(set(labels.tolist()))}
+        signs.of_class = {str(k): (int(misled[own].sum()), int(right[own].sum())) for k, own in each.items()}
     sloped = with_surrogate_slopes(run.model) if blind.any() else None
     still = blind if sloped is None else _without_a_way_up(run, sloped, blind, suite)[0]
     state.flat = (blind & ~still).nonzero().flatten().tolist()
