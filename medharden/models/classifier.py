@@ -27,6 +27,7 @@ __all__ = ["Classifier", "check_classifier", "logits_in_batches", "state_digest"
 
 
 _FAR = 1e4
+_COLOUR = 3
 # what layers raise on inputs that don't fit them
 _UNFIT = (RuntimeError, ValueError, AssertionError, TypeError, LookupError, AttributeError)
 
@@ -237,6 +238,11 @@ def check_classifier(model: Classifier, inputs: Tensor, classes: tuple[str, ...]
         raise ModelError(
             f"the model takes {counted(record.channels, 'channel')}, the data have {inputs.shape[1]}; "
             "set input.channels in the protocol"
+        )
+    if inputs.shape[1] == 1 and record.channels not in (1, _COLOUR):
+        raise ModelError(
+            f"the model takes {record.channels} channels, the data have one: grey is repeated to the {_COLOUR} of "
+            "colour alone; give each of the model's channels its image by input.channels_from in the protocol"
         )
     logits = _tried(model, inputs)
     if logits.ndim != 2:

@@ -110,7 +110,7 @@ def parity_rows(name: str, clean: Classifier, shape: tuple[int, ...], asked: arg
                     return (
                         f"| {name} | {form} | {mode} | {branch} | {max(p.largest for p in parities):.2g} | "
                         f"{max(p.scale for p in parities):.2g} | {sum(p.answers + p.referrals for p in parities)} of "
-                        f"{sum(p.cases for p in parities)} | {same} | {size / 1e6:.1f} | {size / alone():.2f} |"
+                        f"{sum(p.cases for p in parities)} | {same} | {size / 1e6:.1f} | {size / alone():.3f} |"
                     )
 
                 store.row(f"parity {name} {shape} {form} {mode} {branch}", row)

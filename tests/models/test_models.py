@@ -324,6 +324,15 @@ def test_a_one_logit_network_answers_as_its_sigmoid(tmp_path: Path) -> None:
     torch.testing.assert_close(model(inputs).softmax(1)[:, 1], expected)
 
 
+def test_gray_input_is_no_four_channels(tmp_path: Path) -> None:
+    network = timm_module().create_model("test_resnet", num_classes=2, in_chans=4)
+    torch.save(network.state_dict(), tmp_path / "m.pt")
+    model = load_classifier(tmp_path / "m.pt", arch="timm:test_resnet", spec=ModelSpec(mean=(0.5,), std=(0.5,)))
+    with pytest.raises(ModelError, match=r"takes 4 channels, the data have one.*input\.channels_from"):
+        check_classifier(model, torch.rand(2, 1, 32, 32), ("a", "b"))
+    check_classifier(model, torch.rand(2, 4, 32, 32), ("a", "b"))
+
+
 def test_gray_input_reaches_a_colour_network_as_three_equal_channels(tmp_path: Path) -> None:
     model = load_classifier(save_checkpoint(tmp_path / "m.pt", timm_network(channels=3)))
     gray = torch.rand(2, 1, 64, 64)
