@@ -16,7 +16,7 @@ from medharden.data.sources.foreign import Foreign, Parts, parts_of
 from medharden.data.sources.series import SeriesBelow
 from medharden.links import outside, walked
 
-__all__ = ["FOLDER", "LEAVES", "MISSING", "Found", "Places"]
+__all__ = ["FOLDER", "LEAVES", "MISSING", "Found", "Places", "is_uid"]
 
 LEAVES = "has a path that leaves the manifest's folder"
 _LINK = "is a link that leaves the manifest's folder (medharden --follow-links follows it)"
@@ -131,7 +131,7 @@ class Places:
                     f"is a folder of {len(below)} series, of {shown} files, expected one; name it by its series UID",
                 )
             return _found(below[0]) if below else found
-        if found.problem == MISSING and _UID.fullmatch(written):
+        if found.problem == MISSING and is_uid(written):
             named = series.of_uid(written)
             if len(named) > 1:
                 return Found(written, f"is a series of {len(named)} patients, where a UID must name one")
@@ -244,6 +244,11 @@ class Places:
 
 def _plain(name: str) -> str:
     return unicodedata.normalize("NFC", name).casefold()
+
+
+def is_uid(written: str) -> bool:
+    """Whether a row's path may be a UID of DICOM."""
+    return _UID.fullmatch(written) is not None
 
 
 def _is_there(text: str) -> bool:
