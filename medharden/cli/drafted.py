@@ -33,6 +33,7 @@ __all__ = ["Draft", "run_new"]
 T = TypeVar("T")
 _LARGEST_SIDE = 2**13
 _LEAST_POINTS = 0.1
+_FLAT_KERNEL = 4  # axes of the weights of a convolution over two
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,10 @@ class Draft:
     workers: int
     key_file: Path | None
     max_decoded: int
+
+
+class _SlicesError(Exception):
+    """The model takes single slices, where the data were seen as volumes of them."""
 
 
 def run_new(job: Draft) -> None:
@@ -67,9 +72,14 @@ def run_new(job: Draft) -> None:
     require_source(job.data)
     base = load_protocol(job.like)
     key = load_pseudonym_key(job.key_file)
-    seen = survey(job.data, base, key=key, workers=job.workers, max_decoded=job.max_decoded)
+    look = partial(survey, job.data, base, key=key, workers=job.workers, max_decoded=job.max_decoded)
+    seen = look()
+    try:
+        record, view = _model(job, seen, base.model)
+    except _SlicesError:
+        seen = look(volumes=False)
+        record, view = _model(job, seen, base.model)
     out.say(_said(seen))
-    record, view = _model(job, seen, base.model)
     choices = _asked(seen, view, job.target.stem) if _may_ask(job) else _proposed(seen, job.target.stem)
     text = draft(seen, record, choices, _spec(job, base.model), view)
     write_atomic(job.target, text.encode())
@@ -95,11 +105,15 @@ def _model(job: Draft, seen: Survey, like: ModelSpec) -> tuple[ModelRecord | Non
     try:
         model = load_classifier(job.model, arch=job.arch, spec=spec, dims=seen.dims, multilabel=seen.multilabel)
     except ModelError as error:
+        if seen.files:
+            raise _SlicesError from None
         if "model.arguments" not in str(error):
             raise
         raise ModelError(
             f"{error} A protocol that states them may be named by --like, and the rest is drafted"
         ) from None
+    if seen.files and max((weight.ndim for weight in model.parameters()), default=0) == _FLAT_KERNEL:
+        raise _SlicesError
     return model.record, model.view
 
 

@@ -148,8 +148,7 @@ def _input(seen: Survey, model: ModelRecord | None, choices: Choices, view: Sour
         yield f"# {_TODO}: what the model was trained on must stand here, or another model is judged."
     yield f"# Stored: {times}{'' if seen.alike else ' most often'}, values {seen.low:g} to {seen.high:g}."
     yield "input:"
-    if seen.dims == 3:
-        yield "  dims: 3"
+    yield from _dims(seen)
     if seen.rules.input.channels_from:
         named = {channel.name: channel.files for channel in seen.rules.input.channels_from}
         yield f"  # {_TODO}: the modalities that were seen; they must be the model's channels, in the model's order."
@@ -171,6 +170,20 @@ def _input(seen: Survey, model: ModelRecord | None, choices: Choices, view: Sour
         yield "  intensity: {mode: window, low: -160, high: 240}  # HU; a soft-tissue window, yours may be another"
     elif not _has_own_range(seen):
         yield "  intensity: {mode: percentile, low: 1, high: 99}  # of each case; the units vary from scan to scan"
+
+
+def _dims(seen: Survey) -> Iterator[str]:
+    """How many, and of series of slices how each slice would be a case."""
+    if seen.files:
+        yield f"  # The {seen.files:,} files are slices of {sum(seen.cases.values()):,} series: each series is a volume"
+        yield "  # and a case. For a model of single slices write `dims: 2`, without `volume` and with two numbers as"
+        yield "  # `size`: then each file is a case, and a class is that of its slice."
+    if seen.dims == 3:
+        yield "  dims: 3"
+    series = seen.rules.input.volume.series
+    if series != "one":
+        other = "`each` makes each series a case" if series == "largest" else "`largest` takes the largest alone"
+        yield f"  volume: {{series: {series}}}  # {_TODO}: examinations have several series; {other}"
 
 
 def _model(spec: ModelSpec) -> Iterator[str]:

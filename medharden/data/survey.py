@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
@@ -25,7 +26,7 @@ from medharden.data.store.keeping import Kept, Store
 from medharden.data.store.reading import read_cases
 from medharden.data.view.case import ReadCase
 from medharden.errors import DataError
-from medharden.protocol import Channel, Frames, Input, Intensity, Protocol
+from medharden.protocol import Channel, Frames, Input, Intensity, Protocol, Volume
 from medharden.sizes import MAX_DECODED
 
 __all__ = ["Survey", "survey"]
@@ -34,6 +35,8 @@ _MEMORY_LIMIT = 2**30
 _MOST = 16
 _FEWEST_VALUES, _MOST_VALUES = 2, 12
 _NO_GROUP = ("modality",)
+_FEWEST_SLICES = 3
+_SEVERAL = "series in one examination"
 
 
 @dataclass(frozen=True)
@@ -57,6 +60,7 @@ class Survey:
         windows: whether every sampled file offers a window of its own.
         groups: columns of few values, in which subgroups could be looked at, with their values' number.
         unreadable: of `tried` sampled cases.
+        files: how many there are where cases are series of slices, which could be cases, too; else 0.
         rules: under which this was seen: what the protocol says of columns, files, channels, frames, unclear labels and
             patients, or what it would have to say.
     """
@@ -80,10 +84,19 @@ class Survey:
     groups: dict[str, int]
     unreadable: int
     tried: int
+    files: int
     rules: Protocol
 
 
-def survey(source: Path, protocol: Protocol, *, key: bytes, workers: int = 2, max_decoded: int = MAX_DECODED) -> Survey:
+def survey(
+    source: Path,
+    protocol: Protocol,
+    *,
+    key: bytes,
+    workers: int = 2,
+    max_decoded: int = MAX_DECODED,
+    volumes: bool = True,
+) -> Survey:
     """Lists a source and reads up to 16 of its cases.
 
     Args:
@@ -92,12 +105,19 @@ def survey(source: Path, protocol: Protocol, *, key: bytes, workers: int = 2, ma
         key: secret of the pseudonyms.
         workers: threads that decode.
         max_decoded: as `load_cohort` takes it.
+        volumes: whether series of single-frame files are taken for volumes; else each slice is a case.
 
     Raises:
         DataError: nothing is listed, or none of the sampled cases can be read.
     """
     rules, listing = _listed(source, protocol, key, max_decoded)
     given, found, tried = _read(listing, rules, workers, max_decoded)
+    files = 0
+    if volumes and given.dims == 2 and listing.source == "folder" and any("dicom" in case.format for case in found):
+        stacked = _stacked(listing, rules, partial(_list, source, partial(pseudonym, key, "case"), max_decoded))
+        best = None if stacked is None else _read_or_none(*stacked, workers, max_decoded)
+        if stacked is not None and best is not None and 2 * len(best[1]) > best[2]:
+            files, (listing, rules), (given, found, tried) = len(listing.entries), stacked, best
     named = any(e.patient for e in listing.entries) or any(case.patient for case in found)
     limits = rules.splits.model_copy(update={} if named else {"patient_from": _patients_of(listing, listing.classes)})
     shapes = Counter(case.native for case in found)
@@ -124,6 +144,7 @@ def survey(source: Path, protocol: Protocol, *, key: bytes, workers: int = 2, ma
         groups=_groups(listing),
         unreadable=tried - len(found),
         tried=tried,
+        files=files,
         rules=rules.model_copy(update={"input": given, "splits": limits}),
     )
 
@@ -236,6 +257,37 @@ def _read(listing: Listing, rules: Protocol, workers: int, max_decoded: int) -> 
     if best is None or not best[1]:
         raise DataError(f"none of the {len(picked)} cases that were tried can be read; `medharden inspect` says why")
     return best
+
+
+def _stacked(
+    single: Listing, rules: Protocol, listed: Callable[[Protocol], Listing]
+) -> tuple[Listing, Protocol] | None:
+    """Volumes that most of the files are slices of; of an examination's several series the largest, where one is."""
+
+    def by(series: Literal["one", "largest", "each"]) -> tuple[Listing, Protocol]:
+        trial = rules.model_copy(update={"input": Input(dims=3, volume=Volume(series=series))})
+        return listed(trial), trial
+
+    try:
+        found = by("one")
+        if any(_SEVERAL in problem.reason for problem in found[0].problems):
+            found = by("each")
+        held = sum(len(e.slices) for e in found[0].entries if len(e.slices) >= _FEWEST_SLICES)
+        if 2 * held <= len(single.entries):
+            return None
+        largest = by("largest") if found[1].input.volume.series == "each" else found
+        return found if len(largest[0].problems) > len(found[0].problems) else largest
+    except DataError:
+        return None
+
+
+def _read_or_none(
+    listing: Listing, rules: Protocol, workers: int, max_decoded: int
+) -> tuple[Input, list[ReadCase], int] | None:
+    try:
+        return _read(listing, rules, workers, max_decoded)
+    except DataError:
+        return None
 
 
 def _read_as(spec: Input, entry: Entry, hold: Hold) -> StoredImage:

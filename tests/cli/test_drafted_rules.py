@@ -6,12 +6,16 @@ from pathlib import Path
 
 import nibabel as nib
 import numpy as np
+import pydicom
 import pytest
+import torch
+from command import assert_clear, medharden
 from data_helpers import KEY, codes, dicom, listed, manifest, png
 
 from medharden.cli.drafted import Draft, run_new
 from medharden.data.cohort import Cohort, load_cohort
 from medharden.errors import DataError
+from medharden.models import timm_module
 from medharden.protocol import Protocol, load_protocol
 
 
@@ -123,3 +127,68 @@ def test_folders_that_are_parts_or_patients_are_no_classes_unless_the_protocol_n
     cohort = load_cohort(tmp_path, default.model_copy(update={"task": task}), key=KEY)
     assert len(cohort.cases) == 24
     assert "data.no_patients" in codes(cohort)
+
+
+def series_tree(root: Path, cases: int = 24, each: int = 1, count: int = 5, **fields) -> None:
+    """Patient, study and series folders of single-frame slices below class folders, named without their order."""
+    rng = np.random.default_rng(0)
+    for n in range(cases):
+        for s in range(each):
+            for z, name in enumerate(rng.permutation(count + s)):
+                header = {
+                    "PatientID": f"P{n}",
+                    "StudyInstanceUID": f"1.2.{n}",
+                    "SeriesInstanceUID": f"1.2.{n}.{s}",
+                    "ImagePositionPatient": [0.0, 0.0, 2.5 * z],
+                    "ImageOrientationPatient": [1, 0, 0, 0, 1, 0],
+                    "PixelSpacing": [1.0, 1.0],
+                    "Modality": "CT",
+                }
+                stored = rng.integers(-1000, 1000, (8, 7)).astype(np.int16)
+                place = root / "ab"[n % 2] / f"p{n}" / f"series{s}" / f"IM{name:04d}"
+                dicom(place, stored, **{k: v for k, v in (header | fields).items() if v is not None})
+
+
+@pytest.mark.parametrize(("modality", "each", "rule", "cases"), [("CT", 1, "one", 24), ("MR", 2, "largest", 24)])
+def test_slices_of_series_are_proposed_as_volumes_and_said_how_to_be_slices(new, tmp_path, modality, each, rule, cases):
+    series_tree(tmp_path / "data", each=each, Modality=modality)
+    text, protocol, cohort = new(tmp_path / "data")
+    assert (protocol.input.dims, protocol.input.volume.series) == (3, rule)
+    assert (len(cohort.cases), cohort.record.shape[0]) == (cases, 1)
+    assert f"{24 * sum(range(5, 5 + each))} files are slices of 24 series" in text
+    assert "write `dims: 2`" in text
+    done = medharden("inspect", "--data", "data", "--protocol", "Mine_of 2026.yaml", cwd=tmp_path)
+    assert_clear(done, 0, "24 cases")
+
+
+def test_two_series_of_one_size_are_each_a_case(new, tmp_path):
+    series_tree(tmp_path / "data", each=1)
+    for path in sorted((tmp_path / "data").rglob("IM*")):
+        stored = pydicom.dcmread(path)
+        stored.SeriesInstanceUID += ".9"
+        stored.PixelData = bytes(reversed(stored.PixelData))
+        (path.parent.parent / "again").mkdir(exist_ok=True)
+        stored.save_as(path.parent.parent / "again" / path.name)
+    _, protocol, cohort = new(tmp_path / "data")
+    assert (protocol.input.dims, protocol.input.volume.series, len(cohort.cases)) == (3, "each", 48)
+
+
+@pytest.mark.parametrize(
+    "fields", [{"ImagePositionPatient": None}, {"SeriesInstanceUID": None, "ImagePositionPatient": None}]
+)
+def test_views_without_positions_stay_pictures(new, tmp_path, fields):
+    series_tree(tmp_path / "data", Modality="DX", **fields)
+    text, protocol, cohort = new(tmp_path / "data")
+    assert (protocol.input.dims, len(cohort.cases)) == (2, 120)
+    assert "slices of" not in text
+
+
+def test_a_model_of_slices_has_them_proposed_as_slices(tmp_path):
+    series_tree(tmp_path / "data")
+    torch.manual_seed(0)
+    network = timm_module().create_model("resnet10t", num_classes=2, in_chans=1)
+    torch.save({"arch": "resnet10t", "state_dict": network.state_dict()}, tmp_path / "m.pt")
+    (tmp_path / "key").write_bytes(KEY)
+    model, target = tmp_path / "m.pt", tmp_path / "p.yaml"
+    run_new(Draft(tmp_path / "data", model, target, "resnet10t", "default", True, 1, tmp_path / "key", 2**30))
+    assert load_protocol(target).input.dims == 2
