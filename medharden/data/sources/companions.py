@@ -33,7 +33,7 @@ _MODALITY = re.compile(
 )
 _NUMBERED = re.compile(
     r"(?:im|imgs?|images?|parts?|batch|chunks?|shards?|data|dir|(?:sub)?sets?|slices?|patients?|pat|sub|subjects?|person|cases?|"
-    r"scans?|series|stud(?:y|ies)|ses|sessions?|visits?|views?)[_\- ]*\d+",
+    r"scans?|series|stud(?:y|ies)|ses|sessions?|visits?|views?|pts?|sbj|subj|pid)[_\- ]*\d+|s[_\- ]?\d{3,}",
     re.IGNORECASE,
 )
 _PUT = re.compile(r"(?P<base>.*[a-z0-9)])(?P<mark>[_\-. ][a-z]{1,20})", re.DOTALL)

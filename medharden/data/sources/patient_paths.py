@@ -22,6 +22,7 @@ _NO_PATIENT = re.compile(
     re.IGNORECASE,
 )
 _LONG_NUMBER = 4
+_SUBJECT, _SUBJECT_DIGITS = re.compile(r"s[_\- ]?#", re.IGNORECASE), 3  # s5000 below p1000 is a study, S001 a subject
 _BEGINNING = re.compile(r"(?P<before>(?:[a-z]+[_\-])?)(?P<id>[a-z]*\d+)(?P<sign>[_\-])[a-z0-9][^/]*", re.IGNORECASE)
 _PREFIX = re.compile(r"((?:patient|person|subject|sub|pat|pid|case|p)[_\- ]?\d+)(?=[_\-. ])", re.IGNORECASE)
 
@@ -94,6 +95,7 @@ def seen_patients(texts: Sequence[tuple[int, str]], classes: Collection[str]) ->
     places = [(row, PurePosixPath(text)) for row, text in texts]
     deepest = max((len(place.parts) - 1 for _, place in places), default=0)
     known = {name.casefold() for name in classes}
+    within = False
     apart = known | {part.casefold() for _, place in places for part in place.parts[:-1] if split_of(part)}
     for depth in range(deepest):
         named = {
@@ -101,30 +103,43 @@ def seen_patients(texts: Sequence[tuple[int, str]], classes: Collection[str]) ->
             for row, place in places
             if len(place.parts) - 1 > depth and place.parts[depth].casefold() not in apart
         }
-        shape = _common_shape([name for name, _ in named.values()], len(places))
+        shape = _common_shape([name for name, _ in named.values()], len(places), within)
         if shape:
             before = "/".join(["*"] * depth)
             pattern = f"{before}/{PATIENT}/**" if before else f"{PATIENT}/**"
             found = SeenPatients(shape, pattern, {row: f"{above}/{name}" for row, (name, above) in named.items()})
             if _plausible(found, len(places)):
                 return found
+            within = True
     return _by_file_name(places)
 
 
-def _common_shape(names: list[str], total: int) -> str:
-    shapes: dict[str, int] = defaultdict(int)
+def _common_shape(names: list[str], total: int, within: bool) -> str:
+    """The form of most names: with a number, and none of what is no patient; of several forms the most common.
+
+    Args:
+        names: of the folders of one depth, one a case.
+        total: how many cases there are.
+        within: whether folders of such a form lie above, so that `s5000` may be a study of `p1000`.
+    """
+    shapes: dict[str, list[str]] = defaultdict(list)
     for name in names:
-        shapes[_DIGITS.sub("#", name)] += 1
-    if not shapes:
+        shapes[_DIGITS.sub("#", name)].append(name)
+    fitting = {shape: held for shape, held in shapes.items() if _may_be_patients(shape, held, within)}
+    if sum(map(len, fitting.values())) < _SHARE * total or not fitting:
         return ""
-    shape, count = max(shapes.items(), key=lambda item: item[1])
-    if "#" not in shape or count < _SHARE * total:
-        return ""
-    if _NO_PATIENT.fullmatch(shape):
-        digits = min(len(run) for name in names for run in _DIGITS.findall(name)[:1])
-        if shape != "#" or digits < _LONG_NUMBER:
-            return ""
-    return _DIGITS.sub(lambda run: "#" * len(run[0]), max(names, key=len))
+    most = max(fitting.values(), key=len)
+    return _DIGITS.sub(lambda run: "#" * len(run[0]), max(most, key=len))
+
+
+def _may_be_patients(shape: str, names: list[str], within: bool) -> bool:
+    if "#" not in shape:
+        return False
+    if not _NO_PATIENT.fullmatch(shape):
+        return True
+    digits = min(len(run) for name in names for run in _DIGITS.findall(name)[:1])
+    subjects = _SUBJECT.fullmatch(shape) is not None and not within and digits >= _SUBJECT_DIGITS
+    return subjects or (shape == "#" and digits >= _LONG_NUMBER)
 
 
 def _plausible(found: SeenPatients, total: int) -> bool:
