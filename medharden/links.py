@@ -36,7 +36,7 @@ def links_followed() -> Iterator[None]:
 def leaves(root: Path, path: Path) -> bool:
     """Whether a path, links followed, lies outside a folder; links in a circle lead nowhere and count as outside."""
     try:
-        return not path.resolve().is_relative_to(root.resolve())
+        return not _real(path).is_relative_to(root.resolve())
     except (OSError, RuntimeError):
         return True
 
@@ -51,7 +51,7 @@ def leads_back(top: Path, folder: Path) -> bool:
     if not folder.is_symlink():
         return False
     try:
-        there, whole = folder.resolve(), top.resolve()
+        there, whole = _real(folder), top.resolve()
     except (OSError, RuntimeError):
         return True
     if whole.is_relative_to(there):
@@ -85,6 +85,18 @@ def walked(root: Path, top: Path | None = None, back: list[Path] | None = None) 
             if back is not None:
                 back += [Path(here, b) for b in returning]
         yield Path(here), sorted(n for n in names if not n.startswith("."))
+
+
+def _real(path: Path) -> Path:
+    """Where a path leads, there or not.
+
+    Raises:
+        OSError: links in a circle, on every version of Python: from 3.13 on `Path.resolve` lets them pass.
+    """
+    try:
+        return Path(os.path.realpath(path, strict=True))
+    except (FileNotFoundError, NotADirectoryError):
+        return path.resolve()
 
 
 def _exists(path: Path) -> bool:

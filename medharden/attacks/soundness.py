@@ -18,6 +18,7 @@ __all__ = ["Signs", "climbs", "findings", "look_like_probabilities", "repeats", 
 
 BLIND_SHARE = 0.05  # share of cases without a usable gradient from which the suite's result is no evidence
 MISLED_SHARE = 0.5  # share of cases whose gradient leads nowhere, from which likewise
+MISLED_OF_CLASS, FEW_OF_CLASS = 0.75, 8  # the same within one class of so many cases or more
 BLACK_BOX_SHARE, BLACK_BOX_WINS = 0.05, 3  # share and number of gradient-proof cases that random search may win
 _REPEATED = 1e-4  # largest relative difference between two equal forwards that rounding explains
 _SAME_SLOPE = 0.1  # largest difference between two gradients of one input, of its largest entry, that rounding explains
@@ -33,6 +34,7 @@ class Signs:
         blind: those whose clean gradient is zero or not finite under every loss of the suite, surrogate slopes or not.
         flat: those that surrogate slopes give a gradient.
         misled: those whose loss rises along no step up the gradient.
+        of_class: by class index, how many are misled and how many were looked at; empty where cases have findings.
         tally: of gradients that were not finite.
         refuted: successes that a fresh forward did not confirm.
         repeatable: whether two equal forwards gave equal logits.
@@ -47,6 +49,7 @@ class Signs:
     blind: int = 0
     flat: int = 0
     misled: int = 0
+    of_class: dict[str, tuple[int, int]] = field(default_factory=dict)
     tally: Tally = field(default_factory=Tally)
     refuted: int = 0
     repeatable: bool = True
@@ -64,6 +67,7 @@ class Signs:
     def from_told(cls, said: Mapping[str, Any]) -> Signs:
         """From what `told` gave."""
         given = {**said, "tally": Tally(**said["tally"]), "black_box": tuple(said["black_box"])}
+        given["of_class"] = {name: (misled, cases) for name, (misled, cases) in said["of_class"].items()}
         return cls(**given)
 
     @classmethod
@@ -74,8 +78,15 @@ class Signs:
         }
         held = {name: all(getattr(s, name) for s in each) for name in ("repeatable", "slopes_repeat", "probabilities")}
         seen = {name: any(getattr(s, name) for s in each) for name in ("trained", "moved")}
+        classes = sorted({name for s in each for name in s.of_class})
+        none = 0, 0
+        of_class = {
+            name: (sum(s.of_class.get(name, none)[0] for s in each), sum(s.of_class.get(name, none)[1] for s in each))
+            for name in classes
+        }
         return cls(
             **counts,
+            of_class=of_class,
             **held,
             **seen,
             tally=Tally(sum(s.tally.asked for s in each), sum(s.tally.broken for s in each)),
@@ -149,13 +160,7 @@ def _said(signs: Signs) -> Iterator[tuple[str, str, str]]:
             "all activations of a layer are saturated. They were attacked through a backward pass in which saturated "
             "activations have a slope (BPDA, Athalye et al. 2018).",
         )
-    if signs.misled > MISLED_SHARE * signs.looked_at:
-        yield (
-            "misleading_gradient",
-            "critical",
-            f"For {signs.misled} of {signs.looked_at} rightly answered cases no step along the input gradient raises "
-            "the loss. Attacks that follow such gradients are misled: that they failed is no evidence of robustness.",
-        )
+    yield from _misled(signs)
     cases, wins = signs.black_box
     if wins >= BLACK_BOX_WINS and wins > BLACK_BOX_SHARE * cases:
         yield (
@@ -211,4 +216,23 @@ def _said(signs: Signs) -> Iterator[tuple[str, str, str]]:
             "training_mode",
             "info",
             "The model came with layers in training mode; it was attacked in eval mode and given back as it came.",
+        )
+
+
+def _misled(signs: Signs) -> Iterator[tuple[str, str, str]]:
+    if signs.misled > MISLED_SHARE * signs.looked_at:
+        yield (
+            "misleading_gradient",
+            "critical",
+            f"For {signs.misled} of {signs.looked_at} rightly answered cases no step along the input gradient raises "
+            "the loss. Attacks that follow such gradients are misled: that they failed is no evidence of robustness.",
+        )
+    elif any(n >= FEW_OF_CLASS and misled > MISLED_OF_CLASS * n for misled, n in signs.of_class.values()):
+        misled, cases = max(signs.of_class.values(), key=lambda one: (one[1] >= FEW_OF_CLASS) * one[0] / max(1, one[1]))
+        yield (
+            "misleading_gradient",
+            "critical",
+            f"In one class no step along the input gradient raises the loss of {misled} of {cases} rightly answered "
+            "cases, as where the gradient is the same whatever the case. Attacks that follow it are misled there: that "
+            "they failed is no evidence of robustness.",
         )

@@ -232,7 +232,12 @@ def _look_at_gradients(run: _Run, suite: tuple[Attack, ...]) -> None:
         )
     blind, misled = _without_a_way_up(run, run.model, right & bool(suite), suite)
     # Where there is no gradient nothing rises: the blind are among the misled, and are said to be blind.
-    signs.misled = int((misled & ~blind).sum())
+    misled &= ~blind
+    signs.misled = int(misled.sum())
+    if run.criterion.labels.ndim == 1:
+        labels = run.criterion.labels.cpu()
+        each = {k: labels == k for k in sorted(set(labels.tolist()))}
+        signs.of_class = {str(k): (int(misled[own].sum()), int(right[own].sum())) for k, own in each.items()}
     sloped = with_surrogate_slopes(run.model) if blind.any() else None
     still = blind if sloped is None else _without_a_way_up(run, sloped, blind, suite)[0]
     state.flat = (blind & ~still).nonzero().flatten().tolist()

@@ -51,6 +51,20 @@ def test_gradients_turned_downhill_are_misleading() -> None:
     assert finding.message.startswith(f"For {CASES} of {CASES} rightly answered cases")
 
 
+def test_one_gradient_whatever_the_case_is_misleading_for_a_class() -> None:
+    model = Distorted(torch.ones_like).eval()
+    inputs = uniform(120, 1, 6, 6)
+    with torch.no_grad():
+        model.plain.bias -= model.plain(inputs).mean(0)  # so that each class is answered
+    labels = answers(model, inputs)
+    spared = int(model.plain.weight.sum(1).argmax())  # a step along that gradient lowers its loss alone
+    cases = int((labels == spared).sum())
+    assert 8 <= cases < 60
+    (finding,) = [f for f in _suite(model, inputs, suite=(PGD,)).findings if f.code == "attack.misleading_gradient"]
+    assert finding.severity == "critical"
+    assert f"the loss of {cases} of {cases} rightly answered cases" in finding.message
+
+
 def test_gradients_replaced_by_noise_are_found_out_by_random_search() -> None:
     noise = torch.Generator().manual_seed(0)
     model = Distorted(lambda g: torch.randn(g.shape, generator=noise)).eval()

@@ -51,7 +51,7 @@ HIDING = {
     "gradients of noise": (lambda z: Backward.apply(z, torch.randn_like), "attack.random_gradient"),
     "one gradient for all": (
         lambda z: Backward.apply(z, lambda g: torch.tensor([0.7, -0.4]).expand_as(g)),
-        "sanity.whole_range_survived",
+        "attack.misleading_gradient",
     ),
     "constant labels": (lambda z: z * 1e-3 + torch.tensor([5.0, 0.0]), "evaluation.constant_answer"),
 }

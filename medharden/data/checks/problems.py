@@ -97,7 +97,7 @@ def pixel_problems(
 
 
 def refuse(problems: Sequence[Problem], total: int, *, exclude: bool, counted: str = "") -> None:
-    """Stops at unusable cases unless they may be left out; `counted` says how many labels were unclear.
+    """Stops at unusable cases unless they may be left out; what `counted` says of many at once is not listed again.
 
     Raises:
         DataError: counts them all, lists the first 20, carries every one.
@@ -106,7 +106,8 @@ def refuse(problems: Sequence[Problem], total: int, *, exclude: bool, counted: s
         advice = "mend or remove them, or set input.unusable: exclude in the protocol to leave them out on record"
         head = f"{counted}\n" if counted else ""
         head += f"{len(problems)} of {total} cases can't be used"
-        raise DataError(_listed(head, problems, advice), tuple(problems))
+        listed = [problem for problem in problems if problem.reason not in counted]
+        raise DataError(_listed(head, listed, advice), tuple(problems))
 
 
 def refuse_leaks(
@@ -306,7 +307,7 @@ def _listed(head: str, problems: Sequence[Problem], advice: str) -> str:
     lines = [f"  {p.case}: {p.reason}" for p in problems[:_MOST_LISTED]]
     if len(problems) > _MOST_LISTED:
         lines.append(f"  ... and {len(problems) - _MOST_LISTED} more")
-    return "\n".join([f"{head}:", *lines, advice])
+    return "\n".join([f"{head}:" if lines else head, *lines, advice])
 
 
 def _times(shape: tuple[int, ...]) -> str:

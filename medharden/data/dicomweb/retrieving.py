@@ -17,7 +17,7 @@ from medharden.data.dicomweb.address import Address
 from medharden.data.dicomweb.query import Query, as_table
 from medharden.data.dicomweb.server import LargeSeriesError, Series, SeriesError, Server, is_uid
 from medharden.data.pseudonyms import keyed_digest, pseudonym
-from medharden.data.sources.columns import path_columns, read_joined, roles_of
+from medharden.data.sources.columns import join_tables, path_columns, read_table, roles_of
 from medharden.data.store.cache import RETRIEVED, retrieved_folder
 from medharden.errors import DataError, OutputError, Problem
 from medharden.links import outside
@@ -151,7 +151,8 @@ def _wanted(table: Path, protocol: Protocol) -> dict[str, int]:
             "with --dicomweb --data is a CSV file: a row a series, with its SeriesInstanceUID (a column named in the "
             "protocol's columns.path) and its label"
         )
-    header, rows, _ = read_joined(table, protocol.columns)
+    header, rows, _ = read_table(table)
+    header = join_tables(table.parent, header, rows, protocol.columns)
     columns = path_columns(table, header, roles_of(header, rows, protocol), protocol.columns)
     series: dict[str, int] = {}
     wrong = []

@@ -13,7 +13,7 @@ from medharden.delimited import BrokenRowError, delimited
 from medharden.errors import DataError, Problem
 from medharden.protocol import Columns, Protocol
 
-__all__ = ["GUESSED", "Row", "one_hot_of", "path_columns", "read_joined", "read_table", "roles_of", "splits_of"]
+__all__ = ["GUESSED", "Row", "join_tables", "one_hot_of", "path_columns", "read_table", "roles_of", "splits_of"]
 
 _ALIASES = {
     "path": (
@@ -65,19 +65,18 @@ def read_table(table: Path) -> tuple[list[str], dict[int, Row], list[Problem]]:
     return header, rows, problems
 
 
-def read_joined(table: Path, columns: Columns) -> tuple[list[str], dict[int, Row], list[Problem]]:
-    """As `read_table`, with the columns of the protocol's further tables, row by row where the keys agree.
+def join_tables(root: Path, header: list[str], rows: dict[int, Row], columns: Columns) -> list[str]:
+    """Puts the columns of the protocol's further tables into the rows, where the keys agree; gives the whole header.
 
     Rows that a further table lacks have blanks there; rows that it alone has are left aside.
 
     Raises:
         DataError: a further table is missing, lacks a key, or says two things of one.
     """
-    header, rows, problems = read_table(table)
     for place, join in enumerate(columns.join, 1):
         where = f"columns.join {place}"
-        other = table.parent / join.table
-        if not other.resolve().is_relative_to(table.parent.resolve()) or not other.is_file():
+        other = root / join.table
+        if not other.resolve().is_relative_to(root.resolve()) or not other.is_file():
             raise DataError(f"{where}: there is no such table in the manifest's folder")
         more, lines, bad = read_table(other)
         lacking = [key for key in join.on if key not in header or key not in more]
@@ -100,7 +99,7 @@ def read_joined(table: Path, columns: Columns) -> tuple[list[str], dict[int, Row
         if not found:
             raise DataError(f"{where}: no row of the manifest has its key there")
         header = [*header, *new]
-    return header, rows, problems
+    return header
 
 
 def _shown(header: list[str]) -> str:

@@ -269,5 +269,5 @@ def is_state(cell: str) -> bool:
 
 
 def unclear_words(findings: Iterable[Finding]) -> str:
-    """The counts of unclear labels, as a line of an error."""
-    return "\n".join(f.message for f in findings if f.code == "data.unclear_labels")
+    """What is said of many cases at once, as lines of an error: counts of unclear labels, paths of another machine."""
+    return "\n".join(f.message for f in findings if f.code in ("data.unclear_labels", "data.foreign_paths"))

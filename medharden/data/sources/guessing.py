@@ -27,7 +27,7 @@ def with_findings_of(source: Path, protocol: Protocol) -> Protocol | None:
     """
     if protocol.task.multilabel:
         return None
-    tables = sorted(source.glob("*.csv")) if source.is_dir() else [source]
+    tables = [*sorted(source.glob("*.csv")), *sorted(source.glob("*/metadata.csv"))] if source.is_dir() else [source]
     for table in tables[:_FEWEST]:
         try:
             header, rows, _ = read_table(table)

@@ -13,9 +13,10 @@ from medharden.data.sources.channels import ChannelPatterns, in_channels
 from medharden.data.sources.companions import CompanionsError
 from medharden.data.sources.folder import Listing, list_folder
 from medharden.data.sources.frames import in_frames
-from medharden.data.sources.manifest import find_manifest, list_manifest, why_no_manifest
+from medharden.data.sources.manifest import list_manifest
 from medharden.data.sources.patient_paths import named_by_path
 from medharden.data.sources.series import in_series
+from medharden.data.sources.tables import find_manifest, tables_of_splits, why_no_manifest
 from medharden.errors import DataError
 from medharden.links import followed, leaves
 from medharden.protocol import Protocol
@@ -97,7 +98,7 @@ def list_source(
     try:
         require_source(source)
         if source.is_dir():
-            table = find_manifest(source, protocol)
+            table = find_manifest(source, protocol) or (source if tables_of_splits(source, protocol) else None)
             listing = list_manifest(table, protocol, name) if table else _list_folder(source, protocol, name)
         elif not source.is_file():
             raise DataError("expected a folder, a CSV, .json or .npz file as data, found something else")

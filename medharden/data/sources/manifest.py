@@ -14,9 +14,9 @@ from medharden.data.sources.channels import stacked_finding
 from medharden.data.sources.columns import (
     GUESSED,
     Row,
+    join_tables,
     one_hot_of,
     path_columns,
-    read_joined,
     read_table,
     roles_of,
     splits_of,
@@ -25,84 +25,45 @@ from medharden.data.sources.companions import chosen, refuse_companions
 from medharden.data.sources.findings import FindingReader, lists_several
 from medharden.data.sources.folder import Entry, Listing, sorted_classes, unchosen_files
 from medharden.data.sources.labels import NO_LABEL, Classes
-from medharden.data.sources.places import MISSING, Places
+from medharden.data.sources.places import LEAVES, MISSING, Places
 from medharden.data.sources.row_images import RowImages
 from medharden.data.sources.series import SeriesBelow, as_case, found_in_directory, left_aside
+from medharden.data.sources.tables import read_split_tables
 from medharden.errors import DataError, Problem
 from medharden.patients import patient_identity
 from medharden.protocol import Cases, Protocol
 from medharden.record import Finding
 
-__all__ = ["find_manifest", "list_manifest", "why_no_manifest"]
-
-_PREFERRED = ("manifest.csv", "labels.csv", "metadata.csv")
-DATALIST = "datalist.json"
-_LIKE_TABLES = ("dataset.json", "metadata.jsonl")
-_MOST_TABLES = 5
-
-
-def find_manifest(folder: Path, protocol: Protocol) -> Path | None:
-    """The folder's manifest: `manifest.csv` or `labels.csv`, else the only CSV with a path and labels.
-
-    Raises:
-        DataError: several CSV files could be it.
-    """
-    tables = sorted(f for f in folder.iterdir() if f.suffix.lower() == ".csv" and f.is_file())
-    if (folder / DATALIST).is_file():
-        return folder / DATALIST
-    for other in _LIKE_TABLES:
-        if (folder / other).is_file() and not _unfit(folder / other, protocol):
-            return folder / other
-    for preferred in _PREFERRED:
-        for table in tables:
-            if table.name.lower() == preferred:
-                return table
-    fitting = [table for table in tables if not _unfit(table, protocol)]
-    if len(fitting) > 1:
-        raise DataError(f"{len(fitting)} CSV files have a path and a label column; name the one to use as the data")
-    return fitting[0] if fitting else None
-
-
-def why_no_manifest(folder: Path, protocol: Protocol) -> str:
-    """Of each CSV file of a folder why it is not its manifest, or "" where there is none; files by their number."""
-    tables = sorted(f for f in folder.iterdir() if f.suffix.lower() == ".csv" and f.is_file())
-    reasons = [(n, _unfit(table, protocol)) for n, table in enumerate(tables[:_MOST_TABLES], 1)]
-    return "; ".join(f"CSV file {n} of {len(tables)}: {reason}" for n, reason in reasons if reason)
-
-
-def _unfit(table: Path, protocol: Protocol) -> str:
-    try:
-        header, rows, _ = read_table(table)
-        roles_of(header, rows, protocol)
-    except DataError as error:
-        return str(error)
-    return ""
+__all__ = ["list_manifest"]
 
 
 def list_manifest(table: Path, protocol: Protocol, name: Callable[[str], str]) -> Listing:
-    """The cases that a CSV file lists; the files lie in its folder, however far below.
+    """The cases that a CSV file lists, or those in split folders; the files lie in its folder, however far below.
 
     Raises:
         DataError: the file is no such table, its columns are ambiguous, or not one listed file is there.
     """
-    root = table.parent
-    header, rows, problems = read_joined(table, protocol.columns)
+    root = table if table.is_dir() else table.parent
+    header, rows, problems = read_split_tables(table, protocol) if table.is_dir() else read_table(table)
+    header = join_tables(root, header, rows, protocol.columns)
     roles = roles_of(header, rows, protocol)
     labels = _Labels(header, rows, roles, protocol)
     splits = splits_of(rows, roles, protocol.columns)
     paths = path_columns(table, header, roles, protocol.columns)
     taken = {*roles.values(), *labels.columns, *paths}
     places = Places(root)
+    places.expect(row[column] for row in rows.values() for column in paths)
     series = SeriesBelow(root, protocol.input) if protocol.input.dims == 3 else None
     images = RowImages(places, series, protocol.input, paths)
     listed: list[Entry] = []
     left_out: list[Problem] = []
-    lost = unchosen = 0
+    lost = unchosen = leaving = 0
     for number, row in rows.items():
         found = images.of(row)
         label, masked, unlabelled = labels.of(row)
         split, known = splits.get(number, ""), None if unlabelled else label
         lost += found.problem == MISSING
+        leaving += found.problem == LEAVES
         if not row[roles["path"]]:
             problems.append(Problem(f"row {number}", "has no path", known, split))
         elif not found.problem and not chosen(found.text, protocol.cases):
@@ -124,6 +85,9 @@ def list_manifest(table: Path, protocol: Protocol, name: Callable[[str], str]) -
                 listed.append(replace(entry, path=found.channels[0][0], channels=found.channels))
             else:
                 listed.append(as_case(entry, found.slices) if found.slices else entry)
+    foreign = _foreign(places, leaving, len(rows))
+    if foreign and lost + leaving == len(rows):
+        raise DataError(foreign[0].message, tuple(problems))
     if lost and lost == len(rows):
         raise DataError(
             f"not one of the {lost} files that the manifest lists is there; below its folder lie {places.images} files "
@@ -133,7 +97,7 @@ def list_manifest(table: Path, protocol: Protocol, name: Callable[[str], str]) -
         )
     refuse_companions([(_beside_class(entry), "") for entry in listed], protocol.cases, modalities=False)
     entries, contradicting, repeated = _once(root, listed, name)
-    findings = [*labels.noted(), *_found_elsewhere(places), *unchosen_files(unchosen), *_repeated(repeated)]
+    findings = [*labels.noted(), *foreign, *_found_elsewhere(places), *unchosen_files(unchosen), *_repeated(repeated)]
     findings += (*left_aside(series.aside), *found_in_directory(series)) if series is not None else ()
     findings += stacked_finding(entries, images.names)
     findings += _unlisted(root, {path for entry in listed for path in entry.paths}, protocol.cases)
@@ -207,6 +171,13 @@ def _found_elsewhere(places: Places) -> list[Finding]:
         return []
     ways = ", ".join(f"{n} {way}" for way, n in sorted(places.ways.items()))
     return [Finding("data.paths_found", "info", f"Files that do not lie where the manifest says were found: {ways}.")]
+
+
+def _foreign(places: Places, leaving: int, rows: int) -> list[Finding]:
+    """That paths are those of another machine, and not used."""
+    if not leaving or not places.foreign.count:
+        return []
+    return [Finding("data.foreign_paths", "warning", places.foreign.told(leaving, rows))]
 
 
 def _repeated(rows: list[Problem]) -> list[Finding]:

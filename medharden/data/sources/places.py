@@ -12,19 +12,18 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from medharden.data.formats.files import IMAGE_ENDINGS
 from medharden.data.formats.gathering import Unit
+from medharden.data.sources.foreign import Foreign, Parts, parts_of
 from medharden.data.sources.series import SeriesBelow
 from medharden.links import outside, walked
 
-__all__ = ["FOLDER", "MISSING", "Found", "Places"]
+__all__ = ["FOLDER", "LEAVES", "MISSING", "Found", "Places", "is_uid"]
 
-_LEAVES = "has a path that leaves the manifest's folder"
+LEAVES = "has a path that leaves the manifest's folder"
 _LINK = "is a link that leaves the manifest's folder (medharden --follow-links follows it)"
 MISSING = "is listed, but its file is missing"
 FOLDER = "is a folder, expected one file a case"
 _MOST_SHOWN = 6
 _UID = re.compile(r"[0-9]+(\.[0-9]+)+")
-
-Parts = tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -72,6 +71,14 @@ class _Ends:
         shorter = (self._whole.get("/".join(wanted[first:])) for first in range(1, len(wanted)))
         return next((fitting for fitting in shorter if fitting is not None), _Fitting())
 
+    def whole(self, wanted: Parts) -> _Fitting:
+        """The files of that very path."""
+        return self._whole.get("/".join(wanted), _Fitting())
+
+    def named(self, name: str) -> bool:
+        """Whether some file is called so, in whatever folder."""
+        return name in self._ends
+
 
 def _add(held: dict[str, _Fitting], end: str, text: str) -> None:
     known = held.get(end)
@@ -94,6 +101,15 @@ class Places:
         """Takes the data's root; nothing above it is looked at."""
         self.root = root
         self.ways: Counter[str] = Counter()
+        self.foreign = Foreign()
+
+    def expect(self, written: Iterable[str]) -> None:
+        """Takes all rows' paths, before any is looked for: those of another machine are used together or not at all."""
+        absolute = [text for text in written if parts_of(text) and "\0" not in text and self._inside(text) is None]
+        lacking = [text for text in absolute if not _is_there(text)]
+        if absolute:
+            here = len(absolute) - len(lacking)
+            self.foreign = Foreign.of(map(parts_of, lacking), self._end, self._named, here)
 
     def find(self, written: str, series: SeriesBelow | None = None) -> Found:
         """The file that a row means, or the series.
@@ -115,7 +131,7 @@ class Places:
                     f"is a folder of {len(below)} series, of {shown} files, expected one; name it by its series UID",
                 )
             return _found(below[0]) if below else found
-        if found.problem == MISSING and _UID.fullmatch(written):
+        if found.problem == MISSING and is_uid(written):
             named = series.of_uid(written)
             if len(named) > 1:
                 return Found(written, f"is a series of {len(named)} patients, where a UID must name one")
@@ -125,17 +141,17 @@ class Places:
 
     def _find(self, written: str) -> Found:
         if not written or "\0" in written:
-            return Found(written, _LEAVES if written else "")
+            return Found(written, LEAVES if written else "")
         text = PurePosixPath(written.replace("\\", "/")).as_posix()
         place = PurePosixPath(text)
         if place.is_absolute() or PureWindowsPath(text).drive:
             return self._absolute(text)
         if ".." in place.parts:
-            return Found(text, _LEAVES)
+            return Found(text, LEAVES)
         try:
             path = self.root / text
             if outside(self.root, path):
-                return Found(text, _LINK if path.exists() else _LEAVES)
+                return Found(text, _LINK if path.exists() else LEAVES)
             if path.is_dir():
                 return Found(text, FOLDER)
             if path.is_file():
@@ -145,13 +161,43 @@ class Places:
         return self._elsewhere(place.parts, text)
 
     def _absolute(self, text: str) -> Found:
-        """An absolute path is used where it lies below the root."""
+        """An absolute path is used where it lies below the root; of another machine, where all such are found there."""
+        inside = self._inside(text)
+        if inside is not None:
+            self.ways["an absolute path"] += 1
+            return self._find(inside)
+        here = self.foreign.used.get(parts_of(text))
+        if here is None:
+            return Found(text, LEAVES)
+        self.ways[self.foreign.way] += 1
+        return Found(here, FOLDER if (self.root / here).is_dir() else "")
+
+    def _inside(self, text: str) -> str | None:
+        """The path below the root of an absolute path of this machine that lies there."""
         try:
-            inside = Path(text).resolve().relative_to(self.root.resolve()).as_posix()
+            path = Path(text)
+            return path.resolve().relative_to(self.root.resolve()).as_posix() if path.is_absolute() else None
         except (OSError, ValueError, RuntimeError):
-            return Found(text, _LEAVES)
-        self.ways["an absolute path"] += 1
-        return self._find(inside)
+            return None
+
+    def _end(self, parts: Parts) -> tuple[int, str]:
+        """How many files or folders have that very path below the root, and the first."""
+        wanted = tuple(map(_plain, parts))
+        fitting = self._by_name.whole(wanted)
+        fitting = fitting if fitting.count else self._by_stem.whole(wanted)
+        fitting = fitting if fitting.count else self._folder("/".join(parts))
+        return (
+            (0, "") if fitting.count and outside(self.root, self.root / fitting.text) else (fitting.count, fitting.text)
+        )
+
+    def _folder(self, text: str) -> _Fitting:
+        try:
+            return _Fitting(1, text) if (self.root / text).is_dir() else _Fitting()
+        except (OSError, ValueError):
+            return _Fitting()
+
+    def _named(self, name: str) -> bool:
+        return self._by_name.named(_plain(name)) or self._by_stem.named(_plain(name))
 
     def _elsewhere(self, parts: Parts, text: str) -> Found:
         wanted = tuple(_plain(part) for part in parts)
@@ -198,3 +244,15 @@ class Places:
 
 def _plain(name: str) -> str:
     return unicodedata.normalize("NFC", name).casefold()
+
+
+def is_uid(written: str) -> bool:
+    """Whether a row's path may be a UID of DICOM."""
+    return _UID.fullmatch(written) is not None
+
+
+def _is_there(text: str) -> bool:
+    try:
+        return Path(text).is_absolute() and Path(text).exists()
+    except (OSError, ValueError):
+        return False
