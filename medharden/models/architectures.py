@@ -194,10 +194,11 @@ def _maker(arch: Architecture, dims: int) -> Make:
         factory = _monai_factory(arch.name) if arch.source == "monai" else _python_factory(arch.name)
         accepted = _parameters(factory)
     classes = (*_CLASSES, "classes") if arch.text == "monai:Classifier" else _CLASSES
+    channel = () if arch.text == "monai:TorchVisionFCModel" else _CHANNELS  # whose in_channels are its head's
 
     def make(outputs: int, channels: int) -> nn.Module:
         known: dict[str, Any] = {"spatial_dims": dims, "pretrained": False}
-        known |= dict.fromkeys(classes, outputs) | dict.fromkeys(_CHANNELS, channels)
+        known |= dict.fromkeys(classes, outputs) | dict.fromkeys(channel, channels)
         arguments = given | {k: v for k, v in known.items() if k in accepted} | arch.arguments
         return _construct(factory, arguments, arch.text)
 

@@ -14,6 +14,7 @@ __all__ = ["ExpressionError", "resolved"]
 
 _REFERENCE = re.compile(r"\$?@([\w#:]+)")
 _TYPE = re.compile(r"\$?(torch\.(?:float32|float|float64|double|float16|half|int64|long|uint8))")
+_KEYS = re.compile(r"\$monai\.utils\.(?:enums\.)?CommonKeys\.(IMAGE|LABEL|PRED|LOSS)")  # each is its name in small
 _DEEPEST = 8
 
 
@@ -38,6 +39,8 @@ def resolved(value: Any, config: Mapping[str, Any], deep: int = 0) -> Any:
         return value
     if kind := _TYPE.fullmatch(value):
         return kind[1]
+    if key := _KEYS.fullmatch(value):
+        return key[1].lower()
     if (reference := _REFERENCE.fullmatch(value)) and deep < _DEEPEST:
         found: Any = config
         for name in re.split(r"::|#", reference[1]):

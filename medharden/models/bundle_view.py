@@ -19,6 +19,13 @@ __all__ = ["bundle_view"]
 
 _IDLE = {"EnsureChannelFirstd", "AsChannelFirstd", "EnsureTyped", "ToTensord", "RepeatChanneld"}
 _FLOATS = (None, "torch.float32", "torch.float", "float32")
+_BYTES = ("torch.uint8", "uint8")
+_BYTE = 255
+_PATCHES = "PatchWSIDataset"
+_PATCH_READ: tuple[tuple[str, dict[str, Any]], ...] = (
+    ("LoadImaged", {"reader": "PILReader", "reverse_indexing": False}),
+    ("EnsureChannelFirstd", {}),
+)
 _MODES = {
     "bicubic": "cubic",
     "area": "area",
@@ -29,7 +36,12 @@ _MODES = {
 }
 _CORNERS = ("linear", "cubic")
 _PLAIN: dict[str, Mapping[str, tuple[Any, ...]]] = {  # arguments that must be one of these, beside those that are read
-    "LoadImaged": {"reader": (None,), "image_only": (True, False), "ensure_channel_first": (True, False)},
+    "LoadImaged": {
+        "reader": (None,),
+        "dtype": (*_FLOATS, *_BYTES),
+        "image_only": (True, False),
+        "ensure_channel_first": (True, False),
+    },
     "EnsureChannelFirstd": {"channel_dim": (None, -1, 2, "no_channel"), "strict_check": (True, False)},
     "AsChannelFirstd": {"channel_dim": (None, -1)},
     "EnsureTyped": {"data_type": ("tensor",), "device": (None,), "track_meta": (True, False, None), "dtype": _FLOATS},
@@ -81,6 +93,7 @@ class _Reading:
     range: tuple[float, float] = (0.0, 1.0)
     zscore: dict[str, Any] | None = None
     oriented: bool = False
+    bytes: bool = False
 
 
 def bundle_view(transforms: Any, config: Mapping[str, Any], dims: int) -> SourceView:
@@ -103,6 +116,9 @@ def bundle_view(transforms: Any, config: Mapping[str, Any], dims: int) -> Source
     if not isinstance(listed, list):
         raise _unfollowed("its list of transforms")
     reading, names, pipeline = _Reading(dims), [], []
+    if dims == 2 and (patches := _patches(listed, config)):
+        reading.key, reading.bytes = "image", True
+        names, pipeline = [patches], [(name, dict(arguments)) for name, arguments in _PATCH_READ]
     for given in listed:
         transform = resolved(given, config)
         if not isinstance(transform, dict):
@@ -117,6 +133,17 @@ def bundle_view(transforms: Any, config: Mapping[str, Any], dims: int) -> Source
     return replace(_view(reading, tuple(names)), pipeline=tuple(pipeline))
 
 
+def _patches(listed: list[Any], config: Mapping[str, Any]) -> str:
+    """MONAI's dataset that reads patches of slides as (3, H, W) of 8 bits, where no transform loads them; or nothing.
+
+    A patch lies in it as it does in a picture: rows and columns are not exchanged, as `LoadImaged` does.
+    """
+    dataset = resolved(config.get("dataset", ""), config) if isinstance(config.get("dataset"), dict) else {}
+    name = str(dataset.get("_target_", "")).rpartition(".")[2]
+    targets = [str(given.get("_target_", "")).rpartition(".")[2] for given in listed if isinstance(given, dict)]
+    return neutral(name)[:60] if name.endswith(_PATCHES) and "LoadImaged" not in targets else ""
+
+
 def _as_monai_takes(arguments: Mapping[str, Any]) -> dict[str, Any]:
     """The arguments that a transform on the image alone is made with; a type by its name, as a type of torch."""
     kept = {name: value for name, value in arguments.items() if name not in _BESIDE and name != "source_key"}
@@ -129,6 +156,8 @@ def _as_monai_takes(arguments: Mapping[str, Any]) -> dict[str, Any]:
 
 def _take(reading: _Reading, name: str, arguments: dict[str, Any]) -> bool:
     """Adds a transform to what was read; false where it is not about the image."""
+    if name == "AddLabelAsGuidanced":
+        raise _mask_added(reading)
     if name not in _PLAIN:
         raise _unfollowed(neutral(name)[:60] or "a transform without a name")
     keys = arguments.get("keys", [])
@@ -142,6 +171,7 @@ def _take(reading: _Reading, name: str, arguments: dict[str, Any]) -> bool:
     if reading.key not in keys:
         return False
     _require_plain(name, arguments)
+    reading.bytes |= name == "LoadImaged" and arguments.get("dtype") in _BYTES
     if name in _IDLE or name in ("LoadImaged", "CastToTyped"):
         return True
     if reading.zscore is not None:
@@ -181,9 +211,11 @@ def _take_intensity(reading: _Reading, name: str, arguments: dict[str, Any]) -> 
         reading.intensity = {"mode": "percentile", **shares}
         low, high = arguments.get("b_min"), arguments.get("b_max")
     else:
-        if arguments.get("clip") is not True:
+        least, most = _number(arguments, "a_min"), _number(arguments, "a_max")
+        within = reading.bytes and least <= 0 and most >= _BYTE  # what is read as 8 bits is never clipped
+        if arguments.get("clip") is not True and not within:
             raise _unfollowed("ScaleIntensityRanged without clip=True")
-        reading.intensity = {"mode": "window", "low": _number(arguments, "a_min"), "high": _number(arguments, "a_max")}
+        reading.intensity = {"mode": "window", "low": least, "high": most}
         low, high = arguments.get("b_min"), arguments.get("b_max")
     if not all(type(v) in (int, float) for v in (low, high)) or not low < high:
         raise _unfollowed(f"{name} to [{neutral(str(low))[:20]}, {neutral(str(high))[:20]}]")
@@ -295,6 +327,20 @@ def _numbers(reading: _Reading, arguments: dict[str, Any], name: str) -> list[An
     if not isinstance(value, list) or not all(type(v) in (int, float) for v in value):
         raise _unfollowed(f"{name}={neutral(str(value))[:40]}")
     return value
+
+
+def _mask_added(reading: _Reading) -> ModelError:
+    """Why a picture alone is no input of a network that takes a mask beside it, and how both are given."""
+    low, high = reading.range
+    mean, std = -low / (high - low), 1 / (high - low)
+    spatial = "spatial: [{step: transpose}], " if reading.spatial[:1] == [{"step": "transpose"}] else ""
+    return ModelError(
+        "the bundle's AddLabelAsGuidanced adds a mask as a further channel, so a picture alone is not the model's "
+        "input, and medharden does not follow it. Write each channel to a grey file of its own (the mask as 0 and 255) "
+        f"and state input: {{{spatial}intensity: {{mode: window, low: 0, high: 255, inverted: never}}, channels_from: "
+        "{red: '*_r.png', green: '*_g.png', blue: '*_b.png', mask: '*_mask.png'}}, "
+        f"model: {{view: protocol, mean: [{mean:g}, {mean:g}, {mean:g}, 0], std: [{std:g}, {std:g}, {std:g}, 1]}}"
+    )
 
 
 def _unfollowed(what: str) -> ModelError:

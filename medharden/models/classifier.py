@@ -28,6 +28,12 @@ __all__ = ["Classifier", "check_classifier", "logits_in_batches", "state_digest"
 
 _FAR = 1e4
 _COLOUR = 3
+_EACH_CHANNEL = "give each of the model's channels its image, a grey file, by input.channels_from in the protocol"
+_PIXELS = (
+    ": one value a pixel or a region, as a network for segmentation answers, or one that pools a fixed size and is "
+    "given more; expected a classifier, a python: class that makes one logit a class of it, or input.size as it was "
+    "trained"
+)
 # what layers raise on inputs that don't fit them
 _UNFIT = (RuntimeError, ValueError, AssertionError, TypeError, LookupError, AttributeError)
 
@@ -163,9 +169,10 @@ class Classifier(nn.Module):
         logits = named_output(self._answer(prepared), self.record.output)
         if self.record.one_logit:
             if logits.shape[1:].numel() != 1 or logits.shape[0] != prepared.shape[0]:
+                advice = "; set the number of classes in model.arguments, such as num_classes"
                 raise ModelError(
                     f"the network's last layer has one output, the network answers {tuple(logits.shape)} for "
-                    f"{len(prepared)} cases; set the number of classes in model.arguments, such as num_classes"
+                    f"{len(prepared)} cases{_PIXELS if _like_an_image(logits) else advice}"
                 )
             logits = logits.reshape(-1, 1)  # as many as there are cases, in a traced graph too
             return torch.cat([torch.zeros_like(logits), logits], dim=1)
@@ -184,6 +191,11 @@ class Classifier(nn.Module):
             raise ModelError(
                 f"the model's own code stopped on inputs of shape {tuple(inputs.shape)}: {place}{said and ': '}{said}"
             ) from error
+
+
+def _like_an_image(answer: Tensor) -> bool:
+    """Whether an answer has axes of space that are longer than one."""
+    return answer.ndim in (4, 5) and answer.shape[2:].numel() > 1
 
 
 def _z_scores(inputs: Tensor, by_channel: bool, nonzero: bool) -> Tensor:
@@ -235,18 +247,22 @@ def check_classifier(model: Classifier, inputs: Tensor, classes: tuple[str, ...]
         raise RangeError(f"inputs must lie in [0, 1], got [{low:g}, {high:g}]")
     record = model.record
     if inputs.shape[1] not in (1, record.channels):
+        plain = record.channels in (1, _COLOUR)
         raise ModelError(
             f"the model takes {counted(record.channels, 'channel')}, the data have {inputs.shape[1]}; "
-            "set input.channels in the protocol"
+            + ("set input.channels in the protocol" if plain else _EACH_CHANNEL)
         )
     if inputs.shape[1] == 1 and record.channels not in (1, _COLOUR):
         raise ModelError(
             f"the model takes {record.channels} channels, the data have one: grey is repeated to the {_COLOUR} of "
-            "colour alone; give each of the model's channels its image by input.channels_from in the protocol"
+            f"colour alone; {_EACH_CHANNEL}"
         )
     logits = _tried(model, inputs)
     if logits.ndim != 2:
-        raise ModelError(f"expected logits of shape (cases, classes), the model returned shape {tuple(logits.shape)}")
+        image = _PIXELS if _like_an_image(logits) else ""
+        raise ModelError(
+            f"expected logits of shape (cases, classes), the model returned shape {tuple(logits.shape)}{image}"
+        )
     if logits.shape[1] != len(classes):
         what = "findings" if multilabel else "classes"
         raise ModelError(

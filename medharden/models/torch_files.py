@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from medharden.models.arrays import ArrayRef, array_tensor
 from medharden.models.unpickling import LARGEST_PICKLE, StorageRef, TensorRef, Unreadable, foreign, unpickled
 
 __all__ = ["TorchFile", "read_torch"]
@@ -66,7 +67,7 @@ class TorchFile:
     """What a torch file holds.
 
     Attributes:
-        content: plain values, with a `TensorRef` in the place of each tensor.
+        content: plain values, with a `TensorRef` in the place of each tensor, an `ArrayRef` in that of NumPy's arrays.
         data: the file's bytes.
         places: where each storage's values begin in them, and their CRC-32, or 0 where none is known.
         left_out: names of the types of objects beside the weights, of which nothing was made.
@@ -89,6 +90,22 @@ class TorchFile:
             raise Unreadable("a file whose tensors are larger than all that it holds")
         values = {storage.key: self._values(storage) for storage in {ref.storage for ref in refs.values()}}
         return {name: values[r.storage.key].as_strided(r.size, r.stride, r.offset) for name, r in refs.items()}
+
+    def arrays(self, refs: Mapping[str, ArrayRef]) -> dict[str, Tensor]:
+        """Tensors of NumPy's arrays, whose bytes stand among the names: to be read, not written to.
+
+        Raises:
+            Unreadable: they are not numeric, or not as long as they are said to be.
+        """
+        if sum(ref.bytes for ref in refs.values()) > _REPEATS * len(self.data):
+            raise Unreadable("a file whose arrays are larger than all that it holds")
+        made = {}
+        for name, ref in refs.items():
+            tensor = array_tensor(ref)
+            if isinstance(tensor, str):
+                raise Unreadable(f"a file with {tensor}")
+            made[name] = tensor
+        return made
 
     def _values(self, storage: StorageRef) -> Tensor:
         if storage.kind not in _DTYPE:
@@ -135,7 +152,10 @@ def _read_archive(data: bytes, name: str) -> TorchFile:
         raise Unreadable("damaged, or no torch file")
     start, size, checksum = files[pickles[0]]
     if size > LARGEST_PICKLE:
-        raise Unreadable(f"a file with more than {LARGEST_PICKLE} bytes of names and shapes")
+        raise Unreadable(
+            f"a file with more than {LARGEST_PICKLE} bytes of names and shapes, among which NumPy's arrays count too; "
+            "where the weights are such, save them as tensors: {name: torch.as_tensor(array)}"
+        )
     described = data[start : start + size]
     if checksum and zlib.crc32(described) != checksum:
         raise Unreadable("damaged: a checksum is wrong")

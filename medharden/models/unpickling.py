@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any, BinaryIO
 
 from medharden.errors import ModelError
+from medharden.models.arrays import ArrayRef, Kind, Latin
 
 __all__ = ["LARGEST_PICKLE", "Fields", "StorageRef", "TensorRef", "Unpickled", "Unreadable", "foreign", "unpickled"]
 
@@ -114,14 +115,16 @@ _BESIDE = re.compile(  # what training scripts keep beside weights: named, and n
     r"|(?:yacs\.config\.CfgNode|easydict\.EasyDict|addict\.(?:addict\.)?Dict|munch\.Munch|box\.box\.Box)"
     r"|(?:pytorch_lightning|lightning_fabric|lightning\.(?:pytorch|fabric))\.utilities\.(?:data|parsing|types)\.AttributeDict"
     r"|torch\.(?:nn\.modules\.loss|optim(?:\.\w{1,20})?)\.\w{1,30}|torch\.torch_version\.TorchVersion"
-    r"|collections\.(?:defaultdict|deque)|datetime\.(?:datetime|date|timedelta|timezone)|enum\.\w{1,10}|typing\.\w{1,20}"
+    r"|collections\.deque|datetime\.(?:datetime|date|timedelta|timezone)|enum\.\w{1,10}|typing\.\w{1,20}"
     r"|builtins\.(?:int|float|str|bool|dict|list|tuple|set|frozenset|slice|range|object|bytes|NoneType|type)"
     r"|copyreg\._reconstructor|types\.SimpleNamespace|uuid\.UUID|decimal\.Decimal|fractions\.Fraction"
 )
+_RECONSTRUCT = re.compile(r"numpy(?:\._core|\.core)?\.multiarray\._reconstruct")
 _CALLED = frozenset(
     {
         "collections.OrderedDict",
         "collections.Counter",
+        "collections.defaultdict",
         "torch.Size",
         "argparse.Namespace",
         "torch._tensor._rebuild_from_type_v2",
@@ -139,7 +142,7 @@ class Unpickled:
     """What a pickle describes.
 
     Attributes:
-        value: plain values, with a `TensorRef` in the place of each tensor.
+        value: plain values, with a `TensorRef` in the place of each tensor, an `ArrayRef` in that of NumPy's arrays.
         storages: that it refers to, by key.
         left_out: names of the types of what stands beside the weights, of which nothing was made.
     """
@@ -253,6 +256,8 @@ class _Machine:
     def build(self) -> None:
         """State of the object below; a state dict's is its `_metadata`, and nobody asks for it."""
         state = self.pop()
+        if isinstance(self.stack[-1], (Kind, ArrayRef)):
+            self.stack[-1].build(state)
         if isinstance(self.stack[-1], Fields) and isinstance(state, dict):
             self.stack[-1].values.update({k: v for k, v in state.items() if isinstance(k, str)})
 
@@ -290,10 +295,24 @@ def _made(name: str, arguments: tuple[Any, ...]) -> Any:
     if name in ("collections.OrderedDict", "collections.Counter"):
         given = arguments[0] if arguments else {}
         return _keyed(given.items() if isinstance(given, dict) else [(key, value) for key, value in given])
+    if name == "collections.defaultdict":  # its values follow, and what makes missing ones is not asked for
+        return {}
     if name == "torch.Size":
         return tuple(arguments[0])
     if name == "argparse.Namespace":
         return Fields()
+    return _array_part(name, arguments)
+
+
+def _array_part(name: str, arguments: tuple[Any, ...]) -> Any:
+    """What stands for an array, or for a part of one; NumPy is not called."""
+    match arguments:
+        case (_Name("numpy.ndarray"), *_) if _RECONSTRUCT.fullmatch(name):
+            return ArrayRef()
+        case (str(code), *_) if name == "numpy.dtype":
+            return Kind(code[:8])
+        case (str(text), "latin1") if name == "_codecs.encode":
+            return Latin(text)
     return _Other()
 
 

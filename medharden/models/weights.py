@@ -18,6 +18,7 @@ from safetensors.torch import load
 from torch import Tensor
 
 from medharden.errors import ModelError
+from medharden.models.arrays import ArrayRef
 from medharden.models.torch_files import TorchFile, read_torch
 from medharden.models.unpickling import Fields, TensorRef, Unreadable
 from medharden.text import neutral
@@ -40,6 +41,7 @@ _MOST_CHANNELS = 1024
 _MOST_NAMED = 6
 _STATE_KEYS = ("state_dict", "model_state_dict", "model", "net", "network")
 _NAMES = ("class_names", "classes", "labels", "label_names", "class_to_idx", "idx_to_class", "id2label", "label2id")
+_ARRAYS = re.compile(r"numpy\.(?:ndarray|dtype|\w+\.multiarray\._reconstruct)")
 _UNNAMED = re.compile(r"LABEL_\d+")
 _MOST_CLASSES, _LONGEST_CLASS = 1000, 200
 _DTYPES = frozenset(
@@ -100,12 +102,13 @@ def read_weights(path: Path, chosen: str | None = None) -> Weights:
         file = read_torch(data, name)
         content = file.content
         if not isinstance(content, dict):
-            kind = "tensor" if isinstance(content, TensorRef) else type(content).__name__
-            if file.left_out and kind.startswith("_"):  # what stands in for an object of which nothing was made
-                kind = f"object ({_keys(sorted(file.left_out))}), not a plain dict"
-            raise ModelError(f"{name} holds a {kind}; expected a state dict or a training checkpoint")
-        refs, said = _chosen(content, name, chosen)
-        state = file.tensors(refs)
+            what = "tensor" if isinstance(content, TensorRef) else type(content).__name__
+            if file.left_out and what.startswith("_"):  # what stands in for an object of which nothing was made
+                what = f"object ({_keys(sorted(file.left_out))}), not a plain dict"
+            raise ModelError(f"{name} holds a {what}; expected a state dict or a training checkpoint")
+        kind = TensorRef if _holds(content, TensorRef) else ArrayRef
+        refs, said = _chosen(content, name, chosen, kind)
+        state = file.tensors(refs) if kind is TensorRef else file.arrays(refs)
     except Unreadable as reason:
         raise ModelError(
             f"{name} can't be read: it is {reason}; expected a state dict (.pt, .pth, .safetensors)"
@@ -120,7 +123,7 @@ def read_weights(path: Path, chosen: str | None = None) -> Weights:
         std=_floats(extra, "std", name),
         file=digest,
         classes=class_names(content),
-        said=(*said, *_left_out(file)),
+        said=(*said, *_left_out(file, kind)),
         arguments=arguments.values if isinstance(arguments, Fields) else {},
         trained=trained if isinstance(trained, dict) else {},
     )
@@ -178,13 +181,22 @@ def read_once(path: Path, name: str) -> bytes:
         return stream.read(status.st_size)
 
 
-def _chosen(content: dict[Any, Any], name: str, chosen: str | None) -> tuple[dict[str, TensorRef], tuple[str, ...]]:
+def _holds(content: dict[Any, Any], kind: type[Any]) -> bool:
+    """Whether there are values of a kind, at the top or one step below."""
+    return any(_refs(value, kind) for value in (content, *content.values()))
+
+
+def _chosen(
+    content: dict[Any, Any], name: str, chosen: str | None, kind: type[Any]
+) -> tuple[dict[str, Any], tuple[str, ...]]:
     """The state dict among what a checkpoint holds, and what is to be said of the choice.
+
+    Of NumPy's arrays (`kind`) one is made only where the file holds no tensor.
 
     Raises:
         ModelError: there is none, none under the chosen key, or several of the same names and none is chosen.
     """
-    found = {key: refs for key, value in content.items() if isinstance(key, str) and (refs := _refs(value))}
+    found = {key: refs for key, value in content.items() if isinstance(key, str) and (refs := _refs(value, kind))}
     if chosen is not None:
         if chosen not in found:
             raise ModelError(
@@ -192,7 +204,7 @@ def _chosen(content: dict[Any, Any], name: str, chosen: str | None) -> tuple[dic
             )
         others = [key for key in found if key != chosen]
         return found[chosen], (f"weights: {chosen}, as model.weights says; not {_keys(others)}",) if others else ()
-    flat = _refs(content)
+    flat = _refs(content, kind)
     if flat and (len(flat) == len(content) or len(flat) > max(map(len, found.values()), default=0)):
         beside = sorted(neutral(str(key))[:40] for key in content if key not in flat)
         return flat, (f"left out, beside the weights: {', '.join(beside[:_MOST_NAMED])}",) if beside else ()
@@ -216,18 +228,18 @@ def _chosen(content: dict[Any, Any], name: str, chosen: str | None) -> tuple[dic
     return found[first], (said,)
 
 
-def _refs(value: Any) -> dict[str, TensorRef]:
-    """Names and tensors of a dict that holds some by name; an optimiser's are by number."""
+def _refs(value: Any, kind: type[Any]) -> dict[str, Any]:
+    """Names and tensors, or arrays, of a dict that holds some by name; an optimiser's are by number."""
     if not isinstance(value, dict):
         return {}
-    return {k: v for k, v in value.items() if isinstance(k, str) and isinstance(v, TensorRef)}
+    return {k: v for k, v in value.items() if isinstance(k, str) and isinstance(v, kind)}
 
 
-def _alike(one: Mapping[str, TensorRef], other: Mapping[str, TensorRef]) -> bool:
+def _alike(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
     """Whether two dicts hold the same network: most names end alike, and those have the same shapes."""
     ends = {name.removeprefix("module."): ref.size for name, ref in one.items()}
     both = [ends.get(name.removeprefix("module.")) == ref.size for name, ref in other.items()]
-    return 2 * sum(both) > len(ends)
+    return bool(2 * sum(both) > len(ends))
 
 
 def _keys(names: Iterable[str]) -> str:
@@ -237,10 +249,11 @@ def _keys(names: Iterable[str]) -> str:
     )
 
 
-def _left_out(file: TorchFile) -> tuple[str, ...]:
-    if not file.left_out:
-        return ()
-    return (f"beside the weights, of these types nothing was made: {_keys(sorted(file.left_out))}",)
+def _left_out(file: TorchFile, kind: type[Any]) -> tuple[str, ...]:
+    arrays = kind is ArrayRef
+    others = sorted(name for name in file.left_out if not (arrays and _ARRAYS.fullmatch(name)))
+    said = ("the weights are NumPy arrays, taken as tensors",) if arrays else ()
+    return (*said, f"beside the weights, of these types nothing was made: {_keys(others)}") if others else said
 
 
 def class_names(content: Mapping[Any, Any]) -> tuple[str, ...]:

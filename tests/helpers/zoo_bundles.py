@@ -1,4 +1,4 @@
-"""Bundles of MONAI's model zoo as it ships them, with random weights: two classifiers of pictures."""
+"""Bundles of MONAI's model zoo as it ships them, with random weights: its five configurations that classify."""
 
 from __future__ import annotations
 
@@ -50,6 +50,59 @@ BODY = {
         ],
     },
 }
+SCALED_TO_ONE = {"a_min": 0.0, "a_max": 255.0, "b_min": -1.0, "b_max": 1.0}  # as both of pathology have it, unclipped
+TUMOUR = {
+    "network_def": {
+        "_target_": "TorchVisionFCModel",
+        "model_name": "resnet18",
+        "num_classes": 1,
+        "use_conv": True,
+        "pretrained": True,
+    },
+    "patch_size": [224, 224],
+    "preprocessing": {
+        "_target_": "Compose",
+        "transforms": [
+            {"_target_": "CastToTyped", **KEYS, "dtype": "float32"},
+            {"_target_": "ScaleIntensityRanged", **KEYS, **SCALED_TO_ONE},
+            {"_target_": "ToTensord", **KEYS},
+        ],
+    },
+    "dataset": {  # the patches of slides, which no transform loads
+        "_target_": "MaskedPatchWSIDataset",
+        "data": "@datalist",
+        "mask_level": 6,
+        "patch_size": "@patch_size",
+        "transform": "@preprocessing",
+        "reader": "cuCIM",
+    },
+}
+BOTH = {"keys": ["image", "label"]}
+NUCLEI = {
+    "network_def": {"_target_": "DenseNet121", "spatial_dims": 2, "in_channels": 4, "out_channels": 4},
+    "preprocessing": {
+        "_target_": "Compose",
+        "transforms": [
+            {"_target_": "LoadImaged", **BOTH, "dtype": "uint8", "image_only": False},
+            {"_target_": "EnsureChannelFirstd", **BOTH},
+            {"_target_": "ScaleIntensityRanged", **KEYS, **SCALED_TO_ONE},
+            {"_target_": "AddLabelAsGuidanced", **KEYS, "source": "label"},
+        ],
+    },
+}
+IMAGE_KEY = {"keys": "@image"}
+TEMPLATE = {
+    "image": "$monai.utils.CommonKeys.IMAGE",
+    "label": "$monai.utils.CommonKeys.LABEL",
+    "num_classes": 4,
+    "network_def": {"_target_": "DenseNet121", "spatial_dims": 2, "in_channels": 1, "out_channels": "@num_classes"},
+    "transforms": [
+        {"_target_": "LoadImaged", **IMAGE_KEY},
+        {"_target_": "EnsureChannelFirstd", **IMAGE_KEY},
+        {"_target_": "ScaleIntensityd", **IMAGE_KEY},
+    ],
+    "preprocessing": {"_target_": "Compose", "transforms": "$@transforms"},
+}
 # what stands around them in the zoo, and is not needed for the network or its inputs
 _AROUND = {
     "imports": ["$import glob", "$import os", "$import torch"],
@@ -80,7 +133,8 @@ _AROUND = {
 def network_of(config: dict[str, Any]) -> nn.Module:
     """The network of a configuration, by hand, with the same random weights each time."""
     torch.manual_seed(0)
-    arguments = {k: 4 if v == "@num_classes" else v for k, v in config["network_def"].items() if k != "_target_"}
+    beside = ("_target_", "pretrained")  # whose weights would be fetched, and then be replaced
+    arguments = {k: 4 if v == "@num_classes" else v for k, v in config["network_def"].items() if k not in beside}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         network: nn.Module = getattr(monai_networks(), config["network_def"]["_target_"])(**arguments)

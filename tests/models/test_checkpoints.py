@@ -19,6 +19,8 @@ from torch import Tensor, nn
 from medharden.errors import ModelError
 from medharden.hardening.assumptions import model_findings
 from medharden.models import Classifier, check_classifier, load_classifier, timm_module
+from medharden.models.torch_files import read_torch
+from medharden.models.unpickling import Unreadable
 from medharden.protocol import ModelSpec
 from medharden.record import ModelRecord
 
@@ -352,3 +354,65 @@ def test_a_name_of_millions_of_letters_is_no_work(tmp_path: Path) -> None:
     content = OrderedDict(STATE) | {"a." * 400_000: torch.ones(1), "x" * 800_000 + "_loss": torch.ones(1)}
     with pytest.raises(ModelError, match="do not fit"):
         loaded(tmp_path, content)
+
+
+ARRAYS = {name: tensor.numpy() for name, tensor in STATE.items()}
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        ARRAYS,
+        OrderedDict(ARRAYS),
+        defaultdict(dict, ARRAYS),
+        {"state_dict": ARRAYS, "arch": ARCH, "curve": np.arange(9.0)},
+        {"model": {name: np.array(array, order="F") for name, array in ARRAYS.items()}, "best": np.float64(0.9)},
+        {name: np.asarray(array, np.float64) for name, array in ARRAYS.items()},
+    ],
+    ids=["plain", "ordered", "default", "a checkpoint", "the first axis fastest", "double precision"],
+)
+@pytest.mark.parametrize("archive", [True, False])
+def test_weights_that_are_numpy_arrays_load_as_the_tensors_they_were(
+    tmp_path: Path, content: dict[str, Any], archive: bool
+) -> None:
+    torch.save(content, tmp_path / "m.pt", _use_new_zipfile_serialization=archive)
+    model = load_classifier(tmp_path / "m.pt", arch=ARCH, spec=ModelSpec(mean=(0.0,), std=(1.0,)))
+    assert same(model, network())
+    assert any("the weights are NumPy arrays" in text for text in model.record.origins.values())
+    told = [text for text in model.record.origins.values() if "nothing was made" in text]
+    assert [text for text in told if "ndarray" in text] == []
+    assert ("best" in content) == any("multiarray.scalar" in text for text in told)
+
+
+@pytest.mark.parametrize("content", [OrderedDict(STATE), defaultdict(dict, STATE)])
+def test_a_dict_of_another_kind_around_the_weights_is_a_dict(tmp_path: Path, content: dict[str, Tensor]) -> None:
+    assert same(loaded(tmp_path, content), network())
+
+
+@pytest.mark.parametrize(
+    ("made", "said"),
+    [
+        (lambda array: array.astype(object), "other things than real numbers"),
+        (lambda array: array.astype(np.complex64), "other things than real numbers"),
+        (lambda array: array.astype(str), "other things than real numbers"),
+        (lambda array: array.astype(">f4"), "big-endian"),
+    ],
+    ids=["objects", "complex", "text", "big-endian"],
+)
+def test_arrays_that_are_no_plain_numbers_are_refused_by_name(tmp_path: Path, made: Any, said: str) -> None:
+    with pytest.raises(ModelError, match=rf"NumPy arrays of.*{said}|NumPy arrays of a {said}"):
+        loaded(tmp_path, {name: made(array[:1] if array.ndim else array) for name, array in ARRAYS.items()})
+
+
+def test_arrays_beyond_what_is_read_of_names_are_refused_with_the_line_that_saves_tensors(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"NumPy's arrays count too.*torch\.as_tensor\(array\)"):
+        loaded(tmp_path, {"fc.weight": np.ones((3000, 3000), np.float32)})
+
+
+def test_arrays_that_show_the_same_bytes_many_times_are_refused(tmp_path: Path) -> None:
+    shared = np.ones(100_000, np.uint8)
+    torch.save({"a": shared}, tmp_path / "m.pt")
+    machine = read_torch((tmp_path / "m.pt").read_bytes(), "m.pt")
+    [ref] = machine.content.values()
+    with pytest.raises(Unreadable, match="larger than all that it holds"):
+        machine.arrays({str(n): ref for n in range(50)})
