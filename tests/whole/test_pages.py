@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 import subprocess
@@ -111,6 +112,22 @@ def test_the_pages_for_newcomers_run_as_they_stand(desk: Path) -> None:
     assert follow([*pages, "howto-sign.md", "tutorial-ci.md"], desk, QUICK) == 23
     for written in ("run/report.html", "frontier.png", "for-the-board/report.pdf"):
         assert (desk / written).is_file()
+
+
+@pytest.mark.skipif(
+    os.environ.get("MEDHARDEN_TEST_ALL_PAGES") != "1",
+    reason="takes four minutes of processor time: set MEDHARDEN_TEST_ALL_PAGES=1",
+)
+def test_the_pages_on_scaling_out_and_exporting_run_as_they_stand(desk: Path) -> None:
+    made = commands("tutorial-first-run.md")[1]
+    assert made[1:3] == ["protocol", "new"]
+    assert medharden(*made[1:], cwd=desk).returncode == 0
+    quicken(desk / "mine.yaml", QUICK)
+    file = "run/exports/hardened.UNGATED.int8.onnx"
+    also = {"--to": ("--ungated", "--to"), "run/exports/hardened.int8.onnx": (file,)}
+    assert follow(["howto-scale.md", "howto-export.md"], desk, QUICK, also) == 10
+    assert (desk / "run-2" / "gate.json").is_file()
+    assert (desk / file).is_file()
 
 
 def test_the_tutorial_on_volumes_runs_as_it_stands(export: Path) -> None:
