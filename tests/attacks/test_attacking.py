@@ -417,7 +417,10 @@ def test_ctrl_c_leaves_nothing_behind_and_says_so(shop: Path, tmp_path: Path) ->
     while not list(tmp_path.glob(".out.*")) and time.monotonic() < deadline:
         time.sleep(0.1)
     going.send_signal(signal.SIGINT)
-    stdout, stderr = going.communicate(timeout=60)
+    try:
+        stdout, stderr = going.communicate(timeout=60)
+    finally:
+        going.kill()
     assert going.returncode == 130, stderr + stdout
     assert "nothing was written to out" in stderr
     assert [p.name for p in tmp_path.iterdir()] == ["long.yaml"]
