@@ -92,9 +92,7 @@ def test_where_one_case_does_not_fit_the_numbers_are_said(
     tmp_path: Path, cohort: Cohort, original: Classifier, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tried = short_of_memory(monkeypatch, 0)
-    with pytest.raises(
-        HardeningError, match=r"pass of 1 case of 1x16x16 values.*Tried to allocate 2 GiB.*more memory"
-    ):
+    with pytest.raises(HardeningError, match=r"pass of 1 case of 1x16x16 values.*Tried to allocate 2 GiB.*more memory"):
         harden(original, cohort, settings(), tmp_path)
     assert tried == [25, 12, 6, 3, 1, 1]
 
