@@ -126,7 +126,7 @@ def test_it_prints_on_a4_with_all_of_the_first_page_on_one_sheet_and_nothing_cut
     printed = PdfReader(io.BytesIO(view.page.pdf(prefer_css_page_size=True)))
     box = printed.pages[0].mediabox
     assert (round(box.width), round(box.height)) == (595, 842)
-    assert 5 < len(printed.pages) < 30
+    assert 5 < len(printed.pages) < 20
     first = " ".join(printed.pages[0].extract_text().split())
     told = ("PASS", "What changed for patients", "Robust accuracy", "What was not tested", "The reference standard:")
     for said in told:
