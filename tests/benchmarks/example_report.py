@@ -1,4 +1,4 @@
-"""The run behind docs/example-report: one film a patient, an original with timm's config.json, one `harden`.
+"""A run whose report shows every section: one film a patient, an original with timm's config.json, one `harden`.
 
     python tests/benchmarks/example_report.py --data DIR/kermany_cxr_224 --work .bench/example
 
