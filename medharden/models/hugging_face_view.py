@@ -90,14 +90,11 @@ def _steps(config: Mapping[str, Any], kind: str) -> list[Step]:
     if kind == "ConvNextImageProcessor":
         if not keeps:
             raise _unfollowed("a size without shortest_edge")
-        keeps, cut = size[0] < _WARPED, size
-        if keeps:
+        if size[0] < _WARPED:
             side = int(size[0] / _number(config, "crop_pct", 224 / 256))
-            size = (side, side)
-            steps = [_resize(size, mode, keeps=True), _crop(cut, size)]
+            steps = [_resize((side, side), mode, keeps=True), _crop(size, (side, side))]
         else:
             steps = [_resize(size, mode, keeps=False)]
-        size = cut
     else:
         steps = [_resize(size, mode, keeps=keeps)]
     crops = config.get("do_center_crop")

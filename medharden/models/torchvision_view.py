@@ -48,7 +48,7 @@ def torchvision_assumed(name: str, arguments: Mapping[str, Any]) -> tuple[str, .
     return (
         f"torchvision:{name} normalises its input once more where it was made with ImageNet's weights, and no file "
         "says so: that it does not is assumed; state model.arguments: {transform_input: true} or false, or name the "
-        f" weights, torchvision:{name}.IMAGENET1K_V1",
+        f"weights, torchvision:{name}.IMAGENET1K_V1",
     )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import re
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from conftest import ROOT
+from monai_runner import answered_by_monai
 from released_runs import Released, released_once
 from tiny import ARCH
 
@@ -106,18 +106,8 @@ def test_monai_finds_the_network_to_be_as_the_metadata_say(bundle: Path) -> None
 
 
 def test_monai_runs_the_bundle_to_the_answers_of_the_run(bundle: Path, made: Released, tmp_path: Path) -> None:
-    import monai.bundle
-
     paths = made.pictures(tmp_path / "data", 12)
-    monai.bundle.run(
-        meta_file=str(bundle / "configs" / "metadata.json"),
-        config_file=str(bundle / "configs" / "inference.json"),
-        bundle_root=str(bundle),
-        dataset_dir=str(tmp_path / "data"),
-        output_dir=str(tmp_path / "eval"),
-    )
-    with (tmp_path / "eval" / "predictions.csv").open(encoding="utf-8") as stream:
-        rows = {row[0]: [float(value) for value in row[1:]] for row in csv.reader(stream)}
+    rows = answered_by_monai(bundle, tmp_path / "data", tmp_path / "eval")
     model = load_hardened(made.run, arch=ARCH)
     assert set(rows) == {str(path) for path in paths}
     for expected in predict(model, paths):

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import csv
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from monai_runner import answered_by_monai
 from PIL import Image
 from zoo_bundles import BODY, BREAST, as_shipped, resized
 
@@ -53,21 +53,11 @@ def pictures(folder: Path, names: tuple[str, ...]) -> Path:
 
 
 def answers(bundle: Path, files: list[Path], folder: Path) -> dict[str, list[float]]:
-    """What MONAI's own runner answers to files, by their path."""
-    import monai.bundle
-
+    """What MONAI's own runner answers to files, by their number and ending."""
     (folder / "in").mkdir(parents=True)
     for number, file in enumerate(files):
         (folder / "in" / f"{number}{file.suffix}").write_bytes(file.read_bytes())
-    monai.bundle.run(
-        meta_file=str(bundle / "configs" / "metadata.json"),
-        config_file=str(bundle / "configs" / "inference.json"),
-        bundle_root=str(bundle),
-        dataset_dir=str(folder / "in"),
-        output_dir=str(folder / "out"),
-    )
-    with (folder / "out" / "predictions.csv").open(encoding="utf-8") as stream:
-        return {Path(row[0]).name: [float(value) for value in row[1:]] for row in csv.reader(stream)}
+    return {Path(name).name: row for name, row in answered_by_monai(bundle, folder / "in", folder / "out").items()}
 
 
 @pytest.mark.parametrize(

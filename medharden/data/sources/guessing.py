@@ -14,7 +14,8 @@ from medharden.protocol import Protocol
 
 __all__ = ["with_findings_of"]
 
-_FEWEST, _MOST = 2, 60
+_FEWEST, _MOST = 2, 60  # findings
+_TABLES = 2  # that are looked at
 _RARE = 0.002  # of the rows: a name in fewer is rather a slip than a finding
 
 
@@ -28,7 +29,7 @@ def with_findings_of(source: Path, protocol: Protocol) -> Protocol | None:
     if protocol.task.multilabel:
         return None
     tables = [*sorted(source.glob("*.csv")), *sorted(source.glob("*/metadata.csv"))] if source.is_dir() else [source]
-    for table in tables[:_FEWEST]:
+    for table in tables[:_TABLES]:
         try:
             header, rows, _ = read_table(table)
         except DataError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import queue
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -27,7 +28,6 @@ __all__ = ["read_cases"]
 
 _TRIED = 32  # cases that tell how long the others will take
 _WORTH_PROCESSES = 20.0  # seconds of reading that are left; to start processes takes a few
-_PIECE = 2**20  # bytes of a file that are read at a time
 _AHEAD = 4  # cases in hand, or done and not yet kept, for each worker: they are in memory
 
 T = TypeVar("T")
@@ -218,7 +218,5 @@ def _files_digest(paths: Sequence[Path]) -> str:
 def _file_digest(path: Path) -> str:
     """BLAKE3 of the content, with the ending of the name, which may say what a file without a mark is."""
     with path.open("rb") as stream:
-        digest, piece = blake3(), bytearray(_PIECE)
-        while read := stream.readinto(piece):
-            digest.update(memoryview(piece)[:read])
+        digest = hashlib.file_digest(stream, blake3)  # type: ignore[arg-type]  # the stubs ask for more than is used
         return digest.hexdigest() + "".join(path.suffixes[-2:]).lower()[-16:]
