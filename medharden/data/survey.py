@@ -11,6 +11,7 @@ from typing import Literal
 
 import numpy as np
 
+from medharden.data.checks.identity import name_patients
 from medharden.data.formats.channels import read_parts
 from medharden.data.formats.image import StoredImage
 from medharden.data.formats.limits import Hold, room_for
@@ -118,7 +119,8 @@ def survey(
         best = None if stacked is None else _read_or_none(*stacked, workers, max_decoded)
         if stacked is not None and best is not None and 2 * len(best[1]) > best[2]:
             files, (listing, rules), (given, found, tried) = len(listing.entries), stacked, best
-    named = any(e.patient for e in listing.entries) or any(case.patient for case in found)
+    said = [*(e.patient for e in listing.entries), *(case.patient for case in found)]
+    named = name_patients([(text,) for text in said]).named > 0  # a word such as ANONYMOUS names none
     limits = rules.splits.model_copy(update={} if named else {"patient_from": _patients_of(listing, listing.classes)})
     shapes = Counter(case.native for case in found)
     held = [e.label if isinstance(e.label, tuple) else (e.label,) for e in listing.entries]

@@ -57,6 +57,17 @@ def test_findings_in_columns_are_masked_where_blanks_or_minus_one_were_seen(new,
     assert ("uncertain: mask  # TO DO" in text) == (uncertain == "mask")
 
 
+@pytest.mark.parametrize("word", ["ANONYMOUS", "0", "nan", "Unknown"])
+def test_a_word_that_stands_for_no_patient_is_not_said_to_name_one(new, tmp_path, word):
+    rows = []
+    for n in range(40):
+        png(tmp_path / "data" / f"{n}.png", n)
+        rows.append({"path": f"{n}.png", "label": "ab"[n % 2], "patient": word})
+    text, _, cohort = new(manifest(tmp_path / "data", rows))
+    assert "Cases name patients" not in text
+    assert "data.patient_placeholders" in codes(cohort)
+
+
 @pytest.mark.parametrize("joined", ["Mass|Edema", "Mass, Edema", "['Mass', 'Edema']"])
 def test_a_column_that_lists_findings_makes_the_task_one_of_several(new, tmp_path, joined):
     named = ["No Finding", "Mass", "Edema", joined]
