@@ -29,6 +29,7 @@ from medharden.data.view.case import ReadCase
 from medharden.errors import DataError
 from medharden.protocol import Channel, Frames, Input, Intensity, Protocol, Volume
 from medharden.sizes import MAX_DECODED
+from medharden.text import neutral
 
 __all__ = ["Survey", "survey"]
 
@@ -112,6 +113,14 @@ def survey(
         DataError: nothing is listed, or none of the sampled cases can be read.
     """
     rules, listing = _listed(source, protocol, key, max_decoded)
+    multilabel = any(isinstance(e.label, tuple) for e in listing.entries)
+    if len(listing.classes) < 2 and not multilabel:
+        found_names = neutral(", ".join(listing.classes))[:60] or "none"
+        raise DataError(
+            f"the data name no two classes, but {found_names}; expected two or more. Blanks and words such as none or "
+            "unknown are no label: where one of them is a class, a protocol has to name it (task.classes, given by "
+            "--like); a folder of one class lacks the others"
+        )
     given, found, tried = _read(listing, rules, workers, max_decoded)
     files = 0
     if volumes and given.dims == 2 and listing.source == "folder" and any("dicom" in case.format for case in found):
@@ -129,7 +138,7 @@ def survey(
     return Survey(
         source=listing.source,
         classes=listing.classes,
-        multilabel=any(isinstance(e.label, tuple) for e in listing.entries),
+        multilabel=multilabel,
         cases=split_sizes(listing, protocol),
         given=all(e.split for e in listing.entries),
         shares={label: counts[label] / len(listing.entries) for label in listing.classes},

@@ -68,6 +68,18 @@ def test_a_word_that_stands_for_no_patient_is_not_said_to_name_one(new, tmp_path
     assert "data.patient_placeholders" in codes(cohort)
 
 
+def test_a_class_whose_word_says_no_label_elsewhere_is_told_and_may_be_named(tmp_path):
+    for n in range(40):
+        png(tmp_path / "data" / f"{n}.png", n)
+    rows = [{"path": f"{n}.png", "label": ("none", "mass")[n % 2]} for n in range(40)]
+    given = ("protocol", "new", "--data", manifest(tmp_path / "data", rows), "--out", "mine.yaml", "--yes")
+    assert_clear(medharden(*given, cwd=tmp_path), 1, "no two classes, but mass", "task.classes, given by --like")
+    like = "schema_version: 1\nname: a\ntitle: A\nintended_use: T.\nthreat: {eps: 1, unit: 1/255}\n"
+    (tmp_path / "like.yaml").write_text(like + "task: {classes: [none, mass]}\n")
+    assert_clear(medharden(*given, "--like", "like.yaml", cwd=tmp_path), 0, "40 cases")
+    assert set(load_protocol(tmp_path / "mine.yaml").task.classes) == {"none", "mass"}
+
+
 @pytest.mark.parametrize("joined", ["Mass|Edema", "Mass, Edema", "['Mass', 'Edema']"])
 def test_a_column_that_lists_findings_makes_the_task_one_of_several(new, tmp_path, joined):
     named = ["No Finding", "Mass", "Edema", joined]
