@@ -90,61 +90,84 @@ def by_unit(cases: CaseTable, cohort: CohortRecord, clusters: Clusters) -> CaseT
     same: dict[tuple[str, object, object], list[int]] = defaultdict(list)
     for case in cohort.split("test"):
         same[case.pixels, case.label, case.masked].append(row[case.case])
-    sets = sorted(same.values(), key=lambda rows: rows[0])
-    kept = [rows[0] for rows in sets]
-    subjects = {name: _once(subject, cases.attacked, sets) for name, subject in cases.subjects.items()}
+    sets = _Sets.of(sorted(same.values(), key=lambda rows: rows[0]))
+    kept = sets.first.tolist()
     return CaseTable(
         case=tuple(cases.case[n] for n in kept),
         patient=tuple(clusters.unit[cases.case[n]] for n in kept),
         label=cases.label[kept],
-        attacked=np.array([cases.attacked[rows].any() for rows in sets]),
-        subjects=subjects,
+        attacked=sets.any(cases.attacked),
+        subjects={name: _once(subject, cases.attacked, sets) for name, subject in cases.subjects.items()},
         groups={name: tuple(values[n] for n in kept) for name, values in cases.groups.items()},
-        shift=tuple(_shift_once(answers, kept) for answers in cases.shift),
+        shift=tuple(_shift_once(answers, sets) for answers in cases.shift),
     )
 
 
-def _shift_once(answers: ShiftedAnswers, kept: list[int]) -> ShiftedAnswers:
+@dataclass(frozen=True)
+class _Sets:
+    """Rows in sets, one set after the other, and where in them each set starts."""
+
+    rows: npt.NDArray[np.int64]
+    starts: npt.NDArray[np.int64]
+
+    @staticmethod
+    def of(sets: list[list[int]]) -> _Sets:
+        ends = np.cumsum([len(rows) for rows in sets], dtype=np.int64)
+        rows = np.fromiter((n for rows in sets for n in rows), dtype=np.int64)
+        return _Sets(rows, np.concatenate([np.zeros(1, dtype=np.int64), ends])[: len(sets)])
+
+    @property
+    def first(self) -> npt.NDArray[np.int64]:
+        """Each set's first row."""
+        return self.rows[self.starts]
+
+    def first_of(self, flags: Flags) -> npt.NDArray[np.int64]:
+        """Each set's first row that is flagged, else its first."""
+        flagged = np.where(flags[self.rows], np.arange(len(self.rows)), len(self.rows))
+        at = np.minimum.reduceat(flagged, self.starts)
+        return self.rows[np.where(at < len(self.rows), at, self.starts)]
+
+    def any(self, flags: Flags) -> Flags:
+        """Whether any of a set is flagged."""
+        return np.logical_or.reduceat(flags[self.rows], self.starts)
+
+    def standing(self, robust: Flags, attacked: Flags) -> Flags:
+        """Whether one of a set was attacked and all that were stand."""
+        return self.any(attacked) & ~self.any(attacked & ~robust)
+
+    def least(self, withstands: npt.NDArray[np.float64], attacked: Flags) -> npt.NDArray[np.float64]:
+        """What that attacked one of a set withstands which falls first; -1 where none was attacked."""
+        least = np.minimum.reduceat(np.where(attacked, withstands, np.inf)[self.rows], self.starts)
+        return np.where(self.any(attacked), least, -1.0)
+
+
+def _shift_once(answers: ShiftedAnswers, sets: _Sets) -> ShiftedAnswers:
     return replace(
         answers,
-        original=answers.original[kept],
-        composite=answers.composite[kept],
-        referred=answers.referred[kept],
+        original=answers.original[sets.first],
+        composite=answers.composite[sets.first],
+        referred=answers.referred[sets.first],
     )
 
 
-def _once(subject: SubjectTable, attacked: Flags, sets: list[list[int]]) -> SubjectTable:
+def _once(subject: SubjectTable, attacked: Flags, sets: _Sets) -> SubjectTable:
     """A subject's rows, one for each set of identical images."""
-    kept = [rows[0] for rows in sets]
-    fallen = attacked & ~subject.robust
-    worst = [next((n for n in rows if fallen[n]), rows[0]) for rows in sets]
     under_attack = subject.referred_attacked
     return SubjectTable(
-        predicted=subject.predicted[kept],
-        probabilities=subject.probabilities[kept],
-        robust=_standing(subject.robust, attacked, sets),
-        won_by=tuple(subject.won_by[n] for n in worst),
-        referred=np.array([subject.referred[rows].any() for rows in sets]),
+        predicted=subject.predicted[sets.first],
+        probabilities=subject.probabilities[sets.first],
+        robust=sets.standing(subject.robust, attacked),
+        won_by=tuple(subject.won_by[n] for n in sets.first_of(attacked & ~subject.robust)),
+        referred=sets.any(subject.referred),
         findings=None if subject.findings is None else _findings_once(subject.findings, attacked, sets),
-        referred_attacked=None if under_attack is None else np.array([under_attack[rows].any() for rows in sets]),
-        withstands=None if subject.withstands is None else _least(subject.withstands, attacked, sets),
+        referred_attacked=None if under_attack is None else sets.any(under_attack),
+        withstands=None if subject.withstands is None else sets.least(subject.withstands, attacked),
     )
 
 
-def _least(withstands: npt.NDArray[np.float64], attacked: Flags, sets: list[list[int]]) -> npt.NDArray[np.float64]:
-    """Of each set, what that attacked one withstands which falls first; -1 where none was attacked."""
-    return np.array([min((withstands[n] for n in rows if attacked[n]), default=-1.0) for rows in sets])
-
-
-def _findings_once(found: FindingTable, attacked: Flags, sets: list[list[int]]) -> FindingTable:
-    robust = np.stack([_standing(found.robust[:, k], attacked, sets) for k in range(found.robust.shape[1])], axis=1)
-    return FindingTable(robust, found.attacked_probabilities[[rows[0] for rows in sets]])
-
-
-def _standing(robust: Flags, attacked: Flags, sets: list[list[int]]) -> Flags:
-    """Of each set, whether one was attacked and all that were stand."""
-    fallen = attacked & ~robust
-    return np.array([bool(attacked[rows].any() and not fallen[rows].any()) for rows in sets])
+def _findings_once(found: FindingTable, attacked: Flags, sets: _Sets) -> FindingTable:
+    robust = np.stack([sets.standing(found.robust[:, k], attacked) for k in range(found.robust.shape[1])], axis=1)
+    return FindingTable(robust, found.attacked_probabilities[sets.first])
 
 
 def joined(count: int, pairs: Iterable[tuple[int, int]]) -> list[int]:

@@ -10,7 +10,7 @@ simulation shows; see `docs/validation-of-statistics.md`. An outcome that gets w
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -20,7 +20,7 @@ from medharden.errors import RangeError
 from medharden.stats.clusters import patient_weight
 from medharden.stats.difference import Floats, flags, patient_codes
 from medharden.stats.noninferiority import NonInferiority
-from medharden.stats.numerics import gamma_sum_tail, two_sided_quantile
+from medharden.stats.numerics import gamma_sum_tail, rising_root, two_sided_quantile
 from medharden.stats.paired import tango_statistic
 from medharden.stats.proportions import clopper_pearson_interval
 
@@ -155,18 +155,9 @@ def mean_limits(
     alpha, mean = (1.0 - level) / 2.0, float(values.mean())
 
     mirrored = replace(people, sums=-people.sums)
-    lower = _rise(lambda bound: _p_value(people, bound, lowest) - alpha, lowest, 1.0)
-    upper = -_rise(lambda bound: _p_value(mirrored, bound, -1.0) - alpha, -1.0, -lowest)
+    lower = rising_root(lambda bound: _p_value(people, bound, lowest) - alpha, lowest, 1.0, _FINE)
+    upper = -rising_root(lambda bound: _p_value(mirrored, bound, -1.0) - alpha, -1.0, -lowest, _FINE)
     return min(lower, mean), max(upper, mean), int(people.counts.sum())
-
-
-def _rise(function: Callable[[float], float], low: float, high: float) -> float:
-    """Where a rising function reaches 0 in [low, high]: `low` where it lies above 0 everywhere."""
-    from scipy.optimize import brentq  # here, because it takes longer to import than all else that is imported
-
-    if function(low) >= 0.0:
-        return low
-    return high if function(high) <= 0.0 else float(brentq(function, low, high, xtol=_FINE))
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Quantiles and tails of normal, Student's t and sums of gamma variables, and bisection to neighbouring floats."""
+"""Quantiles and tails of normal, Student's t and sums of gamma variables, and roots."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ __all__ = [
     "gamma_sum_tail",
     "normal_quantile",
     "normal_tail",
+    "rising_root",
     "student_quantile",
     "student_tail",
     "two_sided_quantile",
@@ -77,6 +78,33 @@ def bisect(is_left: Callable[[float], bool], low: float, high: float, *, toleran
             high = middle
         middle = 0.5 * (low + high)
     return low
+
+
+def rising_root(function: Callable[[float], float], low: float, high: float, tolerance: float) -> float:
+    """Where a rising function that is not flat reaches 0 in [low, high] (Ridders, IEEE Trans Circuits Syst 1979; 26:
+    979-980).
+
+    `scipy.optimize` has the same, and takes longer to import than a gate's decision takes.
+
+    Returns:
+        `low` where it lies above 0 everywhere, `high` where it lies below.
+    """
+    below, above = function(low), function(high)
+    if below >= 0.0 or above <= 0.0:
+        return low if below >= 0.0 else high
+    point = math.inf
+    while True:
+        middle = 0.5 * (low + high)
+        value = function(middle)
+        last, point = point, middle + (middle - low) * value / -math.sqrt(value * value - below * above)
+        found = function(point)
+        if found == 0.0 or abs(point - last) <= tolerance or high - low <= tolerance:
+            return point
+        for place, height in ((middle, value), (point, found)):
+            if height < 0.0 and place > low:
+                low, below = place, height
+            elif height >= 0.0 and place < high:
+                high, above = place, height
 
 
 def gamma_sum_tail(terms: Floats, shapes: Floats) -> Floats:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.optimize import brentq
 from scipy.special import betainc
 from scipy.stats import binom, multinomial
 
@@ -18,7 +21,7 @@ from medharden.stats import (
     patient_weight,
     share_interval,
 )
-from medharden.stats.numerics import gamma_sum_tail
+from medharden.stats.numerics import gamma_sum_tail, rising_root
 
 
 def outcomes(gained: int, lost: int, cases: int) -> np.ndarray:
@@ -181,3 +184,17 @@ def test_nobody_gains_nothing() -> None:
 def test_what_has_no_exact_limits_is_refused(call) -> None:  # type: ignore[no-untyped-def]
     with pytest.raises(RangeError, match=r"expected|lies in"):
         call()
+
+
+@pytest.mark.parametrize("steepness", [1e-3, 1.0, 1e3])
+@pytest.mark.parametrize("root", [-0.999, -1e-9, 0.3, 0.999])
+def test_roots_agree_with_scipys(steepness: float, root: float) -> None:
+    for rising in (
+        lambda x: math.tanh(steepness * (x - root)),
+        lambda x: math.copysign(abs(x - root) ** (1 / 3), x - root),
+        lambda x: math.exp(min(steepness, 50.0) * x) - math.exp(min(steepness, 50.0) * root),
+    ):
+        theirs = brentq(rising, -1.0, 1.0, xtol=1e-12)
+        assert rising_root(rising, -1.0, 1.0, 1e-10) == pytest.approx(theirs, abs=2e-10)
+    assert rising_root(lambda x: x + 2.0, -1.0, 1.0, 1e-10) == -1.0
+    assert rising_root(lambda x: x - 2.0, -1.0, 1.0, 1e-10) == 1.0
