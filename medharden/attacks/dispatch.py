@@ -23,7 +23,7 @@ __all__ = ["dispatch", "passes", "recipe"]
 
 Attacker = Callable[[Victim, Tensor, Sequence[torch.Generator], ThreatModel, Attack], Strongest]
 
-_LOSSES = {"ce": "cross-entropy", "margin": "difference of logits", "dlr": "difference of logits ratio"}
+_LOSSES = {"ce": "cross-entropy", "margin": "margin of logits", "dlr": "difference of logits ratio"}
 
 
 def dispatch(

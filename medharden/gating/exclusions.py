@@ -156,8 +156,7 @@ def with_lost(
         label = np.array([finding_states(s, c.masked, classes) for s, c in zip(labels, left_out, strict=True)])
     else:
         label = np.array(labels, dtype=np.int64)
-    attacked = np.zeros(len(labels), dtype=np.bool_)
-    attacked[: math.ceil(len(labels) * cases.attacked.mean())] = True
+    attacked = _drawn(cases, labels)
     names = tuple(f"left out {c.case}" for c in left_out)
     subjects = {
         name: _answered(table, label, attacked, right=original if name == "original" else release, classes=classes)
@@ -170,6 +169,17 @@ def with_lost(
         attacked=np.concatenate([cases.attacked, attacked]),
         subjects=subjects,
     )
+
+
+def _drawn(cases: CaseTable, labels: list[Label]) -> np.ndarray[tuple[int, ...], np.dtype[np.bool_]]:
+    """Which of the cases left out would have been attacked: of each label the share of its own cases that was."""
+    attacked = np.zeros(len(labels), dtype=np.bool_)
+    for label in dict.fromkeys(labels):
+        held = [i for i, one in enumerate(labels) if one == label]
+        like = np.ones(len(cases.case), dtype=np.bool_) if cases.multilabel else cases.label == label
+        share = cases.attacked[like].mean() if like.any() else cases.attacked.mean()
+        attacked[held[: math.ceil(len(held) * share)]] = True
+    return attacked
 
 
 def _answered(

@@ -71,7 +71,7 @@ def _forest_row(axes: Axes, y: int, e: Endpoint, label: str) -> None:
     axes.plot([100 * e.lower, 100 * e.upper], [y + 0.15] * 2, color=colour, linewidth=2.0, solid_capstyle="butt")
     axes.plot([100 * e.estimate], [y + 0.15], marker=_MARKS[e.verdict], markersize=6.5, color=colour)
     axes.annotate(
-        f"{short(label)} · {e.verdict.value}",
+        f"{short(label, 46)} · {e.verdict.value}",
         (0.0, y - 0.3),
         xycoords=("axes fraction", "data"),
         color=COLOURS["ink"],

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import re
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 from medharden.codes import Step, gravest_first, may_be_released, steps
-from medharden.record import Endpoint, Finding, GateDecision, Verdict
+from medharden.record import Endpoint, Finding, Verdict
 from medharden.reporting.accuracy import robust_limits
 from medharden.reporting.limits import SCORES, endpoint_numbers
+from medharden.reporting.naming import label_of, readable, sentence_of
 from medharden.reporting.numbers import (
     count,
     duration,
@@ -17,7 +18,7 @@ from medharden.reporting.numbers import (
     points_named,
 )
 from medharden.reporting.source import RunRecords
-from medharden.reporting.wording import FINDING_LABELS, KINDS, MEANING, UNJUSTIFIED, endpoint_label, threat_words
+from medharden.reporting.wording import KINDS, MEANING, UNJUSTIFIED, budget_words
 
 __all__ = [
     "EndpointRow",
@@ -25,15 +26,16 @@ __all__ = [
     "Summary",
     "all_findings",
     "endpoint_rows",
+    "methods_of",
     "paired_tables",
     "subgroup_rows",
     "summary",
-    "worst_case_rows",
+    "told_findings",
+    "told_once",
 ]
 
-_SUBGROUP = re.compile(r"(?P<group>.+?=.*?)(?::(?P<metric>(?:robust_|sensitivity|specificity|recall|referral).*))?")
 _SEVERITY = {"critical": 0, "warning": 1, "info": 2}
-_TOP_FINDINGS = 4
+_WORTH_REFERRING = 60  # characters
 _UNJUSTIFIED = dict.fromkeys(
     ("noninferiority", "brier", "grade_error", "kappa", "robust_floor", "robust_gain", "robust_change", "shift"),
     "no clinical justification is recorded.",
@@ -42,7 +44,12 @@ _UNJUSTIFIED = dict.fromkeys(
 
 @dataclass(frozen=True)
 class EndpointRow:
-    """One endpoint as it is shown; every text is formatted, none is markup."""
+    """One endpoint as it is shown; every text is formatted, none is markup.
+
+    Attributes:
+        counts: of a difference, how many cases only the release, and only the original, answers rightly.
+        needed: cases needed to show the margin; empty of an endpoint that is met, which needs no more.
+    """
 
     label: str
     kind: str
@@ -53,6 +60,7 @@ class EndpointRow:
     limit: str
     n: str
     patients: str
+    counts: str
     smallest_margin: str
     needed: str
     method: str
@@ -103,7 +111,6 @@ class Summary:
     cost: str
     cost_note: str
     findings: tuple[Finding, ...]
-    more_findings: int
 
 
 def endpoint_rows(records: RunRecords) -> tuple[EndpointRow, ...]:
@@ -116,15 +123,26 @@ def subgroup_rows(records: RunRecords) -> tuple[EndpointRow, ...]:
     return tuple(_endpoint_row(endpoint, records) for endpoint in records.decision.subgroups)
 
 
-def worst_case_rows(records: RunRecords) -> tuple[EndpointRow, ...]:
-    """The endpoints under each worst case of what was left out, formatted."""
-    return tuple(_endpoint_row(endpoint, records) for endpoint in records.decision.worst_case)
+def told_once(rows: Sequence[EndpointRow]) -> tuple[EndpointRow, ...]:
+    """The rows of one table, in which a reason for a limit is told where it first stands, and referred to after."""
+    first: dict[str, str] = {}
+    told = []
+    for row in rows:
+        at = first.setdefault(row.justification, row.label)
+        again = at != row.label and len(row.justification) > _WORTH_REFERRING
+        told.append(replace(row, justification=f"as for {at}.") if again else row)
+    return tuple(told)
+
+
+def methods_of(rows: Sequence[EndpointRow]) -> str:
+    """The methods of some rows, each once."""
+    return "; ".join(dict.fromkeys(row.method for row in rows if row.method))
 
 
 def _endpoint_row(e: Endpoint, records: RunRecords) -> EndpointRow:
     estimate, interval, limit = endpoint_numbers(e)
     return EndpointRow(
-        label=_label(e, records),
+        label=label_of(e, records),
         kind=KINDS.get(e.kind, e.kind),
         verdict=e.verdict,
         estimate=estimate,
@@ -133,12 +151,17 @@ def _endpoint_row(e: Endpoint, records: RunRecords) -> EndpointRow:
         limit=limit,
         n=count(e.n),
         patients=count(e.patients),
+        counts=_counts(e),
         smallest_margin=_smallest_margin(e),
-        needed="" if e.needed is None else count(e.needed),
+        needed="" if e.needed is None or e.verdict is Verdict.PASS else count(e.needed),
         method=e.method,
         justification=e.justification or _UNJUSTIFIED.get(e.kind, ""),
-        reason=_sentence(e),
+        reason=sentence_of(e),
     )
+
+
+def _counts(e: Endpoint) -> str:
+    return f"{count(e.table[1])}/{count(e.table[2])}" if len(e.table) == 4 else ""
 
 
 def _smallest_margin(e: Endpoint) -> str:
@@ -147,38 +170,10 @@ def _smallest_margin(e: Endpoint) -> str:
     return f"{e.smallest_margin:.3f}" if e.kind in SCORES else f"{100 * e.smallest_margin:.1f}\N{NO-BREAK SPACE}pp"
 
 
-def _sentence(e: Endpoint) -> str:
-    """The gate's reason without the endpoint's name before it, as a sentence."""
-    before, colon, after = e.reason.partition(": ")
-    text = after if colon and before.startswith(e.name) else e.reason
-    return text[:1].upper() + text[1:] + ("" if text.endswith(".") else ".") if text else ""
-
-
-def _subgroup_label(name: str, records: RunRecords) -> str:
-    """`sex=F:sensitivity` as "sex: F, sensitivity (PNEUMONIA)"."""
-    found = _SUBGROUP.fullmatch(name)
-    group, metric = (found["group"], found["metric"]) if found else (name, None)
-    shown = group.replace("=", ": ", 1)
-    if not metric:
-        return shown
-    said = endpoint_label(metric, records.evaluation.classes, records.protocol.task.positive)
-    return f"{shown}, {said[:1].lower()}{said[1:]}"
-
-
-def _label(e: Endpoint, records: RunRecords) -> str:
-    if e.kind.startswith("subgroup"):
-        return _subgroup_label(e.name, records)
-    name = e.name.removeprefix(f"{e.comparator}:")
-    label = endpoint_label(name, records.evaluation.classes, records.protocol.task.positive)
-    if records.protocol.task.multilabel:
-        label = FINDING_LABELS.get(name, label)
-    return label if e.comparator == "original" else f"{label}, against the {e.comparator} release"
-
-
 def paired_tables(records: RunRecords, kind: str) -> tuple[PairedTable, ...]:
     """The paired 2x2 tables of the endpoints of one kind."""
     return tuple(
-        PairedTable(_label(e, records), *e.table)
+        PairedTable(label_of(e, records), *e.table)
         for e in records.decision.endpoints
         if len(e.table) == 4 and e.kind == kind
     )
@@ -189,6 +184,11 @@ def all_findings(records: RunRecords) -> tuple[Finding, ...]:
     held = (records.decision, records.evaluation, records.harden, records.cohort)
     unique = dict.fromkeys(finding for record in held for finding in record.findings)
     return tuple(sorted(unique, key=lambda f: (_SEVERITY.get(f.severity, 0), f.code)))
+
+
+def told_findings(records: RunRecords) -> tuple[Finding, ...]:
+    """The same as the page tells them: endpoints by the names of their rows."""
+    return tuple(replace(f, message=readable(f.message, records)) for f in all_findings(records))
 
 
 def summary(records: RunRecords) -> Summary:
@@ -202,14 +202,14 @@ def summary(records: RunRecords) -> Summary:
         difference, margin = f"{row.estimate} {row.interval}", points_named(accuracy.limit)
     identical, identity, identity_note = _identity(records)
     cost, cost_note = _cost(records)
-    shown = [f for f in all_findings(records) if f.severity != "info"]
+    grave = [f for f in told_findings(records) if f.severity != "info"]
     decided = [e for e in decision.endpoints if e.role != "reported"]
     passed = sum(e.verdict is Verdict.PASS for e in decided)
     return Summary(
         verdict=decision.verdict,
         meaning=MEANING[decision.verdict],
         unjustified="" if decision.margins_justified else UNJUSTIFIED,
-        reasons=_reasons(decision),
+        reasons=_reasons(records),
         release=may_be_released(decision.verdict),
         whom=_whom(records),
         passed=f"{passed} of {len(decided)} endpoints met" if decided else "no endpoint decided",
@@ -222,22 +222,30 @@ def summary(records: RunRecords) -> Summary:
         robust_released=percent(released.robust_accuracy),
         robust_interval=percent_interval(robust_limits(records, "composite")),
         attacked=count(released.attacked),
-        threat=threat_words(protocol.threat, protocol.input.intensity),
+        threat=budget_words(protocol.threat),
         identical=identical,
         identity=identity,
         identity_note=identity_note,
         cost=cost,
         cost_note=cost_note,
-        findings=tuple(shown[:_TOP_FINDINGS]),
-        more_findings=len(shown[_TOP_FINDINGS:]),
+        findings=tuple(grave),
     )
 
 
-def _reasons(decision: GateDecision) -> tuple[Step, ...]:
+def _reasons(records: RunRecords) -> tuple[Step, ...]:
     """The gravest first, each with what to do; of a PASS, what is to be known beside it and is no finding."""
+    decision = records.decision
     beside = {f.message for f in decision.findings}
     told = tuple(Step(r, "", "") for r in gravest_first(decision) if r not in beside)
-    return steps(decision) or told
+    said = {
+        e.reason: f"{label_of(e, records)}: {sentence_of(e)}"
+        for e in (*decision.endpoints, *decision.subgroups)
+        if e.reason.startswith(e.name)
+    }
+    return tuple(
+        replace(step, reason=said.get(step.reason) or readable(step.reason, records))
+        for step in steps(decision) or told
+    )
 
 
 def _whom(records: RunRecords) -> str:
@@ -258,7 +266,7 @@ def _identity(records: RunRecords) -> tuple[bool | None, str, str]:
         return (
             True,
             "Bit-identical",
-            f"state and logits equal the original's {over}, same batches, device and data type",
+            f"state and logits equal the original's {over}",
         )
     parts = [
         "" if identity.state_equal else "parameters or buffers differ from the original's",
@@ -269,8 +277,7 @@ def _identity(records: RunRecords) -> tuple[bool | None, str, str]:
 
 def _cost(records: RunRecords) -> tuple[str, str]:
     cost = records.harden.cost
-    note = f"{len(records.harden.epochs)} epochs, {duration(cost.train_seconds)} of training in all"
     epoch, whole = records.harden.epoch_ratio, records.harden.whole_ratio
     if epoch is None or whole is None:
-        return duration(cost.epoch_seconds), f"an epoch; clean fine-tuning was not timed; {note}"
-    return f"{epoch:.2f}×", f"an epoch of clean fine-tuning, with probes and calibration {whole:.2f}×; {note}"
+        return duration(cost.epoch_seconds), "an epoch; clean fine-tuning was not timed"
+    return f"{epoch:.2f}×", f"an epoch of clean fine-tuning; with probes and calibration {whole:.2f}×"

@@ -143,7 +143,7 @@ def _again(records: RunRecords) -> tuple[Evidence, ...]:
 
 def _scope(threat: ThreatName, stated: StatedThreat | None) -> str:
     if stated is not None:
-        return "in scope" if stated.reason is None else f"ruled out: {stated.reason}"
+        return "in scope" if stated.reason is None else f"ruled out: {stated.reason.rstrip('.')}"
     return "in scope, by the protocol's threat" if threat in TESTED else _NOT_STATED
 
 

@@ -13,16 +13,18 @@ from medharden.record import Finding
 from medharden.reporting.artefacts import artefact_rows
 from medharden.reporting.charts import forest_chart, frontier_chart, robustness_chart, training_chart
 from medharden.reporting.clean import (
-    all_findings,
     endpoint_rows,
+    methods_of,
     paired_tables,
     subgroup_rows,
     summary,
-    worst_case_rows,
+    told_findings,
+    told_once,
 )
 from medharden.reporting.curve import area_rows, curve_chart, curve_rows
 from medharden.reporting.excluded import excluded_rows
 from medharden.reporting.findings import finding_figures, finding_rows
+from medharden.reporting.first_page import first_page
 from medharden.reporting.grades import grade_rows
 from medharden.reporting.matrix import threat_matrix
 from medharden.reporting.numbers import moment
@@ -61,6 +63,7 @@ from medharden.reporting.statements import (
 from medharden.reporting.tested import tested_rows
 from medharden.reporting.usefulness import useful_rows, usefulness
 from medharden.reporting.wording import ATTACKS, LOSSES, article_15, threat_rows, untested
+from medharden.reporting.worst_cases import worst_cases
 from medharden.text import neutral_lines
 
 __all__ = ["environment", "html_report"]
@@ -83,14 +86,15 @@ def environment() -> Environment:
 
 
 def _typed(text: str) -> Markup:
-    """A text, escaped, in which commands of medharden between backticks are set as what is typed."""
-    return Markup(re.sub(r"`(medharden [^`<>]*)`", r"<code>\1</code>", str(escape(text))))  # noqa: S704
+    """A text, escaped, in which commands and fields between backticks are set as what is typed."""
+    return Markup(re.sub(r"`([^`<>]+)`", r"<code>\1</code>", str(escape(text))))  # noqa: S704
 
 
 def html_report(records: RunRecords) -> bytes:
     """One self-contained page: no script, nothing fetched, no sign that steers or hides others."""
     protocol, evaluation, harden, decision = records.protocol, records.evaluation, records.harden, records.decision
     rows, subgroups = endpoint_rows(records), subgroup_rows(records)
+    seen, harm = summary(records), harm_rows(records)
     kinds = [e.kind for e in decision.endpoints]
     margin = next(m.margin for m in protocol.endpoints.noninferiority if m.metric == "accuracy")
     agree, counts = reconciliation(records)
@@ -100,18 +104,30 @@ def html_report(records: RunRecords) -> bytes:
     text = page.render(
         records=records,
         protocol=protocol,
-        summary=summary(records),
+        summary=seen,
+        first=first_page(
+            title=protocol.title,
+            whom=seen.whom,
+            cautioned=bool(seen.unjustified),
+            reasons=seen.reasons,
+            harm=harm,
+            endpoints=tuple(zip(decision.endpoints, rows, strict=True)),
+            findings=seen.findings,
+            untested=untested(protocol),
+        ),
         decided=moment(decision.decided),
-        endpoints=rows,
-        clean_endpoints=[row for row, kind in zip(rows, kinds, strict=True) if kind in _CLEAN_KINDS],
-        robust_endpoints=[row for row, kind in zip(rows, kinds, strict=True) if kind not in (*_CLEAN_KINDS, "shift")],
+        clean_endpoints=told_once([row for row, kind in zip(rows, kinds, strict=True) if kind in _CLEAN_KINDS]),
+        robust_endpoints=told_once(
+            [row for row, kind in zip(rows, kinds, strict=True) if kind not in (*_CLEAN_KINDS, "shift")]
+        ),
         shift=shift_rows(records),
         paired=paired_tables(records, "noninferiority"),
         paired_attacked=paired_tables(records, "robust_gain"),
         forest=forest_chart(decision.endpoints, tuple(row.label for row in rows)),
         subgroups=subgroups,
+        subgroup_methods=methods_of(subgroups),
         subgroup_forest=forest_chart(decision.subgroups, tuple(row.label for row in subgroups), "subgroup"),
-        harm=harm_rows(records),
+        harm=harm,
         stated=stated_rows(records),
         todo=_todo,
         preprocessing=preprocessing_rows(protocol, records.cohort),
@@ -141,7 +157,7 @@ def html_report(records: RunRecords) -> bytes:
         stability=stability_rows(records.stability),
         changes=decision.changes,
         grades=grade_rows(records),
-        worst_case=worst_case_rows(records),
+        worst=worst_cases(records),
         counts_agree=agree,
         counts=counts,
         threat=threat_rows(protocol),
@@ -159,7 +175,7 @@ def html_report(records: RunRecords) -> bytes:
         frontier_rows=frontier_rows(harden.fusion),
         cost=cost_rows(harden, protocol),
         gallery=None if records.examples is None else gallery(records.examples, evaluation.classes),
-        findings=all_findings(records),
+        findings=told_findings(records),
         threats=threat_matrix(records),
         tested=tested_rows(evaluation, records.tests, decision, protocol.report.tester, protocol.seed),
         article=article_15(protocol, evaluation.subject("composite").attacked),
@@ -167,7 +183,7 @@ def html_report(records: RunRecords) -> bytes:
         digests=digest_rows(records),
         times=time_rows(records),
         environment=environment_rows(records),
-        same_environment=harden.environment == evaluation.environment,
+        same_environment=all(ours == theirs for _, ours, theirs in environment_rows(records)),
         protocol_text=protocol_text(records),
     )
     return neutral_lines(text).encode("utf-8")

@@ -73,7 +73,10 @@ def _parity(records: RunRecords) -> str:
     parity = records.harden.parity
     if parity is None:
         return "not shown: nobody looked"
-    return parity.sentence if parity.cases else f"not shown: {parity.why}"
+    if not parity.cases:
+        return f"not shown: {parity.why}"
+    start = "The model was fed as its source says: "
+    return parity.sentence.removeprefix(start)
 
 
 def data_rows(records: RunRecords) -> Rows:

@@ -210,7 +210,7 @@ def frontier_rows(fusion: FusionRecord) -> tuple[FrontierRow, ...]:
             lost=count(p.lost),
             cases=count(p.cases),
             lower=points(p.lower),
-            robust=f"{percent(p.robust)} of {count(p.attacked)}",
+            robust=f"{count(round(p.robust * p.attacked))} of {count(p.attacked)} ({percent(p.robust)})",
             chosen=abs(p.weight - fusion.weight) == nearest,
         )
         for p in sorted(fusion.frontier, key=lambda p: p.weight)
@@ -255,6 +255,7 @@ def cost_rows(harden: HardenRecord, protocol: Protocol) -> tuple[tuple[str, str]
     """What hardening cost: quantity and value."""
     cost = harden.cost
     rows = [
+        ("Epochs", count(len(harden.epochs))),
         ("Optimiser steps", count(cost.steps)),
         ("Forward-and-backward passes a step", str(cost.passes)),
         ("Forward passes of the clean path a case", str(cost.teacher_passes)),

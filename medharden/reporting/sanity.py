@@ -14,7 +14,10 @@ __all__ = ["SanityCheck", "SanityRow", "sanity_checks", "sanity_rows"]
 
 _CHECKS = (
     ("sanity.whole_range_survived", "A budget of the whole input range leaves about nothing standing"),
-    ("sanity.accuracy_rises", "Neither a larger budget nor more steps leave more cases standing"),
+    (
+        "sanity.accuracy_rises",
+        "Neither a larger budget nor more steps leave more standing, but for one case or a tenth by chance",
+    ),
     ("sanity.transfer_beats_white_box", "Transferred perturbations win on few cases that the white-box suite missed"),
 )
 

@@ -8,7 +8,7 @@ from medharden.record import Endpoint, ShiftPoint
 from medharden.reporting.limits import endpoint_numbers
 from medharden.reporting.numbers import percent
 from medharden.reporting.source import RunRecords
-from medharden.reporting.wording import endpoint_label
+from medharden.reporting.wording import corruption_words, endpoint_label
 
 __all__ = ["ShiftRow", "shift_rows"]
 
@@ -45,13 +45,17 @@ def shift_rows(records: RunRecords) -> tuple[ShiftRow, ...]:
     )
 
 
+def _start(text: str) -> str:
+    return text[:1].upper() + text[1:]
+
+
 def _row(e: Endpoint, points: list[ShiftPoint], records: RunRecords) -> ShiftRow:
     _, corruption, metric = e.name.split(":", 2)
     estimate, interval, limit = endpoint_numbers(e)
     overall = metric == "accuracy"
     cases = sum(p.cases for p in points)
     return ShiftRow(
-        corruption=corruption.replace("-", " "),
+        corruption=_start(corruption_words(corruption)),
         metric=endpoint_label(metric, records.evaluation.classes, records.protocol.task.positive),
         original=percent(sum(p.original_correct for p in points) / cases) if overall and cases else "",
         counts=", ".join(f"{p.gained}/{p.lost}" for p in points) if overall else f"{e.table[1]}/{e.table[2]}",

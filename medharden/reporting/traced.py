@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from medharden.record import Endpoint, SanityPoint
+from medharden.reporting.naming import endpoint_name
 from medharden.reporting.source import RunRecords
 
 __all__ = ["Evidence", "curve", "gated", "of_points", "verdicts"]
@@ -65,5 +66,6 @@ def verdicts(records: RunRecords, start: str) -> str:
         if e.name.startswith(start):
             found.setdefault(e.verdict.value, []).append(e)
     order = ("INVALID", "FAIL", "INCONCLUSIVE", "PASS")
-    said = [f"{verdict} for {', '.join(e.name for e in found[verdict])}" for verdict in order if verdict in found]
-    return f"The gate says {'; '.join(said)}" if said else "The gate decided on no endpoint under attack"
+    labels = {verdict: "; ".join(endpoint_name(e.name, records) for e in held) for verdict, held in found.items()}
+    said = [f"{verdict} for {labels[verdict]}" for verdict in order if verdict in found]
+    return f"The gate says {'. '.join(said)}" if said else "The gate decided on no endpoint under attack"

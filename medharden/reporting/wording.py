@@ -21,6 +21,8 @@ __all__ = [
     "UNJUSTIFIED",
     "ArticleRow",
     "article_15",
+    "budget_words",
+    "corruption_words",
     "endpoint_label",
     "input_words",
     "threat_rows",
@@ -82,6 +84,7 @@ LABELS = {
     "grade_error": "Mean absolute error in grades",
     "within_one_grade": "Right or one grade off",
     "robust_floor": "Robust accuracy, released",
+    "robust": "Robust accuracy",
     "robust_gain": "Robust gain over original",
     "robust_gain_where_right": "Robust gain where the original is right",
     "referral": "Referral of clean cases",
@@ -135,14 +138,18 @@ class ArticleRow:
     note: str
 
 
+def budget_words(threat: ThreatModel) -> str:
+    """The budget in one phrase, in the protocol's unit."""
+    unit = eps_text(threat.eps, threat.unit)
+    if threat.norm == "linf":
+        return f"each value moved by at most {unit}"
+    return f"a perturbation of Euclidean length at most {unit}"
+
+
 def threat_words(threat: ThreatModel, intensity: Intensity) -> str:
     """The budget in one phrase, in the protocol's unit and in input units."""
     eps = threat.in_input_units(intensity).eps
-    unit = eps_text(threat.eps, threat.unit)
-    same = "" if threat.unit == "input" else f" ({eps:.3g} of the input range)"
-    if threat.norm == "linf":
-        return f"each value moved by at most {unit}{same}"
-    return f"a perturbation of Euclidean length at most {unit}{same}"
+    return budget_words(threat) + ("" if threat.unit == "input" else f" ({eps:.3g} of the input range)")
 
 
 def threat_rows(protocol: Protocol) -> tuple[tuple[str, str], ...]:
@@ -245,10 +252,23 @@ def _ordinary(protocol: Protocol) -> str:
     attacks = "Physical and acquisition-chain attacks (scanner, positioning, PACS)"
     if not protocol.shift.corruptions:
         return f"{attacks}, and natural noise or artefacts."
-    return f"{attacks}; natural artefacts other than simulated {', '.join(protocol.shift.corruptions)}."
+    simulated = ", ".join(map(corruption_words, protocol.shift.corruptions))
+    return f"{attacks}; natural artefacts other than simulated {simulated}."
 
 
-_CORRUPTED = {f"shift:{name}:": f"{{}} under {name.replace('-', ' ')}" for name in CORRUPTIONS}
+_SAID = {"jpeg": "JPEG compression", "resolution": "lower resolution"} | {
+    f"{what}-{way}": f"{how} {what}"
+    for what in ("brightness", "contrast", "gamma")
+    for way, how in (("up", "higher"), ("down", "lower"))
+}
+
+
+def corruption_words(name: str) -> str:
+    """A corruption as a reader says it: `brightness-up` is "higher brightness"."""
+    return _SAID.get(name, name.replace("-", " "))
+
+
+_CORRUPTED = {f"shift:{name}:": f"{{}} under {corruption_words(name)}" for name in CORRUPTIONS}
 
 
 def endpoint_label(name: str, classes: tuple[str, ...], positive: str | None) -> str:

@@ -17,6 +17,7 @@ from PIL import Image
 from tiny import KEY
 
 from medharden.data import Cohort, load_cohort
+from medharden.gating.exclusions import with_lost
 from medharden.protocol import Protocol, parse_protocol
 from medharden.record import CohortRecord, ExcludedCase, Label, Verdict
 from medharden.reporting.excluded import excluded_rows
@@ -169,6 +170,21 @@ def test_under_a_sample_as_many_of_them_are_attacked_as_of_the_others() -> None:
     made = left_out(records(400, rules=rules, attacked=100, robust=(10, 60)), 40, 0)
     text = findings(made).get(COULD, "")
     assert "robust_floor (60.0% to 54.5%" in text
+
+
+def test_of_each_class_as_many_are_attacked_as_of_its_other_cases() -> None:
+    """All of the first class were attacked, of the second a quarter: of four left out of each, four and one."""
+    label = np.arange(400) % 2
+    attacked = (label == 0) | (np.arange(400) % 8 == 1)
+    made = records(400)
+    cases = replace(made.cases, attacked=attacked)
+    lost = left_out(left_out(made, 4, 1), 4, 0).cohort.excluded
+    assert np.array_equal(made.cases.label, label)
+    worst = with_lost(cases, tuple(lost[-8:]), 0, 2)
+    added = np.arange(len(worst.case)) >= 400
+    assert [int((worst.attacked & added & (worst.label == k)).sum()) for k in (0, 1)] == [4, 1]
+    unseen = with_lost(replace(cases, attacked=attacked & (label == 0)), tuple(lost[-8:]), 0, 2)
+    assert int((unseen.attacked & added & (unseen.label == 1)).sum()) == 0
 
 
 # --- where they come from ---------------------------------------------------------------------------------------------

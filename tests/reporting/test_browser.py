@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from conftest import ROOT
 from pypdf import PdfReader
+from reporting_many import many_endpoints
 from reporting_records import make_run
 
 from medharden.audit import RunFiles
@@ -21,6 +22,13 @@ from medharden.reporting.source import read_run
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 pytestmark = pytest.mark.skipif(BROWSER is None, reason="no chromium on the path: install it to open the report in it")
+MANY = {
+    "many": {},
+    "many-failed": {"failed": 3, "unmet": 9},
+    "many-open": {"unmet": 2, "justified": False},
+    "many-classes": {"classes": tuple(f"finding with a name of its own number {k}" for k in range(14)), "failed": 14}
+    | {"justified": False, "title": "A title that has to be read twice, since it goes on for longer than a line does"},
+}
 LONG = "consolidation_with_a_name_that_no_one_would_ever_write_without_a_single_space_in_it"
 
 
@@ -44,7 +52,7 @@ def browser() -> Iterator[Any]:
 
 @pytest.fixture(scope="module")
 def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """A passing run with pictures, a failing one with unfriendly names, and the real one of the documentation."""
+    """A passing run with pictures, a failing one with unfriendly names, some with many endpoints, and the real one."""
     folder = tmp_path_factory.mktemp("pages")
     runs = {
         "two": make_run(folder / "two", examples=(1, 16, 16)),
@@ -55,6 +63,7 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
             verdict=Verdict.FAIL,
             findings=(Finding("x.y", "critical", f"{LONG} <iframe src=https://example.org></iframe>"),),
         ),
+        **{name: many_endpoints(folder / name, **made) for name, made in MANY.items()},
     }
     for name, run in runs.items():
         (folder / f"{name}.html").write_bytes(html_report(read_run(RunFiles(run))))
@@ -84,7 +93,7 @@ def sideways(page: Any, selector: str) -> list[str]:
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [1280, 390])
-@pytest.mark.parametrize("name", ["two", "three"])
+@pytest.mark.parametrize("name", ["two", "three", "many-failed"])
 def test_the_page_is_quiet_fits_and_is_accessible(
     browser: Any, pages: dict[str, Path], name: str, width: int, scheme: str
 ) -> None:
@@ -115,6 +124,22 @@ def test_it_works_without_scripts_and_every_section_is_reached_by_keyboard(
         reached.append(view.page.locator(":focus").get_attribute("href"))
     assert reached[0] == "#model"
     assert reached[-1] == "#sign"
+    view.page.context.close()
+
+
+@pytest.mark.parametrize("name", list(MANY))
+def test_the_first_page_prints_on_one_sheet_however_many_endpoints_there_are(
+    browser: Any, pages: dict[str, Path], name: str
+) -> None:
+    view = opened(browser, pages[name], 1280, "light")
+    printed = PdfReader(io.BytesIO(view.page.pdf(prefer_css_page_size=True)))
+    first, second = (" ".join(printed.pages[k].extract_text().split()) for k in range(2))
+    for said in ("What changed for patients", "Robust accuracy", "more are met", "The reference standard:"):
+        assert said in first
+    assert "What was hardened" in second
+    assert "What was hardened" not in first
+    if name != "many-classes":  # of fourteen classes each has its rows
+        assert len(printed.pages) < 20
     view.page.context.close()
 
 

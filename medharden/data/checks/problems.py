@@ -278,7 +278,7 @@ def findings_of(
             "data.duplicates",
             f"{nameless} sets of identical images name no patient; the cases of a set count as one patient's.",
         ),
-        (excluded > 0, "data.excluded", f"{excluded} of {n + excluded} cases could not be used and were left out."),
+        (excluded > 0, "data.excluded", f"{excluded:,} of {n + excluded:,} cases could not be used and were left out."),
     ]
     return [Finding(code, "warning", message) for applies, code, message in found if applies]
 
