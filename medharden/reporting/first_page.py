@@ -18,16 +18,17 @@ from medharden.reporting.statements import HarmRow
 
 __all__ = ["FirstEndpoints", "FirstPage", "clipped", "first_page"]
 
-_REASONS = 2
 _FINDINGS = 3
 _CLASSES = 4  # of so many wrong answers are shown whole, of more those of the worst
 _WORST = 3
-_FEWEST, _WANTED, _MOST = 3, 5, 10  # endpoints
+_FEWEST, _MOST = 3, 10  # endpoints
 _LABEL, _WHOM, _FINDING, _ITEM = 60, 190, 160, 150  # characters
 _WIDTH = 84  # characters of a line beside the verdict, in a wide font
-_REASON = (2 * _WIDTH, _WIDTH)  # characters; the second where room is short
+_REASONS = ((2, 2 * _WIDTH, 5), (2, _WIDTH, _FEWEST), (1, _WIDTH, 0))
+"""How many, of how many characters, where so many endpoints have room beside them."""
+
 _ROOM = 300  # what reasons, wrong answers and endpoints share, in CSS pixels of the printed sheet; the rest is bounded
-_LINE, _GAP, _ROW = 17, 5, 20
+_LINE, _GAP, _ROW, _TITLE = 17, 5, 20, 24
 _GRAVITY = (Verdict.INVALID, Verdict.FAIL, Verdict.INCONCLUSIVE, Verdict.PASS)
 _MAIN = ("identity", "accuracy", "sensitivity", "specificity", "robust_floor", "robust_gain")
 """What is asked about first, of the endpoints that are met."""
@@ -102,12 +103,13 @@ def first_page(
         untested: what was not tested.
     """
     shown_harm, more_harm = _harm(harm)
-    fixed = _ROW * len(shown_harm) + _LINE * (bool(more_harm) + len(title) // 60) + (2 * _LINE + _GAP) * cautioned
-    for longest in _REASON:
-        told = _asked_once(tuple(Step(clipped(r.reason, longest), r.code, r.do) for r in reasons[:_REASONS]))
+    fixed = _ROW * len(shown_harm) + _LINE * bool(more_harm) + (2 * _LINE + _GAP) * cautioned
+    fixed += _TITLE * (-(-len(title) // 60) - 1)
+    for most, longest, enough in _REASONS:
+        told = _asked_once(tuple(Step(clipped(r.reason, longest), r.code, r.do) for r in reasons[:most]))
         more = _left(reasons, [r.reason for r in told], [r.reason for r in reasons])
         rows = (_ROOM - fixed - sum(_height(r) for r in told) - (_LINE + _GAP) * bool(more)) // _ROW
-        if rows >= _WANTED:
+        if rows >= enough:
             break
     said = tuple(Finding(f.code, f.severity, clipped(f.message, _FINDING)) for f in findings[:_FINDINGS])
     return FirstPage(

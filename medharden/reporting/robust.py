@@ -210,7 +210,7 @@ def frontier_rows(fusion: FusionRecord) -> tuple[FrontierRow, ...]:
             lost=count(p.lost),
             cases=count(p.cases),
             lower=points(p.lower),
-            robust=f"{count(round(p.robust * p.attacked))} of {count(p.attacked)} ({percent(p.robust)})",
+            robust=f"{count(round(p.robust * p.attacked))} of {count(p.attacked)}",
             chosen=abs(p.weight - fusion.weight) == nearest,
         )
         for p in sorted(fusion.frontier, key=lambda p: p.weight)
