@@ -26,7 +26,7 @@ from medharden.stats.operating import threshold_at
 from medharden.stats.ordinal import grade_error_difference, quadratic_kappa, quadratic_kappa_difference
 from medharden.stats.paired import newcombe_interval, tango_interval, tango_statistic
 from medharden.stats.power import cases_needed, fewest_cases, joint_power, power_to_show, smallest_margin
-from medharden.stats.proportions import clopper_pearson_interval, wilson_interval
+from medharden.stats.proportions import clopper_pearson_interval, mid_p_interval, wilson_interval
 from medharden.stats.scores import ReliabilityBin, calibration_error, reliability, roc_curve
 from medharden.stats.usefulness import Estimate, net_benefit_change, predictive_values, recalibration
 
@@ -65,6 +65,7 @@ __all__ = [
     "mcnemar",
     "mean_area",
     "mean_limits",
+    "mid_p_interval",
     "net_benefit_change",
     "newcombe_interval",
     "noninferiority_test",

@@ -13,6 +13,7 @@ from medharden.errors import RangeError
 from medharden.stats.bounded import Share
 from medharden.stats.difference import Floats, patient_codes
 from medharden.stats.numerics import two_sided_quantile
+from medharden.stats.proportions import mid_p_interval
 
 __all__ = ["Estimate", "net_benefit_change", "predictive_values", "recalibration"]
 
@@ -41,11 +42,12 @@ def predictive_values(
 
     logit PPV = log sens - log(1 - spec) + logit prevalence (Mercaldo, Lau & Zhou, Stat Med 2007; 26: 2170-83), whose
     limits follow from those of sensitivity and specificity by variance recovery (MOVER; Zou & Donner, Stat Med 2008;
-    27: 1693-1702). Where patients have cases of both classes, or one of the two shares is 0 or 1, so that the logit has
-    no estimate, the limits are those at the worst and best corner, which are wider.
+    27: 1693-1702): from mid-P ones where each case is a patient's only one, which err as often as they say, else from
+    the shares' own by patient. Where patients have cases of both classes, or one of the two shares is 0 or 1, so that
+    the logit has no estimate, the limits are those at the worst and best corner, which are wider.
 
     Args:
-        sensitivity: with its limits, of the positive cases.
+        sensitivity: with its limits by patient, of the positive cases.
         specificity: of the negative ones, at the same level.
         prevalence: in (0, 1), of the population in question.
         shared: whether a patient may have cases of both classes.
@@ -167,17 +169,24 @@ def _fitted(
 
 def _value(right: Share, other: Share, odds: float, shared: bool) -> Estimate | None:
     """Of all called so, the share that is: `right` of those that are so, `other` of those that are not, rightly."""
-    lowest = _of_odds(_log(right.lower) - _log(1.0 - other.lower) + odds)
-    highest = _of_odds(_log(right.upper) - _log(1.0 - other.upper) + odds)
+    (low, high), (other_low, other_high) = _limits(right), _limits(other)
+    lowest = _of_odds(_log(low) - _log(1.0 - other_low) + odds)
+    highest = _of_odds(_log(high) - _log(1.0 - other_high) + odds)
     hit, false = right.estimate, 1.0 - other.estimate
     if hit == 0.0 and false == 0.0:  # nothing is ever called so
         return None
     middle = _log(hit) - _log(false) + odds
     if shared or hit in (0.0, 1.0) or false in (0.0, 1.0):
         return Estimate(_of_odds(middle), lowest, highest)
-    below = math.hypot(_log(hit) - _log(right.lower), _log(1.0 - other.lower) - _log(false))
-    above = math.hypot(_log(right.upper) - _log(hit), _log(false) - _log(1.0 - other.upper))
+    below = math.hypot(_log(hit) - _log(low), _log(1.0 - other_low) - _log(false))
+    above = math.hypot(_log(high) - _log(hit), _log(false) - _log(1.0 - other_high))
     return Estimate(_of_odds(middle), _of_odds(middle - below), _of_odds(middle + above))
+
+
+def _limits(share: Share) -> tuple[float, float]:
+    if share.patients < share.cases:
+        return share.interval
+    return mid_p_interval(share.count, share.cases, level=share.level)
 
 
 def _log(value: float) -> float:

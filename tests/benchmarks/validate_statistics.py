@@ -67,6 +67,7 @@ def code_digest() -> str:
         "validation_errors",
         "validation_power",
         "validation_further",
+        "validation_useful",
     )
     files = [*sorted(folders[0].glob("*.py")), *(folders[1] / f"{name}.py" for name in wanted)]
     return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:16]

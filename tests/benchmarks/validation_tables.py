@@ -27,6 +27,7 @@ from validation_errors import (
 from validation_further import grades_table, groups_table, operating_table
 from validation_power import power_table
 from validation_scores import auroc_table, brier_table
+from validation_useful import useful_table
 
 __all__ = ["TABLES"]
 
@@ -275,5 +276,6 @@ TABLES: dict[str, Callable[[Cells, float], Iterator[Rows]]] = {
     "groups": groups_table,
     "grades": grades_table,
     "kappa": kappa_remedies_table,
+    "useful": useful_table,
     "power": power_table,
 }
