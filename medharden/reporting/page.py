@@ -12,6 +12,7 @@ from medharden.codes import all_codes
 from medharden.record import Finding
 from medharden.reporting.artefacts import artefact_rows
 from medharden.reporting.charts import forest_chart, frontier_chart, robustness_chart, training_chart
+from medharden.reporting.clauses import clause_rows
 from medharden.reporting.clean import (
     endpoint_rows,
     methods_of,
@@ -180,6 +181,7 @@ def html_report(records: RunRecords) -> bytes:
         tested=tested_rows(evaluation, records.tests, decision, protocol.report.tester, protocol.seed),
         article=article_15(protocol, evaluation.subject("composite").attacked),
         untested=untested(protocol),
+        clauses=clause_rows(records),
         digests=digest_rows(records),
         times=time_rows(records),
         environment=environment_rows(records),
