@@ -45,23 +45,36 @@ def served(site: Path) -> Iterator[str]:
         server.shutdown()
 
 
-def searched(browser: Any, address: str, width: str, shots: Path | None) -> str:
-    """Types a word and follows the first result; seconds until results stood there."""
-    page = browser.new_context(viewport={"width": WIDTHS[width], "height": 844}).new_page()
+Found = dict[tuple[str, str], list[str]]
+"""Where a rule is broken, by rule and element."""
+
+
+def looked_at(page: Any, where: str, found: Found) -> None:
+    """Adds what axe finds on a page as it stands."""
+    for violation in Axe().run(page).response["violations"]:
+        found.setdefault((violation["id"], violation["nodes"][0]["html"][:160]), []).append(where)
+
+
+def searched(context: Any, address: str, where: str, found: Found, shots: Path | None) -> str:
+    """Types a word, looks at the results, and follows the first; seconds until results stood there."""
+    page = context.new_page()
     page.goto(f"{address}/report/")
-    if width == "phone":
+    if page.viewport_size["width"] == WIDTHS["phone"]:
         page.locator("header label.md-header__button[for=__search]").click()
     page.locator(".md-search__input").click()
     start = time.perf_counter()
     page.keyboard.type(WORD)
     page.locator(".md-search-result__item").first.wait_for()
     took, said = time.perf_counter() - start, page.locator(".md-search-result__meta").inner_text()
+    page.locator(".md-search-result__item").last.scroll_into_view_if_needed()
+    looked_at(page, f"search ({where})", found)
+    page.locator(".md-search-result__item").first.scroll_into_view_if_needed()
     if shots is not None:
-        page.screenshot(path=str(shots / f"search-{width}.png"))
+        page.screenshot(path=str(shots / f"search-{where.replace(', ', '-')}.png"))
     page.locator(".md-search-result__link").first.click()
     page.wait_for_url(lambda url: not url.endswith("/report/"))
-    page.context.close()
-    return f"search, {width}: {said} in {took:.1f} s, the first one opens"
+    page.close()
+    return f"search, {where}: {said} in {took:.1f} s, the first one opens"
 
 
 def main() -> None:
@@ -73,22 +86,20 @@ def main() -> None:
     if arguments.shots is not None:
         arguments.shots.mkdir(parents=True, exist_ok=True)
     pages = sorted(p.relative_to(arguments.site).as_posix() for p in arguments.site.rglob("*.html"))
-    found: dict[tuple[str, str], list[str]] = {}
+    found: Found = {}
     looked = 0
     with served(arguments.site) as address, sync_playwright() as tool:
         browser = tool.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
-        for width in WIDTHS:
-            print(searched(browser, address, width, arguments.shots), flush=True)
         for scheme in ("light", "dark"):
             for width, pixels in WIDTHS.items():
                 size = {"width": pixels, "height": 844}
                 context = browser.new_context(viewport=size, color_scheme=scheme, bypass_csp=True)
+                print(searched(context, address, f"{scheme}, {width}", found, arguments.shots), flush=True)
+                looked += 1
                 for name in pages:
                     page = context.new_page()
                     page.goto(f"{address}/{name.removesuffix('index.html')}")
-                    for violation in Axe().run(page).response["violations"]:
-                        node = violation["nodes"][0]["html"][:160]
-                        found.setdefault((violation["id"], node), []).append(f"{name} ({scheme}, {width})")
+                    looked_at(page, f"{name} ({scheme}, {width})", found)
                     looked += 1
                     page.close()
                 context.close()
