@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 
 from medharden.record import Endpoint
-from medharden.reporting.clean import EndpointRow, all_findings, endpoint_rows, summary
+from medharden.reporting.clean import EndpointRow, endpoint_rows, summary, told_findings, told_reasons
 from medharden.reporting.markdown import plain
 from medharden.reporting.numbers import count
 from medharden.reporting.provenance import model_rows
@@ -85,7 +85,7 @@ def _body(records: RunRecords) -> Iterator[str]:
     yield f"**{decision.verdict.value}** under the protocol {plain(protocol.name)}. {seen.meaning}\n"
     if seen.unjustified:
         yield f"\nMargins not justified. {seen.unjustified}\n"
-    yield from _list("Reasons", decision.reasons)
+    yield from _list("Reasons", tuple(told_reasons(records).values()))
     changed = [(r.label, r.of, r.before, r.after, r.newly_wrong, r.newly_right) for r in harm_rows(records)]
     if changed:
         heads = ("Wrong answers", "Cases", "Original", "Released", "Newly wrong", "Newly right")
@@ -97,7 +97,7 @@ def _body(records: RunRecords) -> Iterator[str]:
     yield from _endpoints(decision.endpoints, endpoint_rows(records))
     yield from _terms("Threat model", threat_rows(protocol))
     yield from _attacks(records)
-    yield from _list("Findings", [f"{f.severity}: {f.message}" for f in all_findings(records)])
+    yield from _list("Findings", [f"{f.severity}: {f.message}" for f in told_findings(records)])
     yield from _table("Hazards", ("Hazard", "Risk file", "Residual risk"), risk_rows(protocol))
     yield f"\nOverall residual risk: {plain(protocol.report.residual_risk or NOT_STATED)}\n"
     rows = article_15(protocol, evaluation.subject("composite").attacked)

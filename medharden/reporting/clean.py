@@ -32,6 +32,7 @@ __all__ = [
     "summary",
     "told_findings",
     "told_once",
+    "told_reasons",
 ]
 
 _SEVERITY = {"critical": 0, "warning": 1, "info": 2}
@@ -232,20 +233,23 @@ def summary(records: RunRecords) -> Summary:
     )
 
 
-def _reasons(records: RunRecords) -> tuple[Step, ...]:
-    """The gravest first, each with what to do; of a PASS, what is to be known beside it and is no finding."""
+def told_reasons(records: RunRecords) -> dict[str, str]:
+    """Each reason of the decision, in its order, as the page tells it: endpoints by the names of their rows."""
     decision = records.decision
-    beside = {f.message for f in decision.findings}
-    told = tuple(Step(r, "", "") for r in gravest_first(decision) if r not in beside)
     said = {
         e.reason: f"{label_of(e, records)}: {sentence_of(e)}"
         for e in (*decision.endpoints, *decision.subgroups)
         if e.reason.startswith(e.name)
     }
-    return tuple(
-        replace(step, reason=said.get(step.reason) or readable(step.reason, records))
-        for step in steps(decision) or told
-    )
+    return {reason: said.get(reason) or readable(reason, records) for reason in decision.reasons}
+
+
+def _reasons(records: RunRecords) -> tuple[Step, ...]:
+    """The gravest first, each with what to do; of a PASS, what is to be known beside it and is no finding."""
+    decision, told = records.decision, told_reasons(records)
+    beside = {f.message for f in decision.findings}
+    plain = tuple(Step(r, "", "") for r in gravest_first(decision) if r not in beside)
+    return tuple(replace(step, reason=told[step.reason]) for step in steps(decision) or plain)
 
 
 def _whom(records: RunRecords) -> str:

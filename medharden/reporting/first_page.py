@@ -22,7 +22,7 @@ _FINDINGS = 3
 _CLASSES = 4  # of so many wrong answers are shown whole, of more those of the worst
 _WORST = 3
 _FEWEST, _MOST = 3, 10  # endpoints
-_LABEL, _WHOM, _FINDING, _ITEM = 60, 190, 160, 150  # characters
+_LABEL, _WHOM, _FINDINGS_IN_ALL, _ITEM = 60, 235, 480, 175  # characters
 _WIDTH = 84  # characters of a line beside the verdict, in a wide font
 _REASONS = ((2, 2 * _WIDTH, 5), (2, _WIDTH, _FEWEST), (1, _WIDTH, 0))
 """How many, of how many characters, where so many endpoints have room beside them."""
@@ -111,7 +111,8 @@ def first_page(
         rows = (_ROOM - fixed - sum(_height(r) for r in told) - (_LINE + _GAP) * bool(more)) // _ROW
         if rows >= enough:
             break
-    said = tuple(Finding(f.code, f.severity, clipped(f.message, _FINDING)) for f in findings[:_FINDINGS])
+    each = _FINDINGS_IN_ALL // max(2, len(findings[:_FINDINGS]))
+    said = tuple(Finding(f.code, f.severity, clipped(f.message, each)) for f in findings[:_FINDINGS])
     return FirstPage(
         whom=clipped(whom, _WHOM),
         reasons=told,

@@ -237,7 +237,11 @@ def _beyond(records: RunRecords) -> _Shown | None:
     points = curve(records, "eps", lambda p: p.ratio > 1.0)
     if not points:
         return _Shown(_NONE_HERE, _NOT_TESTED, _NOT_TESTED, ())
-    said = ", ".join(f"{p.robust} of {p.cases} stand at {p.ratio:g} times the budget" for _, p in points)
+    last = points[-1][1]
+    said = ", ".join(
+        f"{p.robust} of {p.cases} stand at {'the whole input range' if p is last else f'{p.ratio:g} times the budget'}"
+        for _, p in points
+    )
     return _Shown(
         mitigation="none is claimed: the protocol's budget is where robustness is asked for",
         test="one PGD with growing budgets, on a few cases",
@@ -257,8 +261,7 @@ def _masked(records: RunRecords) -> _Shown | None:
     if not points and not findings:
         return _Shown(_NONE_HERE, _NOT_TESTED, _NOT_TESTED, ())
     last = "".join(
-        f"; {p.robust} of {p.cases} stand at the largest budget, {p.ratio:g} times the declared one"
-        for _, p in points[-1:]
+        f"; {p.robust} of {p.cases} stand where the attack may change the whole input range" for _, p in points[-1:]
     )
     said = "; ".join(f.message for _, _, f in findings if f.severity != "info") or "no sign of it was found"
     return _Shown(

@@ -31,7 +31,7 @@ def model_rows(records: RunRecords) -> Rows:
         ("Intended use", protocol.intended_use),
         ("Original model", f"{original.arch} ({original.source}), {count(original.parameters)} weights"),
         ("Constructor arguments", arguments),
-        ("Input", f"{_shape(records.cohort.shape)} in [0, 1]; {input_words(protocol)}"),
+        ("Input", f"{_shape(records.cohort.shape)} in [0, 1]{_repeated(records)}; {input_words(protocol)}"),
         (
             "Normalisation, inside the model",
             f"mean {_numbers(original.mean)}, standard deviation {_numbers(original.std)}",
@@ -67,6 +67,12 @@ def model_rows(records: RunRecords) -> Rows:
             )
         )
     return tuple(rows)
+
+
+def _repeated(records: RunRecords) -> str:
+    """Where grey goes into a network of several channels."""
+    own, given = records.harden.original.channels, records.cohort.shape[0]
+    return f", repeated to the network's {own} channels" if given == 1 < own else ""
 
 
 def _parity(records: RunRecords) -> str:

@@ -68,4 +68,4 @@ def verdicts(records: RunRecords, start: str) -> str:
     order = ("INVALID", "FAIL", "INCONCLUSIVE", "PASS")
     labels = {verdict: "; ".join(endpoint_name(e.name, records) for e in held) for verdict, held in found.items()}
     said = [f"{verdict} for {labels[verdict]}" for verdict in order if verdict in found]
-    return f"The gate says {'. '.join(said)}" if said else "The gate decided on no endpoint under attack"
+    return f"The gate says {'. It says '.join(said)}" if said else "The gate decided on no endpoint under attack"

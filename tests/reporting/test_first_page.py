@@ -13,7 +13,8 @@ from reporting_records import make_run, rewrite
 from medharden.audit import RunFiles, read_record
 from medharden.codes import Step
 from medharden.record import Finding, GateDecision, MissingRow, Verdict
-from medharden.reporting.clean import endpoint_rows, told_once
+from medharden.reporting.card import model_card
+from medharden.reporting.clean import endpoint_rows, told_once, told_reasons
 from medharden.reporting.first_page import FirstPage, clipped, first_page
 from medharden.reporting.naming import readable
 from medharden.reporting.page import html_report
@@ -151,12 +152,13 @@ def test_worst_cases_are_a_row_an_endpoint_and_what_does_not_change_is_one_sente
     worst = worst_cases(failing)
     assert worst is not None
     assert worst.arms == ("the release alone", "the original alone", "both")
-    assert [row.label for row in worst.rows] == ["Accuracy", "Robust accuracy, released"]
+    assert [row.label for row in worst.rows] == ["Accuracy", "Robust accuracy, released", "Robust gain over original"]
     assert all(len(row.cells) == 3 for row in worst.rows)
-    assert "Robust gain over original" in worst.unchanged
+    assert "Specificity (normal)" in worst.unchanged
     names = {e.name.partition(":")[2] for e in failing.decision.worst_case}
     assert len(worst.unchanged) + len(worst.rows) == len(names)
-    [turned] = worst.turned
+    turned, *gain = worst.turned
+    assert len(gain) == 3, "in each arm"
     assert turned.startswith("Robust accuracy, released: PASS as decided, INCONCLUSIVE had the release alone lost")
     text = shown(failing)
     assert turned in text
@@ -222,6 +224,20 @@ def test_sentences_of_the_gate_name_endpoints_as_the_tables_do(failing: RunRecor
     )
     none = replace(failing, decision=replace(failing.decision, endpoints=(), subgroups=()))
     assert readable("robust_floor (n = 4)", none) == "robust_floor (n = 4)"
+
+
+def test_the_model_card_names_endpoints_so_too_and_the_class_once(failing: RunRecords) -> None:
+    floor = next(e for e in failing.decision.endpoints if e.name == "robust_specificity")
+    reason = "robust_specificity (normal): lower 95 % limit 29.0% does not reach 40.0%"
+    ends = tuple(replace(e, reason=reason) if e is floor else e for e in failing.decision.endpoints)
+    made = replace(failing, decision=replace(failing.decision, endpoints=ends, reasons=(reason, "patients: too few")))
+    assert tuple(told_reasons(made).values()) == (
+        "Robust specificity (normal): Lower 95 % limit 29.0% does not reach 40.0%.",
+        "patients: too few",
+    )
+    card = model_card(made).decode()
+    assert "Robust specificity (normal): Lower" in card
+    assert "(normal) (normal)" not in card
 
 
 def test_no_reason_or_finding_of_the_page_names_an_endpoint_as_the_record_does(failing: RunRecords) -> None:
