@@ -9,9 +9,10 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from medharden.exporting.halving import Widened
+from medharden.exporting.pairing import BySize
 from medharden.exporting.sharing import Added
 
-__all__ = ["fold_constants", "fold_when_loaded"]
+__all__ = ["choose_by_size", "fold_constants", "fold_when_loaded"]
 
 
 class _Whole(nn.Module):
@@ -61,6 +62,38 @@ def fold_when_loaded(graph: nn.Module) -> None:
         down = up.new_zeros((rank, base[0].numel())) if update is None else update.down
         del parts[1:]
         parts[0] = torch.jit.script(_Whole(base, up, down))
+
+
+class _Chosen(nn.Module):
+    """`BySize` of two traced ways; a trace alone would hold the one that its example took."""
+
+    def __init__(self, one: nn.Module, each: nn.Module, most: int) -> None:
+        super().__init__()
+        self.one, self.each, self.most = one, each, most
+
+    def forward(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
+        if inputs.size(0) <= self.most:
+            clean, robust = self.one(inputs)
+        else:
+            clean, robust = self.each(inputs)
+        return clean, robust
+
+
+def choose_by_size(graph: nn.Module, inputs: Tensor) -> None:
+    """Has TorchScript choose between one pass and two when it runs.
+
+    Args:
+        graph: to be traced; changed in place.
+        inputs: (N, C, *spatial) to trace each way on.
+    """
+    for layer in list(graph.modules()):
+        for name, part in layer.named_children():
+            if isinstance(part, BySize):
+                one, each = (
+                    torch.jit.trace(way, (inputs,), check_trace=False)  # type: ignore[no-untyped-call]
+                    for way in (part.one, part.each)
+                )
+                setattr(layer, name, torch.jit.script(_Chosen(one, each, part.most)))
 
 
 def fold_constants(program: nn.Module) -> None:

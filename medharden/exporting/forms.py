@@ -15,14 +15,27 @@ import torch
 from torch import Tensor
 
 from medharden.errors import ModelError
-from medharden.exporting.folding import fold_constants, fold_when_loaded
+from medharden.exporting.folding import choose_by_size, fold_constants, fold_when_loaded
 from medharden.exporting.graph import OUTPUTS, Deployed
+from medharden.exporting.pairing import BySize
 from medharden.exporting.sharing import UPDATE
 
-__all__ = ["INPUT", "OPSET", "Runner", "onnx_bytes", "opened_program", "opened_script", "program_bytes", "script_bytes"]
+__all__ = [
+    "INPUT",
+    "OPSET",
+    "PAIRED",
+    "Runner",
+    "onnx_bytes",
+    "opened_program",
+    "opened_script",
+    "program_bytes",
+    "script_bytes",
+]
 
 INPUT = "inputs"
 OPSET = 18
+PAIRED = ("pt2", "torchscript", "bundle")
+"""Forms that answer by both paths in one pass where they can; ONNX Runtime takes longer so, see docs/production.md."""
 _META = "medharden.json"
 _LARGEST_ONNX = 2**31 - 2**20  # a protobuf message ends at 2 GiB
 _EXAMPLES = 2  # cases that a graph is traced on: of one, an exporter takes the axis for a constant
@@ -120,8 +133,13 @@ def _drop_zero_biases(model: Any) -> None:
 
 
 def program_bytes(graph: Deployed, shape: tuple[int, ...], metadata: Mapping[str, str]) -> bytes:
-    """A `torch.export` program (`.pt2`); arguments and errors as of `onnx_bytes`."""
+    """A `torch.export` program (`.pt2`); arguments and errors as of `onnx_bytes`.
+
+    It knows no choice by the number of cases: both paths go in one pass where they can.
+    """
     batch, written = torch.export.Dim("batch", min=1), io.BytesIO()
+    if isinstance(graph.paths, BySize):
+        graph = Deployed(graph.paths.one, graph.fusion, graph.bias, multilabel=graph.multilabel)
     with _quiet(), _known_steps("pt2"):
         program = torch.export.export(graph, (_example(shape),), dynamic_shapes={INPUT: {0: batch}})
         _drop_traces(program)
@@ -146,6 +164,7 @@ def script_bytes(graph: torch.nn.Module, shape: tuple[int, ...], metadata: Mappi
     with _quiet(), _known_steps("torchscript"):
         graph = copy.deepcopy(graph)
         fold_when_loaded(graph)
+        choose_by_size(graph, _example(shape))
         traced = torch.jit.trace(  # type: ignore[no-untyped-call]
             graph, (_example(shape),), strict=False, check_trace=False
         )

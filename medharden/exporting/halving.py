@@ -24,7 +24,7 @@ class Widened(nn.Module):
 
 
 @torch.no_grad()
-def halve(paths: tuple[nn.Module | None, ...], apart: Callable[[], float], limit: float) -> tuple[int, int]:
+def halve(graph: nn.Module, apart: Callable[[], float], limit: float) -> tuple[int, int]:
     """Stores weights of convolutions and linear layers in half precision, the largest first.
 
     All of them, where that keeps answers near enough; else as many as do, found by halving the number in doubt. One
@@ -32,7 +32,7 @@ def halve(paths: tuple[nn.Module | None, ...], apart: Callable[[], float], limit
     are computed as before.
 
     Args:
-        paths: networks of the graph; changed in place.
+        graph: changed in place.
         apart: how far the graph's answers are from what they should be, as it is at the time.
         limit: of that.
 
@@ -40,7 +40,7 @@ def halve(paths: tuple[nn.Module | None, ...], apart: Callable[[], float], limit
         Numbers stored in half precision, and numbers in all such weights.
     """
     held: dict[int, list[tuple[nn.Module, Tensor]]] = {}
-    for layer in _layers(paths):
+    for layer in list(_layers(graph)):
         weight = _stored(layer)
         held.setdefault(id(weight), []).append((layer, weight))
     groups = sorted(held.values(), key=lambda group: -group[0][1].numel())
@@ -59,11 +59,10 @@ def halve(paths: tuple[nn.Module | None, ...], apart: Callable[[], float], limit
     return sum(sizes[:low]), sum(sizes)
 
 
-def _layers(paths: tuple[nn.Module | None, ...]) -> Iterator[nn.Module]:
-    for path in paths:
-        for name, layer in [] if path is None else path.named_modules():
-            if isinstance(layer, _LAYERS) and not name.endswith(".narrow"):  # a share of a first layer's update
-                yield layer
+def _layers(graph: nn.Module) -> Iterator[nn.Module]:
+    for name, layer in graph.named_modules():
+        if isinstance(layer, _LAYERS) and not name.endswith(".narrow"):  # of an update of low rank
+            yield layer
 
 
 def _stored(layer: nn.Module) -> Tensor:

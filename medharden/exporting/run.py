@@ -26,6 +26,7 @@ from medharden.exporting.bundle import bundle_files, opened_bundle
 from medharden.exporting.card import card_of
 from medharden.exporting.forms import (
     OPSET,
+    PAIRED,
     Runner,
     onnx_bytes,
     opened_program,
@@ -35,6 +36,7 @@ from medharden.exporting.forms import (
 )
 from medharden.exporting.graph import Deployed, deployed
 from medharden.exporting.halving import halve
+from medharden.exporting.pairing import BySize
 from medharden.exporting.parity import TOLERANCE, compare, require_parity
 from medharden.exporting.quantising import to_int8
 from medharden.exporting.standing import Standing, standing_of
@@ -163,11 +165,12 @@ def made(
         ModelError: the network can't be written so, or answers otherwise then.
     """
     contract = _contract(model)
-    shape, graph = contract.shape, deployed(model)
+    shape, graph = contract.shape, deployed(model, paired=to in PAIRED)
+    if isinstance(graph.paths, BySize):
+        most = "" if to == "pt2" else f", up to {BySize.most} cases"
+        metadata = {**metadata, "medharden.passes": f"one for both paths{most}"}
     if quantise == "fp16":
-        halved, weights = halve(
-            (graph.clean, graph.robust), lambda: compare(model, graph, shape).share, _OF_TOLERANCE * TOLERANCE["fp16"]
-        )
+        halved, weights = halve(graph, lambda: compare(model, graph, shape).share, _OF_TOLERANCE * TOLERANCE["fp16"])
         metadata = {**metadata, "medharden.half_precision": f"{halved} of {weights} weights"}
     if to == "bundle":
         files = bundle_files(graph, model, contract, metadata, card)

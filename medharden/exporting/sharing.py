@@ -12,7 +12,7 @@ from torch.nn.utils import parametrize
 
 from medharden.models import Classifier, LowRank
 
-__all__ = ["UPDATE", "Added", "keep_low_rank", "share_first", "tie"]
+__all__ = ["UPDATE", "Added", "first_shared", "keep_low_rank", "share_first", "tie"]
 
 UPDATE = ".parametrizations."
 """What names of a graph's tensors hold that belong to an update."""
@@ -106,34 +106,42 @@ class _Taking(nn.Module):
 
 
 @torch.no_grad()
-def share_first(clean: Classifier, robust: Classifier, inputs: Tensor) -> bool:
-    """Has both paths go through their first layer once, where that is the same layer on the same input.
+def first_shared(clean: Classifier, robust: Classifier, inputs: Tensor) -> str | None:
+    """The name of the layer that both paths go through first, where that is the same layer on the same input.
 
     That layer, a convolution or a linear layer, must take the network's input itself, be called once a pass, and have
     the same weights in both, but for an update of low rank; nothing may write to its output.
 
     Args:
-        clean: path whose tensors the branch holds where they are equal; changed in place.
-        robust: a copy of the branch; changed in place.
+        clean: path whose tensors the branch holds where they are equal.
+        robust: the branch.
         inputs: (N, C, *spatial) in [0, 1] to find that out on.
-
-    Returns:
-        Whether it does.
     """
     name = _first(clean, inputs)
     if name is None or name != _first(robust, inputs) or clean.record != robust.record:
-        return False
+        return None
     one, other = clean.get_submodule(name), robust.get_submodule(name)
     low_rank = parametrize.is_parametrized(other, "weight")
     held = cast("Any", other).parametrizations["weight"].original if low_rank else other.weight
     same = held is one.weight and other.bias is one.bias and clean.mean is robust.mean and clean.std is robust.std
-    if not same or (low_rank and getattr(other, "groups", 1) != 1):
-        return False
-    kept: list[Tensor] = []
-    for path, layer in ((clean, _Keeping(one, kept)), (robust, _Taking(other, kept))):
-        place, _, key = name.rpartition(".")
-        setattr(path.get_submodule(place), key, layer)
-    return True
+    return name if same and not (low_rank and getattr(other, "groups", 1) != 1) else None
+
+
+@torch.no_grad()
+def share_first(clean: Classifier, robust: Classifier, inputs: Tensor) -> None:
+    """Has both paths go through their first layer once, where they share it.
+
+    Args:
+        clean: path whose tensors the branch holds where they are equal; changed in place.
+        robust: a copy of the branch; changed in place.
+        inputs: (N, C, *spatial) in [0, 1] to find that out on.
+    """
+    name, kept = first_shared(clean, robust, inputs), list[Tensor]()
+    if name is not None:
+        one, other = clean.get_submodule(name), robust.get_submodule(name)
+        for path, layer in ((clean, _Keeping(one, kept)), (robust, _Taking(other, kept))):
+            place, _, key = name.rpartition(".")
+            setattr(path.get_submodule(place), key, layer)
 
 
 def _first(path: Classifier, inputs: Tensor) -> str | None:
@@ -150,9 +158,7 @@ def _first(path: Classifier, inputs: Tensor) -> str | None:
     finally:
         for hook in hooks:
             hook.remove()
-    wide = inputs.expand(-1, path.record.channels, *inputs.shape[2:]) if inputs.shape[1] == 1 else inputs
-    fed = path.normalised(wide)
-    if not calls or not torch.equal(calls[0][1], fed):
+    if not calls or not torch.equal(calls[0][1], path.prepared(inputs)):
         return None
     name, _, found, version = calls[0]
     once = sum(call[0] == name for call in calls) == 1

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 
 from medharden.errors import RunError
-from medharden.exporting.forms import onnx_bytes, opened_program, opened_script, program_bytes, script_bytes
+from medharden.exporting.forms import PAIRED, onnx_bytes, opened_program, opened_script, program_bytes, script_bytes
 from medharden.exporting.graph import deployed
 from medharden.exporting.quantising import to_int8
 from medharden.models import HardenedClassifier, open_onnx
@@ -107,7 +107,7 @@ def timed_form(model: HardenedClassifier, form: str, *, mode: str = "") -> tuple
     """
     if model.contract is None:
         raise RunError("hardened.json doesn't say what the model takes: harden again with this version")
-    graph, shape = deployed(model, mode=mode), model.contract.shape
+    graph, shape = deployed(model, mode=mode, paired=form in PAIRED), model.contract.shape
     if form == "pytorch":
         held = {id(t): t.numel() * t.element_size() for t in [*graph.parameters(), *graph.buffers()]}
         return graph, sum(held.values())

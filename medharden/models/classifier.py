@@ -155,20 +155,28 @@ class Classifier(nn.Module):
             ModelError: the network answers with several parts, and none of them, or none that is there, is named; or
                 it is the user's own code, and that stopped.
         """
+        return self.answered(self.prepared(inputs))
+
+    def prepared(self, inputs: Tensor) -> Tensor:
+        """(N, C, *spatial) in [0, 1] as the network takes it: gray repeated to its channels, then normalised."""
         channels = self.record.channels
         if inputs.shape[1] == 1 and channels > 1:
             inputs = inputs.expand(-1, channels, *inputs.shape[2:])
-        return self.answered(self.normalised(inputs))
+        return self.normalised(inputs)
 
-    def answered(self, prepared: Tensor) -> Tensor:
+    def answered(self, prepared: Tensor, rows: int = 1) -> Tensor:
         """Logits, as `forward` gives them, of what the network itself takes.
 
         Args:
             prepared: (N, channels, *spatial) float32, normalised.
+            rows: that the network answers a case with.
+
+        Returns:
+            (rows N, K) logits.
         """
         logits = named_output(self._answer(prepared), self.record.output)
         if self.record.one_logit:
-            if logits.shape[1:].numel() != 1 or logits.shape[0] != prepared.shape[0]:
+            if logits.shape[1:].numel() != 1 or logits.shape[0] != rows * prepared.shape[0]:
                 advice = "; set the number of classes in model.arguments, such as num_classes"
                 raise ModelError(
                     f"the network's last layer has one output, the network answers {tuple(logits.shape)} for "

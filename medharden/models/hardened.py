@@ -18,7 +18,7 @@ from medharden.pinning import check_pin, pin
 from medharden.protocol import Input
 from medharden.record import FusionRecord
 
-__all__ = ["Assessment", "DecisionView", "HardenedClassifier", "assess"]
+__all__ = ["Assessment", "DecisionView", "HardenedClassifier", "fuse"]
 
 
 @dataclass(frozen=True)
@@ -167,8 +167,9 @@ class HardenedClassifier(nn.Module):
     def assess(self, inputs: Tensor) -> Assessment:
         """The released answer and, in `guarded` mode, which cases a reader is told to look at."""
         self._check_paths()
-        paths = (self.clean_path, self.robust_branch)
-        return assess(paths, inputs, self.fusion, self.decision_bias, multilabel=self.multilabel)
+        clean = None if self.fusion.mode == "robust" else self.clean_path(inputs)
+        robust = None if self.fusion.mode == "clean" else self.robust_branch(inputs)
+        return fuse(clean, robust, self.fusion, self.decision_bias, multilabel=self.multilabel)
 
     def decision_view(self) -> nn.Module:
         """What an attacker of the released model faces: its decision, and in `guarded` mode its referral too."""
@@ -178,25 +179,18 @@ class HardenedClassifier(nn.Module):
         return DecisionView(self, self.decision_bias)
 
 
-def assess(
-    paths: tuple[nn.Module | None, nn.Module | None],
-    inputs: Tensor,
-    fusion: FusionRecord,
-    bias: Tensor,
-    *,
-    multilabel: bool,
+def fuse(
+    clean: Tensor | None, robust: Tensor | None, fusion: FusionRecord, bias: Tensor, *, multilabel: bool
 ) -> Assessment:
     """The released answer of two paths.
 
     Args:
-        paths: the clean path and the robust branch; one that the mode doesn't ask may be null.
-        inputs: (N, C, *spatial) in [0, 1].
+        clean: (N, K) logits of the clean path; null where the mode doesn't ask it.
+        robust: (N, K) logits of the robust branch, likewise.
         fusion: how the two answers become one.
         bias: (K,) decision bias.
         multilabel: whether the columns are findings.
     """
-    clean = None if paths[0] is None or fusion.mode == "robust" else paths[0](inputs)
-    robust = None if paths[1] is None or fusion.mode == "clean" else paths[1](inputs)
     if clean is None or robust is None:
         (logits,) = (found for found in (clean, robust) if found is not None)
     elif fusion.mode == "guarded":

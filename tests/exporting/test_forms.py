@@ -5,8 +5,9 @@ from __future__ import annotations
 import io
 import json
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -157,6 +158,14 @@ def test_a_script_adds_updates_up_when_it_is_loaded_and_at_no_pass(exported: Exp
     assert not [step for step in steps if step == "aten::addmm"]
 
 
+def everywhere(block: Any) -> Iterator[Any]:
+    """Every step of a script's graph, within a choice too."""
+    for node in block.nodes():
+        yield node
+        for below in node.blocks():
+            yield from everywhere(below)
+
+
 def stored_and_convolutions(form: str, data: bytes) -> tuple[int, int]:
     """Bytes of weights in a file, and how many convolutions its graph computes."""
     import onnx
@@ -168,7 +177,7 @@ def stored_and_convolutions(form: str, data: bytes) -> tuple[int, int]:
     with zipfile.ZipFile(io.BytesIO(data)) as archive:
         weights = [i for i in archive.infolist() if "/data/" in i.filename and i.filename[-1].isdigit()]
     if form == "torchscript":
-        steps = [node.kind() for node in torch.jit.load(io.BytesIO(data)).inlined_graph.nodes()]
+        steps = [node.kind() for node in everywhere(torch.jit.load(io.BytesIO(data)).inlined_graph)]
     else:
         steps = [str(node.target) for node in torch.export.load(io.BytesIO(data)).graph.nodes]
     return sum(i.file_size for i in weights), sum("conv" in step and "weight" not in step for step in steps)
@@ -181,8 +190,11 @@ def test_what_both_paths_share_is_stored_and_computed_once(exported: Exported, f
         stored_and_convolutions(form, exported(form, mode, branch)[1])
         for mode, branch in (("clean", "full"), ("mixed", "full"), ("mixed", "norm"), ("mixed", "lora"))
     )
-    assert alone < norm < lora < 1.2 * alone < 1.8 * alone < full
-    assert (single, four, three, five) == (2, 4, 3, 5)
+    assert alone < lora < 1.2 * alone < 1.8 * alone < full
+    # in a script each of the two ways has its normalisation, which is much of so small a network
+    assert alone < norm < (1.25 * alone if form == "torchscript" else lora)
+    assert (single, four, five) == (2, 4, 5)
+    assert three == {"onnx": 3, "pt2": 2, "torchscript": 2 + 3}[form]  # a pass each, one pass, the choice of them
 
 
 class Overwriting(TinyNet):
@@ -201,7 +213,9 @@ def test_a_first_layer_whose_output_is_written_over_is_computed_twice(tmp_path: 
     clean = load_classifier(tmp_path / "o.pt", arch="python:test_forms:Overwriting")
     files, parity = made(composite(clean, SHAPE, "guarded", branch), form, "", META)
     assert (parity.answers, parity.largest <= 1e-5) == (0, True)
-    assert stored_and_convolutions(form, files[""])[1] == 4
+    one = 2 if branch == "norm" else 0  # more in a pass over both paths, which doubles the input in its place
+    each = 0 if form == "pt2" and one else 4
+    assert stored_and_convolutions(form, files[""])[1] == one + each
 
 
 @pytest.mark.parametrize("branch", BRANCHES)
@@ -223,7 +237,7 @@ def test_as_many_weights_are_halved_as_answers_bear(clean: Classifier) -> None:
     assert whole.largest == 0
     for limit in (0.0, 3e-5, 1.0):
         graph = deployed(model)
-        halved, of = halve((graph.clean, graph.robust), lambda graph=graph: compare(model, graph, SHAPE).share, limit)
+        halved, of = halve(graph, lambda graph=graph: compare(model, graph, SHAPE).share, limit)
         assert compare(model, graph, SHAPE).share <= limit
         kinds = [t.numel() for t in graph.parameters() if t.dtype == torch.float16]
         assert sum(kinds) == halved
