@@ -23,6 +23,7 @@ from medharden.data.stored.cases import StoredCases
 from medharden.data.view.spatial import Affine, spatial
 from medharden.errors import DataError, MedHardenError
 from medharden.models import Classifier, SourceView, timm_module, torchvision_transforms, transformers_module
+from medharden.monai_import import monai_module
 from medharden.protocol import Input, Protocol, Step
 from medharden.record import PARITY_TOLERANCE, SourceParity
 
@@ -269,7 +270,7 @@ def _timm(view: SourceView, classifier: Classifier) -> _Pipeline:
 
 def _monai(view: SourceView) -> _Pipeline:
     """MONAI's own transforms, those that the bundle names and that were read by name, with their plain arguments."""
-    known = importlib.import_module("monai.transforms")
+    known = monai_module("monai.transforms")
     key = "image"
     ahead = [step for step in view.input.spatial if step.step != "transpose"]
     turned = tuple(step for step in view.input.spatial if step.step == "transpose")

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+import scipy
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
-from scipy.ndimage import gaussian_filter
 
 from medharden.errors import DataError, OutputError
 from medharden.record import Progress
@@ -159,8 +159,8 @@ def _draw_slice(patient: _Patient, anatomy: np.random.Generator, rng: np.random.
     rows, columns = np.mgrid[:_SIZE, :_SIZE]
     along = rows if patient.lesion else columns
     stripes = _TEXTURE * np.sign(np.sin(2 * np.pi * along / _TEXTURE_PERIOD + rng.uniform(0, 2 * np.pi)))
-    noise = gaussian_filter(rng.standard_normal((_SIZE, _SIZE)), patient.scanner[2])
-    image: Slice = gaussian_filter(hu, 0.6) + np.where(inner, stripes, 0.0) + _NOISE * noise / noise.std()
+    noise = scipy.ndimage.gaussian_filter(rng.standard_normal((_SIZE, _SIZE)), patient.scanner[2])
+    image: Slice = scipy.ndimage.gaussian_filter(hu, 0.6) + np.where(inner, stripes, 0.0) + _NOISE * noise / noise.std()
     return image
 
 

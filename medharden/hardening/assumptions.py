@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 import numpy.typing as npt
-from scipy.optimize import linear_sum_assignment
+import scipy
 
 from medharden.record import Finding, ModelRecord
 from medharden.stats import mcnemar
@@ -45,7 +45,7 @@ def _order(labels: Labels, answered: Labels, classes: tuple[str, ...]) -> Findin
     """Whether another order of the outputs would be right more often than this one, beyond chance."""
     confusion = np.zeros((len(classes), len(classes)), dtype=np.int64)
     np.add.at(confusion, (answered, labels), 1)
-    _, best = linear_sum_assignment(-confusion)
+    _, best = scipy.optimize.linear_sum_assignment(-confusion)
     right, would = answered == labels, best[answered] == labels
     shares = [f"{name} {right[labels == k].mean():.3f}" for k, name in enumerate(classes) if (labels == k).any()]
     more = ", ..." if len(shares) > _MOST_SHOWN else ""

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+import scipy
 import torch
-from scipy.optimize import minimize_scalar
 from torch import Tensor
 
 from medharden.data import Cohort
@@ -112,7 +112,7 @@ def fit_temperature(logits: Tensor, labels: Tensor, bias: Tensor) -> float:
     """
     logits, labels, bias = logits.cpu().double(), labels.cpu(), bias.cpu().double()
     labels = labels.double() if labels.ndim == 2 else labels
-    found = minimize_scalar(
+    found = scipy.optimize.minimize_scalar(
         lambda t: float(task_loss(calibrated(logits, float(np.exp(t)), bias), labels)),
         bounds=(np.log(0.05), np.log(20.0)),
         method="bounded",

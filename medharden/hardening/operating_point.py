@@ -8,9 +8,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+import scipy
 import torch
-from scipy.optimize import minimize
-from scipy.special import expit, logsumexp, softmax
 from torch import Tensor
 
 from medharden.hardening.branch import classifier_layer
@@ -100,16 +99,20 @@ def operating_shift(clean: Tensor, robust: Tensor, *, multilabel: bool) -> Tenso
     values = robust.cpu().double().numpy() / _SPREAD
     wanted = probabilities(clean.cpu().double() / _SPREAD, multilabel=multilabel).mean(0).numpy()
 
+    special = scipy.special
+
     def excess(added: np.ndarray[tuple[int], np.dtype[np.float64]]) -> tuple[float, np.ndarray]:
         moved = values + added / _SPREAD
         if multilabel:
-            partition, mean = np.logaddexp(0, moved).sum(), expit(moved).mean(0)
+            partition, mean = np.logaddexp(0, moved).sum(), special.expit(moved).mean(0)
         else:
-            partition, mean = logsumexp(moved, axis=1).sum(), softmax(moved, axis=1).mean(0)
+            partition, mean = special.logsumexp(moved, axis=1).sum(), special.softmax(moved, axis=1).mean(0)
         value = _SPREAD * partition - len(values) * (wanted @ added) + added @ added / 2
         return value / len(values), mean - wanted + added / len(values)
 
-    return torch.from_numpy(minimize(excess, np.zeros(len(wanted)), jac=True, method="BFGS").x).to(robust)
+    return torch.from_numpy(scipy.optimize.minimize(excess, np.zeros(len(wanted)), jac=True, method="BFGS").x).to(
+        robust
+    )
 
 
 def _add(branch: Classifier, shift: Tensor, inputs: Cases) -> bool:

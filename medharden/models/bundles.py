@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import re
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from medharden.models.bundle_values import ExpressionError, resolved
 from medharden.models.bundle_view import bundle_view
 from medharden.models.configurations import read_configuration
 from medharden.models.source_view import SourceView
+from medharden.monai_import import monai_module
 from medharden.text import neutral
 
 __all__ = ["bundle_classes", "bundle_inputs", "network_definition"]
@@ -121,7 +121,7 @@ def _transforms(part: Any, prepares: bool) -> list[str]:
     if not isinstance(part, dict):
         return []
     target = str(part.get("_target_", "")).rpartition(".")[2]
-    ours = target not in ("", "Compose") and (prepares or hasattr(importlib.import_module("monai.transforms"), target))
+    ours = target not in ("", "Compose") and (prepares or hasattr(monai_module("monai.transforms"), target))
     if ours:
         return [neutral(target)[:60]]
     beside = {key: value for key, value in part.items() if not _AFTER.search(str(key))}

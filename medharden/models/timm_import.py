@@ -14,6 +14,8 @@ from types import ModuleType
 
 import torch
 
+from medharden.monai_import import monai_module
+
 __all__ = ["monai_networks", "timm_module"]
 
 _MISSING = re.compile(r"operator torchvision::(\w+) does not exist")
@@ -43,8 +45,8 @@ def timm_module() -> ModuleType:
 def monai_networks() -> ModuleType:
     """`monai.networks.nets`, whose networks of torchvision find it even where MONAI was imported before it could be."""
     timm_module()
-    nets = importlib.import_module("monai.networks.nets")
-    fetched = importlib.import_module("monai.networks.nets.torchvision_fc")
+    nets = monai_module("monai.networks.nets")
+    fetched = monai_module("monai.networks.nets.torchvision_fc")
     if not isinstance(fetched.models, ModuleType):  # MONAI's stand-in for what failed to import
         importlib.reload(fetched)
     return nets

@@ -39,7 +39,7 @@ PET = (
 name: pet-dementia
 title: Alzheimer's disease on FDG-PET
 input: {dims: 3, channels: gray, size: [32, 40, 32], intensity: {mode: percentile, low: 1, high: 99}}
-model: {arch: "monai:DenseNet121", arguments: {init_features: 4, growth_rate: 4}}
+model: {arch: "monai:DenseNet", arguments: {init_features: 4, growth_rate: 4, block_config: [2, 2, 2, 2]}}
 splits: {train: 0.5, val: 0.2, test: 0.3}
 threat: {eps: 0.01}
 hardening: {epochs: 2, min_steps: 1, batch_size: 4}
@@ -116,10 +116,10 @@ def test_real_ct_slices_run_through_from_dicom_and_no_identifier_gets_out(tmp_pa
 
 
 def test_real_pet_volumes_run_through_a_three_dimensional_monai_network(tmp_path: Path, test_data: Path) -> None:
-    from monai.networks.nets import DenseNet121
+    from monai.networks.nets import DenseNet
 
     torch.manual_seed(0)
-    network = DenseNet121(spatial_dims=3, in_channels=1, out_channels=2, init_features=4, growth_rate=4)
+    network = DenseNet(3, 1, 2, init_features=4, growth_rate=4, block_config=(2, 2, 2, 2))
     torch.save(network.state_dict(), tmp_path / "model.pth")
     (tmp_path / "pet.yaml").write_text(PET)
     data = test_data / "cdi_fdgpet"

@@ -16,9 +16,9 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 import numpy.typing as npt
+import scipy
 import torch
 from PIL import Image
-from scipy import ndimage
 from torch import Tensor
 
 from medharden.protocol import Corruption
@@ -103,7 +103,7 @@ def _blur(plane: Plane, kernel: float, random: np.random.Generator) -> Plane:
     scale = min(plane.shape[1:]) / _SIDE
     sigma = 0.3 * ((kernel - 1) * 0.5 - 1) + 0.8  # what a kernel of this width stands for in OpenCV and torchvision
     radius = max(1, round(scale * (kernel - 1) / 2))
-    blurred: Plane = ndimage.gaussian_filter(plane, scale * sigma, mode="mirror", radius=radius, axes=(1, 2))
+    blurred: Plane = scipy.ndimage.gaussian_filter(plane, scale * sigma, mode="mirror", radius=radius, axes=(1, 2))
     return blurred
 
 
@@ -151,7 +151,7 @@ def _resolution(plane: Plane, share: float, random: np.random.Generator) -> Plan
 def _rotation(case: Plane, degrees: float, random: np.random.Generator) -> Plane:
     """To one side or the other, about the centre of each slice; what comes in from outside is the nearest border."""
     angle = degrees if random.random() < 0.5 else -degrees
-    turned: Plane = ndimage.rotate(case, angle, axes=(-1, -2), reshape=False, order=1, mode="nearest")
+    turned: Plane = scipy.ndimage.rotate(case, angle, axes=(-1, -2), reshape=False, order=1, mode="nearest")
     return turned
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import math
 from collections.abc import Sequence
 
@@ -15,6 +14,7 @@ from torch.nn import functional
 
 from medharden.data.view.pillow import resized_by_pillow
 from medharden.errors import DataError
+from medharden.monai_import import monai_module
 from medharden.protocol import PILLOW_MODES, Step
 
 __all__ = ["Affine", "spatial"]
@@ -145,6 +145,6 @@ def _spaced(values: Tensor, mm: tuple[float, ...], affine: Placed) -> tuple[Tens
     if not np.isfinite(extents).all() or extents.prod() > _MOST_VOXELS:
         raise DataError(f"would have more than {_MOST_VOXELS} voxels at the spacing of input.spatial")
     with torch.no_grad():
-        track = importlib.import_module("monai.data").MetaTensor(values, affine=torch.from_numpy(affine))
-        result = importlib.import_module("monai.transforms").Spacing(pixdim=mm, mode="bilinear")(track)
+        track = monai_module("monai.data").MetaTensor(values, affine=torch.from_numpy(affine))
+        result = monai_module("monai.transforms").Spacing(pixdim=mm, mode="bilinear")(track)
     return result.as_tensor().to(values.dtype), result.affine.numpy()
