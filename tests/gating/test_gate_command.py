@@ -169,7 +169,7 @@ def test_the_command_takes_less_than_two_seconds_on_5000_cases_with_every_score(
     seconds = []
     for _ in range(2):  # the better of two, in time of the processor: the machine may be busy
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
-        assert_clear(medharden("gate", tmp_path, cwd=tmp_path), 0, "PASS")
+        assert_clear(medharden("gate", tmp_path, cwd=tmp_path, fresh=True), 0, "PASS")
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
         seconds.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
     assert min(seconds) < 2.0

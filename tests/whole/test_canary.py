@@ -5,15 +5,13 @@ from __future__ import annotations
 import base64
 import json
 import re
-import subprocess
-import sys
 import zlib
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from command import environment
+from command import medharden
 from data_helpers import KEY, class_folders, dicom, protocol
 from foreign_networks import TinyNet
 from pydicom.dataset import Dataset
@@ -99,9 +97,8 @@ def streams(data: bytes) -> list[bytes]:
     return found
 
 
-def medharden(cwd: Path, *arguments: str) -> tuple[int, str]:
-    command = [sys.executable, "-m", "medharden", *arguments]
-    done = subprocess.run(command, cwd=cwd, env=environment(), capture_output=True, text=True, check=False, timeout=400)
+def said_by(cwd: Path, *arguments: str) -> tuple[int, str]:
+    done = medharden(*arguments, cwd=cwd, timeout=400)
     return done.returncode, done.stdout + done.stderr
 
 
@@ -112,7 +109,7 @@ def test_a_planted_identity_is_in_no_output_log_signature_report_or_message(tmp_
     torch.manual_seed(0)
     torch.save(TinyNet(2).state_dict(), tmp_path / "model.pt")
     options = ("--data", "data", "--protocol", "p.yaml", "--arch", ARCH)
-    code, said = medharden(tmp_path, "harden", "model.pt", *options, "--out", "run", "--pictures")
+    code, said = said_by(tmp_path, "harden", "model.pt", *options, "--out", "run", "--pictures")
     assert code in (0, 3, 4), said
     run = tmp_path / "run"
     assert (run / "report.pdf").is_file()
@@ -123,7 +120,7 @@ def test_a_planted_identity_is_in_no_output_log_signature_report_or_message(tmp_
     said += f"{found}{compare(run, run)}{everything(run)}"
     broken = tmp_path / "data" / "Canary_Jane" / "CANARYFILE_7.dcm"
     broken.write_bytes(broken.read_bytes()[:700])
-    code, words = medharden(tmp_path, "harden", "model.pt", *options, "--out", "other")
+    code, words = said_by(tmp_path, "harden", "model.pt", *options, "--out", "other")
     assert code == 1, words
     assert "can't be used" in words
     said += words + everything(tmp_path / "other")
