@@ -77,6 +77,10 @@ class _Pinned(nn.Module):
     __slots__ = ()
     _plain: type[nn.Module]
 
+    def __new__(cls, *arguments: Any, **named: Any) -> Any:
+        """A container that a network makes of its own class, as a slice of a `Sequential` is, is held by nobody."""
+        return cls._plain(*arguments, **named)
+
     @property
     def training(self) -> bool:
         return False

@@ -7,7 +7,8 @@ NETWORK is `effnet` (EfficientNet-Lite0, 64 pixels), `resnet` (ResNet-18, 112 pi
 DenseNet-121 in 3D, 32 voxels a side); a MODE is one of fusion, all where none is named. Branches are moved by noise on
 the weights that their form trains (`lora` of rank 8 at most), in place of training: the graph is what is measured.
 Latency is that of `mixed`, in CPU time of one thread, which other work on the machine lengthens least; the original and
-the composites take turns. Rows that lie in the store are printed from it and not measured again.
+the composites take turns. Rows that lie in the store are printed from it and not measured again. Under the rows of
+parity each form's are folded into one: the largest difference, all answers, the largest file of each branch.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ class Store:
         lines = path.read_text(encoding="utf-8").splitlines() if path is not None and path.is_file() else []
         self._known = dict(json.loads(line) for line in lines)
 
-    def row(self, key: str, measure: Callable[[], str]) -> None:
+    def row(self, key: str, measure: Callable[[], str]) -> str:
         """Prints a row."""
         if key not in self._known:
             self._known[key] = measure()
@@ -53,6 +54,7 @@ class Store:
                 with self._path.open("a", encoding="utf-8") as file:
                     file.write(json.dumps([key, self._known[key]]) + "\n")
         print(self._known[key], flush=True)
+        return self._known[key]
 
 
 def _settled(network: torch.nn.Module, shape: tuple[int, ...], batch: int) -> torch.nn.Module:
@@ -90,8 +92,10 @@ def densenet(folder: Path, size: int) -> tuple[Classifier, tuple[int, ...]]:
 def parity_rows(name: str, clean: Classifier, shape: tuple[int, ...], asked: argparse.Namespace, store: Store) -> None:
     """One row a form, mode and branch: largest difference and size of a logit, answers changed, size of the file."""
     inputs = torch.rand((_CASES, *shape), generator=torch.Generator().manual_seed(7))
+    folded = []
     for form in asked.forms:
         sizes: list[int] = []
+        rows = []
 
         def alone(form: str = form, sizes: list[int] = sizes) -> int:
             if not sizes:
@@ -113,7 +117,21 @@ def parity_rows(name: str, clean: Classifier, shape: tuple[int, ...], asked: arg
                         f"{sum(p.cases for p in parities)} | {same} | {size / 1e6:.1f} | {size / alone():.3f} |"
                     )
 
-                store.row(f"parity {name} {shape} {form} {mode} {branch}", row)
+                rows.append(store.row(f"parity {name} {shape} {form} {mode} {branch}", row))
+        folded.append(_folded(rows))
+    print(*folded, sep="\n")
+
+
+def _folded(rows: list[str]) -> str:
+    """One row of all modes and branches of a form."""
+    cells = [row.strip("| ").split(" | ") for row in rows]
+    changed, cases = (sum(int(one[6].split(" of ")[k]) for one in cells) for k in (0, 1))
+    same = "yes" if all(one[7] == "yes" for one in cells) else "NO"
+    branches = dict.fromkeys(one[3] for one in cells)
+    sizes = [f"{branch} {max(float(one[9]) for one in cells if one[3] == branch):.2f}" for branch in branches]
+    largest, scale = (max(float(one[k]) for one in cells) for k in (4, 5))
+    start = f"| {cells[0][0]} | {cells[0][1]} | {len(cells)} | {largest:.1g} | {scale:.2g} | {changed} of {cases} |"
+    return f"{start} {same} | {', '.join(sizes)} |"
 
 
 def _clean_is_the_same(

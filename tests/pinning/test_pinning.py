@@ -339,6 +339,24 @@ class Recurrent(nn.Module):
         return self.head(self.cells(inputs[:, 0])[0][:, -1])
 
 
+class Sliced(nn.Module):
+    """Takes containers apart, and makes some, at each call."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.features = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.AdaptiveAvgPool2d(1))
+        self.heads = nn.ModuleList([nn.Flatten(), nn.Linear(4, 5), nn.Linear(5, 3)])
+        self.scales = nn.ParameterList([torch.ones(1), torch.full((1,), 2.0)])
+        self.named = nn.ModuleDict({"last": nn.Identity()})
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        values = self.features[2:](self.features[:2](inputs))
+        for head in (self.heads[:1] + self.heads[1:2])[:]:
+            values = head(values)
+        values = type(self.named)({**self.named})["last"](self.heads[-1](values))
+        return copy.copy(nn.Sequential(self.named["last"], nn.Identity()))(values) * self.scales[1:][0]
+
+
 def with_a_hook_of_its_own() -> nn.Module:
     network = Net()
     network.head.register_forward_hook(lambda part, given, made: made * 2)
@@ -356,6 +374,7 @@ def normed(norm: Callable[[nn.Module], nn.Module]) -> nn.Module:
     [
         Remembering,
         Recurrent,
+        Sliced,
         with_a_hook_of_its_own,
         lambda: normed(parametrizations.weight_norm),
         lambda: normed(nn.utils.spectral_norm),
