@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from medharden import ranks, reporting
+from medharden import ranks
 from medharden.audit import RunFiles, audited, canonical_json, digest_bytes, guarded
 from medharden.cli.console import Stages, announce, out, stage_progress
 from medharden.cli.foretold import foretell
@@ -28,6 +28,7 @@ from medharden.models import Classifier, check_classifier, load_classifier, load
 from medharden.parity import PARITY_CASES, show_parity
 from medharden.protocol import Protocol, load_protocol
 from medharden.record import Evaluation, Finding, HardenRecord, Progress, SourceParity, StabilityRecord
+from medharden.reporting import render
 from medharden.sizes import MAX_DECODED
 from medharden.text import counted
 from medharden.verifying import write_bom
@@ -97,7 +98,7 @@ def run_all(job: Job) -> int:
             with guarded(cohort.identifiers, (protocol.model_dump_json(), *cohort.classes)):
                 progress("report", 0, 1)
                 decision = gate(job.run, protocol=protocol.digest, ledger=job.ledger)
-                paths = reporting.render(job.run)
+                paths = render(job.run)
                 write_bom(job.run)
                 progress("report", 1, 1)
             told.decided(decision, job.pictures)

@@ -32,16 +32,19 @@ __all__ = [
     "useful_table",
 ]
 
-_RARE = 1e-7
+_RARE, _COARSE = 1e-7, 1e-2  # chances of a count that are left out: of a whole table, and of one tried on few runs
 
 
-def predictive_errors(cases: tuple[int, int], rates: tuple[float, float], prevalence: float) -> list[float]:
+def predictive_errors(
+    cases: tuple[int, int], rates: tuple[float, float], prevalence: float, rare: float = _RARE
+) -> list[float]:
     """How often the limits of both predictive values lie above and below the truth, by enumeration.
 
     Args:
         cases: with and without the finding, one a patient.
         rates: sensitivity and specificity.
         prevalence: of the population.
+        rare: chance of a count that is left out.
 
     Returns:
         Positive: lower limit above, upper below; negative: the same.
@@ -50,7 +53,7 @@ def predictive_errors(cases: tuple[int, int], rates: tuple[float, float], preval
     for n, rate in zip(cases, rates, strict=True):
         counts = np.arange(n + 1)
         chances = binom.pmf(counts, n, rate)
-        shares.append([(_single(k, n), p) for k, p in zip(counts.tolist(), chances.tolist(), strict=True) if p > _RARE])
+        shares.append([(_single(k, n), p) for k, p in zip(counts.tolist(), chances.tolist(), strict=True) if p > rare])
     truths, found = _true_values(*rates, prevalence), np.zeros(4)
     for (hits, one), (right, other) in itertools.product(*shares):
         found += one * other * np.array(_misses(predictive_values(hits, right, prevalence), truths))
@@ -113,7 +116,11 @@ def useful_table(cells: Cells, scale: float) -> Iterator[Rows]:
     for cases, rates in itertools.product(
         ((100, 200), (300, 700), (1000, 1000)), ((0.8, 0.9), (0.9, 0.9), (0.97, 0.95))
     ):
-        errors = cells(f"predictive {cases} {rates}", lambda _, c=cases, r=rates: predictive_errors(c, r, 0.1))
+        rare = _RARE if scale >= 0.1 else _COARSE
+        errors = cells(
+            f"predictive {cases} {rates} {rare}",
+            lambda _, c=cases, r=rates, few=rare: predictive_errors(c, r, 0.1, few),
+        )
         if min(n * (1 - rate) for n, rate in zip(cases, rates, strict=True)) >= 10 - 1e-9:
             cells.note("predictive values", f"{cases[0]} and {cases[1]}, {rates[0]:g} and {rates[1]:g}", max(errors))
         rows.append([f"{cases[0]}, {cases[1]}", f"{rates[0]:g}, {rates[1]:g}", *figures(errors)])

@@ -111,7 +111,7 @@ def test_gate_and_report_show_each_corruption(run: Path) -> None:
     render(run)
     page, machine = (run / "report.html").read_text(), json.loads((run / "report.json").read_text())
     assert "Under ordinary changes of image quality" in page
-    assert "Contrast down" in page
+    assert "Lower contrast" in page
     assert [(p["corruption"], p["severity"]) for p in machine["shift"]] == WAYS
     assert "A curve is not the verdict" in page
     for file, schema in (("report.json", "report"), ("evaluation.json", "evaluation")):

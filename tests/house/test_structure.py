@@ -37,6 +37,7 @@ LAYERS = (
         "foreign",
         "heap",
         "links",
+        "monai_import",
         "patients",
         "pinning",
         "shortage",
