@@ -28,8 +28,8 @@ columns: {label: contrast, patient: patient_id}
 task: {classes: ["0", "1"], positive: "1"}
 input: {channels: gray, size: [48, 48], intensity: {mode: window, low: -160, high: 240}}
 threat: {eps: 4, unit: HU}
-hardening: {epochs: 6, min_steps: 1, batch_size: 8}
-suite: {attacks: [{attack: apgd, loss: ce, steps: 10}, {attack: apgd, loss: margin, steps: 10}], reason: Quick.}
+hardening: {epochs: 2, min_steps: 1, batch_size: 8}
+suite: {attacks: [{attack: apgd, loss: ce, steps: 5}, {attack: apgd, loss: margin, steps: 5}], reason: Quick.}
 subgroups: {columns: [sex, age, scanner, ward], min_cases: 5}
 """
 )
@@ -56,8 +56,8 @@ input: {channels: gray, unusable: exclude}
 splits: {near_duplicate_bits: null}
 model: {mean: [0.5], std: [0.5]}
 threat: {eps: 2, unit: 1/255}
-hardening: {epochs: 6, min_steps: 1, learning_rate: 1.0e-3}
-suite: {attacks: [{attack: apgd, loss: ce, steps: 10}, {attack: apgd, loss: margin, steps: 10}], reason: Quick.}
+hardening: {epochs: 3, min_steps: 1, learning_rate: 1.0e-3}
+suite: {attacks: [{attack: apgd, loss: ce, steps: 5}, {attack: apgd, loss: margin, steps: 5}], reason: Quick.}
 """
 )
 VERDICTS = {0: "PASS", 3: "FAIL", 4: "INCONCLUSIVE"}
@@ -173,7 +173,7 @@ def test_a_planted_identity_appears_in_no_output_of_a_run(tmp_path: Path, test_d
             name = f"{names[4]}_{number}.dcm"
             dataset.save_as(data / name)
             writer.writerow(row | {"file": name, "patient_id": f"CANARY-{row['patient_id']}"})
-    (tmp_path / "ct.yaml").write_text(CT.replace("epochs: 6", "epochs: 1"))
+    (tmp_path / "ct.yaml").write_text(CT.replace("epochs: 2", "epochs: 1"))
     torch.manual_seed(0)
     network = timm_module().create_model("test_resnet", num_classes=2, in_chans=1)
     torch.save({"arch": "test_resnet", "state_dict": network.state_dict()}, tmp_path / "model.pt")
