@@ -24,9 +24,10 @@ from medharden.models import timm_module
 DOCS = ROOT / "docs"
 SHORT = sorted([*DOCS.glob("howto-*.md"), *DOCS.glob("tutorial-*.md"), *DOCS.glob("start-*.md")])
 # what a page leaves to its reader: settings small enough for a test
-QUICK = (
-    "hardening: {photometric: 0, epochs: 2, min_steps: 1}\nsuite: {reason: quick, attacks: [{attack: pgd, steps: 4}]}\n"
-)
+QUICK = """\
+hardening: {photometric: 0, epochs: 2, min_steps: 1}
+suite: {reason: quick, sanity_cases: 4, attacks: [{attack: pgd, steps: 4}]}
+"""
 
 
 def blocks(page: str, language: str) -> list[str]:
