@@ -1,7 +1,7 @@
 """Importing MONAI without what it imports beside and nobody here asks for.
 
 MONAI imports all that it has, jsonschema too, which prepares a checker of international addresses where the package
-`rfc3987_syntax` is installed, as Jupyter's is: a grammar that takes longer to build than all else together.
+`rfc3987_syntax` is installed, as Jupyter's is: a grammar that takes seconds to build.
 """
 
 from __future__ import annotations

@@ -84,7 +84,7 @@ def rising_root(function: Callable[[float], float], low: float, high: float, tol
     """Where a rising function that is not flat reaches 0 in [low, high] (Ridders, IEEE Trans Circuits Syst 1979; 26:
     979-980).
 
-    `scipy.optimize` has the same, and takes longer to import than a gate's decision takes.
+    `scipy.optimize` has the same, and takes longer to import than all roots of a gate's decision to be found.
 
     Returns:
         `low` where it lies above 0 everywhere, `high` where it lies below.

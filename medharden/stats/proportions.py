@@ -54,9 +54,7 @@ def clopper_pearson_interval(successes: int, cases: int, *, level: float = 0.95)
     """
     from scipy.special import betaincinv  # here, because the gate needs no scipy and must start quickly
 
-    _check(successes, cases)
-    two_sided_quantile(level)
-    tail = (1.0 - level) / 2.0
+    tail = _tail(successes, cases, level)
     failures = cases - successes
     lower = float(betaincinv(successes, failures + 1, tail)) if successes else 0.0
     upper = float(betaincinv(successes + 1, failures, 1.0 - tail)) if failures else 1.0
@@ -80,9 +78,7 @@ def mid_p_interval(successes: int, cases: int, *, level: float = 0.95) -> tuple[
     Raises:
         RangeError: counts or a level that can't be.
     """
-    _check(successes, cases)
-    two_sided_quantile(level)
-    tail = (1.0 - level) / 2.0
+    tail = _tail(successes, cases, level)
     return _mid_p_limit(successes, cases, tail), 1.0 - _mid_p_limit(cases - successes, cases, tail)
 
 
@@ -95,6 +91,13 @@ def _mid_p_limit(successes: int, cases: int, tail: float) -> float:
         return float(0.5 * (betainc(successes, cases - successes + 1, share) + more)) - tail
 
     return rising_root(excess, 0.0, 1.0, _FINE) if successes else 0.0
+
+
+def _tail(successes: int, cases: int, level: float) -> float:
+    """The chance beyond either limit, once counts and level are found to be possible."""
+    _check(successes, cases)
+    two_sided_quantile(level)
+    return (1.0 - level) / 2.0
 
 
 def _check(successes: float, cases: float) -> None:
