@@ -21,7 +21,7 @@ __all__ = ["LARGEST_YAML", "lines_of", "parse_yaml", "yaml_text"]
 LARGEST_YAML = 1_000_000
 """Bytes of the largest file."""
 
-_MOST_VALUES = 50_000
+_MOST_VALUES = 20_000
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml's where PyYAML came with it; ten times faster
 _RESOLVER = yaml.resolver.Resolver()
 _WHOLE = re.compile(r"[-+]?(0|[1-9][0-9_]*)")

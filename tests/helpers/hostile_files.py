@@ -112,11 +112,11 @@ PROTOCOLS: dict[str, Maker] = {
     "a text": lambda: b"abc",
     "too long": lambda: b"#" * 1_000_001,
     "flat": lambda: protocol("".join(f"key{n}: 1\n" for n in range(75_000))),
-    "many keys": lambda: protocol("".join(f"key{n}: 1\n" for n in range(24_000))),
-    "many wrong values": lambda: protocol(f"model: {{arguments: {{a: [{_many('null', 49_000)}]}}}}"),
-    "many wrong attacks": lambda: protocol(f"suite: {{attacks: [{_many('{{}}', 40_000)}]}}"),
+    "many keys": lambda: protocol("".join(f"key{n}: 1\n" for n in range(9_600))),
+    "many wrong values": lambda: protocol(f"model: {{arguments: {{a: [{_many('null', 19_600)}]}}}}"),
+    "many wrong attacks": lambda: protocol(f"suite: {{attacks: [{_many('{{}}', 16_000)}]}}"),
     "many findings": lambda: protocol(
-        f"task: {{kind: multilabel, classes: [{_many('f{}', 20_000)}], threshold: {{{_many('g{}: 0.5', 12_000)}}}}}"
+        f"task: {{kind: multilabel, classes: [{_many('f{}', 8_000)}], threshold: {{{_many('g{}: 0.5', 4_800)}}}}}"
     ),
     "long key": lambda: protocol("? " + "x" * 900_000 + "\n: 1"),
     "long value": lambda: protocol("seed: " + "x" * 900_000),
