@@ -6,7 +6,8 @@ A variant is FORM:METHOD:LEARNING_RATE:SEED, such as `norm:carried:3e-3:0`, with
 schedule at radius 0. One line of results a variant is appended;
 a variant whose line is there is not trained again, so the run goes on where it stopped. The test split is not read.
 
-Robust accuracy is under APGD with cross-entropy, then APGD with the margin loss, 20 steps each, on all of validation.
+Robust accuracy is under APGD with cross-entropy, then APGD with the margin loss, 20 steps each, on all of validation;
+at half and twice eps under the first of them.
 Shifts are ordinary ones of acquisition and transfer, each at one moderate severity, on the same cases; gained and lost
 count cases that only the branch, or only the original, answers rightly. The last epoch's weights are measured, so that
 no variant profits from a choice of epoch.
@@ -110,6 +111,13 @@ def right(model: Classifier, inputs: Tensor, labels: Tensor) -> Tensor:
     return logits_in_batches(model, inputs, 64).argmax(1) == labels
 
 
+def standing(view: DecisionView, inputs: Tensor, labels: Tensor, protocol: Protocol, factor: float) -> int:
+    """How many cases an adversary of another radius leaves right: 20 steps of APGD, cross-entropy."""
+    threat = protocol.input_threat.model_copy(update={"eps": factor * protocol.input_threat.eps})
+    attacked = run_suite(view, inputs, labels, threat=threat, suite=SUITE[:1], seed=protocol.seed, batch_size=64)
+    return sum(won == "" for won in attacked.won_by)
+
+
 def variant(name: str, protocol: Protocol) -> Protocol:
     """The protocol with a variant's settings."""
     form, method, rate, seed, *hold = name.split(":")
@@ -150,6 +158,7 @@ def measure(name: str, original: Classifier, data: Path, base: Protocol) -> dict
         "variant": name,
         "cases": len(labels),
         "robust": sum(won == "" for won in attacked.won_by) / len(labels),
+        "standing at half, twice eps": [standing(view, inputs, labels, protocol, factor) for factor in (0.5, 2.0)],
         "findings": [finding.message for finding in attacked.findings],
         "gained, lost, original": {n: changed(t) for n, t in {"none": lambda x: x, **SHIFTS}.items()},
         "tones: gained, lost, original": {n: changed(t) for n, t in TONES.items()},
