@@ -98,7 +98,7 @@ class LastEpochs:
 
     def __init__(self, probe: Probe) -> None:
         self.original, self.cases = probe.original, probe.cases
-        self.classes, self.measures = probe.classes, probe.measures
+        self.classes, self.measures, self.allotment = probe.classes, probe.measures, probe.allotment
 
     def measure(self, branch: Classifier) -> ProbeResult:
         """The original's own figures: no epoch is rolled back for them."""
