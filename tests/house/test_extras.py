@@ -18,6 +18,7 @@ from verifying_runs import make_key, make_run
 from medharden.extras import EXTRAS
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+SECURITY = (ROOT / "SECURITY.md").read_text(encoding="utf-8")
 HEAVY = ("torch", "monai", "timm", "matplotlib")
 WITHOUT = """
 import sys
@@ -77,6 +78,14 @@ def test_the_gate_is_installed_without_what_trains_or_draws() -> None:
     assert OF_EXTRA["gate"] == BASE
     assert OF_EXTRA["harden"] >= {*HEAVY, "typst"}
     assert OF_EXTRA["test"] >= OF_EXTRA["harden"], "the README's line of the tests brings everything"
+
+
+def test_no_version_with_the_flaws_that_security_md_names_is_installed() -> None:
+    rows = re.findall(r"^\| ([\w-]+) \| (\d[\d.]*) \| .*(?:CVE|PYSEC)-\d{4}-\d+", SECURITY, re.MULTILINE)
+    assert len(rows) > 6
+    listed = [*PROJECT["dependencies"], *(one for extra in PROJECT["optional-dependencies"].values() for one in extra)]
+    floors = dict(re.findall(r"^([\w-]+)(?:\[\w+\])?>=([\d.]+)", "\n".join(listed), re.MULTILINE))
+    assert {name: floors.get(name) for name, _ in rows} == dict(rows)
 
 
 def test_every_module_that_is_imported_comes_with_the_extra_that_is_said() -> None:
