@@ -153,7 +153,7 @@ def harden(
         ),
     ] = 10.0,
     precision: Annotated[
-        Precision, typer.Option("--precision", help="Of the branch's layers in training; all else is fp32.")
+        Precision, typer.Option("--precision", rich_help_panel=_MACHINE, help="Of the branch in training; else fp32.")
     ] = Precision.FP32,
     seeds: Seeds = 1,
     key_file: KeyFile = None,

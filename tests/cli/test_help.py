@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from pathlib import Path
 from typing import Any
@@ -50,6 +51,8 @@ def test_a_command_has_two_examples_that_would_be_taken_as_they_stand(name: str)
 def test_the_help_of_harden_shows_its_groups_and_examples_whole_at_80_columns(tmp_path: Path) -> None:
     text = medharden("harden", "--help", cwd=tmp_path, COLUMNS="80").stdout
     groups = [text.index(f"─ {group} ─") for group in ("Data", "Run", "Model", "Machine", "Output")]
+    loose = text[text.index("─ Options ─") : groups[0]]
+    assert re.findall(r"--[a-z-]+", loose) == ["--help"]
     assert groups == sorted(groups)
     assert "Examples:" in text
     assert "…" not in text
