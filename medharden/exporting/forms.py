@@ -144,7 +144,7 @@ def program_bytes(graph: Deployed, shape: tuple[int, ...], metadata: Mapping[str
         program = torch.export.export(graph, (_example(shape),), dynamic_shapes={INPUT: {0: batch}})
         _drop_traces(program)
         torch.export.save(program, written, extra_files={_META: _as_json(metadata)})
-    return written.getvalue()
+    return _packed(written.getvalue())
 
 
 def _drop_traces(program: torch.export.ExportedProgram) -> None:
@@ -169,16 +169,19 @@ def script_bytes(graph: torch.nn.Module, shape: tuple[int, ...], metadata: Mappi
             graph, (_example(shape),), strict=False, check_trace=False
         )
         torch.jit.save(traced, written, _extra_files={_META: _as_json(metadata).encode()})
-    return _without_sources(written.getvalue())
+    return _packed(written.getvalue())
 
 
-def _without_sources(data: bytes) -> bytes:
-    """The archive without its `.debug_pkl`, which hold lines and paths of this machine's sources; code is packed."""
+def _packed(data: bytes) -> bytes:
+    """The archive with its code and graph compressed, which PyTorch's readers take as they are, weights as they were.
+
+    Without its `.debug_pkl`, which hold lines and paths of this machine's sources.
+    """
     written = io.BytesIO()
     with zipfile.ZipFile(io.BytesIO(data)) as archive, zipfile.ZipFile(written, "w") as kept:
         for name in archive.namelist():
             if not name.endswith(".debug_pkl"):
-                way = zipfile.ZIP_DEFLATED if name.endswith((".py", ".pkl")) else zipfile.ZIP_STORED
+                way = zipfile.ZIP_DEFLATED if name.endswith((".py", ".pkl", ".json")) else zipfile.ZIP_STORED
                 kept.writestr(zipfile.ZipInfo(name), archive.read(name), compress_type=way)
     return written.getvalue()
 
