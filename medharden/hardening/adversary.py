@@ -16,13 +16,14 @@ import torch
 from torch import Tensor
 
 from medharden import ranks
+from medharden.attacks.projections import steepest
 from medharden.hardening.perturbations import TwoFiles
 from medharden.models import Classifier
 from medharden.protocol import ThreatModel
 from medharden.rows import Cases
 from medharden.transfers import Fetched, sent
 
-__all__ = ["CarriedAdversary", "column", "direction", "project", "start", "uniform", "uphill"]
+__all__ = ["CarriedAdversary", "column", "direction", "project", "start", "uniform"]
 
 _LEVELS = 127
 _SMALLEST_SHARE, _LARGEST_SHARE = 0.5, 1.5
@@ -135,7 +136,8 @@ class CarriedAdversary:
             rows: (n,) case numbers.
             inputs: (n, C, *spatial) clean.
             attacked: (n, C, *spatial) what the branch saw.
-            gradient: (n, C, *spatial) of the loss with respect to `attacked`; what is not finite moves nothing.
+            gradient: (n, C, *spatial) of the loss, or of a multiple, with respect to `attacked`; what is not finite
+                moves nothing.
             own_probability: (n,) the branch's probability of the true class, or of the least probable truth among
                 findings, on `attacked`.
             radius: common radius r(t).
@@ -152,7 +154,7 @@ class CarriedAdversary:
             self.share[there] = share.clamp(_SMALLEST_SHARE, _LARGEST_SHARE)
             self._touched[rows] = True
         radii, gradient = self._radii(there, radius, inputs), gradient.nan_to_num(nan=0, posinf=0, neginf=0)
-        moved = attacked - inputs + self.step * radii * uphill(gradient, self.threat.norm)
+        moved = attacked - inputs + self.step * radii * steepest(gradient, self.threat.norm)
         self._store(rows, there, project(moved, radii, self.threat.norm))
 
     def leave(self, rows: Tensor) -> None:
@@ -247,11 +249,6 @@ class CarriedAdversary:
         """Has what is known of each case lie where the inputs are."""
         if self.scale.device.type != device.type:
             self.scale, self.share = sent(self.scale, device), sent(self.share, device)
-
-
-def uphill(gradient: Tensor, norm: str) -> Tensor:
-    """(N, ...) the unit step of steepest ascent: the sign under linf, the normalised gradient under l2."""
-    return gradient.sign() if norm == "linf" else gradient / _norm(gradient)
 
 
 def project(delta: Tensor, radii: Tensor, norm: str) -> Tensor:

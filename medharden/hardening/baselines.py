@@ -9,8 +9,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from medharden.hardening.adversary import project, start, uniform, uphill
+from medharden.attacks.projections import steepest
+from medharden.hardening.adversary import project, start, uniform
 from medharden.hardening.allotting import passes_a_step
+from medharden.hardening.lifting import lifted
 from medharden.models import Classifier, divergence, task_loss
 from medharden.protocol import Hardening, ThreatModel
 
@@ -54,12 +56,12 @@ class FreshAdversary:
         noise = start(noise, inputs, norm)
         if self.method in _NOISE:
             delta = _NOISE[self.method] * radii * noise
-            delta = delta + _STEP[self.method] * radii * uphill(self._gradient(branch, inputs, delta, labels), norm)
+            delta = delta + _STEP[self.method] * radii * steepest(self._gradient(branch, inputs, delta, labels), norm)
             return self._clip(inputs, delta if self.method == "n-fgsm" else project(delta, radii, norm))
         delta = noise * (_TRADES_START if self.method == "trades" else radii)
         length = _STEP_OF_BALL * radii / self.steps
         for _ in range(self.steps):
-            delta = project(delta + length * uphill(self._gradient(branch, inputs, delta, labels), norm), radii, norm)
+            delta = project(delta + length * steepest(self._gradient(branch, inputs, delta, labels), norm), radii, norm)
         return self._clip(inputs, delta)
 
     def update(
@@ -96,7 +98,7 @@ class FreshAdversary:
             loss = divergence(logits, target, multilabel=labels.ndim == 2, known=known, reduction="sum")
         else:
             loss = task_loss(logits, labels, reduction="sum")
-        return torch.autograd.grad(loss, point)[0]
+        return torch.autograd.grad(lifted(loss), point)[0]
 
     def _clip(self, inputs: Tensor, delta: Tensor) -> Tensor:
         return (inputs + delta).clamp(*self.threat.bounds).detach()
@@ -136,7 +138,7 @@ class FreeAdversary:
     ) -> None:
         """Moves the perturbation of each place by one step of the radius."""
         radii = torch.full_like(inputs[:, :1], radius)
-        moved = self._fitting(inputs) + radii * uphill(gradient, self.threat.norm)
+        moved = self._fitting(inputs) + radii * steepest(gradient, self.threat.norm)
         self.delta = project(moved, radii, self.threat.norm).detach()
 
     def fetch(self, rows: Tensor) -> None:

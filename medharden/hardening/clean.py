@@ -16,6 +16,7 @@ from medharden import ranks
 from medharden.attacks import lay_out
 from medharden.data import Cohort
 from medharden.hardening.augmentation import Changes, augment
+from medharden.hardening.lifting import lifted, lower
 from medharden.hardening.schedule import learning_rate
 from medharden.models import Classifier, task_loss
 from medharden.protocol import Hardening
@@ -104,7 +105,8 @@ def _clean_epochs(
             changes = Changes.drawn(len(inputs), inputs.ndim - 2, settings, generator)
             loss = task_loss(model(augment(inputs, changes)), labels)
             optimiser.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
+            lifted(loss).backward()  # type: ignore[no-untyped-call]
+            lower(model.parameters())
             torch.nn.utils.clip_grad_norm_(model.parameters(), settings.grad_clip)
             optimiser.step()
             if most is not None:

@@ -11,7 +11,9 @@ import torch
 from torch import Tensor
 
 from medharden import ranks
-from medharden.hardening.adversary import column, project, start, uniform, uphill
+from medharden.attacks.projections import steepest
+from medharden.hardening.adversary import column, project, start, uniform
+from medharden.hardening.lifting import lifted
 from medharden.models import Classifier, answered_rightly, task_loss
 from medharden.protocol import Hardening, ThreatModel
 
@@ -74,8 +76,8 @@ class MarginAdversary:
         for _ in range(self.steps):
             point = (inputs + delta).clamp(*low_high).detach().requires_grad_(True)
             loss = task_loss(branch(point), labels, reduction="sum")
-            gradient = torch.autograd.grad(loss, point)[0].nan_to_num(nan=0, posinf=0, neginf=0)
-            delta = project(point.detach() - inputs + length * uphill(gradient, norm), radii, norm)
+            gradient = torch.autograd.grad(lifted(loss), point)[0].nan_to_num(nan=0, posinf=0, neginf=0)
+            delta = project(point.detach() - inputs + length * steepest(gradient, norm), radii, norm)
         point = (inputs + delta).clamp(*low_high).detach()
         point, fell = self._near_the_border(branch, inputs, point, labels)
         distance = self._size(point - inputs) / self.threat.eps

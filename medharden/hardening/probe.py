@@ -16,6 +16,7 @@ from medharden.hardening.adversary import CarriedAdversary
 from medharden.hardening.allotting import ANSWER, GRADIENT, Account, Allotment
 from medharden.hardening.choosing import gated_parts
 from medharden.hardening.dealing import dealt_logits
+from medharden.hardening.lifting import lifted
 from medharden.hardening.perturbations import PerturbationFiles
 from medharden.models import Classifier, DecisionView, answered_rightly, answers, task_loss
 from medharden.protocol import Protocol
@@ -244,10 +245,10 @@ class Probe:
 
 
 def _slope(view: DecisionView, points: Tensor, labels: Tensor) -> Tensor:
-    """(n, C, *spatial) gradient of the loss with respect to the points."""
+    """(n, C, *spatial) gradient of the loss, lifted, with respect to the points."""
     points = points.requires_grad_()
     loss = task_loss(view(points), labels, reduction="sum")
-    return torch.autograd.grad(loss, points, materialize_grads=True)[0]
+    return torch.autograd.grad(lifted(loss), points, materialize_grads=True)[0]
 
 
 def mean_auroc(logits: Tensor, labels: Tensor) -> float:

@@ -19,6 +19,7 @@ from medharden.errors import HardeningError
 from medharden.hardening.adversary import CarriedAdversary
 from medharden.hardening.augmentation import Changes, augment
 from medharden.hardening.baselines import FreeAdversary, FreshAdversary
+from medharden.hardening.lifting import lifted, lower
 from medharden.hardening.margins import MarginAdversary
 from medharden.hardening.recomputing import recompute
 from medharden.models import Classifier, answered_rightly, divergence, probability_of_truth, task_loss
@@ -148,6 +149,8 @@ class Steps:
             if not short:
                 break
             self._shorten(inputs, short)  # not while the error holds what it failed on
+        if self._scaler is None:
+            lower(_trained(optimiser))
         seen = self._reduce(optimiser, torch.stack([each.seen for each in done]).sum(0))
         self._move(optimiser)
         for each in done:
@@ -188,7 +191,7 @@ class Steps:
         loss = self._loss(logits, clean, truth, part)
         if len(part) < cases:
             loss = loss * (len(part) / cases)
-        (loss if self._scaler is None else self._scaler.scale(loss)).backward()  # type: ignore[no-untyped-call]
+        (lifted(loss) if self._scaler is None else self._scaler.scale(loss)).backward()  # type: ignore[no-untyped-call]
         right = answered_rightly(logits, truth)[kept:].to(loss.dtype).sum() / max(1, cases - left_clean)
         own = probability_of_truth(logits.detach(), truth)
         return _Passed(start, attacked.detach(), attacked.grad, own, torch.stack([loss.detach(), right]))
