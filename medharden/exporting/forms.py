@@ -173,7 +173,7 @@ def script_bytes(graph: torch.nn.Module, shape: tuple[int, ...], metadata: Mappi
 
 
 def _packed(data: bytes) -> bytes:
-    """The archive with its code and graph compressed, which PyTorch's readers take as they are, weights as they were.
+    """The archive with its code and graph compressed, which PyTorch's readers take; weights and metadata as they were.
 
     Without its `.debug_pkl`, which hold lines and paths of this machine's sources.
     """
@@ -181,7 +181,8 @@ def _packed(data: bytes) -> bytes:
     with zipfile.ZipFile(io.BytesIO(data)) as archive, zipfile.ZipFile(written, "w") as kept:
         for name in archive.namelist():
             if not name.endswith(".debug_pkl"):
-                way = zipfile.ZIP_DEFLATED if name.endswith((".py", ".pkl", ".json")) else zipfile.ZIP_STORED
+                packed = name.endswith((".py", ".pkl", ".json")) and not name.endswith(_META)
+                way = zipfile.ZIP_DEFLATED if packed else zipfile.ZIP_STORED
                 kept.writestr(zipfile.ZipInfo(name), archive.read(name), compress_type=way)
     return written.getvalue()
 

@@ -150,7 +150,7 @@ class _Wide(nn.Module):
         wide.weight, wide.bias = (nn.Parameter(torch.cat(parts).float()) for parts in (scales, shifts))
         zeros, ones = torch.zeros_like(wide.bias.data), torch.ones_like(wide.bias.data)
         wide.running_mean, wide.running_var = constants.setdefault(len(zeros), (zeros, ones))
-        wide.eps, wide.num_features = 0.0, 2 * self.channels
+        wide.eps, wide.num_features = 1e-12, 2 * self.channels  # nothing beside a variance of 1; PyTorch may refuse 0
         self.layer = wide
 
     def forward(self, rows: Tensor) -> Tensor:

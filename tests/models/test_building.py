@@ -121,10 +121,11 @@ def test_a_constructor_that_knows_no_end_is_ended_before_memory_is_taken(name: s
         registry._global_parameter_registration_hooks,
         registry._global_buffer_registration_hooks,
     )
+    others = [list(kind) for kind in hooks]  # PyTorch's exporter leaves some of its own in some versions
     with pytest.raises(OversizeError, match="x:Net would be a network far larger than its weights"):
         (built if real else sketched)(making(ENDLESS[name]), 2, 1, LIMITS)
     assert peak() - before < 600
-    assert not any(hooks), "nothing is left behind in torch"
+    assert [list(kind) for kind in hooks] == others, "nothing is left behind in torch"
 
 
 def test_tables_beside_the_weights_are_counted() -> None:
