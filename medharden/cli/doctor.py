@@ -24,7 +24,8 @@ from medharden.sizes import shown_bytes
 
 __all__ = ["Item", "run_doctor", "seen"]
 
-_TESTED_ON = (3, 11)
+_TESTED_ON = ((3, 11), (3, 12), (3, 13))
+_HOMES = {"google": "protobuf"}  # where several distributions bring modules of one name
 _LEAST_FREE = 2 * 2**30
 _COLOURS = {"ok": "green", "missing": "yellow", "wrong": "red"}
 _CODECS = {
@@ -86,7 +87,7 @@ def seen(folder: Path) -> tuple[Item, ...]:
 
 def _python() -> Item:
     found = platform.python_version()
-    if sys.version_info[:2] == _TESTED_ON:
+    if sys.version_info[:2] in _TESTED_ON:
         return Item("Python", "ok", found)
     return Item(
         "Python", "missing", f"{found}, on which not all tests were run", "use Python 3.11 where something fails"
@@ -101,12 +102,16 @@ def _packages() -> Iterator[Item]:
             mend = f"pip install '.[{extra}]' in the source, or 'FILE.whl[{extra}]'"
             yield Item(f"extra `{extra}`", "missing", f"without {', '.join(lacking)}", mend)
             continue
-        versions = dict.fromkeys(f"{homes[name][0]} {version(homes[name][0])}" for name in sorted(modules & set(homes)))
+        brought = (_HOMES.get(name, homes[name][0]) for name in sorted(modules & set(homes)))
+        versions = dict.fromkeys(f"{home} {version(home)}" for home in brought)
         yield Item(f"extra `{extra}`", "ok", ", ".join(versions))
 
 
 def _there(module: str) -> bool:
-    return importlib.util.find_spec(module) is not None
+    try:
+        return importlib.util.find_spec("google.protobuf" if module == "google" else module) is not None
+    except ModuleNotFoundError:  # of the package that it lies in
+        return False
 
 
 def _devices() -> Iterator[Item]:
