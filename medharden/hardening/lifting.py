@@ -18,8 +18,13 @@ _LIFT = 2.0**64  # the largest gradient that it leaves finite, 1.8e19, is the la
 
 
 def lifted(loss: Tensor) -> Tensor:
-    """The loss by a positive factor, in single precision: gradients of inputs have the same direction."""
-    return loss * _LIFT
+    """The loss by a positive factor: gradients of inputs have the same direction.
+
+    Within autocast to half precision, whose largest number is 65504, it is the loss itself.
+    """
+    kind = loss.device.type
+    half = torch.is_autocast_enabled(kind) and torch.get_autocast_dtype(kind) is torch.float16
+    return loss if half else loss * _LIFT
 
 
 def lower(weights: Iterable[Tensor]) -> None:

@@ -10,8 +10,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from medharden.hardening.adversary import CarriedAdversary
+from medharden.hardening.baselines import FreshAdversary
 from medharden.hardening.lifting import lifted, lower
-from medharden.protocol import ThreatModel
+from medharden.hardening.margins import MarginAdversary
+from medharden.protocol import Hardening, ThreatModel
 
 SURE = 95.0  # apart in logits: a softmax of 6e-42, which single precision rounds coarsely
 
@@ -65,3 +67,19 @@ def test_a_case_that_the_branch_is_sure_of_is_pushed_up_the_slope_that_double_pr
         aligned = functional.cosine_similarity(carried.flatten(1).double(), exact.flatten(1) / exact.abs().max())
         assert float(aligned.min()) > 0.999
         assert torch.allclose(carried.flatten(1).norm(dim=1), torch.tensor(0.1), rtol=0.02)
+
+
+@pytest.mark.parametrize("precision", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("method", ["pgd", "n-fgsm", "ima"])  # that of TRADES begins where its loss is all rounding
+def test_in_fewer_bits_an_attack_goes_where_it_goes_in_single_precision(method: str, precision: torch.dtype) -> None:
+    inputs, labels, rows = torch.rand(4, 1, 8, 8), torch.tensor([0, 1, 0, 1]), torch.arange(4)
+    threat, settings = ThreatModel(eps=0.05), Hardening(method=method, branch="full", attack_steps=3)
+    found = []
+    for enabled in (False, True):
+        adversary = MarginAdversary(4, threat, settings) if method == "ima" else FreshAdversary(threat, settings)
+        noise = adversary.noise(rows, inputs, torch.Generator().manual_seed(0))
+        with torch.autocast("cpu", precision, enabled=enabled):
+            found.append(adversary.attacked(network(), rows, inputs, labels, 0.05, noise) - inputs)
+    same = (found[0].sign() == found[1].sign()).float().mean()
+    assert float(same) > 0.9
+    assert torch.allclose(found[0].abs().amax((1, 2, 3)), found[1].abs().amax((1, 2, 3)), rtol=0.1)
