@@ -293,7 +293,8 @@ def collapsed(
         measures: names of the clean and the attacked measure.
     """
     chance = 1 / classes
-    if now.balanced < chance + _KEPT_SHARE * (original.balanced - chance):
+    # an original below chance has nothing to lose to a constant answer: a branch falls where it falls below that
+    if now.balanced < min(original.balanced, chance + _KEPT_SHARE * (original.balanced - chance)):
         return f"{measures[0]} on validation fell to {now.balanced:.3f} (original {original.balanced:.3f})"
     if best_robust > _LEARNED and now.robust < 0.5 * best_robust:
         return f"{measures[1]} under the probe attack fell from {best_robust:.3f} to {now.robust:.3f}"

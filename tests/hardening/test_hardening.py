@@ -471,6 +471,14 @@ def test_a_constant_answer_and_catastrophic_overfitting_both_count_as_collapse(
     assert (reason is None) if expected is None else (expected in (reason or ""))
 
 
+@pytest.mark.parametrize("balanced", [0.03, 0.375, 0.5, 0.9])
+def test_a_branch_that_answers_as_its_original_has_not_collapsed_however_bad_that_is(balanced: float) -> None:
+    original = ProbeResult(balanced, 0.1, 0, 0, balanced, True)
+    assert collapsed(original, original, classes=2, best_robust=0.0) is None
+    fallen = ProbeResult(balanced / 2, 0.1, 0, 0, balanced / 2, True)
+    assert "fell to" in str(collapsed(fallen, original, classes=2, best_robust=0.0))
+
+
 def test_the_temperature_of_an_overconfident_model_is_found() -> None:
     torch.manual_seed(0)
     honest = torch.randn(4000, 3) * 2

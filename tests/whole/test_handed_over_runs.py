@@ -35,6 +35,7 @@ HEAD = "schema_version: 1\nname: handed-over\ntitle: Handed over\nintended_use: 
 @pytest.fixture(autouse=True)
 def _key(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MEDHARDEN_PSEUDONYM_KEY", KEY.decode())
+    torch.manual_seed(0)  # of networks that are drawn
 
 
 def run(folder: Path, data: Path, protocol: str, network: torch.nn.Module, arch: str = ARCH) -> Path:
