@@ -25,7 +25,7 @@ from medharden.sizes import shown_bytes
 __all__ = ["Item", "run_doctor", "seen"]
 
 _TESTED_ON = ((3, 11), (3, 12), (3, 13))
-_HOMES = {"google": "protobuf"}  # where several distributions bring modules of one name
+_SHARED = {"google": "protobuf"}  # modules that several distributions fill, to the part and distribution meant
 _LEAST_FREE = 2 * 2**30
 _COLOURS = {"ok": "green", "missing": "yellow", "wrong": "red"}
 _CODECS = {
@@ -102,14 +102,15 @@ def _packages() -> Iterator[Item]:
             mend = f"pip install '.[{extra}]' in the source, or 'FILE.whl[{extra}]'"
             yield Item(f"extra `{extra}`", "missing", f"without {', '.join(lacking)}", mend)
             continue
-        brought = (_HOMES.get(name, homes[name][0]) for name in sorted(modules & set(homes)))
+        brought = (_SHARED.get(name, homes[name][0]) for name in sorted(modules & set(homes)))
         versions = dict.fromkeys(f"{home} {version(home)}" for home in brought)
         yield Item(f"extra `{extra}`", "ok", ", ".join(versions))
 
 
 def _there(module: str) -> bool:
+    inner = f"{module}.{_SHARED[module]}" if module in _SHARED else module
     try:
-        return importlib.util.find_spec("google.protobuf" if module == "google" else module) is not None
+        return importlib.util.find_spec(inner) is not None
     except ModuleNotFoundError:  # of the package that it lies in
         return False
 

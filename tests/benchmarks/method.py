@@ -104,7 +104,7 @@ def clean_training(epochs: int, rate: float, shift: int, *, flip: bool = False) 
 XRAYS = ("kermany_cxr_224", "kermany-64.yaml")
 SETTINGS = {
     "kermany": Setting(*XRAYS, clean_training(16, 1e-3, 3)),
-    "kermany-224": Setting("kermany_cxr_224", "kermany-224.yaml", clean_training(8, 1e-3, 8), attacked=100),
+    "kermany-224": Setting(XRAYS[0], "kermany-224.yaml", clean_training(8, 1e-3, 8), attacked=100),
     "pathogen": Setting("kermany_cxr_224", "kermany-pathogen-64.yaml", clean_training(40, 2e-3, 3)),
     "breast": Setting("medmnist28/breastmnist.npz", "breast-ultrasound.yaml", clean_training(30, 1e-3, 2, flip=True)),
     "groupnorm": Setting(

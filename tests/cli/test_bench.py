@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import importlib.util
+import itertools
 import json
+import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from command import assert_clear, medharden
 from data_helpers import KEY, class_folders, manifest, png, protocol
 from tiny import ARCH, PROTOCOL, tiny_cohort, tiny_model, tiny_protocol, write_archive
+from torch import Tensor
 
+from medharden.cli.doctor import seen
 from medharden.data.sampled import sample_cohort
 from medharden.errors import DataError
-from medharden.hardening.measuring import step_costs
+from medharden.hardening import measuring
+from medharden.hardening.measuring import quick_costs, step_costs
 from medharden.hardening.schedule import epochs_and_batches
 from medharden.protocol import Hardening, Splits
 
@@ -84,3 +91,28 @@ def test_epochs_are_added_until_there_are_enough_steps() -> None:
     assert epochs_and_batches(Hardening(epochs=3, min_steps=1, batch_size=10), 105) == (3, 10)
     assert epochs_and_batches(Hardening(epochs=3, min_steps=95, batch_size=10), 105) == (10, 10)
     assert epochs_and_batches(Hardening(epochs=4, min_steps=1, batch_size=50, method="free", replays=4), 20) == (1, 1)
+
+
+def test_what_waits_for_other_processes_now_and_then_is_not_taken_for_the_cost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    protocol, answer, calls = tiny_protocol(), measuring.logits_in_batches, itertools.count()
+
+    def busy(*arguments: Any) -> Tensor:
+        time.sleep(0.5 if next(calls) % 2 else 0.0)
+        return answer(*arguments)
+
+    cohort, model = tiny_cohort(tmp_path, protocol), tiny_model(tmp_path)
+    monkeypatch.setattr(measuring, "logits_in_batches", busy)
+    forward, _ = quick_costs(model, cohort, protocol, "cpu")
+    assert forward < 0.25 / 16  # seconds a case, of sixteen
+    assert next(calls) > 2
+
+
+def test_the_doctor_names_what_brings_a_module_that_several_distributions_fill(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = next(item for item in seen(Path()) if item.what == "extra `export`")
+    assert "protobuf" in found.found
+    assert "google-auth" not in found.found
+    real = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "google.protobuf" else real(name))
+    assert "google" in next(item for item in seen(Path()) if item.what == "extra `export`").found
