@@ -59,6 +59,7 @@ from medharden.record import CostRecord, Finding, HardenRecord, Progress, Source
 __all__ = ["harden"]
 
 _CHECKPOINT = "harden.checkpoint"
+_UNEVEN = 2.0  # how many times as long the slower of two timings of one thing takes, for neither to count
 _FORMAT = 3  # of the checkpoint; the first held the perturbations too, the second no number of processes
 _FIXED_CASES = 32
 
@@ -305,7 +306,20 @@ def _go_on(keeping: _Keeping, clean_path: Classifier, saved: dict[str, Any] | No
     while training.state.epoch < training.epochs:
         training.run_epoch(progress, keeping.if_due)
         keeping.now()
-    return (keeping.clean_seconds + _time_clean_epoch(clean_path, training)) / 2
+    after = _time_clean_epoch(clean_path, training)
+    training.state.findings.extend(_uneven(keeping.clean_seconds, after))
+    return (keeping.clean_seconds + after) / 2
+
+
+def _uneven(before: float, after: float) -> list[Finding]:
+    """Whether the machine was not as fast before training as after: the ratio of costs says little then."""
+    if max(before, after) <= _UNEVEN * min(before, after):
+        return []
+    message = (
+        f"A clean epoch took {before:.2g} s before training and {after:.2g} s after it: something else was at work "
+        "on this machine, and what a hardening epoch costs in clean ones can't be told from this run."
+    )
+    return [Finding("hardening.uneven_times", "warning", message)]
 
 
 def _time_clean_epoch(clean_path: Classifier, training: BranchTraining) -> float:

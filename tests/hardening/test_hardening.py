@@ -471,6 +471,22 @@ def test_a_constant_answer_and_catastrophic_overfitting_both_count_as_collapse(
     assert (reason is None) if expected is None else (expected in (reason or ""))
 
 
+@pytest.mark.parametrize(("after", "told"), [(1.9, False), (1 / 1.9, False), (2.1, True), (1 / 2.1, True)])
+def test_a_machine_whose_speed_changed_in_between_makes_no_ratio_of_costs_in_silence(
+    tmp_path: Path,
+    cohort: Cohort,
+    original: Classifier,
+    monkeypatch: pytest.MonkeyPatch,
+    after: float,
+    told: bool,
+) -> None:
+    seconds = iter([1.0, after])
+    monkeypatch.setattr("medharden.hardening.run.clean_epoch_seconds", lambda *_, **__: next(seconds))
+    record = harden(original, cohort, tiny_protocol(), tmp_path)
+    assert ("hardening.uneven_times" in [f.code for f in record.findings]) is told
+    assert record.cost.clean_epoch_seconds == pytest.approx((1 + after) / 2)
+
+
 @pytest.mark.parametrize("balanced", [0.03, 0.375, 0.5, 0.9])
 def test_a_branch_that_answers_as_its_original_has_not_collapsed_however_bad_that_is(balanced: float) -> None:
     original = ProbeResult(balanced, 0.1, 0, 0, balanced, True)
