@@ -48,7 +48,11 @@ class Inputs:
         """
         found = np.empty((len(rows), *self.shape[1:]), dtype=np.float32)
         for place, row in enumerate(rows):
-            found[place] = self._kept[row].read()
+            kept = self._kept[row]
+            if kept.shape == self.shape[1:]:
+                kept.read(found[place])
+            else:  # grey, which becomes colour
+                found[place] = kept.read()
         return found
 
     def hashes(self) -> Hashes:

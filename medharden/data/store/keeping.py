@@ -40,13 +40,16 @@ class Kept:
     digest: bytes
     hash: npt.NDArray[np.bool_] | None
 
-    def read(self) -> Floats:
+    def read(self, into: Floats | None = None) -> Floats:
         """(1 or C, *spatial) as it was made; one plane where all are equal.
+
+        Args:
+            into: contiguous array of the case's shape to read into; null takes a new one.
 
         Raises:
             DataError: it is not as it was kept.
         """
-        return self.segment.read(self.offset, self.shape, self.digest)
+        return self.segment.read(self.offset, self.shape, self.digest, into)
 
 
 class Store:

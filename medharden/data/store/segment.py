@@ -67,18 +67,19 @@ class Segment:
         self.size = start + planes.nbytes
         return start
 
-    def read(self, offset: int, shape: Sequence[int], digest: bytes) -> Floats:
+    def read(self, offset: int, shape: Sequence[int], digest: bytes, into: Floats | None = None) -> Floats:
         """A case as it was written.
 
         Args:
             offset: of `append`.
             shape: (planes, *spatial).
             digest: BLAKE3 of its bytes.
+            into: contiguous array of this shape to read into, which spares a copy; null takes a new one.
 
         Raises:
-            DataError: the bytes are others, or can't be read.
+            DataError: the bytes are others, or can't be read; what `into` then holds is of no use.
         """
-        planes = np.empty(tuple(shape), dtype="<f4")
+        planes = np.empty(tuple(shape), dtype="<f4") if into is None else into
         whole = planes.reshape(-1).view(np.uint8).data
         try:
             there = read_at(self._handle, whole, offset)
