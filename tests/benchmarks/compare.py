@@ -3,8 +3,9 @@
     python tests/benchmarks/compare.py --data DIR --model MODEL --protocol FILE --out results.jsonl VARIANT ...
 
 A variant is FORM:METHOD:LEARNING_RATE:SEED, such as `norm:carried:3e-3:0`, with :HOLD behind it for a share of the
-schedule at radius 0. One line of results a variant is appended;
-a variant whose line is there is not trained again, so the run goes on where it stopped. The test split is not read.
+schedule at radius 0. `--epochs N` has them train for N instead of the protocol's, so that methods of several passes a
+step can be held against one of a single pass at equal passes. One line of results a variant is appended; a variant
+whose line is there is not trained again, so the run goes on where it stopped. The test split is not read.
 
 Robust accuracy is under APGD with cross-entropy, then APGD with the margin loss, 20 steps each, on all of validation;
 at half and twice eps under the first of them.
@@ -162,6 +163,7 @@ def measure(name: str, original: Classifier, data: Path, base: Protocol) -> dict
         "findings": [finding.message for finding in attacked.findings],
         "gained, lost, original": {n: changed(t) for n, t in {"none": lambda x: x, **SHIFTS}.items()},
         "tones: gained, lost, original": {n: changed(t) for n, t in TONES.items()},
+        "epochs": training.epochs,
         "passes": training.adversary.passes,
         "steps": training.state.steps,
         "seconds": round(seconds, 1),
@@ -174,15 +176,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     for option in ("--data", "--model", "--protocol", "--out"):
         parser.add_argument(option, type=Path, required=True)
+    parser.add_argument("--epochs", type=int, help="instead of the protocol's")
     parser.add_argument("variants", nargs="+", metavar="VARIANT")
     arguments = parser.parse_args()
     keep_freed_memory()
     protocol = load_protocol(arguments.protocol)
+    if arguments.epochs is not None:
+        shorter = protocol.hardening.model_copy(update={"epochs": arguments.epochs, "min_steps": 1})
+        protocol = protocol.model_copy(update={"hardening": shorter})
     original = load_classifier(arguments.model, spec=protocol.model, dims=protocol.input.dims).requires_grad_(False)
     lines = arguments.out.read_text(encoding="utf-8").splitlines() if arguments.out.exists() else []
-    done = {json.loads(line)["variant"] for line in lines}
+    done = {(line["variant"], line["epochs"]) for line in map(json.loads, lines)}
     for name in arguments.variants:
-        if name not in done:
+        if (name, protocol.hardening.epochs) not in done:
             result = measure(name, original, arguments.data, protocol)
             with arguments.out.open("a", encoding="utf-8") as stream:
                 stream.write(json.dumps(result) + "\n")
