@@ -210,23 +210,30 @@ class _Bars(Stages):
 
 
 class _Pace:
-    """Time left from a stage's whole pace, of which the total may change; with fewer steps done it starts anew."""
+    """Time left from a stage's whole pace, of which the total may change; with fewer steps done it starts anew.
+
+    A stage that says again how much was done at first has only now got ready, and its pace counts from there.
+    """
 
     def __init__(self) -> None:
-        self._began: dict[str, tuple[float, int]] = {}
+        self._began: dict[str, float] = {}
+        self._ready: dict[str, tuple[float, int]] = {}
         self._done: dict[str, int] = {}
 
     def left(self, stage: str, done: int, total: int) -> float | None:
-        """Seconds; null where nothing was done since the stage was first heard of."""
+        """Seconds; null where nothing was done since the stage was ready."""
+        now = time.monotonic()
         if done < self._done.get(stage, done + 1):
-            self._began[stage] = (time.monotonic(), done)
+            self._began[stage], self._ready[stage] = now, (now, done)
+        if done == self._ready[stage][1]:
+            self._ready[stage] = (now, done)
         self._done[stage] = done
-        start, first = self._began[stage]
-        return (time.monotonic() - start) / (done - first) * (total - done) if done > first else None
+        start, first = self._ready[stage]
+        return (now - start) / (done - first) * (total - done) if done > first else None
 
     def taken(self, stage: str) -> float:
         """Seconds since the stage was first heard of."""
-        return time.monotonic() - self._began[stage][0]
+        return time.monotonic() - self._began[stage]
 
 
 class _Share(ProgressColumn):

@@ -299,10 +299,13 @@ def _go_on(keeping: _Keeping, clean_path: Classifier, saved: dict[str, Any] | No
         if saved["processes"] != ranks.count():
             message = f"Hardening was begun with {saved['processes']} process(es) and went on with {ranks.count()}."
             training.state.findings.append(Finding("hardening.processes_changed", "info", message))
+    begun = training.progress(len(training.state.under_way.get("losses", [])))
     if progress is not None:
-        progress("harden", *training.progress(len(training.state.under_way.get("losses", []))))
+        progress("harden", *begun)
     if saved is None:
         keeping.clean_seconds = _time_clean_epoch(clean_path, training)
+        if progress is not None:
+            progress("harden", *begun)  # again: the timing of clean steps is not the pace of what comes
     while training.state.epoch < training.epochs:
         training.run_epoch(progress, keeping.if_due)
         keeping.now()

@@ -55,6 +55,16 @@ def test_a_stage_that_starts_again_is_timed_anew(clock: Clock, capsys: pytest.Ca
     assert capsys.readouterr().out == said
 
 
+def test_what_a_stage_does_before_its_first_step_is_not_its_pace(
+    clock: Clock, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with stage_progress() as progress:
+        for clock.now, done in ((1000, 0), (1070, 0), (1074, 1), (1131, 4), (1151, 10)):
+            progress("harden", done, 10)
+    said = "harden: 0 of 10\nharden: 4 of 10, about 92 s left\nharden: 10 of 10 in 3 min\n"
+    assert capsys.readouterr().out == said
+
+
 def test_a_terminal_shows_the_time_left_though_steps_take_minutes_and_the_total_falls(
     clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
