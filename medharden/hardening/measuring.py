@@ -24,7 +24,7 @@ from medharden.protocol import Protocol
 
 __all__ = ["StepCosts", "quick_costs", "step_costs"]
 
-_STEPS = 3
+_STEPS = 4
 _SECONDS = 12.0  # for each of three measurements, or what one step takes
 _ATTACKED = 16
 _ROUNDS = 6
@@ -74,7 +74,7 @@ def step_costs(original: Classifier, cohort: Cohort, protocol: Protocol, device:
     with _peak(memory, "attack", device):
         forward, gradient = _attack_seconds(clean_path, cohort, protocol, device, min(batch_size, _ATTACKED))
     with _peak(memory, "clean step", device):
-        steps = min(_STEPS, max(1, int(_SECONDS / (1.5 * gradient * settings.batch_size))))
+        steps = min(_STEPS, 1 + int(_SECONDS / (1.5 * gradient * settings.batch_size)))  # the first is not counted
         clean = step_seconds(clean_path, cohort, settings, seed=protocol.seed, device=device, most=steps)
     with _peak(memory, "hardening step", device):
         branch = make_branch(clean_path, settings.branch, rank=settings.rank, seed=protocol.seed)

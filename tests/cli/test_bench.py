@@ -18,7 +18,7 @@ from torch import Tensor
 from medharden.cli.doctor import seen
 from medharden.data.sampled import sample_cohort
 from medharden.errors import DataError
-from medharden.hardening import measuring
+from medharden.hardening import clean, measuring
 from medharden.hardening.measuring import quick_costs, step_costs
 from medharden.hardening.schedule import epochs_and_batches
 from medharden.protocol import Hardening, Splits
@@ -85,6 +85,17 @@ def test_what_is_measured_leaves_the_model_as_it_was(tmp_path: Path, method: str
     assert min(costs.clean, costs.harden, costs.forward, costs.gradient) > 0
     assert set(costs.memory) == {"attack", "clean step", "hardening step"}
     assert all((original.state_dict()[name] == value).all() for name, value in before.items())
+
+
+@pytest.mark.parametrize(("taken", "step"), [([9.0, 1.0, 2.0, 1.0], 1.0), ([9.0, 1.0], 1.0), ([9.0], 9.0)])
+def test_what_an_ordinary_step_sets_up_once_is_not_in_what_one_costs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, taken: list[float], step: float
+) -> None:
+    made = tiny_protocol()
+    cohort = tiny_cohort(tmp_path, made)
+    monkeypatch.setattr(clean, "_clean_epochs", lambda *_, **__: taken)
+    original = tiny_model(tmp_path, cohort=cohort)
+    assert clean.step_seconds(original, cohort, made.hardening, seed=0, device="cpu", most=len(taken)) == step
 
 
 def test_epochs_are_added_until_there_are_enough_steps() -> None:
