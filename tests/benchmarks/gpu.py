@@ -5,8 +5,8 @@
     python tests/benchmarks/gpu.py --device strict --tiny   # on the tests' device of pure Python
 
 Decoding; an ordinary and a hardening step of each network in each precision (images a second, peak memory of the
-device); the attack suite; a whole small run in fp32 and in bf16, whose verdicts are held against each other; what
-`--device auto` takes. Images are drawn and networks start from nothing, so that it needs no file. A part that the time
+device); the attack suite; a whole small run in fp32 and in bf16, whose verdicts are held against each other; a step
+that `torch.compile` made; what `--device auto` takes. Images are drawn and networks start from nothing, so that it needs no file. A part that the time
 left does not allow is left out, and that is said.
 """
 
@@ -120,12 +120,7 @@ def decoding(data: Path, settings: Any, cases: int, work: Path) -> tuple[Any, li
 
 def steps(name: str, precision: str, cohort: Any, settings: Any, device: str, sizes: Sizes) -> Iterator[Row]:
     """An ordinary step, and a hardening step, of one network in one precision."""
-    import copy
-
-    from medharden.hardening.branch import make_branch
     from medharden.hardening.clean import step_seconds
-    from medharden.hardening.probe import Probe
-    from medharden.hardening.training import BranchTraining
 
     model, hardening = classifier_of(name, cohort, sizes.side), settings.hardening
     kind, lower = torch.device(device).type, PRECISIONS[precision]
@@ -133,15 +128,41 @@ def steps(name: str, precision: str, cohort: Any, settings: Any, device: str, si
     with nullcontext() if lower is None else torch.autocast(kind, lower):
         clean = step_seconds(model, cohort, hardening, seed=0, device=device, most=sizes.steps)
     yield Row("an ordinary step", name, precision, hardening.batch_size / clean, mebibytes(device))
-    clean_path = copy.deepcopy(model).requires_grad_(False).to(device)
-    branch = make_branch(clean_path, hardening.branch, rank=hardening.rank, seed=0)
-    probe = Probe(clean_path, cohort, settings, torch.zeros(2, device=device), device)
-    training = BranchTraining(clean_path, branch, cohort, settings, probe, device, precision=precision)
+    training = training_of(model, precision, cohort, settings, device)
     reset(device)
-    taken = training.time_steps(20.0)
-    hardened = statistics.median(taken[1:] or taken)
+    hardened = step_of(training)
     said = f"{hardened / clean:.2f} times"
     yield Row("a hardening step", name, precision, hardening.batch_size / hardened, mebibytes(device), said)
+
+
+def training_of(model: Any, precision: str, cohort: Any, settings: Any, device: str) -> Any:
+    import copy
+
+    from medharden.hardening.branch import make_branch
+    from medharden.hardening.probe import Probe
+    from medharden.hardening.training import BranchTraining
+
+    clean_path = copy.deepcopy(model).requires_grad_(False).to(device)
+    branch = make_branch(clean_path, settings.hardening.branch, rank=settings.hardening.rank, seed=0)
+    probe = Probe(clean_path, cohort, settings, torch.zeros(2, device=device), device)
+    return BranchTraining(clean_path, branch, cohort, settings, probe, device, precision=precision)
+
+
+def step_of(training: Any) -> float:
+    taken = training.time_steps(20.0)
+    return statistics.median(taken[1:] or taken)
+
+
+def compiled(name: str, precision: str, cohort: Any, settings: Any, device: str, sizes: Sizes) -> Iterator[Row]:
+    """A hardening step whose branch `torch.compile` made, against one that it did not, and what its first step took."""
+    model = classifier_of(name, cohort, sizes.side)
+    plain = step_of(training_of(model, precision, cohort, settings, device))
+    training = training_of(model, precision, cohort, settings, device)
+    training.branch.compile()
+    first, *others = training.time_steps(300.0)
+    made = statistics.median(others or [first])
+    said = f"{made / plain:.2f} times one that is not compiled; its first took {first:.0f} s"
+    yield Row("a hardening step, compiled", name, precision, settings.hardening.batch_size / made, None, said)
 
 
 def suite(name: str, cohort: Any, settings: Any, device: str, sizes: Sizes) -> Row:
@@ -208,6 +229,8 @@ def measure(device: str, sizes: Sizes, work: Path, clock: Clock) -> Iterator[Row
         *(lambda n=n: iter([suite(n, cohort, settings, device, sizes)]) for n in sizes.networks[:2]),
         lambda: verdicts(cohort, settings, device, sizes, work),
     ]
+    if torch.device(device).type in ("cpu", "cuda"):
+        parts += [lambda n=n: compiled(n, precisions[-1], cohort, settings, device, sizes) for n in sizes.networks[:2]]
     for number, part in enumerate(parts):
         if clock.left() < 1.5 * slowest:
             yield Row("left out", said=f"{len(parts) - number} parts: no time was left")
