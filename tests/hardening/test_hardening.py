@@ -277,7 +277,8 @@ def test_a_checkpoint_that_is_not_sealed_under_the_key_is_not_taken_up_and_that_
     )
     assert seen[0] == 0, "from the start"
     assert again.hardened == run[1].hardened
-    assert [f.code for f in again.findings if f not in run[1].findings] == ["hardening.begun_anew"]
+    told = [f.code for f in again.findings if f not in run[1].findings]
+    assert [code for code in told if code != "hardening.uneven_times"] == ["hardening.begun_anew"]  # how busy it was
 
 
 def test_an_interrupted_run_is_not_taken_up_under_another_protocol(
