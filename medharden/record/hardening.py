@@ -56,7 +56,8 @@ class CostRecord:
         probe_seconds, calibration_seconds: wall clock beside training.
         epoch_seconds: median wall clock of one hardening epoch.
         clean_epoch_seconds: wall clock of one epoch of ordinary clean fine-tuning, timed in the same run: an epoch's
-            number of steps times their median, the mean of up to 20 steps before and 20 after.
+            number of steps times their median; the mean of up to 20 steps before training and 20 after, the first of
+            each left aside.
         peak_memory_mib: peak resident memory of the process.
     """
 
