@@ -1,4 +1,4 @@
-"""The C library's heap: what steps of one size free is kept for the next, and given back where sizes change."""
+"""The C library's heap: one for all threads, what steps of one size free kept for the next, or given back."""
 
 from __future__ import annotations
 
@@ -6,10 +6,22 @@ import ctypes
 import functools
 import sys
 
-__all__ = ["give_back_freed_memory", "keep_freed_memory"]
+__all__ = ["give_back_freed_memory", "keep_freed_memory", "share_one_heap"]
 
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8
 _LARGEST = 2**31 - 1
+
+
+def share_one_heap() -> None:
+    """Tells glibc to take all threads' memory from one heap; to be called before any other thread is there.
+
+    Elsewhere each of a series of threads that read ahead may get a heap of its own, whose freed blocks no other uses:
+    at 224 pixels a process grew by 80 MiB over eight epochs. Reading in two threads was as fast, so was training.
+    Nothing happens where there is no glibc.
+    """
+    library = _glibc()
+    if library is not None and hasattr(library, "mallopt"):
+        library.mallopt(_M_ARENA_MAX, 1)
 
 
 def keep_freed_memory() -> None:

@@ -11,6 +11,7 @@ from types import FrameType
 from medharden.errors import Interrupted, MedHardenError
 from medharden.extras import missing
 from medharden.foreign import own_place, place_of
+from medharden.heap import share_one_heap
 from medharden.shortage import shortage
 
 __all__ = ["main"]
@@ -54,6 +55,7 @@ def main() -> None:
     """Runs the command line; the one place where errors become messages and exit codes."""
     if _idle():
         return
+    share_one_heap()
     from medharden.cli.app import app
     from medharden.cli.console import report_error, widen_streams
 

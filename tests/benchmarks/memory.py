@@ -121,12 +121,14 @@ class Disk:
 
 def measure(data: Path, protocol: Path, work: Path, network: str, stage: str) -> None:
     """One command in this process; prints what it took as JSON."""
+    from medharden.heap import keep_freed_memory, share_one_heap
+
+    share_one_heap()
     import torch
 
     from medharden.data import load_cohort
     from medharden.evaluating import evaluate
     from medharden.hardening import harden
-    from medharden.heap import keep_freed_memory
     from medharden.models import load_classifier, load_hardened
     from medharden.protocol import load_protocol
 
