@@ -223,7 +223,8 @@ def main() -> None:
     lengths = {}
     for n, (kind, write) in enumerate(makers.items()):
         paths = write(given.work / str(n), given.cases)
-        found[kind], lengths[kind] = measure(kind, given.work / str(n), paths, given.processes, given.rounds), len(paths)
+        lengths[kind] = len(paths)
+        found[kind] = measure(kind, given.work / str(n), paths, given.processes, given.rounds)
     keep_freed_memory()  # from here on: what is forked would inherit it
     print("| Files | | medharden | MONAI | pydicom, Pillow | kept | read |\n|---|---|---|---|---|---|---|")
     for n, kind in enumerate(makers):

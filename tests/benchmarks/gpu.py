@@ -6,8 +6,8 @@
 
 Decoding; an ordinary and a hardening step of each network in each precision (images a second, peak memory of the
 device); the attack suite; a whole small run in fp32 and in bf16, whose verdicts are held against each other; a step
-that `torch.compile` made; what `--device auto` takes. Images are drawn and networks start from nothing, so that it needs no file. A part that the time
-left does not allow is left out, and that is said.
+that `torch.compile` made; what `--device auto` takes. Images are drawn and networks start from nothing, so that
+it needs no file. A part that the time left does not allow is left out, and that is said.
 """
 
 from __future__ import annotations

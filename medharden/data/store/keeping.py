@@ -24,13 +24,13 @@ __all__ = ["Kept", "Store"]
 Floats = npt.NDArray[np.float32]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, slots=True)
 class Kept:
     """A case in a store.
 
     Attributes:
         case: what is known of it beside its input.
-        hash: (256,) bits of its perceptual hash, or null for a picture of one value.
+        packed: its perceptual hash in 32 bytes; empty for a picture of one value.
     """
 
     case: ReadCase
@@ -38,7 +38,12 @@ class Kept:
     offset: int
     shape: tuple[int, ...]
     digest: bytes
-    hash: npt.NDArray[np.bool_] | None
+    packed: bytes
+
+    @property
+    def hash(self) -> npt.NDArray[np.bool_] | None:
+        """(256,) bits of its perceptual hash, or null for a picture of one value."""
+        return np.unpackbits(np.frombuffer(self.packed, dtype=np.uint8)).astype(np.bool_) if self.packed else None
 
     def read(self, into: Floats | None = None) -> Floats:
         """(1 or C, *spatial) as it was made; one plane where all are equal.
@@ -158,6 +163,4 @@ def _whole(kept: Kept) -> bool:
 
 
 def _kept(line: Line, segment: Segment) -> Kept:
-    bits = np.unpackbits(np.frombuffer(bytes.fromhex(line.hash), dtype=np.uint8)).astype(np.bool_)
-    hash_ = bits if line.hash else None
-    return Kept(line.case, segment, line.offset, line.shape, bytes.fromhex(line.digest), hash_)
+    return Kept(line.case, segment, line.offset, line.shape, bytes.fromhex(line.digest), bytes.fromhex(line.hash))
