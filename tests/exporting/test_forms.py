@@ -252,6 +252,36 @@ def test_eight_bits_are_smaller_and_another_model(exported: Exported) -> None:
     assert open_onnx(small, "small.onnx").metadata == META
 
 
+class Uneven(torch.nn.Module):
+    """As real networks do: filters of like size, whose normalisation scales their channels a thousandfold apart."""
+
+    def __init__(self, classes: int = 3) -> None:
+        super().__init__()
+        self.first, self.norm = torch.nn.Conv2d(1, 16, 3, padding=1, bias=False), torch.nn.BatchNorm2d(16)
+        self.each = torch.nn.Conv2d(16, 16, 3, padding=1, groups=16, bias=False)
+        self.last, self.head = torch.nn.BatchNorm2d(16), torch.nn.Linear(16, classes)
+        scales = torch.logspace(-1.5, 1.5, 16)
+        self.norm.running_var.copy_(scales**-2)
+        self.last.running_var.copy_(scales**2 / 100)
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        features = self.last(self.each(self.norm(self.first(inputs)).relu())).relu()
+        answered: torch.Tensor = self.head(features.mean((2, 3)))
+        return answered
+
+
+@pytest.mark.parametrize("branch", BRANCHES)
+def test_eight_bits_answer_nearly_alike_where_normalisation_scales_channels_far_apart(
+    tmp_path: Path, branch: str
+) -> None:
+    torch.manual_seed(0)
+    torch.save(Uneven().state_dict(), tmp_path / "uneven.pt")
+    clean = load_classifier(tmp_path / "uneven.pt", arch="python:test_forms:Uneven")
+    model = composite(clean, SHAPE, "mixed", branch)
+    files, parity = made(model, "onnx", "int8", META)
+    assert 0 < parity.share < 0.01
+
+
 def test_a_form_that_answers_otherwise_is_refused() -> None:
     require_parity(Parity(13, 1e-5, 1.0, 0, 0), "onnx", "")
     with pytest.raises(ModelError, match="differs from the composite"):
