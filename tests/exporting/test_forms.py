@@ -278,7 +278,7 @@ def test_eight_bits_answer_nearly_alike_where_normalisation_scales_channels_far_
     torch.save(Uneven().state_dict(), tmp_path / "uneven.pt")
     clean = load_classifier(tmp_path / "uneven.pt", arch="python:test_forms:Uneven")
     model = composite(clean, SHAPE, "mixed", branch)
-    files, parity = made(model, "onnx", "int8", META)
+    _, parity = made(model, "onnx", "int8", META)
     assert 0 < parity.share < 0.01
 
 
