@@ -42,4 +42,4 @@ def test_what_no_time_is_left_for_is_left_out_by_number(tmp_path: Path, monkeypa
     monkeypatch.setattr(gpu, "suite", lambda *given: pytest.fail("no time was left"))
     monkeypatch.setattr(gpu.Clock, "left", lambda self: -1.0)
     rows = list(gpu.measure("cpu", sizes, tmp_path, gpu.Clock(0)))
-    assert rows[-1].said == "7 parts: no time was left"
+    assert rows[-1].said == "9 parts: no time was left"
