@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 
 import torch
 from torch import Tensor
@@ -20,7 +20,7 @@ from medharden.attacks.projections import steepest
 from medharden.hardening.perturbations import TwoFiles
 from medharden.models import Classifier
 from medharden.protocol import ThreatModel
-from medharden.rows import Cases
+from medharden.rows import Cases, single_thread_pool
 from medharden.transfers import Fetched, sent
 
 __all__ = ["CarriedAdversary", "column", "direction", "project", "start", "uniform"]
@@ -76,7 +76,7 @@ class CarriedAdversary:
         self._touched = torch.zeros(shape[0], dtype=torch.bool)
         self._ahead: dict[int, Tensor] = {}
         self._unwritten: deque[tuple[set[int], Future[None]]] = deque()
-        self._writer = ThreadPoolExecutor(max_workers=1, thread_name_prefix="medharden-carried")
+        self._writer = single_thread_pool("medharden-carried")
 
     passes = 1
     replays = 1

@@ -319,8 +319,8 @@ def _uneven(before: float, after: float) -> list[Finding]:
     if max(before, after) <= _UNEVEN * min(before, after):
         return []
     message = (
-        f"A clean epoch took {before:.2g} s before training and {after:.2g} s after it: something else was at work "
-        "on this machine, and what a hardening epoch costs in clean ones can't be told from this run."
+        f"A clean epoch took {before:.2g} s before training and {after:.2g} s after it, so the machine was not "
+        "equally free: what a hardening epoch costs in clean ones can't be told from this run."
     )
     return [Finding("hardening.uneven_times", "warning", message)]
 

@@ -82,6 +82,22 @@ def test_what_is_read_ahead_comes_in_order_and_an_error_where_it_belongs() -> No
     assert list(read_ahead(read, [])) == []
 
 
+def test_who_reads_ahead_computes_alone_and_others_with_as_many_threads_as_before() -> None:
+    before, elsewhere = torch.get_num_threads(), list[int]()
+    torch.set_num_threads(2)
+    try:
+        found = read_ahead(lambda _: torch.get_num_threads(), range(5))
+        assert next(found) == 1
+        assert torch.get_num_threads() == 2
+        later = threading.Thread(target=lambda: elsewhere.append(torch.get_num_threads()))
+        later.start()
+        later.join()
+        assert elsewhere == [2]
+        assert list(found) == [1, 1, 1, 1]
+    finally:
+        torch.set_num_threads(before)
+
+
 def test_a_full_temporary_folder_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     held = RowFile((2, 4), torch.float32)
 
