@@ -101,7 +101,7 @@ def light_palette() -> dict[str, str]:
 
 def standalone(svg: str, palette: dict[str, str]) -> str:
     """A chart of the page as a file of its own: namespace, colours and font written out."""
-    drawing = svg.replace("<svg ", '<svg xmlns="http://www.w3.org/2000/svg" ', 1)
+    drawing = str(svg).replace("<svg ", '<svg xmlns="http://www.w3.org/2000/svg" ', 1)
     for name, colour in palette.items():
         drawing = drawing.replace(f"var(--{name})", colour)
     return drawing.replace("var(--sans)", "'DejaVu Sans'")

@@ -232,7 +232,7 @@ def plot(rows: list[dict[str, Any]], path: Path) -> None:
     from medharden.reporting.svg import COLOURS, light_palette, standalone, style_axes, to_svg
 
     figure = Figure(figsize=(5.0, 2.6))
-    axes = figure.add_axes((0.12, 0.2, 0.85, 0.74))
+    axes = figure.add_axes((0.15, 0.2, 0.82, 0.74))
     style_axes(axes, grid="y")
     cases = [r["cases"] for r in rows]
     for stage, colour, name in (
@@ -247,7 +247,7 @@ def plot(rows: list[dict[str, Any]], path: Path) -> None:
     axes.minorticks_off()
     axes.set_ylim(0, 1.25 * max(r[stage]["peak"] for r in rows for stage in STAGES))
     axes.set_xlabel(f"cases of {rows[0]['side']} x {rows[0]['side']}")
-    axes.set_ylabel("peak resident memory, MiB")
+    axes.set_ylabel("peak memory, MiB")
     axes.legend(loc="upper left", ncols=3, frameon=False, labelcolor=COLOURS["muted"])
     said = "; ".join(f"{r['cases']} cases: " + ", ".join(f"{s} {r[s]['peak']:.0f}" for s in STAGES) for r in rows)
     path.write_text(standalone(to_svg(figure, "memory", f"Peak memory in MiB. {said}."), light_palette()))

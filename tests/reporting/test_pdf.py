@@ -5,13 +5,16 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
+from matplotlib.figure import Figure
 from pypdf import PdfReader
 from reporting_records import make_run
 
 from medharden.record import Finding
 from medharden.reporting import render
+from medharden.reporting.svg import light_palette, standalone, to_svg
 
 ATTACK = '#panic("x") $x_1$ *b* <script>alert(1)</script> \\ `code` #image("/etc/passwd") @ref \u5fc3\u202e\x07'
 
@@ -134,3 +137,11 @@ def test_text_from_records_is_set_as_it_stands(named: Path) -> None:
     assert "[U+5FC3]\N{REPLACEMENT CHARACTER}\N{REPLACEMENT CHARACTER}" in text
     assert "root:" not in text
     assert "\u202e" not in text
+
+
+def test_a_chart_of_the_page_is_a_file_of_its_own_that_reads_as_xml() -> None:
+    figure = Figure()
+    figure.add_axes((0.1, 0.1, 0.8, 0.8)).plot([0, 1], [1, 0])
+    file = standalone(to_svg(figure, "one", "Falls & rises."), light_palette())
+    assert ElementTree.fromstring(file).tag == "{http://www.w3.org/2000/svg}svg"  # noqa: S314 - it is our own
+    assert "var(--" not in file
