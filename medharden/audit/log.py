@@ -180,16 +180,25 @@ def _to_append(stream: BinaryIO, name: str) -> Log:
 
 
 def _write_whole(handle: int, data: bytes) -> None:
-    """All of it, or nothing: where the disk is full the part that was written is taken back."""
-    before, rest = os.fstat(handle).st_size, data
-    try:
-        while rest:
-            rest = rest[os.write(handle, rest) :]
-        os.fsync(handle)
-    except BaseException:
-        with suppress(OSError):
-            os.ftruncate(handle, before)
-        raise
+    """All of it, or nothing: where the disk is full the part that was written is taken back.
+
+    Ctrl-C waits until the line stands: others may have read it by then.
+    """
+    before, stopped, written = os.fstat(handle).st_size, None, False
+    while not written:
+        try:
+            while rest := data[os.fstat(handle).st_size - before :]:
+                os.write(handle, rest)
+            os.fsync(handle)
+            written = True
+        except KeyboardInterrupt as error:
+            stopped = error
+        except BaseException:
+            with suppress(OSError):
+                os.ftruncate(handle, before)
+            raise
+    if stopped is not None:
+        raise stopped
 
 
 class _NoLog(AuditLog):
@@ -223,7 +232,11 @@ def audited(run: Path, stage: str, *, closed: bool = True, writes: bool = True, 
         return
     with exclusive(run):
         log = AuditLog(run / LOG)
-        log.append(f"{stage}.started", medharden=__version__, **data)
+        try:
+            log.append(f"{stage}.started", medharden=__version__, **data)
+        except KeyboardInterrupt:
+            _close(log, f"{stage}.interrupted")
+            raise
         try:
             yield log
         except (KeyboardInterrupt, Interrupted):

@@ -462,6 +462,34 @@ def test_where_the_disk_fills_within_a_line_the_part_is_taken_back(
     assert gate(run).verdict is Verdict.PASS
 
 
+@pytest.mark.parametrize("when", ["within a line", "behind a line", "once it is on the disk"])
+def test_ctrl_c_while_the_first_line_is_written_lets_it_stand_and_says_interrupted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, when: str
+) -> None:
+    write, sync, left = os.write, os.fsync, [1]
+
+    def stop() -> None:
+        if left:
+            left.pop()
+            raise KeyboardInterrupt
+
+    def writing(handle: int, data: bytes) -> int:
+        done = write(handle, data[:20] if when == "within a line" and left else data)
+        if when != "once it is on the disk":
+            stop()
+        return done
+
+    def syncing(handle: int) -> None:
+        sync(handle)
+        stop()
+
+    monkeypatch.setattr(log_module.os, "write", writing)
+    monkeypatch.setattr(log_module.os, "fsync", syncing)
+    with pytest.raises(KeyboardInterrupt), audited(tmp_path, "run"):
+        pytest.fail("it was stopped before")
+    assert [entry.event for entry in read_log(tmp_path).entries] == ["run.started", "run.interrupted"]
+
+
 def test_a_stage_that_fails_on_a_full_disk_says_why_and_not_that_its_last_line_failed(
     run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
