@@ -37,7 +37,7 @@ from medharden.data.sources.findings import unclear_words
 from medharden.data.sources.folder import Entry, Listing
 from medharden.data.sources.listing import list_source
 from medharden.data.store.cache import view_folder
-from medharden.data.store.inputs import InputRows, Inputs
+from medharden.data.store.inputs import InputRows, Inputs, input_hashes
 from medharden.data.store.keeping import Kept, Store
 from medharden.data.store.reading import read_cases
 from medharden.data.store.taking import take_items
@@ -281,8 +281,9 @@ def _assembled(
         for n, group in zip(numbers, patients.groups, strict=True)
     ]
     names = [name(listing.entries[n].text) for n in numbers]
-    inputs = Inputs([kept_case for n in numbers if isinstance(kept_case := found[n], Kept)], shape)
-    hashes = [] if farthest(protocol.splits) is None else inputs.hashes()
+    stored = [case for n in numbers if isinstance(case := found[n], Kept)]
+    inputs = Inputs([case.place for case in stored], shape)
+    hashes = [] if farthest(protocol.splits) is None else input_hashes(stored, inputs)
     texts = [listing.entries[n].text for n in numbers] if source is not None and listing.source != "npz" else []
     given = [member.split for member in members]
     in_paths = patients_seen_in_paths(patients, texts, given, classes, protocol.splits)

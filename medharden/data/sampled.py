@@ -103,7 +103,7 @@ def sample_cohort(
         Case(name(few.entries[n].text), f"{place:016x}", split, labels[n], f"{place:064x}", {}, masked[n])
         for place, (n, split) in enumerate(zip(numbers, splits, strict=True))
     )
-    inputs = Inputs([kept[n] for n in numbers], shape)
+    inputs = Inputs([kept[n].place for n in numbers], shape)
     record = CohortRecord(
         classes=classes,
         source=listing.source,
@@ -122,7 +122,7 @@ def sample_cohort(
     inputs.read(range(len(splits)))
     stored = len(splits) / (time.perf_counter() - started)
     usable = len(kept) / len(picked)
-    bytes_ = max(4 * int(np.prod(k.shape)) for k in kept.values())
+    bytes_ = max(4 * int(np.prod(k.place.shape)) for k in kept.values())
     counts = {split: round(usable * n) for split, n in split_sizes(listing, protocol).items()}
     return SampledCohort(cohort, counts, len(picked) - len(kept), len(picked), decoded, stored, bytes_)
 

@@ -16,6 +16,7 @@ from torch import Tensor
 from medharden.attacks import Criterion, SuiteResult, pgd
 from medharden.attacks.victim import refers
 from medharden.evaluating.subjects import Subject
+from medharden.heap import give_back_freed_memory
 from medharden.models import logits_in_batches
 from medharden.protocol import Protocol
 from medharden.record import CURVE_RATIOS, CaseTable, CurvePoint, Progress
@@ -72,6 +73,7 @@ def withstood(
                 if len(part):
                     points = results[subject.name].adversarial[part]
                     values[part] = _stands_to(subject, inputs[part], points, labels[part], protocol, device, fell=fell)
+                give_back_freed_memory()  # the batches are of ever other sizes
         found[subject.name], done = values, done + len(won)
         if progress:
             progress(_STAGE, done, len(chosen) * len(won))

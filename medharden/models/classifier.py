@@ -342,4 +342,11 @@ def logits_in_batches(model: nn.Module, inputs: Cases, batch_size: int) -> Tenso
     Returns:
         (N, K) logits.
     """
-    return torch.cat([model(part) for part in parts(inputs, batch_size)])
+    found, done = torch.empty(0), 0
+    for part in parts(inputs, batch_size):
+        logits = model(part)
+        if not done:  # in one piece: many small ones that stay keep the heap from reusing what lies between them
+            found = logits.new_empty((len(inputs), *logits.shape[1:]))
+        found[done : done + len(logits)] = logits
+        done += len(logits)
+    return found

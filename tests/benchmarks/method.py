@@ -18,8 +18,8 @@ SETTING is one of
 
 A RUN is METHOD:FUSION:SEED, such as `carried:mixed:0`, with :FORM behind it for another branch form. The original is
 trained once, on the split of the protocol's own seed, and kept; the seed of a run moves the branch's training and the
-attacks, never the split. DIR holds `kermany_cxr_224/`, `brain_mri_224/`, `medmnist28/` and `adrenalmnist3d_64/`. A finished run is not
-done again, and an interrupted one goes on. `--cases N` attacks a sample of the test split.
+attacks, never the split. DIR holds `kermany_cxr_224/`, `brain_mri_224/`, `medmnist28/` and `adrenalmnist3d_64/`. A
+finished run is not done again, and an interrupted one goes on. `--cases N` attacks a sample of the test split.
 """
 
 from __future__ import annotations

@@ -9,7 +9,8 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
-from collections.abc import Iterator
+import sys
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -53,12 +54,18 @@ def written(line: Line, seal: bytes, name: str) -> bytes:
     return said + b"\t" + _mac(seal, name, said) + b"\n"
 
 
-def lines_of(data: bytes, seal: bytes, name: str) -> Iterator[Line]:
-    """The lines that are whole and sealed; a torn last line, and any that is not, are left out."""
-    for row in data.split(b"\n"):
+def lines_of(rows: Iterable[bytes], seal: bytes, name: str) -> Iterator[Line]:
+    """The lines that are whole and sealed; a torn last line, and any that is not, are left out.
+
+    Args:
+        rows: of a journal, such as the file opened to be read.
+        seal: the key.
+        name: of the store and the segment.
+    """
+    for row in (line.removesuffix(b"\n") for line in rows):
         said, mac = row[: -_MAC - 1], row[-_MAC:]
         if len(row) > _MAC and hmac.compare_digest(_mac(seal, name, said), mac):
-            yield _line(json.loads(said))
+            yield _line(json.loads(said, object_pairs_hook=_shared))
 
 
 def case_from(said: dict[str, Any]) -> ReadCase:
@@ -70,6 +77,11 @@ def case_from(said: dict[str, Any]) -> ReadCase:
     fields = {field: tuple(said[field]) for field in ("shape", "native", "notes")}
     identifiers = tuple((str(kind), str(value)) for kind, value in said["identifiers"])
     return ReadCase(**said | fields | {"identifiers": identifiers})
+
+
+def _shared(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object whose short texts, which many cases have alike, are in memory once."""
+    return {key: sys.intern(value) if isinstance(value, str) and len(value) <= 16 else value for key, value in pairs}
 
 
 def _line(said: dict[str, Any]) -> Line:

@@ -19,31 +19,19 @@ from medharden.data.store.segment import Segment, not_kept
 from medharden.data.view.case import ReadCase
 from medharden.errors import DataError, OutputError
 
-__all__ = ["Kept", "Store"]
+__all__ = ["Kept", "Place", "Store"]
 
 Floats = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True, eq=False, slots=True)
-class Kept:
-    """A case in a store.
+class Place:
+    """Where the input of a case lies in a store."""
 
-    Attributes:
-        case: what is known of it beside its input.
-        packed: its perceptual hash in 32 bytes; empty for a picture of one value.
-    """
-
-    case: ReadCase
     segment: Segment = field(repr=False)
     offset: int
     shape: tuple[int, ...]
     digest: bytes
-    packed: bytes
-
-    @property
-    def hash(self) -> npt.NDArray[np.bool_] | None:
-        """(256,) bits of its perceptual hash, or null for a picture of one value."""
-        return np.unpackbits(np.frombuffer(self.packed, dtype=np.uint8)).astype(np.bool_) if self.packed else None
 
     def read(self, into: Floats | None = None) -> Floats:
         """(1 or C, *spatial) as it was made; one plane where all are equal.
@@ -55,6 +43,26 @@ class Kept:
             DataError: it is not as it was kept.
         """
         return self.segment.read(self.offset, self.shape, self.digest, into)
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Kept:
+    """A case in a store.
+
+    Attributes:
+        case: what is known of it beside its input.
+        place: where that lies.
+        packed: its perceptual hash in 32 bytes; empty for a picture of one value.
+    """
+
+    case: ReadCase
+    place: Place
+    packed: bytes
+
+    @property
+    def hash(self) -> npt.NDArray[np.bool_] | None:
+        """(256,) bits of its perceptual hash, or null for a picture of one value."""
+        return np.unpackbits(np.frombuffer(self.packed, dtype=np.uint8)).astype(np.bool_) if self.packed else None
 
 
 class Store:
@@ -138,15 +146,14 @@ class Store:
         name = path.name.removesuffix(".jsonl")
         try:
             with os.fdopen(opened(path), "rb") as stream:
-                data = stream.read()
-            handle = opened(path.with_suffix(".bin"))
+                handle = opened(path.with_suffix(".bin"))
+                segment = Segment(handle, os.fstat(handle).st_size)
+                for line in lines_of(stream, self._seal, f"{path.parent.name}/{name}"):
+                    self._known[line.file].append(_kept(line, segment))
         except FileNotFoundError:
             return
         except OSError as error:
             raise OutputError(f"the cache can't be read: {error.strerror}; expected a folder of yours") from None
-        segment = Segment(handle, os.fstat(handle).st_size)
-        for line in lines_of(data, self._seal, f"{path.parent.name}/{name}"):
-            self._known[line.file].append(_kept(line, segment))
 
     def __del__(self) -> None:
         if self._journal >= 0:
@@ -156,11 +163,12 @@ class Store:
 
 def _whole(kept: Kept) -> bool:
     try:
-        kept.read()
+        kept.place.read()
     except DataError:
         return False
     return True
 
 
 def _kept(line: Line, segment: Segment) -> Kept:
-    return Kept(line.case, segment, line.offset, line.shape, bytes.fromhex(line.digest), bytes.fromhex(line.hash))
+    place = Place(segment, line.offset, line.shape, bytes.fromhex(line.digest))
+    return Kept(line.case, place, bytes.fromhex(line.hash))
