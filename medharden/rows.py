@@ -20,7 +20,8 @@ from torch import Tensor
 from medharden.errors import OutputError
 from medharden.files import read_at, write_at
 
-__all__ = ["Cases", "Overlay", "RowFile", "Rows", "copy_of", "parts", "read_ahead", "select", "single_thread_pool"]
+__all__ = ["Cases", "Overlay", "RowFile", "Rows", "copy_of", "joined", "parts", "read_ahead", "select"]
+__all__ += ["single_thread_pool"]
 
 Key = TypeVar("Key")
 Read = TypeVar("Read")
@@ -68,6 +69,20 @@ class Rows(ABC):
 
 
 Cases = Tensor | Rows
+
+
+def joined(found: Iterable[Tensor], count: int) -> Tensor:
+    """(count, ...) as `torch.cat` makes it of the parts, each written where it belongs as it comes.
+
+    Many small tensors that stay would keep the heap from using again what lies between them.
+    """
+    whole, done = torch.empty(0), 0
+    for part in found:
+        if not done:
+            whole = part.new_empty((count, *part.shape[1:]))
+        whole[done : done + len(part)] = part
+        done += len(part)
+    return whole
 
 
 class RowFile(Rows):

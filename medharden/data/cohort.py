@@ -291,8 +291,8 @@ def _assembled(
     splits = division.splits
     members = one_patient_an_image(members)
     cases = tuple(
-        _case(listing.entries[n], kept[n], member, identity, split, key)
-        for n, member, identity, split in zip(numbers, members, patients.identities, splits, strict=True)
+        _case(case, listing.entries[n], kept[n], member, identity, split, key)
+        for case, n, member, identity, split in zip(names, numbers, members, patients.identities, splits, strict=True)
     )
     findings = (
         *listing.findings,
@@ -355,11 +355,11 @@ def _member(entry: Entry, case: ReadCase, label: Label, masked: tuple[int, ...],
     return Member(patient, label, case.pixels, entry.split, masked)
 
 
-def _case(entry: Entry, read: ReadCase, member: Member, identity: str, split: str, key: bytes) -> Case:
+def _case(name: str, entry: Entry, read: ReadCase, member: Member, identity: str, split: str, key: bytes) -> Case:
     own = {name.lower() for name in entry.attributes}
     header = {name: value for name, value in read.attributes.items() if name not in own}
     return Case(
-        case=pseudonym(key, "case", entry.text),
+        case=name,
         patient=pseudonym(key, "patient", identity or member.patient),
         split=split,
         label=member.label,

@@ -33,7 +33,7 @@ from medharden.heap import give_back_freed_memory
 from medharden.models import Classifier, logits_in_batches
 from medharden.protocol import Protocol
 from medharden.record import EpochRecord, Finding, Progress
-from medharden.rows import read_ahead
+from medharden.rows import joined, read_ahead
 from medharden.transfers import held, sent, settled
 
 __all__ = ["BranchTraining"]
@@ -124,11 +124,11 @@ class BranchTraining:
     def _teacher_logits(self, clean_path: Classifier) -> Tensor:
         own = ranks.own(len(self.rows))
         groups = np.array_split(self.rows[own.numpy()], max(1, self.batches // ranks.count()))
-        found = [
+        found = (
             logits_in_batches(clean_path, inputs.to(self.device), self.settings.batch_size).cpu()
             for inputs, _ in read_ahead(self.cohort.batch, groups)
-        ]
-        return ranks.in_order(torch.cat(found).to(torch.float32), own)
+        )
+        return ranks.in_order(joined(found, len(own)).to(torch.float32), own)
 
     def run_epoch(self, progress: Progress | None, after_step: Callable[[], None] | None = None) -> None:
         """One pass over the training split, then the probe; keeps, or rolls back and goes on differently.

@@ -19,7 +19,7 @@ from medharden.models.origins import require_order
 from medharden.models.outputs import named_output
 from medharden.models.source_view import SourceView
 from medharden.record import ModelRecord
-from medharden.rows import Cases, parts
+from medharden.rows import Cases, joined, parts
 from medharden.shortage import shortage
 from medharden.text import counted, neutral
 
@@ -342,11 +342,4 @@ def logits_in_batches(model: nn.Module, inputs: Cases, batch_size: int) -> Tenso
     Returns:
         (N, K) logits.
     """
-    found, done = torch.empty(0), 0
-    for part in parts(inputs, batch_size):
-        logits = model(part)
-        if not done:  # in one piece: many small ones that stay keep the heap from reusing what lies between them
-            found = logits.new_empty((len(inputs), *logits.shape[1:]))
-        found[done : done + len(logits)] = logits
-        done += len(logits)
-    return found
+    return joined((model(part) for part in parts(inputs, batch_size)), len(inputs))

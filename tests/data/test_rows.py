@@ -20,7 +20,7 @@ from medharden.evaluating import evaluate
 from medharden.hardening import fine_tune, harden
 from medharden.models import load_hardened
 from medharden.protocol import Hardening
-from medharden.rows import Overlay, RowFile, copy_of, parts, read_ahead, select
+from medharden.rows import Overlay, RowFile, copy_of, joined, parts, read_ahead, select
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.int8, torch.float64, torch.bfloat16])
@@ -145,3 +145,11 @@ def test_no_stage_reads_more_cases_at_once_than_a_batch(tmp_path: Path, monkeypa
     evaluate(load_hardened(tmp_path / "run", arch="python:foreign_networks:TinyNet"), cohort, protocol,
              tmp_path / "run", original=original, batch_size=20)  # fmt: skip
     assert most[0] == max(20, 64), "the cases whose range is checked at once"
+
+
+@pytest.mark.parametrize("shape", [(), (3,), (2, 4)])
+def test_parts_are_joined_as_one(shape: tuple[int, ...]) -> None:
+    parts_of = [torch.randn(n, *shape, dtype=torch.float64) for n in (4, 4, 1)]
+    whole = joined(iter(parts_of), 9)
+    assert torch.equal(whole, torch.cat(parts_of))
+    assert whole.dtype == torch.float64

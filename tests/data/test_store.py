@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import gc
 import json
 import os
 import signal
@@ -10,6 +11,7 @@ import stat
 import subprocess
 import sys
 import time
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -61,6 +63,20 @@ def test_a_second_command_decodes_nothing_and_gets_the_same_cohort(tmp_path, mon
     assert len(decoded) == 20
     assert seen == [("read", n, 20) for n in range(1, 21)]
     assert len(segments(kept)) == 1
+
+
+def test_a_case_takes_some_kilobyte_beside_its_pixels(tmp_path):
+    taken = {}
+    for count in (50, 250):
+        root, kept = class_folders(tmp_path / str(count), count // 2), tmp_path / f"cache-{count}"
+        load_cohort(root, protocol(), key=KEY, cache=kept)
+        tracemalloc.start()
+        cohort = load_cohort(root, protocol(), key=KEY, cache=kept)
+        gc.collect()
+        taken[count] = tracemalloc.get_traced_memory()[0]
+        tracemalloc.stop()
+        assert len(cohort.inputs) == count
+    assert (taken[250] - taken[50]) / 200 < 1500  # objects for what reading knew of each would be as much again
 
 
 def test_changed_added_and_missing_files_are_noticed_by_what_they_hold(tmp_path, monkeypatch):
