@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -97,14 +98,24 @@ def test_where_one_case_does_not_fit_the_numbers_are_said(
     assert tried == [25, 12, 6, 3, 1, 1]
 
 
+RESNET: dict[str, Any] = {
+    "block": "basic",
+    "layers": [2, 2, 2, 2],
+    "block_inplanes": [8, 8, 16, 16],
+    "spatial_dims": 2,
+    "n_input_channels": 1,
+    "num_classes": 2,
+}
+
+
 def blocks_of(dims: int) -> tuple[nn.Module, int]:
-    """A network that teams use, and how many blocks it has."""
-    from monai.networks.nets import DenseNet, resnet18
+    """A network of a kind that teams use, and how many blocks it has."""
+    from monai.networks.nets import DenseNet, ResNet
 
     torch.manual_seed(0)
     if dims == 3:
         return DenseNet(3, 1, 2, init_features=8, growth_rate=4, block_config=(6, 6), bn_size=2).eval(), 3
-    return resnet18(spatial_dims=2, n_input_channels=1, num_classes=2).eval(), 8
+    return ResNet(**RESNET).eval(), 8
 
 
 @pytest.mark.parametrize("dims", [2, 3])
@@ -143,7 +154,7 @@ def test_where_one_case_does_not_fit_blocks_compute_twice_also_after_an_interrup
     protocol = settings(epochs=2)
     cohort, network = tiny_cohort(tmp_path, protocol), blocks_of(2)[0]
     torch.save(network.state_dict(), tmp_path / "model.pt")
-    arch = ModelSpec(arch="monai:resnet18", arguments={"spatial_dims": 2, "n_input_channels": 1, "num_classes": 2})
+    arch = ModelSpec(arch="monai:ResNet", arguments=RESNET)
     original = load_classifier(tmp_path / "model.pt", spec=arch)
     whole = stepping.augment
 

@@ -238,8 +238,7 @@ def _protocol(extra: str, branch: str, curves: bool) -> Any:
     from medharden.protocol import parse_protocol
 
     text = PROTOCOL.replace("branch: full", f"branch: {branch}").replace("epochs: 20", "epochs: 3")
-    if not curves:
-        text = text.replace("reason: Tests are quick.}", "reason: Tests are quick., sanity_cases: 0}")
+    text = text.replace("reason: Tests are quick.}", f"reason: Tests are quick., sanity_cases: {12 * curves}}}")
     if extra.startswith("several"):
         extra = extra.removeprefix("several").removeprefix(", ") + (
             "task: {kind: multilabel, classes: [a, b]}\n"
