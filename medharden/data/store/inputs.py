@@ -20,7 +20,7 @@ __all__ = ["InputRows", "Inputs", "input_hashes"]
 Floats = npt.NDArray[np.float32]
 
 _PLACE = np.dtype([("segment", "i4"), ("offset", "i8"), ("planes", "i4"), ("digest", "V32")])
-"""Where a case lies, in 48 bytes: objects would be ten times that."""
+"""Where a case lies, packed: an object a case would stay for as long as the cohort does."""
 
 
 class Inputs:

@@ -80,8 +80,11 @@ def case_from(said: dict[str, Any]) -> ReadCase:
 
 
 def _shared(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """An object whose short texts, which many cases have alike, are in memory once."""
-    return {key: sys.intern(value) if isinstance(value, str) and len(value) <= 16 else value for key, value in pairs}
+    """An object whose keys and short texts, which many cases have alike, are in memory once."""
+    return {
+        sys.intern(key): sys.intern(value) if isinstance(value, str) and len(value) <= 16 else value
+        for key, value in pairs
+    }
 
 
 def _line(said: dict[str, Any]) -> Line:
