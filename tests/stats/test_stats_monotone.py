@@ -22,7 +22,7 @@ from medharden.stats import (
 from medharden.stats.clusters import patient_weight
 
 ROUNDING = 1e-9
-NEAR = 0.1  # of no difference: limits of Brier beyond it meet no margin
+NEAR = 0.1  # of no difference; the default margin of Brier's score is .02
 Paired = Callable[[np.ndarray, np.ndarray, list[str], float], tuple[float, float]]
 
 PAIRED: dict[str, Paired] = {
@@ -127,7 +127,7 @@ def test_a_probability_that_gets_worse_never_lowers_the_limits_of_brier_where_a_
         ).interval
         for p in (new, worse)
     )
-    # few patients with a large one among them: some sets' limits fall, where nothing passes and nothing fails
+    # worth fewer patients some sets' limits fall, further from no difference than a margin is
     nothing_decides = 0.0 if who.size / patient_weight(np.bincount(who), level=level) >= 40 else NEAR
     for was, now in zip(before, after, strict=True):
         assert now >= was - ROUNDING or min(abs(was), abs(now)) > nothing_decides > 0.0
