@@ -37,7 +37,6 @@ from medharden.evaluating.resuming import clear
 from medharden.evaluating.sanity import few_cases, sanity_curves, sanity_findings
 from medharden.evaluating.shifted import answers_under_shift
 from medharden.evaluating.subjects import identity_of, subjects_of
-from medharden.heap import give_back_freed_memory
 from medharden.models import Classifier, HardenedClassifier
 from medharden.protocol import Protocol
 from medharden.record import Evaluation, HardenRecord, Progress, point_of
@@ -115,7 +114,6 @@ def evaluate(
         answered = select(inputs, asked)
         identity = merged_identity(identity_of(reference, model, answered, batch_size, _compared_with(original)))
         subjects = merged_subjects(subjects_of(reference, model, answered, batch_size), asked)
-        give_back_freed_memory()
         attacked, truth = select(inputs, sample[mine.to(device)]), labels[sample[mine.to(device)]]
         own = attack_all(subjects, attacked, truth, protocol, batch_size, device, progress, run, cohort.seal, mine)
         own["composite"] = with_transfer(subjects[-1], own, attacked, truth, batch_size, protocol.suite.moved_grades)
