@@ -25,6 +25,7 @@ __all__ = [
     "OPSET",
     "PAIRED",
     "Runner",
+    "leave_shapes_open",
     "onnx_bytes",
     "opened_program",
     "opened_script",
@@ -60,7 +61,7 @@ def onnx_bytes(graph: Deployed, shape: tuple[int, ...], metadata: Mapping[str, s
     """ONNX at opset 18; weights and steps that the two paths share are there once.
 
     Batch normalisation stays a step of its own, which runtimes fold when they load: folded here, no weight of the two
-    paths would be the same any more.
+    paths would be the same any more. The batch axis has a denotation and no name, see `leave_shapes_open`.
 
     Args:
         graph: the composite.
@@ -104,6 +105,7 @@ def onnx_bytes(graph: Deployed, shape: tuple[int, ...], metadata: Mapping[str, s
             common.ClearMetadataAndDocStringPass(),  # paths of this machine's sources among them
         ):
             step(model)
+        _pad_apart(model)
     model.producer_name = "medharden"
     model.metadata_props.clear()
     model.metadata_props.update(dict(sorted(metadata.items())))
@@ -113,9 +115,41 @@ def onnx_bytes(graph: Deployed, shape: tuple[int, ...], metadata: Mapping[str, s
     ):
         raise ModelError("the weights are more than one ONNX file can hold (2 GiB); export to pt2")
     proto = ir.to_proto(model)
+    leave_shapes_open(proto)
     onnx.checker.check_model(proto)
     data: bytes = proto.SerializeToString(deterministic=True)
     return data
+
+
+def leave_shapes_open(proto: Any) -> None:
+    """Names the batch axis of the input by denotation alone, and takes away the shapes of what lies between.
+
+    Where ONNX Runtime knows two tensors to have one shape, the later takes the earlier one's place, whose memory is
+    held until then: over two paths of one shape all of the first path's (104 MiB in place of 38, EfficientNet-Lite0 at
+    128 pixels, 16 cases), which is slower. An axis without a name equals none, and memory is given back at once.
+
+    Args:
+        proto: an ONNX model; changed in place.
+    """
+    del proto.graph.value_info[:]
+    for value in proto.graph.input:
+        axis = value.type.tensor_type.shape.dim[0]
+        axis.ClearField("dim_param")
+        axis.denotation = "DATA_BATCH"
+
+
+def _pad_apart(model: Any) -> None:
+    """Gives each convolution a padding of its own: a runtime takes one in that no other step reads."""
+    import onnx_ir as ir
+
+    for node in list(model.graph):
+        uses = list(node.outputs[0].uses()) if node.op_type == "Pad" else []
+        if any(use.node.op_type != "Conv" for use in uses):
+            continue
+        for use in uses[1:]:
+            own = ir.Node("", "Pad", node.inputs, node.attributes.values())
+            model.graph.insert_after(node, own)
+            use.node.replace_input_with(use.idx, own.outputs[0])
 
 
 def _foldable(node: Any) -> bool | None:

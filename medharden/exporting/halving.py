@@ -60,9 +60,7 @@ def halve(graph: nn.Module, apart: Callable[[], float], limit: float) -> tuple[i
 
 
 def _layers(graph: nn.Module) -> Iterator[nn.Module]:
-    for name, layer in graph.named_modules():
-        if isinstance(layer, _LAYERS) and not name.endswith(".narrow"):  # of an update of low rank
-            yield layer
+    return (layer for layer in graph.modules() if isinstance(layer, _LAYERS))
 
 
 def _stored(layer: nn.Module) -> Tensor:

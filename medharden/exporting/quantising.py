@@ -7,6 +7,7 @@ import tempfile
 from pathlib import Path
 
 from medharden.errors import ModelError
+from medharden.exporting.forms import leave_shapes_open
 
 __all__ = ["to_int8"]
 
@@ -45,6 +46,7 @@ def to_int8(data: bytes) -> bytes:
             said = (str(error).splitlines() or [type(error).__name__])[0]
             raise ModelError(f"ONNX Runtime can't quantise this model to int8: {said[:200]}") from error
         model = onnx.load(small)
+    leave_shapes_open(model)
     del model.metadata_props[:]
     onnx.helper.set_model_props(model, metadata)
     model.producer_name = "medharden"

@@ -7,7 +7,6 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 from torch.nn.utils import parametrize
 
 from medharden.models import Classifier, LowRank
@@ -18,7 +17,6 @@ UPDATE = ".parametrizations."
 """What names of a graph's tensors hold that belong to an update."""
 
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
-_NARROW = (functional.conv1d, functional.conv2d, functional.conv3d)
 
 
 def tie(clean: nn.Module, robust: nn.Module) -> None:
@@ -76,33 +74,15 @@ class _Keeping(nn.Module):
 
 
 class _Taking(nn.Module):
-    """The branch's first layer: what the clean path's gave for the same input, and its update's share if it has one."""
+    """The branch's first layer: what the clean path's gave for the same input."""
 
-    def __init__(self, layer: nn.Module, kept: list[Tensor]) -> None:
-        """Takes the layer apart that it stands in for."""
+    def __init__(self, kept: list[Tensor]) -> None:
         super().__init__()
         self.__dict__["kept"] = kept
-        self.narrow: nn.Module | None = None
-        if parametrize.is_parametrized(layer, "weight"):
-            update = cast("Added", cast("nn.ModuleList", layer.parametrizations["weight"])[0])  # type: ignore[index]
-            parametrize.remove_parametrizations(layer, "weight", leave_parametrized=False)
-            down = update.down.view(-1, *cast("Tensor", layer.weight).shape[1:])
-            layer.register_parameter("weight", nn.Parameter(down, requires_grad=False))
-            layer.register_parameter("bias", None)
-            self.narrow = layer  # with as many outputs as the update has ranks
-            self.register_buffer("up", update.up)
 
     def forward(self, inputs: Tensor) -> Tensor:
         (found,) = self.__dict__["kept"]
-        if self.narrow is None:
-            return cast("Tensor", found)
-        parts: Tensor = self.narrow(inputs)
-        up = cast("Tensor", self.up)
-        if isinstance(self.narrow, nn.Linear):
-            return cast("Tensor", found + functional.linear(parts, up))
-        axes = parts.ndim - 2
-        weight = up.view(*up.shape, *(1,) * axes)
-        return cast("Tensor", found + _NARROW[axes - 1](parts, weight))
+        return cast("Tensor", found)
 
 
 @torch.no_grad()
@@ -110,7 +90,8 @@ def first_shared(clean: Classifier, robust: Classifier, inputs: Tensor) -> str |
     """The name of the layer that both paths go through first, where that is the same layer on the same input.
 
     That layer, a convolution or a linear layer, must take the network's input itself, be called once a pass, and have
-    the same weights in both, but for an update of low rank; nothing may write to its output.
+    the same weights in both; nothing may write to its output. Under an update of low rank each path has its own: two
+    narrow convolutions and a sum took longer than one that is folded (docs/production.md).
 
     Args:
         clean: path whose tensors the branch holds where they are equal.
@@ -121,10 +102,8 @@ def first_shared(clean: Classifier, robust: Classifier, inputs: Tensor) -> str |
     if name is None or name != _first(robust, inputs) or clean.record != robust.record:
         return None
     one, other = clean.get_submodule(name), robust.get_submodule(name)
-    low_rank = parametrize.is_parametrized(other, "weight")
-    held = cast("Any", other).parametrizations["weight"].original if low_rank else other.weight
-    same = held is one.weight and other.bias is one.bias and clean.mean is robust.mean and clean.std is robust.std
-    return name if same and not (low_rank and getattr(other, "groups", 1) != 1) else None
+    same = not parametrize.is_parametrized(other, "weight") and other.weight is one.weight and other.bias is one.bias
+    return name if same and clean.mean is robust.mean and clean.std is robust.std else None
 
 
 @torch.no_grad()
@@ -138,8 +117,7 @@ def share_first(clean: Classifier, robust: Classifier, inputs: Tensor) -> None:
     """
     name, kept = first_shared(clean, robust, inputs), list[Tensor]()
     if name is not None:
-        one, other = clean.get_submodule(name), robust.get_submodule(name)
-        for path, layer in ((clean, _Keeping(one, kept)), (robust, _Taking(other, kept))):
+        for path, layer in ((clean, _Keeping(clean.get_submodule(name), kept)), (robust, _Taking(kept))):
             place, _, key = name.rpartition(".")
             setattr(path.get_submodule(place), key, layer)
 
