@@ -222,13 +222,13 @@ def files(clean: Classifier, shape: tuple[int, ...], form: str, *branches: str) 
 
 
 def test_a_script_chooses_by_the_number_of_cases(tmp_path: Path) -> None:
-    """Of three convolutions behind the choice each way has its own; the second way shares the first layer's."""
+    """Behind the choice each way has its own convolutions: two for both paths, and two for each path."""
     model = composite(tiny_classifier(tmp_path), GREY, "mixed", "norm")
     data = made(model, "torchscript", "", {})[0][""]
     graph = torch.jit.load(io.BytesIO(data)).inlined_graph
     (choice,) = graph.findAllNodes("prim::If", recurse=True)
     ways = [[node.kind() for node in block.nodes()].count("aten::_convolution") for block in choice.blocks()]
-    assert ways == [2, 3]
+    assert ways == [2, 4]
     for count in (1, BySize.most, BySize.most + 1):
         with torch.no_grad():
             expected = model.assess(cases(GREY, count)).logits
