@@ -73,7 +73,6 @@ def withstood(
                 if len(part):
                     points = results[subject.name].adversarial[part]
                     values[part] = _stands_to(subject, inputs[part], points, labels[part], protocol, device, fell=fell)
-                give_back_freed_memory()  # the batches are of ever other sizes
         found[subject.name], done = values, done + len(won)
         if progress:
             progress(_STAGE, done, len(chosen) * len(won))
@@ -124,6 +123,7 @@ def _stands_to(
         reached[open_ones[~won].cpu()] = ratio
         going_on = won if fell else ~won
         open_ones, points = open_ones[going_on], points[going_on]
+        give_back_freed_memory()  # the next search is of fewer cases
     return reached
 
 

@@ -63,7 +63,7 @@ class Deployed(nn.Module):
         return dict(zip(OUTPUTS, values, strict=True))
 
 
-def deployed(model: HardenedClassifier, *, mode: str = "", paired: bool = False) -> Deployed:
+def deployed(model: HardenedClassifier, *, mode: str = "", paired: bool = False, shared: bool = True) -> Deployed:
     """A copy of the composite as a graph; what the two paths share is there once in it.
 
     A path that the fusion mode never asks is left out. Frozen weights under updates of low rank stay apart from them.
@@ -72,12 +72,13 @@ def deployed(model: HardenedClassifier, *, mode: str = "", paired: bool = False)
         model: on any device; left as it was.
         mode: of fusion, in the place of the model's own: `clean` is the original alone.
         paired: answer a few cases by both paths in one pass, where the network bears it (`BySize`).
+        shared: whether the paths share anything; false leaves each as it is in PyTorch, updates in its weights.
     """
     clean, robust = copy.deepcopy(model.clean_path).cpu(), copy.deepcopy(model.robust_branch).cpu()
     bias, several = model.decision_bias.detach().cpu().clone(), model.multilabel
     fusion = replace(model.fusion, mode=mode or model.fusion.mode)
     one: Paired | None = None
-    if fusion.mode in ("mixed", "guarded"):
+    if shared and fusion.mode in ("mixed", "guarded"):
         keep_low_rank(clean, robust)
         tie(clean, robust)
         if model.contract is not None:

@@ -107,7 +107,8 @@ def timed_form(model: HardenedClassifier, form: str, *, mode: str = "") -> tuple
     """
     if model.contract is None:
         raise RunError("hardened.json doesn't say what the model takes: harden again with this version")
-    graph, shape = deployed(model, mode=mode, paired=form in PAIRED), model.contract.shape
+    graph = deployed(model, mode=mode, paired=form in PAIRED, shared=form != "pytorch")
+    shape = model.contract.shape
     if form == "pytorch":
         held = {id(t): t.numel() * t.element_size() for t in [*graph.parameters(), *graph.buffers()]}
         return graph, sum(held.values())
