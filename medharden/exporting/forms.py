@@ -129,13 +129,12 @@ def leave_shapes_open(proto: Any) -> None:
     128 pixels, 16 cases), which is slower. An axis without a name equals none, and memory is given back at once.
 
     Args:
-        proto: an ONNX model; changed in place.
+        proto: an ONNX model that takes `inputs`; changed in place.
     """
     del proto.graph.value_info[:]
-    for value in proto.graph.input:
-        axis = value.type.tensor_type.shape.dim[0]
-        axis.ClearField("dim_param")
-        axis.denotation = "DATA_BATCH"
+    axis = next(value for value in proto.graph.input if value.name == INPUT).type.tensor_type.shape.dim[0]
+    axis.ClearField("dim_param")
+    axis.denotation = "DATA_BATCH"
 
 
 def _pad_apart(model: Any) -> None:
