@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -13,6 +14,8 @@ from medharden.transfers import sent
 
 __all__ = ["Changes", "augment"]
 
+
+_HELD = 4  # epochs for which a case keeps its place under the carried adversary
 _OFFSET = 1e-2  # of a root: its slope at 0 would be infinite, and without one black pixels would not be attacked
 
 
@@ -22,13 +25,13 @@ class Changes:
 
     Attributes:
         mirrored: (N,) bool.
-        shifts: where each axis starts after padding by `padding`.
+        shifts: (N, axes) int64, where each axis of a case starts after padding by `padding`.
         padding: largest shift, in pixels.
         tones: (3, N) gamma, contrast and brightness.
     """
 
     mirrored: Tensor | None = None
-    shifts: tuple[int, ...] = ()
+    shifts: Tensor | None = None
     padding: int = 0
     tones: Tensor | None = None
 
@@ -44,23 +47,47 @@ class Changes:
             generator: on the CPU.
         """
         mirrored = torch.rand(cases, generator=generator) < 0.5 if settings.flip else None
-        shifts: tuple[int, ...] = ()
+        shifts = None
         if settings.shift:
-            shifts = tuple(torch.randint(0, 2 * settings.shift + 1, (dims,), generator=generator).tolist())
+            shifts = torch.randint(0, 2 * settings.shift + 1, (dims,), generator=generator).expand(cases, -1)
         tones = None
         if settings.photometric:
             tones = ((torch.rand((3, cases), generator=generator) * 2 - 1) * settings.photometric).exp()
         return cls(mirrored, shifts, settings.shift, tones)
 
+    def held(self, rows: Tensor, seed: int, epoch: int) -> Changes:
+        """The same with each case mirrored and shifted as its row says, four epochs alike.
+
+        A perturbation that is carried was made for the image as it lay then: where the image is laid anew at each
+        visit, it has never met the one that it is added to, and the branch learns to withstand what is no attack.
+
+        Args:
+            rows: (N,) training rows.
+            seed: of the draws.
+            epoch: from 0.
+        """
+        if self.mirrored is None and self.shifts is None:
+            return self
+        highs = [2] + [2 * self.padding + 1] * (0 if self.shifts is None else self.shifts.shape[1])
+        drawn = np.stack(
+            [np.random.default_rng((seed, epoch // _HELD, row)).integers(0, highs) for row in rows.tolist()]
+        )
+        table = torch.from_numpy(drawn)
+        return replace(
+            self,
+            mirrored=None if self.mirrored is None else table[:, 0].bool(),
+            shifts=None if self.shifts is None else table[:, 1:],
+        )
+
     def of(self, start: int, stop: int) -> Changes:
         """Those of cases [start, stop)."""
-        mirrored = None if self.mirrored is None else self.mirrored[start:stop]
+        mirrored, shifts = (None if one is None else one[start:stop] for one in (self.mirrored, self.shifts))
         tones = None if self.tones is None else self.tones[:, start:stop]
-        return replace(self, mirrored=mirrored, tones=tones)
+        return replace(self, mirrored=mirrored, shifts=shifts, tones=tones)
 
 
 def augment(inputs: Tensor, changes: Changes) -> Tensor:
-    """Mirrors cases left to right, shifts the batch and varies each case's tones, as was drawn.
+    """Mirrors and shifts cases and varies their tones, as was drawn.
 
     Args:
         inputs: (N, C, *spatial) in [0, 1].
@@ -72,12 +99,21 @@ def augment(inputs: Tensor, changes: Changes) -> Tensor:
     if changes.mirrored is not None:
         shape = (-1,) + (1,) * (inputs.ndim - 1)
         inputs = torch.where(sent(changes.mirrored, inputs.device).view(shape), inputs.flip(-1), inputs)
-    if changes.shifts:
-        lengths = inputs.shape[2:]
-        inputs = functional.pad(inputs, [changes.padding] * (2 * len(lengths)), mode="replicate")
-        for axis, (start, length) in enumerate(zip(changes.shifts, lengths, strict=True)):
-            inputs = inputs.narrow(axis + 2, start, length)
+    if changes.shifts is not None:
+        inputs = _shifted(inputs, changes.shifts, changes.padding)
     return inputs if changes.tones is None else _vary_tones(inputs, changes.tones)
+
+
+def _shifted(inputs: Tensor, shifts: Tensor, padding: int) -> Tensor:
+    """Each case from its own start after padding; all at once where all start alike."""
+    lengths = inputs.shape[2:]
+    padded = functional.pad(inputs, [padding] * (2 * len(lengths)), mode="replicate")
+    alike = bool((shifts == shifts[0]).all())
+    parts = [padded] if alike else [padded[n : n + 1] for n in range(len(padded))]
+    for n, starts in enumerate(shifts[: len(parts)].tolist()):
+        for axis, (start, length) in enumerate(zip(starts, lengths, strict=True)):
+            parts[n] = parts[n].narrow(axis + 2, start, length)
+    return parts[0] if alike else torch.cat(parts)
 
 
 def _vary_tones(inputs: Tensor, tones: Tensor) -> Tensor:

@@ -80,6 +80,8 @@ class Steps:
         """
         self.branch, self.adversary, self.settings, self.teacher = branch, adversary, settings, teacher
         self.passes, self.recomputed = 1, 0
+        self.seed_and_epoch = (0, 0)
+        """Of the protocol, and the one that is under way."""
         self._type, self._kind = _TYPES.get(precision), torch.device(device).type
         self._scaler = torch.amp.GradScaler(self._kind, init_scale=_FIRST_SCALE) if precision == "fp16" else None
 
@@ -133,6 +135,8 @@ class Steps:
         """
         noise = self.adversary.noise(rows, inputs, generator)
         changes = Changes.drawn(len(rows), inputs.ndim - 2, self.settings, generator)
+        if self.settings.method == "carried":
+            changes = changes.held(rows, *self.seed_and_epoch)
         left_clean, mine = int(self.settings.clean_share * len(rows)), ranks.share(len(rows))
         while True:
             optimiser.zero_grad()

@@ -257,6 +257,7 @@ class BranchTraining:
     def _order(self) -> tuple[torch.Generator, Tensor]:
         """The generator of an epoch, and the order that it drew first."""
         generator = torch.Generator().manual_seed(self.protocol.seed + 1000 * self.state.epoch + self.state.recoveries)
+        self.steps.seed_and_epoch = (self.protocol.seed, self.state.epoch)
         return generator, torch.randperm(len(self.rows), generator=generator)
 
     def _read(self, part: Tensor) -> tuple[Tensor, Tensor]:

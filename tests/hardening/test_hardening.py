@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import io
+import itertools
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -139,6 +140,54 @@ def test_augmentation_lets_the_gradient_reach_the_unaugmented_frame() -> None:
     augmented.sum().backward()
     # each output value is a copy of one input value, so the gradient counts copies
     assert float(inputs.grad.sum()) == pytest.approx(augmented.numel())
+
+
+@pytest.mark.parametrize("sides", [(7, 5), (4, 5, 6)])
+def test_each_case_is_shifted_by_its_own_way(sides: tuple[int, ...]) -> None:
+    settings, inputs = Hardening(shift=2, photometric=0), torch.rand(5, 2, *sides)
+    changes = Changes.drawn(5, len(sides), settings, torch.Generator().manual_seed(3)).held(torch.arange(5), 1, 0)
+    assert len({tuple(one) for one in changes.shifts.tolist()}) > 1
+    found = augment(inputs, changes)
+    for case, starts, moved in zip(inputs, changes.shifts.tolist(), found, strict=True):
+        for place in itertools.product(*map(range, sides)):
+            source = [min(max(at + s - 2, 0), side - 1) for at, s, side in zip(place, starts, sides, strict=True)]
+            assert torch.equal(moved[(slice(None), *place)], case[(slice(None), *source)])
+    assert torch.equal(augment(inputs[2:4], changes.of(2, 4)), found[2:4])
+
+
+def test_a_case_lies_alike_for_four_epochs_whatever_batch_it_is_in() -> None:
+    settings, rows = Hardening(flip=True, shift=3), torch.arange(40)
+    lies = [drawn(40, settings).held(rows, 5, epoch) for epoch in range(8)]
+    for one, other in [(0, 3), (4, 7)]:
+        assert torch.equal(lies[one].shifts, lies[other].shifts)
+        assert torch.equal(lies[one].mirrored, lies[other].mirrored)
+    assert int((lies[3].shifts != lies[4].shifts).any(1).sum()) > 20
+    assert 8 < int((lies[3].mirrored != lies[4].mirrored).sum()) < 32
+    assert 8 < int(lies[0].mirrored.sum()) < 32
+    assert sorted(set(lies[0].shifts.flatten().tolist())) == list(range(7))
+    few = drawn(3, settings).held(rows[[30, 2, 17]], 5, 1)
+    assert torch.equal(few.shifts, lies[0].shifts[[30, 2, 17]])
+    assert not torch.equal(drawn(40, settings).held(rows, 6, 0).shifts, lies[0].shifts)
+
+
+@pytest.mark.parametrize(("method", "alike"), [("carried", 4), ("n-fgsm", 1)])
+def test_under_the_carried_adversary_images_lie_still_long_enough_to_be_attacked(
+    tmp_path: Path, cohort: Cohort, original: Classifier, method: str, alike: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Laid anew at each visit, a case would never meet the perturbation that was made for it as it lies."""
+    seen: list[list[int]] = []
+
+    def watched(inputs: torch.Tensor, changes: Changes) -> torch.Tensor:
+        seen.append(changes.shifts.tolist())
+        return augment(inputs, changes)
+
+    monkeypatch.setattr("medharden.hardening.stepping.augment", watched)
+    fields = tiny_protocol().model_dump()
+    fields["hardening"] |= {"method": method, "shift": 3, "epochs": 6, "learning_rate": 1e-3}
+    harden(original, cohort, type(tiny_protocol()).model_validate(fields), tmp_path / "run")
+    batches = len(seen) // 6
+    epochs = [sorted(start for batch in seen[n * batches :][:batches] for start in batch) for n in range(6)]
+    assert [epoch == epochs[0] for epoch in epochs] == [n < alike for n in range(6)]
 
 
 def test_tones_vary_from_case_to_case_within_the_range_and_let_the_gradient_through_even_where_it_is_black() -> None:
