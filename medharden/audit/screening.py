@@ -24,6 +24,7 @@ from medharden.errors import PrivacyError
 __all__ = ["Screen", "guarded", "screen_output", "screen_words"]
 
 _SHORTEST, _SHORTEST_NUMBER = 4, 6
+_BEGINNING = 3  # characters of a value by which it is looked for
 _TEXT = (".csv", ".html", ".json", ".jsonl", ".md", ".svg", ".txt", ".xml", ".yaml", ".yml")
 _WORD = re.compile(r"[^\W_]+")
 _NUMBER = re.compile(r"[\d\s.,:+-]*")
@@ -53,12 +54,18 @@ class Screen:
 
     def __init__(self, identifiers: Mapping[str, Iterable[str]], allowed: Iterable[str] = ()) -> None:
         said = "\n".join(allowed).casefold()
-        self._wanted: dict[str, list[tuple[str, str]]] = defaultdict(list)
+        self._kinds: dict[str, tuple[str, ...]] = {}
+        lengths: dict[str, set[int]] = defaultdict(set)
         for kind, values in identifiers.items():
-            for value in {_trimmed(v) for text in values for v in _variants(kind, text)}:
-                if _telling(kind, value) and not _occurs(value.casefold(), said):
+            alone = (kind,)
+            for text in values:
+                for value in map(_trimmed, _variants(kind, text)):
                     lower = value.casefold()
-                    self._wanted[_WORD.findall(lower)[0]].append((lower, kind))
+                    known = self._kinds.get(lower, ())
+                    if kind not in known and _telling(kind, value) and not _occurs(lower, said):
+                        self._kinds[text if lower == text else lower] = (*known, kind) if known else alone
+                        lengths[lower[:_BEGINNING]].add(len(lower))
+        self._lengths = {beginning: tuple(sorted(found)) for beginning, found in lengths.items()}
 
     def kinds(self, name: str, data: bytes) -> tuple[str, ...]:
         """What kinds of patient data an output holds; empty for a clean one.
@@ -75,13 +82,11 @@ class Screen:
 
     def _values_in(self, text: str) -> Iterator[str]:
         lower = text.casefold()
-        if not self._wanted:
-            return
-        for word in _WORD.finditer(lower):
-            for value, kind in self._wanted.get(word[0], ()):
-                end = word.start() + len(value)
-                if lower.startswith(value, word.start()) and _bounded(lower, word.start(), end, kind):
-                    yield kind
+        for start in (word.start() for word in _WORD.finditer(lower)) if self._kinds else ():
+            for length in self._lengths.get(lower[start : start + _BEGINNING], ()):
+                end = start + length
+                kinds = self._kinds.get(lower[start:end], ()) if end <= len(lower) else ()
+                yield from (kind for kind in kinds if _bounded(lower, start, end, kind))
 
 
 _PLAIN = Screen({})

@@ -11,6 +11,7 @@ from rich.table import Table
 
 from medharden.cli.console import out, stage_progress
 from medharden.exporting.timing import time_forms
+from medharden.heap import keep_freed_memory
 from medharden.models import load_hardened
 
 __all__ = ["run_latency"]
@@ -21,6 +22,7 @@ _NAMES = {"original": "original", "robust_branch": "robust branch", "composite":
 def run_latency(run: Path, arch: str | None) -> None:
     """Times a run's models and prints; writes nothing."""
     model = load_hardened(run, arch=arch)
+    keep_freed_memory()  # as docs/production.md has whoever deploys PyTorch on a CPU do
     with stage_progress() as progress:
         found = time_forms(model, progress=progress)
     table = Table("form", "model", "batch", "a pass", "cases a second", "times the original", "size")

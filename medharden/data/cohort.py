@@ -59,7 +59,7 @@ from medharden.sizes import MAX_DECODED
 __all__ = ["Case", "Cohort", "SourceSummary", "load_cohort"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Case:
     """One case; `case` and `patient` are pseudonyms, `pixels` is a keyed digest of the stored pixels.
 
@@ -224,19 +224,19 @@ def load_cohort(
     folder = None if cache is None else view_folder(cache, protocol.input, key)
     with Store(folder, seal_key(key), scratch) as store:
         found = read_cases(listing, protocol.input, store, room=room, workers=workers, progress=progress)
-        return _assembled(source, listing, found, classes, protocol, key)
+    return _assembled(source, listing, found, classes, protocol, key)
 
 
 def _of_items(items: Items, protocol: Protocol, key: bytes, scratch: Path | None, progress: Progress | None) -> Cohort:
     name = partial(pseudonym, key, "case")
     with Store(None, b"", scratch) as store:
         listing, found = take_items(items, protocol.input, store, name, progress)
-        classes = check_classes(listing, protocol)
-        require_kind(listing, protocol)
-        try:
-            return _assembled(None, listing, found, classes, protocol, key)
-        except DataError as error:
-            raise items.with_numbers(error, name) from None
+    classes = check_classes(listing, protocol)
+    require_kind(listing, protocol)
+    try:
+        return _assembled(None, listing, found, classes, protocol, key)
+    except DataError as error:
+        raise items.with_numbers(error, name) from None
 
 
 def _assembled(

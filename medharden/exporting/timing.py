@@ -128,6 +128,7 @@ def rounds(
     runs: dict[str, Callable[[torch.Tensor], object]],
     inputs: torch.Tensor,
     clock: Callable[[], float] = time.perf_counter,
+    least: float = _LEAST_SECONDS,
 ) -> dict[str, list[float]]:
     """Seconds of each in turn; the first passes, in which runtimes prepare, count not.
 
@@ -135,6 +136,7 @@ def rounds(
         runs: models by name.
         inputs: (N, C, *spatial) that all answer.
         clock: gives seconds.
+        least: seconds of each model, in five rounds or more and 60 at most.
     """
     taken: dict[str, list[float]] = {name: [] for name in runs}
     for run in runs.values():
@@ -146,6 +148,6 @@ def rounds(
             before = clock()
             run(inputs)
             taken[name].append(clock() - before)
-        if number + 1 >= _LEAST_ROUNDS and clock() - started > _LEAST_SECONDS * len(runs):
+        if number + 1 >= _LEAST_ROUNDS and clock() - started > least * len(runs):
             break
     return taken

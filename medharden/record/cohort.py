@@ -41,7 +41,7 @@ def finding_states(label: Label, masked: tuple[int, ...], findings: int) -> list
     return states
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class CaseRecord:
     """One case of a cohort.
 

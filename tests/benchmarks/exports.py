@@ -7,7 +7,7 @@ NETWORK is `effnet` (EfficientNet-Lite0, 64 pixels), `resnet` (ResNet-18, 112 pi
 DenseNet-121 in 3D, 32 voxels a side); a MODE is one of fusion, all where none is named. Branches are moved by noise on
 the weights that their form trains (`lora` of rank 8 at most), in place of training: the graph is what is measured.
 Latency is that of `mixed`, in CPU time of one thread, which other work on the machine lengthens least; the original and
-the composites take turns. Rows that lie in the store are printed from it and not measured again. Under the rows of
+the composites take turns. Freed memory is kept for the next pass, unless `--default-heap` is given. Rows that lie in the store are printed from it and not measured again. Under the rows of
 parity each form's are folded into one: the largest difference, all answers, the largest file of each branch.
 """
 
@@ -32,10 +32,11 @@ from medharden.exporting.bundle import GRAPH, opened_bundle
 from medharden.exporting.parity import compare
 from medharden.exporting.run import FORMS, made, opened
 from medharden.exporting.timing import rounds, timed_form
+from medharden.heap import keep_freed_memory
 from medharden.models import Classifier, HardenedClassifier, load_classifier, timm_module
 from medharden.protocol import ModelSpec
 
-_CASES, _RANK = 12, 8
+_CASES, _RANK, _SECONDS = 12, 8, 4.0
 
 
 class Store:
@@ -169,7 +170,7 @@ def latency_rows(name: str, clean: Classifier, shape: tuple[int, ...], asked: ar
                     model = composite(clean, shape, "mixed" if branch else "clean", branch or "full", rank=_RANK)
                     runs[branch or "original"] = timed_form(model, form)[0]
             inputs = torch.rand((batch, *shape), generator=torch.Generator().manual_seed(batch))
-            taken = rounds(runs, inputs, time.process_time)
+            taken = rounds(runs, inputs, time.process_time, _SECONDS)
             cells = []
             for seconds in taken.values():
                 ratios = [one / other for one, other in zip(seconds, taken["original"], strict=True)]
@@ -177,7 +178,7 @@ def latency_rows(name: str, clean: Classifier, shape: tuple[int, ...], asked: ar
             return f"| {name} | {form} | {batch} | {' | '.join(cells)} | {len(seconds)} rounds |"
 
         for batch in asked.batches:
-            key = f"latency {name} {shape} {form} {batch} {' '.join(asked.branches)}"
+            key = f"latency {name} {shape} {form} {batch} {' '.join(asked.branches)} {asked.default_heap}"
             store.row(key, lambda form=form, batch=batch, runs=runs: row(form, batch, runs))
 
 
@@ -191,8 +192,11 @@ if __name__ == "__main__":
     parser.add_argument("--latency", action="store_true")
     parser.add_argument("--size", type=int, help="pixels or voxels a side")
     parser.add_argument("--batches", type=int, nargs="+", default=[1, 16])
+    parser.add_argument("--default-heap", action="store_true", help="of latency: the C library's own settings")
     parser.add_argument("--store", type=Path, help="file of rows that were measured")
     told = parser.parse_args()
+    if not told.default_heap:
+        keep_freed_memory()
     title, network, side = {
         "effnet": ("EfficientNet-Lite0", efficientnet, 128 if told.latency else 64),
         "resnet": ("ResNet-18", resnet, 112),

@@ -227,7 +227,7 @@ def peak():
 
 dims, limit, workers, paths = int(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), sys.argv[4:]
 spec = Input(dims=dims, size=(32,) * dims, intensity=Intensity(mode="percentile", low=0, high=100))
-entries = tuple(Entry(text=p, label="a", path=Path(p)) for p in paths)
+entries = tuple(Entry(text=p, label="a", slices=(Path(p),)) for p in paths)
 listing = Listing("folder", ("a", "b"), entries, lambda e, hold: read_file(e.path, dims, hold))
 torch.ones(8).sum()
 before, start = peak(), time.monotonic()

@@ -64,7 +64,7 @@ def rewritten(path: Path, stored: np.ndarray, to: Path, dims: int = 2) -> Path:
 
 
 def cases_of(path: Path, image_pixels: str, dims: int = 2) -> tuple[StoredCases, Case]:
-    entry = Entry(text="x", label="a", path=path)
+    entry = Entry(text="x", label="a", slices=(path,))
     listing = Listing("folder", ("a", "b"), (entry,), read=lambda e, hold: read_file(path, dims, hold))
     case = Case("c", "p", "test", 0, keyed_digest(KEY, "pixels", image_pixels), {})
     return StoredCases(listing, {"c": entry}, dims, KEY), case

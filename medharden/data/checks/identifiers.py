@@ -14,8 +14,8 @@ from medharden.protocol import Protocol
 
 __all__ = ["Identifiers", "gather_identifiers", "may_name_people"]
 
-Identifiers = Mapping[str, frozenset[str]]
-"""Kind, such as `name` or `file name`, to the values that occur in the data."""
+Identifiers = Mapping[str, tuple[str, ...]]
+"""Kind, such as `name` or `file name`, to the values that occur in the data, each once, sorted."""
 
 _TELLING = re.compile(
     r"(^|[^a-z])(name|id|ids|mrn|birth\w*|dob|accession\w*|phone|telephone|address|e?mail|uid|ssn|nhs)([^a-z]|$)"
@@ -48,7 +48,7 @@ def gather_identifiers(
     found["identifier"] |= {patient_identity(value) for value in found["identifier"]} - {""}
     for column, values in _telling_columns(listing.entries, protocol).items():
         found[f"column {column}"] |= values
-    return {kind: frozenset(values) for kind, values in sorted(found.items()) if values}
+    return {kind: tuple(sorted(values)) for kind, values in sorted(found.items()) if values}
 
 
 def _names_in_path(entry: Entry, classes: set[str]) -> Iterator[tuple[str, str]]:

@@ -25,7 +25,7 @@ NAMELESS = "case\0"
 """What the patient of a case that names none begins with; no patient's own name does."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Member:
     """What splitting needs to know of a case.
 

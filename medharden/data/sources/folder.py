@@ -45,7 +45,7 @@ def split_of(word: str) -> str:
     return _SPLIT_WORDS.get(plain) or _SPLIT_WORDS.get(_SET.sub("", plain), "")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Entry:
     """One case as listed, before it is read.
 
@@ -55,8 +55,8 @@ class Entry:
         masked: names of the findings that are left out of this case.
         split: `train`, `val`, `test`, or "" where the data do not say.
         patient: the patient identifier that the data give, or "".
-        path: its file; the first of a series.
-        slices: the files of a series, or a header and its image; empty for a case of one file.
+        root: the folder below which `text` is the path of its file; null where its files are named, or it has none.
+        slices: the files of a series, a header and its image, or one file that `text` does not lead to.
         channels: the files of each channel, where several images are stacked; empty for one image.
         frame: which frame of its file it is, from 1; 0 where it is the file.
         row: place in an archive's split.
@@ -67,12 +67,17 @@ class Entry:
     split: str = ""
     patient: str = ""
     attributes: dict[str, str] = field(default_factory=dict)
-    path: Path | None = None
+    root: Path | None = None
     slices: tuple[Path, ...] = ()
     row: int = 0
     channels: tuple[tuple[Path, ...], ...] = ()
     frame: int = 0
     masked: tuple[str, ...] = ()
+
+    @property
+    def path(self) -> Path | None:
+        """Its file, the first of several; none of an archive's."""
+        return next(iter(self.paths), None)
 
     @property
     def paths(self) -> tuple[Path, ...]:
@@ -87,7 +92,7 @@ class Entry:
     @property
     def parts(self) -> tuple[tuple[Path, ...], ...]:
         """The files of each channel, or those of the one image that it is; none of an archive's case."""
-        own = self.slices or (() if self.path is None else (self.path,))
+        own = self.slices or (() if self.root is None else (self.root / self.whole,))
         return self.channels or ((own,) if own else ())
 
 
@@ -176,7 +181,7 @@ def list_folder(root: Path, protocol: Protocol, name: Callable[[str], str]) -> L
                     )
                 )
             else:
-                entries.append(Entry(text=text, label=folder.name, split=split, path=path))
+                entries.append(Entry(text=text, label=folder.name, split=split, root=root))
     if not protocol.input.channels_from:
         refuse_companions(below, protocol.cases)
     ignored += sum(f.is_file() and not f.name.startswith(".") for f in root.iterdir())

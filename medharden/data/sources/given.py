@@ -142,7 +142,7 @@ def _named(root: Path, unit: Unit) -> str:
 def _framed(case: Given, spec: Input) -> Iterator[Given]:
     frames = 1
     if spec.frames == "all" and not case.problem and case.parts[0][0].is_file():
-        frames = frames_of_file(Entry(case.name, "", path=case.parts[0][0]))
+        frames = frames_of_file(Entry(case.name, "", slices=case.parts[0][:1]))
     if frames == 1:
         yield case
         return

@@ -78,11 +78,11 @@ def list_manifest(table: Path, protocol: Protocol, name: Callable[[str], str]) -
                 split=split,
                 patient=row[roles["patient"]] if "patient" in roles else "",
                 attributes={c: v for c, v in row.items() if c not in taken and v},
-                path=root / found.text,
+                root=root,
                 masked=masked,
             )
             if found.channels:
-                listed.append(replace(entry, path=found.channels[0][0], channels=found.channels))
+                listed.append(replace(entry, channels=found.channels))
             else:
                 listed.append(as_case(entry, found.slices) if found.slices else entry)
     foreign = _foreign(places, leaving, len(rows))

@@ -40,7 +40,7 @@ def in_series(listing: Listing, root: Path, spec: Input, name: Callable[[str], s
             if unit.reason:
                 problems.append(Problem(name(unit.text), unit.reason, label, split))
                 continue
-            entries.append(as_case(Entry(unit.text, label, split), unit.files))
+            entries.append(as_case(Entry(unit.text, label, split, root=root), unit.files))
             joined["series"] += len(unit.files) > 1
             joined["files"] += len(unit.files) if len(unit.files) > 1 else 0
     findings = [*listing.findings, *left_aside(aside)]
@@ -53,7 +53,7 @@ def in_series(listing: Listing, root: Path, spec: Input, name: Callable[[str], s
 def as_case(entry: Entry, files: Iterable[Path]) -> Entry:
     """A case of these files."""
     ordered = tuple(files)
-    return replace(entry, path=ordered[0], slices=ordered if len(ordered) > 1 else ())
+    return entry if ordered == entry.paths else replace(entry, root=None, slices=ordered)
 
 
 def left_aside(aside: Counter[str]) -> tuple[Finding, ...]:

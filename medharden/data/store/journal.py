@@ -6,6 +6,7 @@ pseudonym key can take lines away, which has cases decoded anew, and can add or 
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import hmac
 import json
@@ -74,7 +75,7 @@ def case_from(said: dict[str, Any]) -> ReadCase:
     Raises:
         KeyError, TypeError, ValueError: it says something else.
     """
-    fields = {field: tuple(said[field]) for field in ("shape", "native", "notes")}
+    fields = {field: _alike(tuple(said[field])) for field in ("shape", "native", "notes")}
     identifiers = tuple((str(kind), str(value)) for kind, value in said["identifiers"])
     return ReadCase(**said | fields | {"identifiers": identifiers})
 
@@ -88,7 +89,13 @@ def _shared(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _line(said: dict[str, Any]) -> Line:
-    return Line(**said | {"shape": tuple(said["shape"]), "case": case_from(said["case"])})
+    return Line(**said | {"shape": _alike(tuple(said["shape"])), "case": case_from(said["case"])})
+
+
+@functools.lru_cache(maxsize=1024)
+def _alike(values: tuple[Any, ...]) -> tuple[Any, ...]:
+    """The same, in memory once for all cases that say so."""
+    return values
 
 
 def _mac(seal: bytes, name: str, said: bytes) -> bytes:

@@ -121,7 +121,8 @@ class Store:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Has what was written lie on the disk; the cases can be read on."""
+        """Has what was written lie on the disk; cases that were found or put can be read on, and no more are found."""
+        self._known.clear()
         if self._own is not None and self._folder is not None:
             try:
                 self._own.flush()

@@ -144,7 +144,7 @@ def _stored_values(listing: Listing, entry: Entry, dims: int, hold: Hold) -> Sto
             f"is stacked of {len(entry.channels)} images as channels, which are not written back; attacks in stored "
             "values take cases of one file"
         )
-    if entry.slices:
+    if len(entry.slices) > 1:
         raise DataError(
             f"is read from {len(entry.slices)} files, which are not written back; give it as one NIfTI file to attack "
             "its stored values"

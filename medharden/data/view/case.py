@@ -22,7 +22,7 @@ READY = "dataset"
 """Format of what a dataset in Python gives: model input already."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class ReadCase:
     """What is kept of a case once its input lies in the decoded store.
 
