@@ -7,8 +7,9 @@ NETWORK is `effnet` (EfficientNet-Lite0, 64 pixels), `resnet` (ResNet-18, 112 pi
 DenseNet-121 in 3D, 32 voxels a side); a MODE is one of fusion, all where none is named. Branches are moved by noise on
 the weights that their form trains (`lora` of rank 8 at most), in place of training: the graph is what is measured.
 Latency is that of `mixed`, in CPU time of one thread, which other work on the machine lengthens least; the original and
-the composites take turns. Freed memory is kept for the next pass, unless `--default-heap` is given. Rows that lie in the store are printed from it and not measured again. Under the rows of
-parity each form's are folded into one: the largest difference, all answers, the largest file of each branch.
+the composites take turns. Freed memory is kept for the next pass, unless `--default-heap` is given. Rows that lie in
+the store are printed from it and not measured again. Under the rows of parity each form's are folded into one: the
+largest difference, all answers, the largest file of each branch.
 """
 
 from __future__ import annotations
