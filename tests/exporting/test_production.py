@@ -164,6 +164,47 @@ def test_bench_of_a_run_times_every_form_and_writes_nothing(made: Released, tmp_
     assert_clear(medharden("bench", made.model, cwd=tmp_path), 2, "--data")
 
 
+FAULTS = """
+import resource, sys
+from pathlib import Path
+import torch
+from medharden.cli import latency
+
+def passes(*_, **__):
+    taken = []
+    for _ in range(4):
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        torch.zeros(16 << 20).add_(1)  # 64 MiB, which is freed at once
+        taken.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+    print("faults", *taken)
+    return ()
+
+latency.time_forms = passes
+if sys.argv[1] == "bench":
+    latency.run_latency(Path(sys.argv[2]), sys.argv[3])
+else:
+    passes()
+"""
+"""Pages taken up in each of four passes: as `bench` runs them, and as they run by themselves."""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="what is told to glibc; there is none here")
+def test_bench_of_a_run_keeps_freed_memory_as_the_page_has_a_deployment_do(made: Released) -> None:
+    kept = re.search(r"export (MALLOC_MMAP_THRESHOLD_)=(\d+) (MALLOC_TRIM_THRESHOLD_)=(\d+)", PAGE)
+    assert kept is not None
+    taken = {}
+    plain = {key: value for key, value in environment().items() if not key.startswith("MALLOC_")}
+    told = {kept[1]: kept[2], kept[3]: kept[4]}
+    for name, variables in {"bench": plain, "alone": plain, "told": plain | told}.items():
+        command = [sys.executable, "-c", FAULTS, name, str(made.run), ARCH]
+        done = subprocess.run(command, env=variables, capture_output=True, text=True, check=False, timeout=120)
+        assert done.returncode == 0, done.stderr
+        taken[name] = [int(n) for n in re.search(r"faults([ \d]+)", done.stdout)[1].split()]
+    first = taken["alone"][0]
+    assert min(taken["alone"]) > first / 2 > 10
+    assert max(taken["bench"][2:] + taken["told"][2:]) < first / 10
+
+
 class Staged(nn.Module):
     """Layers of many sizes, of which two at a time are needed; the first pads one side more than the other."""
 
