@@ -140,11 +140,15 @@ class Overlay(Rows):
 
     def take(self, rows: Sequence[int]) -> Tensor:
         """(n, ...) the rows as they were written last, or started."""
+        own = [row in self.written for row in rows]
+        sources = ((self._own, True), (self._base, False))
+        for source, chosen in sources:
+            if all(one is chosen for one in own):
+                return source[torch.tensor(rows, dtype=torch.int64)].to(self.device)
         found = torch.empty((len(rows), *self.shape[1:]), dtype=self.dtype, device=self.device)
-        for source, chosen in ((self._own, True), (self._base, False)):
-            places = [place for place, row in enumerate(rows) if (row in self.written) == chosen]
-            if places:
-                found[places] = source[torch.tensor([rows[place] for place in places])].to(self.device)
+        for source, chosen in sources:
+            places = [place for place, one in enumerate(own) if one is chosen]
+            found[places] = source[torch.tensor([rows[place] for place in places])].to(self.device)
         return found
 
     def __setitem__(self, key: Any, values: Tensor) -> None:
@@ -180,12 +184,12 @@ def copy_of(cases: Cases) -> Tensor | Overlay:
 
 
 def parts(cases: Cases, size: int) -> Iterator[Tensor]:
-    """The cases in their order, so many at a time; the next are read while these are in use."""
+    """The cases in their order, so many at a time; the next are read while these are in use, and none beyond."""
     if isinstance(cases, Tensor):
         yield from torch.split(cases, size)
     else:
         starts = range(0, len(cases), size)
-        yield from read_ahead(lambda start: cases[start : start + size], starts)
+        yield from read_ahead(lambda start: cases[start : start + size], starts, 1)
 
 
 def single_thread_pool(name: str) -> ThreadPoolExecutor:
@@ -205,19 +209,20 @@ def single_thread_pool(name: str) -> ThreadPoolExecutor:
     return pool
 
 
-def read_ahead(read: Callable[[Key], Read], keys: Iterable[Key]) -> Iterator[Read]:
+def read_ahead(read: Callable[[Key], Read], keys: Iterable[Key], ahead: int = _AHEAD) -> Iterator[Read]:
     """What is read for each key, in order, while what came before is in use; in a thread, so that it may not wait.
 
     Args:
         read: called in another thread, for one key at a time.
         keys: in order.
+        ahead: how many may be in memory beside the one in use.
     """
     with single_thread_pool("medharden-ahead") as pool:
         waiting: deque[Future[Read]] = deque()
         try:
             for key in keys:
                 waiting.append(pool.submit(read, key))
-                if len(waiting) > _AHEAD:
+                if len(waiting) > ahead:
                     yield waiting.popleft().result()
             while waiting:
                 yield waiting.popleft().result()

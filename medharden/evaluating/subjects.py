@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from medharden.models import Classifier, DecisionView, HardenedClassifier, logits_in_batches, state_digest
 from medharden.record import Identity
-from medharden.rows import Cases, parts
+from medharden.rows import Cases, joined, parts
 
 __all__ = ["Subject", "identity_of", "subjects_of"]
 
@@ -48,8 +48,9 @@ def subjects_of(
     """The original, the branch and the composite that ships, with their clean answers."""
     bias = model.decision_bias
     none = torch.zeros(len(inputs), dtype=torch.bool, device=inputs.device)
-    assessed = [model.assess(part) for part in parts(inputs, batch_size)]
-    released = torch.cat([a.logits for a in assessed]), torch.cat([a.referred for a in assessed])
+    assessed = map(model.assess, parts(inputs, batch_size))
+    told = joined((torch.cat([a.logits, a.referred[:, None].to(a.logits)], 1) for a in assessed), len(inputs))
+    released = told[:, :-1].contiguous(), told[:, -1] > 0
 
     def plain(name: str, network: nn.Module) -> Subject:
         return Subject(name, DecisionView(network, bias), bias, logits_in_batches(network, inputs, batch_size), none)
