@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import os
 import threading
+import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +22,25 @@ from medharden.evaluating import evaluate
 from medharden.hardening import fine_tune, harden
 from medharden.models import load_hardened
 from medharden.protocol import Hardening
-from medharden.rows import Overlay, RowFile, copy_of, joined, parts, read_ahead, select
+from medharden.rows import Overlay, RowFile, Rows, copy_of, joined, parts, read_ahead, select
+
+
+class Counted(Rows):
+    """Ones, and how many parts of them were asked for."""
+
+    asked = 0
+
+    def take(self, rows: Sequence[int]) -> torch.Tensor:
+        self.asked += 1
+        return torch.ones((len(rows), *self.shape[1:]))
+
+
+def test_of_parts_one_is_read_ahead_and_no_more() -> None:
+    held = Counted((12, 2), torch.float32)
+    for number, part in enumerate(parts(held, 2)):
+        time.sleep(0.05)  # whoever reads ahead has the time to
+        assert part.shape == (2, 2)
+        assert held.asked == min(number + 2, 6)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.int8, torch.float64, torch.bfloat16])
