@@ -172,7 +172,7 @@ from medharden.cli import latency
 
 def passes(*_, **__):
     taken = []
-    for _ in range(4):
+    for _ in range(8):
         before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
         torch.zeros(16 << 20).add_(1)  # 64 MiB, which is freed at once
         taken.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
@@ -185,7 +185,7 @@ if sys.argv[1] == "bench":
 else:
     passes()
 """
-"""Pages taken up in each of four passes: as `bench` runs them, and as they run by themselves."""
+"""Pages taken up in each of eight passes: as `bench` runs them, and as they run by themselves."""
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="what is told to glibc; there is none here")
@@ -202,7 +202,8 @@ def test_bench_of_a_run_keeps_freed_memory_as_the_page_has_a_deployment_do(made:
         taken[name] = [int(n) for n in re.search(r"faults([ \d]+)", done.stdout)[1].split()]
     first = taken["alone"][0]
     assert min(taken["alone"]) > first / 2 > 10
-    assert max(taken["bench"][2:] + taken["told"][2:]) < first / 10
+    for name in ("bench", "told"):  # the first few passes may find no place that is large enough
+        assert max(taken[name][-3:]) < first / 10
 
 
 class Staged(nn.Module):
