@@ -48,12 +48,7 @@ def gather_identifiers(
     found["identifier"] |= {patient_identity(value) for value in found["identifier"]} - {""}
     for column, values in _telling_columns(listing.entries, protocol).items():
         found[f"column {column}"] |= values
-    return {kind: tuple(map(_apart, sorted(values))) for kind, values in sorted(found.items()) if values}
-
-
-def _apart(text: str) -> str:
-    """A copy: a text that stays, among all that was read and goes, would keep the memory around it."""
-    return text.encode("utf-8", "surrogatepass").decode("utf-8", "surrogatepass")
+    return {kind: tuple(sorted(values)) for kind, values in sorted(found.items()) if values}
 
 
 def _names_in_path(entry: Entry, classes: set[str]) -> Iterator[tuple[str, str]]:
